@@ -1,0 +1,37 @@
+# Habits: run, test, lint, bench. Each sets up .venv by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SPEC ?= cheetah_run_quick
+ARGS ?=
+export RAY_AUTH_MODE ?= disabled
+
+.PHONY: run test lint bench install clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+run: install
+	$(BIN)/parsec run $(SPEC) $(ARGS)
+
+test: install
+	$(BIN)/python -m pytest $(ARGS)
+
+# mypy does not see setuptools' package mapping: show it the folders under their import names.
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p .typing/parsecrl
+	for room in algorithms envs platform tune_specs; do ln -sfn ../../$$room .typing/parsecrl/$$room; done
+	$(BIN)/mypy -p parsecrl.algorithms -p parsecrl.envs -p parsecrl.platform
+
+bench: install
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,rounds -s -o addopts="--import-mode=importlib" $(ARGS)
+
+clean:
+	rm -rf $(VENV) .typing build dist *.egg-info
