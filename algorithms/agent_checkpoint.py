@@ -1,0 +1,78 @@
+"""An agent on disk: agent.json (what it is) and agent.safetensors (its weights), beside Ray's own checkpoint files.
+
+Nothing here is pickled: a checkpoint from elsewhere can be read without running code of its author's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from parsecrl.algorithms.controllers import PlanningAgent
+
+FORMAT = 1
+DESCRIPTION, WEIGHTS = "agent.json", "agent.safetensors"
+
+
+def save_agent(folder: str | Path, agent: PlanningAgent, description: dict[str, Any]) -> None:
+    """Write the agent into an existing folder; each file appears whole or not at all.
+
+    description: algorithm, env {id, action_repeat}, world_model, controller, decoder, env_steps.
+    """
+    folder = Path(folder)
+    text = {"format": FORMAT, "obs_size": agent.model.obs_size, "action_size": agent.model.action_size, **description}
+    weights = {name: value.detach().cpu().contiguous() for name, value in agent.state_dict().items()}
+    save_file(weights, folder / (WEIGHTS + ".tmp"))
+    os.replace(folder / (WEIGHTS + ".tmp"), folder / WEIGHTS)
+    (folder / (DESCRIPTION + ".tmp")).write_text(json.dumps(text, indent=1))
+    os.replace(folder / (DESCRIPTION + ".tmp"), folder / DESCRIPTION)
+
+
+def read_description(folder: str | Path) -> dict[str, Any]:
+    """agent.json of a checkpoint folder. Raises ValueError when the folder holds no agent of this format."""
+    file = Path(folder) / DESCRIPTION
+    if not file.is_file():
+        raise ValueError(f"{folder} holds no {DESCRIPTION}: give a checkpoint folder that parsecrl wrote")
+    description = json.loads(file.read_text())
+    if description.get("format") != FORMAT:
+        raise ValueError(
+            f"{file} has format {description.get('format')}, this version reads format {FORMAT}; "
+            f"use the version that wrote it"
+        )
+    return description
+
+
+def load_agent(folder: str | Path) -> tuple[PlanningAgent, dict[str, Any]]:
+    """The agent of a checkpoint folder, on the CPU and in evaluation mode, and its description."""
+    description = read_description(folder)
+    agent = PlanningAgent(
+        description["obs_size"],
+        description["action_size"],
+        description["world_model"],
+        description["controller"],
+        description["decoder"],
+    )
+    agent.load_state_dict(load_file(Path(folder) / WEIGHTS))
+    return agent.eval(), description
+
+
+def load_matching_weights(agent: PlanningAgent, folder: str | Path) -> list[str]:
+    """Copy the weights that `agent` shares with the one in `folder` (the decoder only if both have it).
+
+    Returns the names of the agent's own weights that stayed as they were.
+    Raises ValueError when a weight that both have differs in shape.
+    """
+    stored = load_file(Path(folder) / WEIGHTS)
+    own = agent.state_dict()
+    for name, value in own.items():
+        if name in stored and stored[name].shape != value.shape:
+            raise ValueError(
+                f"{folder} was trained with {name} of shape {list(stored[name].shape)}, this phase needs "
+                f"{list(value.shape)}; start from a checkpoint of the same environment and model sizes"
+            )
+    agent.load_state_dict({name: stored.get(name, value) for name, value in own.items()})
+    return [name for name in own if name not in stored]

@@ -1,0 +1,59 @@
+"""The action-sequence decoder: latent point -> H actions (DCEM paper, section 4.2, eq. 8)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from parsecrl.algorithms.models.layers import mlp
+from parsecrl.algorithms.models.records import Belief
+
+CONDITIONING = ("none", "belief")
+
+
+class ActionDecoder(nn.Module):
+    """u_{1:H} = f_dec(z), with ELU units and a tanh that keeps the actions within [-1, 1].
+
+    Axes: n latent, H horizon, A action. The latent box is [-1, 1]^n.
+    init_scale multiplies the initial weights (earlier version of the paper, appendix on initialisation: too small a scale does
+    not cover the action space, and learning to expand is hard). Biases start at zero.
+    conditioning="belief" feeds the belief in beside z; the paper has none.
+    Raises ValueError on an unknown conditioning.
+    """
+
+    def __init__(
+        self,
+        latent_size: int,
+        horizon: int,
+        action_size: int,
+        hidden_size: int = 200,
+        num_layers: int = 2,
+        init_scale: float = 1.0,
+        conditioning: str = "none",
+        belief_size: int = 0,
+    ):
+        super().__init__()
+        if conditioning not in CONDITIONING:
+            raise ValueError(f"decoder.conditioning must be one of {', '.join(CONDITIONING)}, got {conditioning!r}")
+        self.latent_size, self.horizon, self.action_size = latent_size, horizon, action_size
+        self.conditioning = conditioning
+        self.latent_in = nn.Linear(latent_size, hidden_size)
+        self.belief_in = nn.Linear(belief_size, hidden_size, bias=False) if conditioning == "belief" else None
+        self.body = mlp([hidden_size] * num_layers + [horizon * action_size], nn.ELU)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_normal_(module.weight)
+                module.weight.data.mul_(init_scale)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, z: Tensor, belief: Belief | None = None) -> Tensor:
+        """z [B, N, n] latent points, belief [B] (needed when conditioned on it) -> [B, N, H, A] in [-1, 1]."""
+        x = self.latent_in(z)
+        if self.belief_in is not None:
+            if belief is None:
+                raise ValueError("a decoder conditioned on the belief needs one: pass belief to ActionDecoder.forward")
+            # Once per belief, not once per candidate.
+            x = x + self.belief_in(torch.cat([belief.h, belief.s], -1))[:, None]
+        u = self.body(nn.functional.elu(x)).tanh()
+        return u.unflatten(-1, (self.horizon, self.action_size))

@@ -1,0 +1,53 @@
+"""Layers that several models share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(sizes: list[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Fully connected layers sizes[0] -> ... -> sizes[-1], with the activation after all but the last."""
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(n_in, n_out), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+class RunningNorm(nn.Module):
+    """Standardises the last axis by the running mean and standard deviation of everything that `update` has seen.
+
+    The statistics are buffers: they travel with the weights and need no second place to be kept.
+    Before the first update it is the identity.
+    """
+
+    mean: Tensor  # [O]
+    var: Tensor  # [O]
+    count: Tensor  # []
+
+    def __init__(self, size: int, min_std: float = 1e-2):
+        super().__init__()
+        self.min_std = min_std
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("var", torch.ones(size))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., O] in data units -> [..., O] standardised."""
+        return (x - self.mean) / self.var.sqrt().clamp(min=self.min_std)
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Merge the rows of x [..., O] into the statistics (Chan et al. 1979, parallel variance)."""
+        rows = x.reshape(-1, x.shape[-1])
+        n = rows.shape[0]
+        total = self.count + n
+        share = (n / total).to(rows.dtype)  # weight of the new rows
+        delta = rows.mean(0) - self.mean
+        self.var.copy_(
+            (1 - share) * self.var * (self.count > 0)
+            + share * rows.var(0, unbiased=False)
+            + share * (1 - share) * delta**2
+        )
+        self.mean.add_(share * delta)
+        self.count.copy_(total)

@@ -1,0 +1,44 @@
+"""Records that cross rooms, with their axes and alignment.
+
+Axes: B problems or sequences, T steps, O observation, A action, D deterministic state, S stochastic state.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Belief(NamedTuple):
+    """The model's state for each environment."""
+
+    h: Tensor  # [..., D] deterministic state of the recurrent network
+    s: Tensor  # [..., S] stochastic state: a sample in training, the mean when filtering and planning
+
+    def flatten(self) -> Belief:
+        """Merge all leading axes into one."""
+        return Belief(self.h.flatten(0, -2), self.s.flatten(0, -2))
+
+    def detach(self) -> Belief:
+        return Belief(self.h.detach(), self.s.detach())
+
+
+class Gaussian(NamedTuple):
+    """A diagonal Gaussian."""
+
+    mean: Tensor  # [..., S]
+    std: Tensor  # [..., S], positive
+
+
+class ReplaySequence(NamedTuple):
+    """B slices of T decisions; a slice may cross episodes, which is_first marks.
+
+    action[:, t] is taken after obs[:, t]; reward[:, t] arrived with obs[:, t], as RLlib's episode buffers store it, so it
+    belongs to action[:, t - 1] and is 0 where is_first.
+    """
+
+    obs: Tensor  # [B, T, O] environment units
+    action: Tensor  # [B, T, A] in [-1, 1]
+    reward: Tensor  # [B, T] environment units, summed over the action repeat
+    is_first: Tensor  # [B, T] bool

@@ -1,0 +1,225 @@
+"""The recurrent state-space model on proprioceptive observations (DCEM paper, appendix D; Hafner et al. 2018).
+
+    h_t = f(h_{t-1}, s_{t-1}, u_{t-1})      GRU
+    s_t ~ p(s_t | h_t)                      prior
+    s_t ~ q(s_t | h_t, o_t)                 posterior
+    o_t ~ p(o_t | h_t, s_t),  r_t ~ p(r_t | h_t, s_t)
+
+Axes: B sequences or beliefs, N candidates, T steps, H horizon, O observation, A action, D deterministic, S stochastic.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, softplus
+
+from parsecrl.algorithms.models.layers import RunningNorm, mlp
+from parsecrl.algorithms.models.records import Belief, Gaussian, ReplaySequence
+
+
+class LossWeights(NamedTuple):
+    """Weights of the terms of the likelihood bound; the spec's `loss` group."""
+
+    observation_weight: float = 0.5  # times the squared error summed over the standardised observation
+    reward_weight: float = 20.0  # times the squared error of the reward
+    kl_weight: float = 1.0
+    free_nats: float = 1.0  # per step; below it the KL term gives no gradient
+    overshooting_steps: int = 1  # D of the multi-step bound; 1 is the one-step bound
+    overshooting_weight: float = 1.0  # beta_d, d > 1
+
+
+class Posterior(NamedTuple):
+    """What filtering a sequence gives; all [B, T, ...]."""
+
+    belief: Belief
+    prior: Gaussian
+    posterior: Gaussian
+
+
+def kl_divergence(q: Gaussian, p: Gaussian) -> Tensor:
+    """KL(q || p) of diagonal Gaussians [..., S] -> [...], nats."""
+    ratio = (q.std / p.std) ** 2
+    return 0.5 * (ratio + ((q.mean - p.mean) / p.std) ** 2 - 1 - ratio.log()).sum(-1)
+
+
+class RSSM(nn.Module):
+    """Recurrent state-space model; every function but the GRU has two layers of `hidden_size` ReLU units."""
+
+    def __init__(
+        self,
+        obs_size: int,
+        action_size: int,
+        deterministic_size: int = 200,
+        stochastic_size: int = 30,
+        hidden_size: int = 200,
+        min_std: float = 0.1,
+    ):
+        super().__init__()
+        self.obs_size, self.action_size = obs_size, action_size
+        self.deterministic_size, self.stochastic_size, self.min_std = deterministic_size, stochastic_size, min_std
+        D, S, K = deterministic_size, stochastic_size, hidden_size
+        self.obs_norm = RunningNorm(obs_size)
+        self.gru = nn.GRUCell(S + action_size, D)
+        self.prior_net = mlp([D, K, K, 2 * S])
+        self.posterior_net = mlp([D + obs_size, K, K, 2 * S])
+        self.obs_net = mlp([D + S, K, K, obs_size])
+        self.reward_net = mlp([D + S, K, K, 1])
+
+    @property
+    def belief_size(self) -> int:
+        return self.deterministic_size + self.stochastic_size
+
+    def transition_parameters(self) -> list[nn.Parameter]:
+        """What a planner's rollout runs through, the reward aside."""
+        return [*self.gru.parameters(), *self.prior_net.parameters()]
+
+    def initial_belief(self, batch_size: int) -> Belief:
+        """The belief before the first observation of an episode: zeros."""
+        weight = self.gru.weight_hh
+        return Belief(
+            weight.new_zeros(batch_size, self.deterministic_size), weight.new_zeros(batch_size, self.stochastic_size)
+        )
+
+    def _gaussian(self, parameters: Tensor) -> Gaussian:
+        mean, raw_std = parameters.chunk(2, -1)
+        return Gaussian(mean, softplus(raw_std) + self.min_std)
+
+    def _posterior(self, h: Tensor, obs_in: Tensor) -> Gaussian:
+        """obs_in [..., K]: the observation's part of the first layer, so that a loop over time need not compute it."""
+        first: nn.Linear = self.posterior_net[0]  # type: ignore[assignment]
+        x = linear(h, first.weight[:, : self.deterministic_size]) + obs_in
+        return self._gaussian(self.posterior_net[1:](x))
+
+    def _observation_in(self, obs: Tensor) -> Tensor:
+        first: nn.Linear = self.posterior_net[0]  # type: ignore[assignment]
+        return linear(self.obs_norm(obs), first.weight[:, self.deterministic_size :], first.bias)
+
+    def update_belief(self, belief: Belief, action: Tensor, obs: Tensor) -> Belief:
+        """Filter one step with the posterior's mean: a deterministic function of the history.
+
+        action [B, A]: the one executed before obs (zeros at an episode's start); obs [B, O] environment units.
+        """
+        h = self.gru(torch.cat([belief.s, action], -1), belief.h)
+        return Belief(h, self._posterior(h, self._observation_in(obs)).mean)
+
+    def observe(self, sequence: ReplaySequence, noise: Tensor) -> Posterior:
+        """Filter whole sequences with sampled states; noise [T, B, S] standard normal.
+
+        What comes before an is_first step has no influence on what follows it.
+        """
+        obs_in = self._observation_in(sequence.obs)
+        keep = (~sequence.is_first).to(sequence.obs.dtype)[..., None]  # [B, T, 1]
+        previous_action = torch.cat([torch.zeros_like(sequence.action[:, :1]), sequence.action[:, :-1]], 1) * keep
+        h, s = self.initial_belief(sequence.obs.shape[0])
+        hs, means, stds, states = [], [], [], []
+        for t in range(sequence.obs.shape[1]):
+            s, h = s * keep[:, t], h * keep[:, t]
+            h = self.gru(torch.cat([s, previous_action[:, t]], -1), h)
+            mean, std = self._posterior(h, obs_in[:, t])
+            s = mean + std * noise[t]
+            hs.append(h)
+            means.append(mean)
+            stds.append(std)
+            states.append(s)
+        h_all = torch.stack(hs, 1)
+        return Posterior(
+            belief=Belief(h_all, torch.stack(states, 1)),
+            prior=self._gaussian(self.prior_net(h_all)),
+            posterior=Gaussian(torch.stack(means, 1), torch.stack(stds, 1)),
+        )
+
+    def loss(
+        self, sequence: ReplaySequence, weights: LossWeights, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor], Belief]:
+        """The negative multi-step bound (Hafner et al. 2018, eq. 6), averaged over B and T.
+
+        Gaussian likelihoods of unit variance, up to the weights and a constant. Returns the loss, its terms (detached), and
+        the beliefs [B, T].
+        """
+        B, T = sequence.obs.shape[:2]
+        noise = torch.randn(T, B, self.stochastic_size, generator=generator, device=sequence.obs.device)
+        belief, prior, posterior = self.observe(sequence, noise)
+        features = torch.cat(belief, -1)
+        obs_error = ((self.obs_net(features) - self.obs_norm(sequence.obs)) ** 2).sum(-1)  # [B, T]
+        known = (~sequence.is_first).to(features.dtype)  # no reward arrives with a first observation
+        reward_error = (self.reward_net(features).squeeze(-1) - sequence.reward) ** 2 * known
+        kl = kl_divergence(posterior, prior)
+        terms = {"observation": obs_error.mean(), "reward": reward_error.mean(), "kl": kl.mean()}
+        divergence = kl.clamp(min=weights.free_nats).mean()
+        if weights.overshooting_steps > 1:
+            far = self._overshooting_kl(sequence, belief, prior, posterior, weights, generator)
+            terms["overshooting_kl"] = far
+            divergence = (divergence + weights.overshooting_weight * far) / weights.overshooting_steps
+        loss = (
+            weights.observation_weight * terms["observation"]
+            + weights.reward_weight * terms["reward"]
+            + weights.kl_weight * divergence
+        )
+        terms["model_loss"] = loss
+        return loss, {name: term.detach() for name, term in terms.items()}, belief
+
+    def _overshooting_kl(
+        self,
+        sequence: ReplaySequence,
+        belief: Belief,
+        prior: Gaussian,
+        posterior: Gaussian,
+        weights: LossWeights,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Sum over d = 2..D of KL(q(s_t | o_<=t) || p(s_t | s_{t-d})), all start steps in one batch.
+
+        The posterior is held fixed, as in PlaNet: the term trains the multi-step prediction, not the filter.
+        """
+        D, T = weights.overshooting_steps, sequence.obs.shape[1]
+        target = Gaussian(posterior.mean.detach(), posterior.std.detach())
+        h, state = belief.h, prior  # [B, T, ...]: the one-step prediction of step t
+        valid = ~sequence.is_first  # the prediction of step t started in t's own episode
+        valid = torch.cat([torch.zeros_like(valid[:, :1]), valid[:, 1:]], 1)
+        total = h.new_zeros(())
+        for _ in range(2, min(D, T - 1) + 1):
+            # Predict one step further: the prediction of t becomes that of t + 1.
+            eps = torch.randn(state.mean.shape, generator=generator, device=h.device)
+            s = (state.mean + state.std * eps)[:, :-1]
+            x = torch.cat([s, sequence.action[:, -s.shape[1] - 1 : -1]], -1)
+            h = self.gru(x.flatten(0, 1), h[:, :-1].flatten(0, 1)).unflatten(0, x.shape[:2])
+            state = self._gaussian(self.prior_net(h))
+            n = h.shape[1]
+            valid = valid[:, :-1] & ~sequence.is_first[:, -n:]
+            kl = kl_divergence(Gaussian(target.mean[:, -n:], target.std[:, -n:]), state)
+            mask = valid.to(kl.dtype)
+            total = total + (kl.clamp(min=weights.free_nats) * mask).sum() / mask.sum().clamp(min=1)
+        return total
+
+    def predict_rewards(self, belief: Belief, actions: Tensor) -> Tensor:
+        """Rewards of candidate action sequences, with the state at its prior mean: belief [B], actions [B, N, H, A] in
+        [-1, 1] -> [B, N, H], environment units.
+
+        What the first step takes from the belief is computed once per belief, not once per candidate.
+        """
+        B, N, H, A = actions.shape
+        S = self.stochastic_size
+        w_ih, w_hh, b_ih, b_hh = self.gru.weight_ih, self.gru.weight_hh, self.gru.bias_ih, self.gru.bias_hh
+        steps = actions.reshape(B * N, H, A)
+        from_action = linear(steps[:, 0], w_ih[:, S:]).unflatten(0, (B, N))  # [B, N, 3D]
+        from_state = linear(belief.s, w_ih[:, :S], b_ih)[:, None]  # [B, 1, 3D]
+        from_h = linear(belief.h, w_hh, b_hh)[:, None]
+        r_i, z_i, n_i = (from_action + from_state).chunk(3, -1)
+        r_h, z_h, n_h = from_h.chunk(3, -1)
+        n = torch.tanh(n_i + torch.sigmoid(r_i + r_h) * n_h)
+        h = torch.lerp(n, belief.h[:, None], torch.sigmoid(z_i + z_h)).flatten(0, 1)  # [B * N, D]
+        hs, states = [h], [self._prior_mean(h)]
+        for t in range(1, H):
+            h = self.gru(torch.cat([states[-1], steps[:, t]], -1), h)
+            hs.append(h)
+            states.append(self._prior_mean(h))
+        features = torch.cat([torch.cat(hs), torch.cat(states)], -1)  # [H * B * N, D + S]
+        return self.reward_net(features).view(H, B, N).permute(1, 2, 0)
+
+    def _prior_mean(self, h: Tensor) -> Tensor:
+        x = self.prior_net[:-1](h)
+        head: nn.Linear = self.prior_net[-1]  # type: ignore[assignment]
+        return linear(x, head.weight[: self.stochastic_size], head.bias[: self.stochastic_size])
