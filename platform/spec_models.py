@@ -1,0 +1,323 @@
+"""What a spec file may say: one pydantic model for each group of keys.
+
+Unknown keys, wrong types and values out of range are errors. A later algorithm is one more phase model in `Phase`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Group(BaseModel):
+    """A group of keys: strict types, no unknown keys, no infinities."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+
+class EnvSpec(Group):
+    id: str = Field(min_length=1)  # dm_control/<domain>-<task>-v0
+    action_repeat: Count = 1  # simulator steps per decision
+
+
+class ResourcesSpec(Group):
+    num_env_runners: int = Field(2, ge=0)
+    num_envs_per_env_runner: Count = 8
+    num_gpus_per_env_runner: NonNegative = 0
+    num_learners: int = Field(0, ge=0)
+    num_gpus_per_learner: NonNegative = 0
+
+
+class _Elites(Group):
+    """What both controllers share; kind and defaults differ."""
+
+    @model_validator(mode="after")
+    def _fewer_elites_than_samples(self) -> _Elites:
+        num_elites, num_samples = getattr(self, "num_elites", 1), getattr(self, "num_samples", 2)
+        if num_elites >= num_samples:
+            raise ValueError(
+                f"num_elites must lie in [1, num_samples), got {num_elites} with num_samples={num_samples}"
+            )
+        return self
+
+
+class FullController(_Elites):
+    """CEM over action sequences [horizon, A]."""
+
+    kind: Literal["full"]
+    horizon: Count = 12
+    num_samples: Count = 1000
+    num_elites: Count = 100
+    num_iterations: Count = 10
+    init_std: Positive = 1.0  # actions lie in [-1, 1]
+    warm_start: bool = False
+
+
+class EmbeddedController(_Elites):
+    """DCEM over the latents of an action decoder."""
+
+    kind: Literal["embedded"]
+    latent_size: Count = 16
+    horizon: Count = 12
+    num_samples: Count = 100
+    num_elites: Count = 10
+    num_iterations: Count = 10
+    temperature: NonNegative = 1.0
+    normalize: bool = True
+    init_std: Positive = 0.5  # latents lie in [-1, 1]
+    warm_start: bool = False
+
+
+Controller = Annotated[FullController | EmbeddedController, Field(discriminator="kind")]
+
+
+class DecoderSpec(Group):
+    hidden_size: Count = 200
+    num_layers: Count = 2
+    init_scale: Positive = 1.0
+    conditioning: Literal["none", "belief"] = "none"
+
+
+class WorldModelSpec(Group):
+    deterministic_size: Count = 200
+    stochastic_size: Count = 30
+    hidden_size: Count = 200
+    min_std: Positive = 0.1
+
+
+class LossSpec(Group):
+    observation_weight: NonNegative = 0.5
+    reward_weight: NonNegative = 20.0
+    kl_weight: NonNegative = 1.0
+    free_nats: NonNegative = 1.0
+    overshooting_steps: Count = 1
+    overshooting_weight: NonNegative = 1.0
+
+
+class StdSpec(Group):
+    value: Positive = 0.1
+    learned: bool = False
+
+
+class Domain(Group):
+    """Where a searched value comes from: exactly one of the four."""
+
+    grid: list[Any] | None = Field(None, min_length=1)
+    choice: list[Any] | None = Field(None, min_length=1)
+    uniform: list[float] | None = Field(None, min_length=2, max_length=2)
+    loguniform: list[float] | None = Field(None, min_length=2, max_length=2)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Domain:
+        kinds = [kind for kind in type(self).model_fields if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            got = " and ".join(kinds) or "none"
+            raise ValueError(f"a searched key needs exactly one of grid, choice, uniform, loguniform, got {got}")
+        for low, high in filter(None, (self.uniform, self.loguniform)):
+            if low >= high or (self.loguniform and low <= 0):
+                raise ValueError(
+                    f"{kinds[0]} needs [low, high] with {'0 < ' * bool(self.loguniform)}low < high, got {[low, high]}"
+                )
+        return self
+
+    @property
+    def kind(self) -> str:
+        return next(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
+
+    @property
+    def values(self) -> list[Any]:
+        """What is listed; for a range, its two ends."""
+        return getattr(self, self.kind)
+
+
+class Stop(Group):
+    """A phase ends when the first of these is reached."""
+
+    env_steps: Count | None = None  # simulator steps of the phase
+    time_s: Positive | None = None  # training time of a trial
+
+    @model_validator(mode="after")
+    def _some_condition(self) -> Stop:
+        if not self.conditions:
+            raise ValueError(f"stop needs at least one of {', '.join(type(self).model_fields)}")
+        return self
+
+    @property
+    def conditions(self) -> dict[str, float]:
+        return {key: value for key in type(self).model_fields if (value := getattr(self, key)) is not None}
+
+
+class PPOStop(Stop):
+    ppo_steps: Count | None = None  # collect-and-update rounds
+
+
+class _PhaseBase(Group):
+    unsearchable: ClassVar[frozenset[str]] = frozenset(
+        {"name", "algorithm", "start_from", "search", "scheduler", "num_samples", "stop", "checkpoint_every"}
+    )
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    start_from: str | None = None
+    search: dict[str, Domain] = Field(default_factory=dict)
+    scheduler: Literal["none", "asha"] = "none"
+    num_samples: Count = 1  # Tune samples of the search space; a grid is repeated so many times
+    checkpoint_every: Count = 10  # training iterations
+
+    @field_validator("name")
+    @classmethod
+    def _not_taken(cls, name: str) -> str:
+        if name in {"random", "report", "videos"}:
+            raise ValueError(
+                f"a phase cannot be called {name!r}, which the run folder uses itself; choose another name"
+            )
+        return name
+
+
+class PlanetPhase(_PhaseBase):
+    """Phases 1 and 2: learn a world model online, and a decoder when the controller is embedded."""
+
+    algorithm: Literal["planet"]
+    controller: Controller
+    decoder: DecoderSpec = Field(default_factory=DecoderSpec)
+    world_model: WorldModelSpec = Field(default_factory=WorldModelSpec)
+    loss: LossSpec = Field(default_factory=LossSpec)
+    train_ratio: Positive = 0.1  # gradient updates per simulator step
+    seed_episodes: int = Field(5, ge=0)
+    batch_size: Count = 50
+    batch_length: int = Field(50, ge=2)
+    learning_rate: Positive = 1.0e-3
+    decoder_learning_rate: Positive = 1.0e-3
+    decoder_beliefs: Count = 50  # replayed beliefs per decoder update
+    decoder_training: Literal["online", "offline", "after_planning"] = "online"
+    exploration_noise: NonNegative = 0.3
+    replay_capacity: Count = 1_000_000  # decisions
+    keep_replay: bool = True
+    keep_model: bool = True
+    stop: Stop
+
+    @model_validator(mode="after")
+    def _offline_needs_data(self) -> PlanetPhase:
+        if self.decoder_training == "offline" and (self.start_from is None or not self.keep_replay):
+            raise ValueError(
+                "decoder_training: offline trains on the replay of an earlier phase; set start_from and keep_replay: true"
+            )
+        return self
+
+
+class DCEMPPOPhase(_PhaseBase):
+    """Phase 3: PPO through the embedded controller."""
+
+    algorithm: Literal["dcem_ppo"]
+    start_from: str  # type: ignore[assignment]  # a controller to fine-tune is required
+    fine_tune: list[Literal["reward", "transition", "decoder"]] = Field(
+        default_factory=lambda: ["reward", "decoder"], min_length=1
+    )
+    passes: Count = 1
+    episodes_per_step: Count = 10
+    std: StdSpec = Field(default_factory=StdSpec)
+    learning_rate: Positive = 1.0e-4  # of the fine-tuned parts
+    value_learning_rate: Positive = 3.0e-4
+    clip: Positive = 0.2
+    gae_lambda: Fraction = 0.95
+    discount: Fraction = 0.99
+    entropy_weight: NonNegative = 0.0
+    noise_bank_size: Count = 16
+    micro_batch: Count = 64  # decisions whose plans are differentiated at once
+    stop: PPOStop
+
+    @field_validator("fine_tune")
+    @classmethod
+    def _no_part_twice(cls, parts: list[str]) -> list[str]:
+        if len(set(parts)) < len(parts):
+            raise ValueError(f"fine_tune names a part twice: {parts}")
+        return parts
+
+
+Phase = Annotated[PlanetPhase | DCEMPPOPhase, Field(discriminator="algorithm")]
+
+
+class EvaluateSpec(Group):
+    episodes: Count = 100
+    phases: list[str] | None = None  # None: all of them
+    random: bool = True  # the random policy as a first row
+    videos: bool = True
+
+
+class Spec(Group):
+    """One experiment: an environment and the phases that a controller goes through."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    env: EnvSpec
+    seed: int = Field(0, ge=0, lt=2**31)
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
+    phases: list[Phase] = Field(min_length=1)
+    evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec)
+
+    def phase(self, name: str) -> PlanetPhase | DCEMPPOPhase:
+        return next(phase for phase in self.phases if phase.name == name)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, data: Any) -> Any:
+        """A phase that keeps another's model has its sizes, unless it states them."""
+        if not isinstance(data, dict) or not isinstance(data.get("phases"), list):
+            return data
+        phases: list[Any] = []
+        for phase in data["phases"]:
+            if isinstance(phase, dict) and phase.get("algorithm") == "planet":
+                earlier = next(
+                    (p for p in phases if isinstance(p, dict) and p.get("name") == phase.get("start_from")), {}
+                )
+                for key in ("world_model", "decoder"):
+                    if isinstance(earlier.get(key), dict) and isinstance(phase.get(key, {}), dict):
+                        phase = {**phase, key: {**earlier[key], **phase.get(key, {})}}
+            phases.append(phase)
+        return {**data, "phases": phases}
+
+    @model_validator(mode="after")
+    def _phases_fit_together(self) -> Spec:
+        earlier: dict[str, PlanetPhase | DCEMPPOPhase] = {}
+        for phase in self.phases:
+            if phase.name in earlier:
+                raise ValueError(f"phases need different names, got {phase.name!r} twice")
+            if phase.start_from is not None:
+                if phase.start_from not in earlier:
+                    known = ", ".join(earlier) or "none, it is the first"
+                    raise ValueError(
+                        f"phases.{phase.name}.start_from must name an earlier phase ({known}), got {phase.start_from!r}"
+                    )
+                _check_handover(phase, earlier[phase.start_from], earlier)
+            earlier[phase.name] = phase
+        if self.evaluate.phases is None:
+            self.evaluate.phases = list(earlier)
+        for name in self.evaluate.phases:
+            if name not in earlier:
+                raise ValueError(f"evaluate.phases must name phases ({', '.join(earlier)}), got {name!r}")
+        return self
+
+
+def _check_handover(phase: Any, source: Any, earlier: dict[str, Any]) -> None:
+    """Raise ValueError unless `phase` can start from a checkpoint of `source`."""
+    while isinstance(phase, DCEMPPOPhase) and isinstance(source, DCEMPPOPhase):
+        source = earlier[source.start_from]
+    if isinstance(phase, DCEMPPOPhase):
+        if source.controller.kind != "embedded":
+            raise ValueError(
+                f"phases.{phase.name}.start_from must name a phase with an embedded controller, "
+                f"got {phase.start_from!r} whose controller.kind is {source.controller.kind!r}"
+            )
+    elif isinstance(source, DCEMPPOPhase):
+        raise ValueError(
+            f"phases.{phase.name}.start_from must name a planet phase, got {phase.start_from!r} of algorithm dcem_ppo"
+        )
+    elif (phase.keep_model or "keep_model" in phase.search) and phase.world_model != source.world_model:
+        raise ValueError(
+            f"phases.{phase.name}.world_model must equal that of {source.name!r}, whose model it keeps; "
+            f"leave it out, or set keep_model: false"
+        )

@@ -1,0 +1,315 @@
+"""Spec files: read, override, check, print.
+
+    load_spec("cheetah_run_quick", ["phases.planet.stop.env_steps=5000"])
+
+Every mistake is a UserError whose one sentence names the key, the value and what would do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+import typing
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.spec_models import DCEMPPOPhase, Domain, PlanetPhase, Spec
+
+__all__ = ["Spec", "bundled_specs", "differences", "dump", "load_spec", "parse_spec", "set_path"]
+
+MAX_COMBINATIONS = 4096  # of searched values that are checked together; above it, one key at a time
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with two mends: 3e-4 is a number, and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str | int | float) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            if isinstance(key, str | int | float):
+                seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def bundled_specs() -> dict[str, Any]:
+    """Name -> file of each spec that comes with the package; those of ablations/ keep their folder in the name."""
+    root = files("parsecrl.tune_specs")
+    found = {entry.name[:-5]: entry for entry in root.iterdir() if entry.name.endswith(".yaml")}
+    for entry in root.joinpath("ablations").iterdir():
+        if entry.name.endswith(".yaml"):
+            found[f"ablations/{entry.name[:-5]}"] = entry
+    return dict(sorted(found.items()))
+
+
+def load_spec(path_or_name: str | Path, overrides: Iterable[str] = ()) -> Spec:
+    """Read a spec by its file or by the name of a bundled one, apply `key=value` overrides, and check it."""
+    text, source = _read(str(path_or_name))
+    data = _parse_yaml(text, source)
+    if not isinstance(data, dict):
+        raise UserError(f"{source} must be a YAML mapping with the keys name, env, phases, got {_short(data)}")
+    for override in overrides:
+        _apply_override(data, override)
+    return parse_spec(data, source)
+
+
+def parse_spec(data: dict[str, Any], source: str) -> Spec:
+    """Check the contents of a spec file; `source` is what messages call it."""
+    try:
+        spec = Spec.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_explain(error, data)}") from None
+    for phase in spec.phases:
+        _check_search(phase, source)
+    return spec
+
+
+def dump(spec: Spec) -> str:
+    """The spec as YAML, defaults filled in, keys in the order of the models."""
+    data = spec.model_dump(exclude_none=True)
+    data["phases"] = [
+        {"name": phase.name, "algorithm": phase.algorithm, "start_from": phase.start_from, **plain}
+        for phase, plain in zip(spec.phases, data["phases"], strict=True)
+    ]
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted path, old, new) of every value that differs; phases go by their names."""
+    found: list[tuple[str, Any, Any]] = []
+    for key in dict.fromkeys([*old, *new]):
+        here = f"{path}{key}"
+        a, b = old.get(key), new.get(key)
+        if key == "phases" and not path:
+            a, b = ({phase["name"]: phase for phase in phases} for phases in (a or [], b or []))
+            if list(a) != list(b):
+                found.append((here, list(a), list(b)))
+                continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{here}.")
+        elif a != b:
+            found.append((here, a, b))
+    return found
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def _read(name: str) -> tuple[str, str]:
+    bundled = bundled_specs()
+    path = Path(name).expanduser()
+    try:
+        if name in bundled and not path.is_file():
+            return bundled[name].read_text(encoding="utf-8"), name
+        if path.is_file():
+            return path.read_text(encoding="utf-8"), str(path)
+    except UnicodeDecodeError:
+        raise UserError(f"{name} is not YAML: it is not UTF-8 text; give a spec file") from None
+    except OSError as error:
+        raise UserError(f"the spec {name} cannot be read: {error.strerror or error}; give a readable file") from None
+    if path.is_dir():
+        raise UserError(f"the spec {name} is a folder; give a YAML file, or one of {', '.join(bundled)}")
+    raise UserError(f"no spec {name!r}: it is neither a file nor one of {', '.join(bundled)}{_nearest(name, bundled)}")
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise UserError(f"{source} is not YAML: {where}{' '.join(str(problem).split())}") from None
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise UserError(
+            f"--set takes key=value with a dotted key, such as phases.0.stop.env_steps=1000, got {override!r}"
+        )
+    value = _parse_yaml(text, f"the value of --set {override}")
+    if keys[0] == "phases" and len(keys) > 1:
+        phases = data.get("phases")
+        if not isinstance(phases, list):
+            raise UserError(f"--set {override}: the spec has no list of phases")
+        names = [str(phase.get("name")) if isinstance(phase, dict) else "?" for phase in phases]
+        index = names.index(keys[1]) if keys[1] in names else int(keys[1]) if keys[1].isdigit() else len(phases)
+        if index >= len(phases):
+            known = ", ".join(names)
+            raise UserError(f"--set {override}: no phase {keys[1]!r}; the spec has {known}{_nearest(keys[1], names)}")
+        if not isinstance(phases[index], dict) or len(keys) < 3:
+            raise UserError(f"--set {override} must name a key of the phase, such as phases.{keys[1]}.train_ratio=0.2")
+        data, keys = phases[index], keys[2:]
+        if keys[0] == "search" and len(keys) > 2:  # the keys of a search are dotted paths themselves
+            last = [keys.pop()] if keys[-1] in Domain.model_fields else []
+            keys = ["search", ".".join(keys[1:]), *last]
+    try:
+        set_path(data, keys, value)
+    except KeyError as error:
+        raise UserError(f"--set {override}: {error.args[0]} is a value, not a group of keys") from None
+
+
+def set_path(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """data[keys[0]][keys[1]]... = value; groups that are not there are made."""
+    for depth, key in enumerate(keys[:-1]):
+        if data.get(key) is None:
+            data[key] = {}
+        data = data[key]
+        if not isinstance(data, dict):
+            raise KeyError(".".join(keys[: depth + 1]))
+    data[keys[-1]] = value
+
+
+# --- checking ------------------------------------------------------------------------------------------------------
+
+
+def _check_search(phase: PlanetPhase | DCEMPPOPhase, source: str) -> None:
+    """Every searched key must exist in the phase and every value that it can take must be a valid one."""
+    where = f"{source}: phases.{phase.name}.search"
+    plain = phase.model_dump(exclude={"search"})
+    searchable = [path for path in _leaves(plain) if path.partition(".")[0] not in phase.unsearchable]
+    for path in phase.search:
+        if path not in searchable or path == "controller.kind":
+            raise UserError(
+                f"{where}: {path!r} is not a key of the phase that can be searched{_nearest(path, searchable)}"
+            )
+    domains = {path: domain.values for path, domain in phase.search.items()}
+    sizes = [len(values) for values in domains.values()]
+    combinations: Iterable[tuple[Any, ...]] = itertools.product(*domains.values())
+    size = 1
+    for length in sizes:
+        size *= length
+    if size > MAX_COMBINATIONS:
+        base = [values[0] for values in domains.values()]
+        combinations = (
+            (*base[:i], value, *base[i + 1 :]) for i, values in enumerate(domains.values()) for value in values
+        )
+    for values in combinations if domains else ():
+        candidate = phase.model_dump(exclude={"search"})
+        for path, value in zip(domains, values, strict=True):
+            set_path(candidate, path.split("."), value)
+        try:
+            type(phase).model_validate(candidate)
+        except ValidationError as error:
+            chosen = ", ".join(f"{path}={_short(value)}" for path, value in zip(domains, values, strict=True))
+            message = _explain(error, candidate, type(phase))
+            raise UserError(f"{where} reaches {chosen}, where {message}") from None
+
+
+def _leaves(data: dict[str, Any], path: str = "") -> list[str]:
+    found = []
+    for key, value in data.items():
+        found += _leaves(value, f"{path}{key}.") if isinstance(value, dict) else [f"{path}{key}"]
+    return found
+
+
+def _explain(error: ValidationError, data: Any, root: type[BaseModel] = Spec) -> str:
+    """The first of the errors as one clause. A missing or unknown key is told before what follows from it."""
+    problems = error.errors(include_url=False)
+    first = min(problems, key=lambda p: p["type"] not in {"extra_forbidden", "missing"})
+    location, context = first["loc"], first.get("ctx", {})
+    path = _path(location, data)
+    value = _short(first.get("input"))
+    match first["type"]:
+        case "extra_forbidden":
+            message = f"{path} is not a known key{_nearest_key(str(location[-1]), _models_at(location[:-1], root))}"
+        case "missing":
+            message = f"{path} is missing; set it"
+        case "union_tag_invalid" | "union_tag_not_found":
+            key = str(context["discriminator"]).strip("'")
+            tags = {"algorithm": ["planet", "dcem_ppo"], "kind": ["full", "embedded"]}[key]
+            got = context.get("tag")
+            message = f"{path}.{key} must be one of {', '.join(tags)}, got {got or 'nothing'}"
+            message += _nearest(str(got), tags) if got else ""
+        case "value_error":
+            detail = str(context["error"])
+            message = detail if not path or path.rpartition(".")[2] in detail.split(".")[0] else f"{path}: {detail}"
+            if path and path not in message:
+                message = f"{path}: {message}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            message = f"{path} must be a group of keys, got {value}"
+        case "literal_error":
+            message = f"{path} must be {context['expected']}, got {value}"
+            message += _nearest(str(first.get("input")), re.findall("'([^']*)'", context["expected"]))
+        case "string_pattern_mismatch":
+            message = f"{path} must be letters, digits, - and _, got {value}"
+        case _:
+            rule = first["msg"][:1].lower() + first["msg"][1:]
+            rule = rule.replace("input should be", "must be").replace("input should have", "must have")
+            message = f"{path} {rule}, got {value}"
+    more = len(problems) - 1
+    return message + (f" (and {more} more mistake{'s' * (more > 1)})" if more else "")
+
+
+def _path(location: Sequence[str | int], data: Any) -> str:
+    """A dotted path in the user's words: phases by name, without the tags that pydantic adds for unions."""
+    parts: list[str] = []
+    for position, element in enumerate(location):
+        if isinstance(data, list) and isinstance(element, int) and element < len(data):
+            data = data[element]
+            parts.append(str(data["name"]) if isinstance(data, dict) and "name" in data else str(element))
+        elif isinstance(data, dict) and element in data:
+            data = data[element]
+            parts.append(str(element))
+        elif position == len(location) - 1 and not (isinstance(data, dict) and element in data.values()):
+            parts.append(str(element))
+    return ".".join(parts)
+
+
+def _models_at(location: Sequence[str | int], root: type[BaseModel]) -> list[type[BaseModel]]:
+    """The models that the group at `location` may be: one, unless a union has no tag there."""
+    models: list[type[BaseModel]] = [root]
+    for element in location:
+        if len(models) == 1 and element in models[0].model_fields:
+            models = _models_in(models[0].model_fields[str(element)].annotation)
+        elif len(models) > 1 and isinstance(element, str):
+            models = [
+                m for m in models if any(element in typing.get_args(f.annotation) for f in m.model_fields.values())
+            ]
+    return models
+
+
+def _nearest_key(word: str, models: list[type[BaseModel]]) -> str:
+    """The known key that looks most like `word`; one of a group further down if it is spelled exactly so."""
+    known = [key for model in models for key in model.model_fields]
+    if not difflib.get_close_matches(word, known, n=1):
+        for model in models:
+            for key, field in model.model_fields.items():
+                if any(word in inner.model_fields for inner in _models_in(field.annotation)):
+                    return f"; did you mean '{key}.{word}'?"
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
