@@ -1,0 +1,363 @@
+"""A run folder read back, tolerating whatever an unfinished or interrupted run has not written yet.
+
+Units: returns are sums of rewards over an episode, env_steps are simulator steps, planning_ms is milliseconds for one
+decision.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.reports import paper
+from parsecrl.platform.reports.quartiles import Statistics, summarize
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One Tune trial. rows: a row per training iteration, columns as in Tune's progress.csv ("learners/...")."""
+
+    name: str
+    folder: Path
+    parameters: dict[str, Any]
+    rows: pd.DataFrame
+    failed: bool = False
+
+    @property
+    def label(self) -> str:
+        return ", ".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in self.parameters.items()) or self.name
+
+    def column(self, key: str) -> np.ndarray:
+        if key not in self.rows:
+            return np.full(len(self.rows), np.nan)
+        return pd.to_numeric(self.rows[key], errors="coerce").to_numpy(dtype=float)
+
+    def last(self, key: str) -> float | None:
+        values = self.column(key)
+        values = values[np.isfinite(values)]
+        return float(values[-1]) if values.size else None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase: what the spec asked for, what Tune ran, what the evaluation measured."""
+
+    name: str
+    spec: dict[str, Any]
+    controller: dict[str, Any]
+    kind: str
+    summary: dict[str, Any] = field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
+    returns: np.ndarray = field(default_factory=lambda: np.empty(0))
+    checkpoint: Path | None = None
+    env_steps: float | None = None
+    planning_ms: float | None = None
+    statistics: Statistics | None = None
+    video: Path | None = None
+    started: bool = False
+
+    @property
+    def algorithm(self) -> str:
+        return str(self.summary.get("algorithm") or self.spec.get("algorithm") or "?")
+
+    @property
+    def trajectories(self) -> int | None:
+        """Action sequences scored for one decision."""
+        try:
+            return int(self.controller["num_samples"]) * int(self.controller["num_iterations"])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    @property
+    def title(self) -> str:
+        return paper.KINDS.get(self.kind, self.kind)
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial that the pipeline chose; without its word, the one whose last return is highest."""
+        if not self.trials:
+            return None
+        chosen = Path(str(self.summary.get("best_trial") or "")).name
+        for trial in self.trials:
+            if chosen and (trial.name == chosen or (chosen in trial.name)):
+                return trial
+        return max(self.trials, key=lambda t: _or(t.last("episode_return_mean"), -math.inf))
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+    name: str
+    spec: dict[str, Any]
+    spec_text: str
+    summary: dict[str, Any]
+    phases: tuple[Phase, ...]
+    random: Phase
+
+    @property
+    def env(self) -> dict[str, Any]:
+        return {**_dict(self.spec.get("env")), **_dict(self.summary.get("env"))}
+
+    @property
+    def task(self) -> str:
+        return paper.task_of(str(self.env.get("id", "unknown")))
+
+    @property
+    def rows(self) -> tuple[Phase, ...]:
+        """The table's rows: the random policy first, then every phase of the spec."""
+        return (self.random, *self.phases)
+
+
+def load_run(run_dir: str | Path) -> Run:
+    """Read a run folder. Raises UserError where there is nothing that could be a run."""
+    folder = Path(run_dir).expanduser().resolve()
+    spec_file, summary_file = folder / "spec.yaml", folder / "summary.json"
+    if not spec_file.is_file() and not summary_file.is_file():
+        raise UserError(
+            f"a run folder holds spec.yaml or summary.json, {folder} holds neither; "
+            "give the folder that `parsec run` printed"
+        )
+    spec_text = spec_file.read_text(encoding="utf-8", errors="replace") if spec_file.is_file() else ""
+    summary = _read_json(summary_file)
+    spec = _dict(_read_yaml(spec_text)) or _dict(summary.get("spec"))
+    episodes = _read_episodes(folder / "evaluation.csv")
+    return _assemble(folder, spec, spec_text or yaml.safe_dump(spec, sort_keys=False), summary, episodes)
+
+
+def from_summary(summary: dict[str, Any]) -> Run:
+    """A run known by its summary alone: enough for the table."""
+    return _assemble(Path(), _dict(summary.get("spec")), "", summary, pd.DataFrame())
+
+
+def _assemble(folder: Path, spec: dict, spec_text: str, summary: dict[str, Any], episodes: pd.DataFrame) -> Run:
+    found = bool(folder.parts)
+    summaries = _dict(summary.get("phases"))
+    specs = [_dict(p) for p in spec.get("phases") or []] or [{"name": n} for n in summaries if n != RANDOM]
+    phases: list[Phase] = []
+    for phase_spec in specs:
+        name = str(phase_spec.get("name", "?"))
+        phases.append(_phase(folder if found else None, name, phase_spec, _dict(summaries.get(name)), episodes, phases))
+    random_summary = _dict(summaries.get(RANDOM)) or _dict(summary.get(RANDOM))
+    random = Phase(RANDOM, {}, {}, "random policy", random_summary, **_evaluated(RANDOM, random_summary, episodes))
+    name = str(spec.get("name") or summary.get("name") or folder.name)
+    return Run(folder, name, spec, spec_text, summary, tuple(phases), random)
+
+
+def _phase(
+    folder: Path | None,
+    name: str,
+    spec: dict[str, Any],
+    summary: dict[str, Any],
+    episodes: pd.DataFrame,
+    earlier: list[Phase],
+) -> Phase:
+    phase_folder = folder / name if folder else None
+    trials = read_trials(phase_folder, _dict(spec.get("search"))) if phase_folder else ()
+    draft = Phase(name, spec, {}, "", summary, trials)
+    best = draft.best
+    checkpoint = _find_checkpoint(folder, phase_folder, summary.get("checkpoint"), best)
+    controller = _controller(spec, summary, best, checkpoint, earlier)
+    is_ppo = draft.algorithm == "dcem_ppo"
+    kind = "ppo" if is_ppo else str(controller.get("kind") or "?")
+    measured = _evaluated(name, summary, episodes)
+    if measured["env_steps"] is None and best is not None:
+        measured["env_steps"] = best.last("env_steps")
+    if measured["planning_ms"] is None and best is not None:
+        measured["planning_ms"] = best.last("planning_ms")
+    video = folder / "videos" / f"{name}.mp4" if folder else None
+    return Phase(
+        name,
+        spec,
+        controller,
+        kind,
+        summary,
+        trials,
+        checkpoint=checkpoint,
+        video=video if video is not None and video.is_file() else None,
+        started=phase_folder is not None and phase_folder.is_dir(),
+        **measured,
+    )
+
+
+def _evaluated(name: str, summary: dict[str, Any], episodes: pd.DataFrame) -> dict[str, Any]:
+    """Returns, statistics, environment steps and planning time: the summary's word first, then the episodes."""
+    mine = episodes[episodes["phase"] == name] if "phase" in episodes else episodes
+    returns = mine["episode_return"].to_numpy(dtype=float) if "episode_return" in mine else np.empty(0)
+    returns = returns[np.isfinite(returns)]
+    measured = summarize(returns)
+    stated = [_number(summary.get(key)) for key in Statistics._fields]
+    if None not in stated[1:]:
+        count = stated[0] if stated[0] is not None else returns.size
+        measured = Statistics(int(count), *[float(_or(v, math.nan)) for v in stated[1:]])
+    return {
+        "returns": returns,
+        "statistics": measured,
+        "env_steps": _first(summary.get("env_steps"), _mean(mine, "env_steps")),
+        "planning_ms": _first(summary.get("planning_ms"), _mean(mine, "planning_ms")),
+    }
+
+
+def read_trials(folder: Path, search: dict[str, Any]) -> tuple[Trial, ...]:
+    """The trials of a Tune experiment folder, in the order of their names, those without a result too."""
+    if not folder.is_dir():
+        return ()
+    trials = []
+    for child in sorted(p for p in folder.iterdir() if p.is_dir()):
+        if not any((child / f).exists() for f in ("result.json", "progress.csv", "params.json")):
+            continue
+        rows, config = _read_rows(child)
+        parameters = {key: _lookup(config, key) for key in search}
+        failed = any((child / f).exists() for f in ("error.txt", "error.pkl"))
+        trials.append(Trial(child.name, child, {k: v for k, v in parameters.items() if v is not None}, rows, failed))
+    return tuple(trials)
+
+
+def _read_rows(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    config = _read_json(folder / "params.json")
+    records: list[dict[str, Any]] = []
+    result = folder / "result.json"
+    if result.is_file():
+        with result.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError:  # a kill -9 in mid-write leaves half a line
+                    continue
+                if isinstance(record, dict):
+                    config = _dict(record.pop("config", None)) or config
+                    records.append(_flatten(record))
+    if records:
+        rows = pd.DataFrame.from_records(records)
+    else:
+        try:
+            rows = pd.read_csv(folder / "progress.csv")
+        except (OSError, ValueError):
+            rows = pd.DataFrame()
+    if not config and "experiment_tag" in rows and len(rows):
+        config = dict(p.split("=", 1) for p in str(rows["experiment_tag"].iloc[-1]).split(",") if "=" in p)
+    if "training_iteration" in rows:
+        # A trial that was resumed repeats the iterations since its last checkpoint: the later rows are what it kept.
+        later_minimum = rows["training_iteration"][::-1].cummin()[::-1].shift(-1)
+        rows = rows[~(rows["training_iteration"] >= later_minimum)].reset_index(drop=True)
+    return rows, config
+
+
+def _flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}/"))
+        elif not isinstance(value, list):
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _lookup(config: dict[str, Any], path: str) -> Any:
+    """A search key ("controller.num_iterations") in a trial's config, nested or flat."""
+    node: Any = config
+    for part in path.split("."):
+        if not isinstance(node, dict) or part not in node:
+            break
+        node = node[part]
+    else:
+        return node
+    for flat in (path, path.replace(".", "/"), path.rsplit(".", 1)[-1]):
+        if flat in config:
+            return config[flat]
+    return None
+
+
+def _controller(
+    spec: dict[str, Any], summary: dict[str, Any], best: Trial | None, checkpoint: Path | None, earlier: list[Phase]
+) -> dict[str, Any]:
+    """The controller that was used: the checkpoint's word, then the summary's, then the spec's.
+
+    A dcem_ppo phase has none of its own in the spec: it keeps that of the phase it starts from.
+    """
+    if checkpoint is not None:
+        saved = _dict(_read_json(checkpoint / "agent.json").get("controller"))
+        if saved:
+            return saved
+    stated = summary.get("controller")
+    base = _dict(spec.get("controller"))
+    if spec.get("algorithm") == "dcem_ppo":
+        origin = next((p.controller for p in earlier if p.name == spec.get("start_from")), {})
+        base = {**base, **origin}
+    if isinstance(stated, dict):
+        base = {**base, **stated}
+    elif isinstance(stated, str) and stated:
+        base = {**base, "kind": stated}
+    for key, value in (best.parameters if best else {}).items():
+        if key.startswith("controller."):
+            base = {**base, key.removeprefix("controller."): value}
+    return base
+
+
+def _find_checkpoint(folder: Path | None, phase_folder: Path | None, stated: Any, best: Trial | None) -> Path | None:
+    """The phase's checkpoint with an agent.json; the run folder may have been moved since the path was written."""
+    candidates: list[Path] = []
+    if isinstance(stated, str) and stated and "://" not in stated:
+        path = Path(stated)
+        candidates.append(path)
+        if folder is not None and phase_folder is not None:
+            candidates += [folder / path, phase_folder / path, phase_folder / Path(*path.parts[-2:])]
+    if best is not None:
+        candidates += sorted(best.folder.glob("checkpoint_*"), reverse=True)
+    return next((c.resolve() for c in candidates if (c / "agent.json").is_file()), None)
+
+
+def _read_episodes(path: Path) -> pd.DataFrame:
+    try:
+        episodes = pd.read_csv(path, dtype={"phase": str}, on_bad_lines="skip")
+    except (OSError, ValueError):
+        return pd.DataFrame()
+    for key in ("episode_return", "env_steps", "planning_ms"):
+        if key in episodes:
+            episodes[key] = pd.to_numeric(episodes[key], errors="coerce")
+    return episodes
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return _dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _read_yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+
+
+def _mean(frame: pd.DataFrame, key: str) -> float | None:
+    return _number(frame[key].mean()) if key in frame and len(frame) else None
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _first(*values: Any) -> float | None:
+    return next((n for n in map(_number, values) if n is not None), None)
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

@@ -1,0 +1,100 @@
+"""What the planner tries for one belief: the iterates of figures 14 and 15, recomputed from a phase's checkpoint.
+
+Axes: N samples of one iteration, H decisions of the horizon, A action dimensions; actions in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ITERATIONS = (1, 5, 7, 10)
+
+
+@dataclass(frozen=True)
+class IterateView:
+    """One iteration: what was sampled in it, and the mean after its update. number counts from 1."""
+
+    number: int
+    actions: np.ndarray  # [N, H, A]
+    costs: np.ndarray  # [N] finite
+    mean: np.ndarray  # [H, A]
+
+
+@dataclass(frozen=True)
+class Iterates:
+    """Iterations of one plan, for the belief after `decisions` decisions in the environment."""
+
+    views: tuple[IterateView, ...]
+    decisions: int
+    env_steps: int
+    sampled: str
+
+    @property
+    def horizon(self) -> int:
+        return int(self.views[0].mean.shape[0])
+
+    @property
+    def action_size(self) -> int:
+        return int(self.views[0].mean.shape[1])
+
+
+def nearest_iterations(available: int, wanted: tuple[int, ...] = ITERATIONS) -> list[int]:
+    """The paper's iterations 1, 5, 7 and 10, moved to the nearest that exist, the last one always among them.
+
+    nearest_iterations(3) == [1, 3]; nearest_iterations(6) == [1, 5, 6].
+    """
+    return sorted({min(i, available) for i in wanted} | {available})
+
+
+def compute_iterates(checkpoint: Path, *, decisions: int = 20, seed: int = 0) -> Iterates:
+    """Act for a few decisions with the checkpoint's own controller, then plan once more and keep every iteration."""
+    import torch
+
+    from parsecrl.algorithms.agent_checkpoint import load_agent
+    from parsecrl.envs import make_env
+
+    agent, meta = load_agent(checkpoint)
+    agent.eval()
+    generator = torch.Generator().manual_seed(seed)
+    repeat = int(meta["env"].get("action_repeat", 1))
+    env = make_env(meta["env"]["id"], action_repeat=repeat)
+    try:
+        obs, _ = env.reset(seed=seed)
+        state = agent.initial_state(1)
+        with torch.no_grad():
+            for taken in range(1, decisions + 1):
+                action, state = agent.act(state, _row(obs), generator=generator)
+                obs, _, terminated, truncated, _ = env.step(action[0].cpu().numpy())
+                if terminated or truncated or taken == decisions:
+                    return _plan(agent, state, _row(obs), generator, taken, taken * repeat)
+        raise ValueError(f"decisions must be at least 1, got {decisions}")
+    finally:
+        env.close()
+
+
+def _row(obs: Any) -> Any:
+    import torch
+
+    return torch.as_tensor(np.asarray(obs), dtype=torch.float32)[None]
+
+
+def _plan(agent: Any, state: dict[str, Any], obs: Any, generator: Any, decisions: int, env_steps: int) -> Iterates:
+    belief = agent.update_belief(state, obs)
+    plan = agent.plan(belief, state, generator, keep_history=True)
+    views = []
+    for number in nearest_iterations(len(plan.history)):
+        iteration = plan.history[number - 1]
+        costs = iteration.costs[0].cpu().numpy()
+        finite = np.isfinite(costs)
+        if finite.any():
+            samples = agent.controller.decode(iteration.samples, belief)[0].cpu().numpy()  # [N, H, A]
+            mean = agent.controller.decode(iteration.mean, belief)[0].cpu().numpy()  # [H, A]
+            views.append(IterateView(number, samples[finite], costs[finite], mean))
+    if not views:
+        raise ValueError(f"no iteration had a finite cost after {decisions} decisions")
+    sampled = "action sequences" if agent.decoder is None else "latent points, shown as the actions they decode to"
+    return Iterates(tuple(views), decisions, env_steps, sampled)

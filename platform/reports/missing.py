@@ -1,0 +1,64 @@
+"""What a run has not done (yet), in sentences: the report says so rather than leave a gap."""
+
+from __future__ import annotations
+
+from parsecrl.platform.reports.data import Phase, Run
+
+
+def what_is_missing(run: Run) -> list[str]:
+    evaluate = run.spec.get("evaluate")
+    evaluate = evaluate if isinstance(evaluate, dict) else {}
+    wanted = [str(name) for name in evaluate.get("phases") or [p.name for p in run.phases]]
+    lines = [line for phase in run.phases for line in _of_phase(run, phase, evaluate, phase.name in wanted)]
+    if evaluate.get("random", True) and run.random.statistics is None:
+        lines.append("The random policy was not evaluated.")
+    if not run.summary:
+        lines.append("summary.json is missing: the run has not finished or was interrupted; its machine is not known.")
+    return lines
+
+
+def _of_phase(run: Run, phase: Phase, evaluate: dict, wanted: bool) -> list[str]:
+    lines = []
+    if not phase.started and not phase.statistics:
+        return [f"Phase {phase.name} was not run."]
+    with_rows = [t for t in phase.trials if len(t.rows)]
+    if phase.started and not with_rows:
+        lines.append(f"Phase {phase.name} was started, but has no training result yet.")
+    for trial in phase.trials:
+        if trial.failed:
+            lines.append(
+                f"Phase {phase.name}: trial {trial.label} ended with an error; see {trial.folder.name}/error.txt."
+            )
+    lines += _short_of(phase)
+    if phase.statistics is None:
+        lines.append(f"Phase {phase.name} was not evaluated." + ("" if wanted else " The spec does not ask for it."))
+    else:
+        episodes = evaluate.get("episodes")
+        if isinstance(episodes, int) and wanted and phase.statistics.episodes < episodes:
+            lines.append(
+                f"Phase {phase.name} was evaluated on {phase.statistics.episodes} of the {episodes} episodes "
+                f"that the spec asks for."
+            )
+    if evaluate.get("videos", True) and wanted and phase.video is None:
+        lines.append(f"There is no video of phase {phase.name} (videos/{phase.name}.mp4).")
+    if phase.checkpoint is None:
+        lines.append(f"Phase {phase.name} has no checkpoint here, so its planning iterates could not be drawn.")
+    return lines
+
+
+def _short_of(phase: Phase) -> list[str]:
+    """Stop conditions of the spec that no trial reached."""
+    lines = []
+    stop = phase.spec.get("stop")
+    for key, goal in (stop if isinstance(stop, dict) else {}).items():
+        column = {"time_s": "time_total_s"}.get(key, key)
+        reached = [v for t in phase.trials if (v := t.last(column)) is not None]
+        other = any(_met(phase, k, g) for k, g in stop.items() if k != key) if isinstance(stop, dict) else False
+        if reached and isinstance(goal, int | float) and max(reached) < goal and not other:
+            lines.append(f"Phase {phase.name} stopped at {key} {max(reached):,.0f}, short of the spec's {goal:,.0f}.")
+    return lines
+
+
+def _met(phase: Phase, key: str, goal: object) -> bool:
+    column = {"time_s": "time_total_s"}.get(key, key)
+    return isinstance(goal, int | float) and any((t.last(column) or 0) >= goal for t in phase.trials)

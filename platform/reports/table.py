@@ -1,0 +1,74 @@
+"""The table that ends a run: what was measured, beside what the paper reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from parsecrl.platform.reports import paper
+from parsecrl.platform.reports.data import RANDOM, Phase, Run, from_summary, load_run
+
+HEADINGS = (
+    "phase",
+    "controller",
+    "trajectories",
+    "env steps",
+    "episodes",
+    "median [quartiles]",
+    "IQM (95 % interval)",
+    "plan ms",
+    "paper, fig. 4",
+)
+EXPLANATION = (
+    "trajectories: action sequences scored per decision; env steps: simulator steps of training in that phase; "
+    "IQM: interquartile mean with its 95 % bootstrap interval; plan ms: planning milliseconds per decision; "
+    "returns are sums of rewards over an episode."
+)
+NOTHING = "-"
+
+
+def format_table(run: str | Path | dict[str, Any] | Run) -> str:
+    """The table as text, for a run folder, a summary (as in summary.json) or a run already loaded."""
+    if isinstance(run, dict):
+        run = from_summary(run)
+    elif not isinstance(run, Run):
+        run = load_run(run)
+    rows = [HEADINGS, *table_rows(run)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
+    left = {0, 1}
+    lines = [
+        "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join([f"{run.name}: {run.task}", *(line.rstrip() for line in lines), EXPLANATION, paper.note(run.task)])
+
+
+def table_rows(run: Run) -> list[tuple[str, ...]]:
+    """One tuple of cells a phase, in the order of HEADINGS; the random policy comes first."""
+    return [_row(run, phase) for phase in run.rows]
+
+
+def _row(run: Run, phase: Phase) -> tuple[str, ...]:
+    s = phase.statistics
+    reference = paper.result_for(run.task, phase.kind)
+    is_random = phase.name == RANDOM
+    return (
+        phase.name,
+        "random policy" if is_random else phase.title,
+        count(phase.trajectories),
+        NOTHING if is_random else count(phase.env_steps),
+        count(s.episodes) if s else NOTHING,
+        f"{s.median:.0f} [{s.q25:.0f}, {s.q75:.0f}]" if s else "not evaluated",
+        f"{s.iqm:.0f} ({s.iqm_low:.0f} to {s.iqm_high:.0f})" if s else NOTHING,
+        NOTHING if is_random else milliseconds(phase.planning_ms),
+        f"{reference.median:.0f} [{reference.q25:.0f}, {reference.q75:.0f}]" if reference else NOTHING,
+    )
+
+
+def count(value: float | None) -> str:
+    return NOTHING if value is None else f"{round(value):,}"
+
+
+def milliseconds(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
