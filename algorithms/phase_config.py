@@ -1,0 +1,168 @@
+"""What the algorithms of a pipeline share: settings common to phases, top-level results, readable checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
+
+from parsecrl.algorithms.agent_checkpoint import save_agent
+from parsecrl.algorithms.controllers import PlanningAgent
+
+ENVIRONMENT = "parsecrl.envs:parsecrl/Control-v0"
+
+
+def configure_phase(
+    config: AlgorithmConfig,
+    phase: dict[str, Any],
+    env: dict[str, Any],
+    resources: dict[str, Any],
+    seed: int,
+    start_from: str | None,
+) -> None:
+    """Set what every phase has (environment, runners, learners), then each of the phase's own keys by its name.
+
+    phase, env, resources: the spec's groups as plain dicts. Raises ValueError on a key that the algorithm does not have.
+    """
+    config.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
+    config.environment(ENVIRONMENT, env_config={"env_id": env["id"], "action_repeat": env["action_repeat"]})
+    config.framework("torch")
+    config.env_runners(
+        num_env_runners=resources.get("num_env_runners", 0),
+        num_envs_per_env_runner=resources.get("num_envs_per_env_runner", 1),
+        num_cpus_per_env_runner=resources.get("num_cpus_per_env_runner", 1),
+        num_gpus_per_env_runner=resources.get("num_gpus_per_env_runner", 0),
+        sample_timeout_s=resources.get("sample_timeout_s", 1800.0),
+        max_requests_in_flight_per_env_runner=1,
+    )
+    config.learners(
+        num_learners=resources.get("num_learners", 0),
+        num_gpus_per_learner=resources.get("num_gpus_per_learner", 0),
+    )
+    config.resources(num_cpus_for_main_process=resources.get("num_cpus_for_main_process", 1))
+    config.reporting(
+        metrics_num_episodes_for_smoothing=10,
+        min_time_s_per_iteration=0,
+        min_sample_timesteps_per_iteration=0,
+        min_train_timesteps_per_iteration=0,
+    )
+    config.debugging(seed=seed, log_sys_usage=False, log_level="ERROR")
+    config.env_id, config.action_repeat = env["id"], env["action_repeat"]  # type: ignore[attr-defined]
+    config.start_from = start_from  # type: ignore[attr-defined]
+    runner_keys = {"name", "algorithm", "start_from", "search", "scheduler", "num_samples", "stop", "checkpoint_every"}
+    for name, value in phase.items():
+        if name in runner_keys:
+            continue
+        if not hasattr(config, name):
+            raise ValueError(f"{type(config).__name__} has no setting {name!r}")
+        setattr(config, name, value)
+
+
+class PhaseConfig(AlgorithmConfig):
+    """The settings that the phases of a pipeline have in common."""
+
+    def __init__(self, algo_class: type | None = None):
+        super().__init__(algo_class=algo_class)
+        self.env_id = ""
+        self.action_repeat = 1
+        self.start_from: str | None = None
+        self.world_model: dict[str, Any] = {}
+        self.controller: dict[str, Any] = {"kind": "full"}
+        self.decoder: dict[str, Any] = {}
+
+    @classmethod
+    def from_phase(
+        cls, phase: dict[str, Any], env: dict[str, Any], resources: dict[str, Any], seed: int, start_from: str | None
+    ) -> PhaseConfig:
+        """The config of a spec's phase; see `configure_phase`."""
+        config = cls()
+        configure_phase(config, phase, env, resources, seed, start_from)
+        return config
+
+
+class PhaseMixin:
+    """Put before Algorithm: results at top level; agent.json, agent.safetensors and the phase's files in checkpoints."""
+
+    counts: dict[str, int]
+    config: Any
+
+    def phase_results(self) -> dict[str, Any]:
+        """Counters for the top level of each result; has env_steps."""
+        raise NotImplementedError
+
+    def save_phase_files(self, folder: str) -> None:
+        """Further files of a checkpoint."""
+
+    def restore_phase_files(self, folder: str) -> None:
+        """Read what `save_phase_files` wrote."""
+
+    def step(self) -> dict[str, Any]:
+        results = super().step()  # type: ignore[misc]
+        runners, learner = results.get(ENV_RUNNER_RESULTS, {}), results.get(LEARNER_RESULTS, {})
+        results.update(self.phase_results())
+        results["episode_return_mean"] = runners.get("episode_return_mean", float("nan"))
+        results["losses"] = {
+            name: float(value)
+            for name, value in learner.get(DEFAULT_MODULE_ID, {}).items()
+            if isinstance(value, int | float) or getattr(value, "ndim", None) == 0
+        }
+        return results
+
+    def agent_description(self) -> dict[str, Any]:
+        """agent.json, less the sizes."""
+        c = self.config
+        return {
+            "algorithm": type(self).__name__.lower(),
+            "env": {"id": c.env_id, "action_repeat": c.action_repeat},
+            "world_model": c.world_model,
+            "controller": c.controller,
+            "decoder": c.decoder,
+            "env_steps": self.phase_results()["env_steps"],
+            "seed": c.seed,
+        }
+
+    def current_agent(self) -> PlanningAgent:
+        """A copy of the learner's agent on the CPU."""
+        module = self.env_runner.module  # type: ignore[attr-defined]
+        agent = PlanningAgent(
+            module.observation_space.shape[0],
+            module.action_space.shape[0],
+            self.config.world_model,
+            self.config.controller,
+            self.config.decoder,
+        )
+        weights = self.learner_group.get_weights()[DEFAULT_MODULE_ID]  # type: ignore[attr-defined]
+        agent.load_state_dict(
+            {
+                name.removeprefix("agent."): torch.as_tensor(value)
+                for name, value in weights.items()
+                if name.startswith("agent.")
+            }
+        )
+        return agent
+
+    def save_to_path(self, path: Any = None, *args: Any, **kwargs: Any) -> str:
+        saved = super().save_to_path(path, *args, **kwargs)  # type: ignore[misc]
+        if Path(saved).is_dir():
+            save_agent(saved, self.current_agent(), self.agent_description())
+            self.save_phase_files(saved)
+        return saved
+
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        super().restore_from_path(path, *args, **kwargs)  # type: ignore[misc]
+        if kwargs.get("component") is None and Path(path).is_dir():
+            self.restore_phase_files(str(path))
+
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        state = super().get_state(components, not_components=not_components, **kwargs)  # type: ignore[misc]
+        if self._check_component("counts", components, not_components):  # type: ignore[attr-defined]
+            state["counts"] = dict(self.counts)
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)  # type: ignore[misc]
+        self.counts.update(state.get("counts", {}))

@@ -1,0 +1,246 @@
+"""PlaNet on proprioceptive observations, with CEM or embedded DCEM as its planner (DCEM paper, algorithm 3)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
+
+from parsecrl.algorithms.phase_config import PhaseConfig, PhaseMixin
+from parsecrl.algorithms.planet.planet_learner import PlanetLearner
+from parsecrl.algorithms.planet.planet_rl_module import INITIAL_OBS, PLANNED_H, PLANNED_S, UPDATE, PlanetRLModule
+from parsecrl.algorithms.planet.replay import bare_episode, initial_observations, load_replay, save_replay
+from parsecrl.algorithms.planet.rollouts import Rollout, collect
+from parsecrl.algorithms.seeding import derive_seed
+
+DECODER_TRAINING = ("online", "offline", "after_planning")
+
+
+class PlanetConfig(PhaseConfig):
+    """Settings of phases 1 and 2; the names are those of a spec's phase.
+
+    train_ratio: gradient updates per environment (simulator) step. decoder_training: "online" updates the decoder on
+    replayed beliefs; "after_planning" on the beliefs just planned from, in the order of planning; "offline" gathers
+    nothing and trains only the decoder, on the replay that it starts with (the paper's failed first attempt, appendix D,
+    phase 2).
+    """
+
+    def __init__(self, algo_class: type | None = None):
+        super().__init__(algo_class=algo_class or Planet)
+        self.loss: dict[str, Any] = {}
+        self.train_ratio = 0.1
+        self.seed_episodes = 5
+        self.batch_size = 50
+        self.batch_length = 50
+        self.learning_rate = 1e-3
+        self.decoder_learning_rate = 1e-3
+        self.grad_clip = 100.0
+        self.grad_clip_by = "global_norm"
+        self.decoder_beliefs = 50
+        self.decoder_initial_beliefs = 10
+        self.decoder_training = "online"
+        self.exploration_noise = 0.3
+        self.replay_capacity = 1_000_000
+        self.keep_replay = True
+        self.keep_model = True
+        self.rollout_fragment_length = 25
+        self.updates_per_iteration = 100  # offline only
+        self.num_env_runners = 0
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        return RLModuleSpec(module_class=PlanetRLModule)
+
+    def get_default_learner_class(self) -> type:
+        return PlanetLearner
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        names = ("world_model", "controller", "decoder", "loss", "exploration_noise", "decoder_training")
+        names += ("decoder_beliefs", "decoder_initial_beliefs", "keep_model", "start_from")
+        return {**{name: getattr(self, name) for name in names}, "seed": self.seed or 0}
+
+    def validate(self) -> None:
+        # RLlib builds the buffer from this dict.
+        self.replay_buffer_config = {
+            "type": "EpisodeReplayBuffer",
+            "capacity": self.replay_capacity,
+            "batch_size_B": self.batch_size,
+            "batch_length_T": self.batch_length,
+        }
+        if self.decoder_training not in DECODER_TRAINING:
+            raise ValueError(
+                f"decoder_training must be one of {', '.join(DECODER_TRAINING)}, got {self.decoder_training!r}"
+            )
+        if self.decoder_training == "offline" and not (self.start_from and self.keep_replay):
+            raise ValueError(
+                "decoder_training: offline trains on an earlier phase's replay; set start_from and keep_replay: true"
+            )
+        super().validate()
+
+
+class Planet(PhaseMixin, Algorithm):
+    """Gather rollouts that plan, store them, update the model (and the decoder) in proportion.
+
+    Result keys at top level: env_steps (simulator steps), num_updates, episode_return_mean, planning_ms (per decision),
+    time shares of the runners, and the loss terms.
+    """
+
+    config: PlanetConfig
+
+    @classmethod
+    def get_default_config(cls) -> PlanetConfig:
+        return PlanetConfig()
+
+    def setup(self, config: Any) -> None:
+        super().setup(config)
+        self.counts = {"decisions": 0, "updates": 0, "requests": 0, "episodes": 0}
+        self._recent_beliefs: list[np.ndarray] = []
+        if self.config.start_from and self.config.keep_replay:
+            self._add_to_replay(load_replay(self.config.start_from))
+
+    def training_step(self) -> None:
+        offline = self.config.decoder_training == "offline"
+        if not offline:
+            rollouts = self._gather()
+            for rollout in rollouts:
+                self._store(rollout)
+        due = self.config.updates_per_iteration if offline else self._updates_due()
+        if due:
+            start = time.perf_counter()
+            for _ in range(due):
+                self._update()
+            self._log_time("learning_ms_per_update", (time.perf_counter() - start) / due)
+
+    # Gathering.
+
+    def _gather(self) -> list[Rollout]:
+        """At least one fragment. Remote runners go on sampling while the learner updates."""
+        weights = self.learner_group.get_weights()
+        group = self.env_runner_group
+        if group.num_remote_env_runners() == 0:
+            return [collect(group.local_env_runner, weights, self._next_seed())]
+        weights_ref = ray.put(weights)
+        deadline = time.monotonic() + self.config.sample_timeout_s
+        while time.monotonic() < deadline:
+            for index in group.healthy_env_runner_ids():
+                # Makes no request of a runner that is still busy with the last one.
+                made = group.foreach_env_runner_async(
+                    collect,
+                    tag="collect",
+                    kwargs={"weights": weights_ref, "seed": self._next_seed()},
+                    remote_worker_ids=[index],
+                )
+                self.counts["requests"] -= 1 - made
+            ready = group.fetch_ready_async_reqs(tags="collect", timeout_seconds=0.05)
+            if ready:
+                return [rollout for _, rollout in ready]
+            if not group.healthy_env_runner_ids():
+                self.restore_env_runners(group)
+        raise RuntimeError(
+            f"no rollout arrived within sample_timeout_s={self.config.sample_timeout_s:.0f} s from "
+            f"{group.num_healthy_remote_workers()} healthy of {group.num_remote_env_runners()} runners; "
+            f"see their logs, or raise resources.sample_timeout_s if planning is that slow"
+        )
+
+    def _next_seed(self) -> int:
+        self.counts["requests"] += 1
+        return derive_seed(self.config.seed or 0, "rollout", self.counts["requests"])
+
+    def _store(self, rollout: Rollout) -> None:
+        self.metrics.aggregate([rollout.metrics], key=ENV_RUNNER_RESULTS)
+        if rollout.num_decisions:
+            self._log_time("planning_ms", rollout.planning_seconds / rollout.num_decisions)
+            self.metrics.log_value("planning_share", rollout.planning_seconds / rollout.seconds, window=20)
+        if self.config.decoder_training == "after_planning":
+            self._remember_beliefs(rollout)
+        steps = sum(len(episode) for episode in rollout.episodes)
+        if steps == 0:
+            raise RuntimeError("a runner returned a rollout without a step; see its log for what failed")
+        self.counts["decisions"] += steps
+        self.counts["episodes"] += sum(episode.is_done for episode in rollout.episodes)
+        self._add_to_replay([bare_episode(episode) for episode in rollout.episodes])
+
+    def _add_to_replay(self, episodes: list[Any]) -> None:
+        self.local_replay_buffer.add([episode for episode in episodes if len(episode)])
+
+    def _remember_beliefs(self, rollout: Rollout) -> None:
+        for episode in rollout.episodes:
+            state = episode.get_extra_model_outputs(Columns.STATE_OUT)
+            self._recent_beliefs.append(np.concatenate([state["h"], state["s"]], -1))
+
+    def _log_time(self, name: str, seconds: float) -> None:
+        self.metrics.log_value(name, 1000 * seconds, window=20)
+
+    # Learning.
+
+    def _updates_due(self) -> int:
+        """What is owed since the phase began, once the seed episodes are in."""
+        has_seed = self.counts["episodes"] >= self.config.seed_episodes or self.starts_with_data
+        if not has_seed:
+            return 0
+        return int(self.env_steps * self.config.train_ratio) - self.counts["updates"]
+
+    @property
+    def starts_with_data(self) -> bool:
+        return bool(self.config.start_from) and self.config.keep_replay
+
+    def _update(self) -> None:
+        buffer, c = self.local_replay_buffer, self.config
+        buffer.rng = np.random.default_rng(derive_seed(c.seed or 0, "replay", self.counts["updates"]))
+        rows = buffer.sample(batch_size_B=c.batch_size, batch_length_T=c.batch_length)
+        batch: dict[str, Any] = {
+            Columns.OBS: rows["obs"].astype(np.float32),
+            Columns.ACTIONS: rows["actions"].astype(np.float32),
+            Columns.REWARDS: rows["rewards"].astype(np.float32),
+            "is_first": rows["is_first"],
+            UPDATE: np.full(c.batch_size, self.counts["updates"], dtype=np.int64),
+            INITIAL_OBS: initial_observations(buffer, c.batch_size, buffer.rng),
+        }
+        if self._recent_beliefs:
+            h, s = self._next_beliefs(c.batch_size)
+            batch[PLANNED_H], batch[PLANNED_S] = h, s
+        tensors = SampleBatch({name: torch.from_numpy(value) for name, value in batch.items()})
+        results = self.learner_group.update(
+            batch=MultiAgentBatch({DEFAULT_MODULE_ID: tensors}, env_steps=c.batch_size * c.batch_length),
+            timesteps={"num_env_steps_sampled_lifetime": self.counts["decisions"]},
+        )
+        self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        self.counts["updates"] += 1
+
+    def _next_beliefs(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The oldest `count` unused beliefs, in the order of planning; the last ones again when too few are left."""
+        pool = np.concatenate(self._recent_beliefs)
+        take = pool[:count] if len(pool) >= count else pool[np.resize(np.arange(len(pool)), count)]
+        rest = pool[count:]
+        self._recent_beliefs = [rest] if len(rest) else [take]
+        size = self.config.world_model.get("deterministic_size", 200)
+        return np.ascontiguousarray(take[:, :size]), np.ascontiguousarray(take[:, size:])
+
+    # Results and checkpoints.
+
+    @property
+    def env_steps(self) -> int:
+        return self.counts["decisions"] * self.config.action_repeat
+
+    def phase_results(self) -> dict[str, Any]:
+        return {
+            "env_steps": self.env_steps,
+            "num_updates": self.counts["updates"],
+            "replay_decisions": self.local_replay_buffer.get_num_timesteps(),
+        }
+
+    def save_phase_files(self, folder: str) -> None:
+        save_replay(self.local_replay_buffer, folder)
+
+    def restore_phase_files(self, folder: str) -> None:
+        self.local_replay_buffer = self._create_local_replay_buffer_if_necessary(self.config)
+        self._add_to_replay(load_replay(folder))

@@ -1,0 +1,50 @@
+"""The Learner of phases 1 and 2: one Adam for the world model, one for the decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+
+from parsecrl.algorithms.planet.planet_rl_module import UPDATE
+
+
+class PlanetLearner(TorchLearner):
+    """Takes the losses from the module's forward pass, so that they run inside DistributedDataParallel as well."""
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        agent = self._module[module_id].unwrapped().agent
+        # eps as in PlaNet (Hafner et al. 2018, section 5).
+        groups = {"model": (agent.model, config.learning_rate, 1e-4)}
+        if agent.decoder is not None:
+            groups["decoder"] = (agent.decoder, config.decoder_learning_rate, 1e-8)
+        for name, (part, learning_rate, eps) in groups.items():
+            parameters = list(part.parameters())
+            self.register_optimizer(
+                module_id=module_id,
+                optimizer_name=name,
+                optimizer=torch.optim.Adam(parameters, lr=learning_rate, eps=eps),
+                params=parameters,
+                lr_or_lr_schedule=learning_rate,
+            )
+
+    def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: dict[str, Any]) -> Any:
+        for name, value in fwd_out["terms"].items():
+            self.metrics.log_value((module_id, name), value, window=100)
+            if not torch.isfinite(value):
+                raise FloatingPointError(
+                    f"the loss term {name!r} became {value.item()} at update {int(batch[UPDATE][0])}; "
+                    f"the last checkpoint is good: lower learning_rate or grad_clip and continue from it"
+                )
+        return fwd_out["loss"]
+
+    def compute_gradients(self, loss_per_module: dict[str, Any], **kwargs: Any) -> dict[Any, Any]:
+        # A frozen part has no gradient; the base class cannot step over None.
+        gradients = super().compute_gradients(loss_per_module, **kwargs)
+        return {name: gradient for name, gradient in gradients.items() if gradient is not None}
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        super().after_gradient_based_update(timesteps=timesteps)
+        for module_id in self.module.keys():  # noqa: SIM118 (a MultiRLModule is no dict)
+            self.module[module_id].unwrapped().agent.trained.fill_(True)

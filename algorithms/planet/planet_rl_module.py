@@ -1,0 +1,154 @@
+"""The RLModule of phases 1 and 2: the rollouts plan, the learner computes the likelihood bound and the decoder loss."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor, nn
+
+from parsecrl.algorithms.agent_checkpoint import load_matching_weights
+from parsecrl.algorithms.controllers import EmbeddedController, Plan, PlanningAgent
+from parsecrl.algorithms.models import Belief, LossWeights, ReplaySequence
+from parsecrl.algorithms.seeding import derive_seed
+
+# Columns of a training batch beside RLlib's own; axes [B, ...].
+INITIAL_OBS = "initial_obs"  # [B, O] first observations of replayed episodes
+PLANNED_H, PLANNED_S = "planned_h", "planned_s"  # [B, D], [B, S] beliefs that were just planned from
+UPDATE = "update"  # [B] int64, the number of the update in every row
+
+
+class PlanetRLModule(TorchRLModule):
+    """Algorithm 3 of the DCEM paper around a PlanningAgent.
+
+    model_config: world_model, controller, decoder, loss (the spec's groups), exploration_noise, decoder_training,
+    decoder_beliefs, decoder_initial_beliefs, keep_model, start_from (a checkpoint folder or None), seed.
+    """
+
+    agent: PlanningAgent
+
+    def setup(self) -> None:
+        c = self.model_config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(c["seed"], "weights"))
+            self.agent = make_agent(self.observation_space, self.action_space, c)
+        if c["start_from"] and c["keep_model"]:
+            load_matching_weights(self.agent, c["start_from"])
+        self.loss_weights = LossWeights(**c["loss"])
+        self._generators: dict[torch.device, torch.Generator] = {}
+        self.seed(derive_seed(c["seed"], "module"))
+        self.planning_seconds, self.num_decisions = 0.0, 0
+
+    def seed(self, seed: int) -> None:
+        """Restart this module's random numbers."""
+        self._seed = seed
+        self._generators.clear()
+
+    def _generator(self) -> torch.Generator:
+        device = self.agent.trained.device
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
+        return self._generators[device]
+
+    def get_initial_state(self) -> dict[str, Tensor]:
+        return {name: value[0] for name, value in self.agent.initial_state(1).items()}
+
+    # Rollouts.
+
+    def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return self._act(batch, explore=False)
+
+    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return self._act(batch, explore=True)
+
+    @torch.no_grad()
+    def _act(self, batch: dict[str, Any], explore: bool) -> dict[str, Any]:
+        """obs [B, 1, O], state [B, ...] -> actions [B, 1, A] and the next state."""
+        start = time.perf_counter()
+        state, obs = batch[Columns.STATE_IN], batch[Columns.OBS][:, 0]
+        belief = self.agent.update_belief(state, obs)
+        if explore and not self.agent.trained:
+            # The seed episodes: uniform actions until weights arrive that have seen data.
+            action = 2 * torch.rand(state["action"].shape, generator=self._generator(), device=obs.device) - 1
+            plan = Plan(action[:, None], state["plan"], None)
+        else:
+            plan = self.agent.plan(belief, state, generator=self._generator())
+            action = plan.actions[:, 0]
+            if explore:
+                noise = torch.randn(action.shape, generator=self._generator(), device=action.device)
+                action = (action + self.model_config["exploration_noise"] * noise).clamp(-1, 1)
+        self.planning_seconds += time.perf_counter() - start
+        self.num_decisions += obs.shape[0]
+        next_state = self.agent.next_state(belief, action, plan)
+        return {Columns.ACTIONS: action[:, None], Columns.STATE_OUT: next_state}
+
+    # Learning.
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """obs [B, T, O] and so on -> {"loss": scalar, "terms": detached scalars}."""
+        self.seed(derive_seed(self.model_config["seed"], "update", int(batch[UPDATE][0])))
+        sequence = ReplaySequence(
+            batch[Columns.OBS], batch[Columns.ACTIONS], batch[Columns.REWARDS], batch["is_first"].bool()
+        )
+        offline = self.model_config["decoder_training"] == "offline"
+        if not offline:
+            self.agent.model.obs_norm.update(sequence.obs)
+        with frozen(self.agent.model) if offline else nullcontext():
+            loss, terms, beliefs = self.agent.model.loss(sequence, self.loss_weights, self._generator())
+        if isinstance(self.agent.controller, EmbeddedController):
+            decoder_loss = self.decoder_loss(self._decoder_beliefs(batch, beliefs))
+            terms["decoder_loss"] = decoder_loss.detach()
+            loss = decoder_loss if offline else loss + decoder_loss
+        return {"loss": loss, "terms": terms}
+
+    def _decoder_beliefs(self, batch: dict[str, Any], replayed: Belief) -> Belief:
+        """The beliefs of one decoder update: replayed ones or those just planned from, and initial ones."""
+        c, model = self.model_config, self.agent.model
+        with torch.no_grad():
+            if PLANNED_H in batch:
+                chosen = Belief(batch[PLANNED_H], batch[PLANNED_S])
+            else:
+                rows = replayed.flatten()
+                index = torch.randperm(rows.h.shape[0], generator=self._generator(), device=rows.h.device)
+                index = index[: c["decoder_beliefs"]]
+                chosen = Belief(rows.h[index], rows.s[index])
+            obs = batch[INITIAL_OBS][: c["decoder_initial_beliefs"]]
+            state = self.agent.initial_state(obs.shape[0])
+            initial = model.update_belief(Belief(state["h"], state["s"]), state["action"], obs)
+            return Belief(torch.cat([chosen.h, initial.h]).detach(), torch.cat([chosen.s, initial.s]).detach())
+
+    def decoder_loss(self, beliefs: Belief) -> Tensor:
+        """Algorithm 3: the mean predicted cost of the plans for beliefs [M]; its gradient reaches the decoder only."""
+        controller = self.agent.controller
+        assert isinstance(controller, EmbeddedController)
+        with frozen(self.agent.model):
+            plan = controller.plan(self.agent.model, beliefs, generator=self._generator())
+            return -self.agent.model.predict_rewards(beliefs, plan.actions[:, None]).sum(-1).mean()
+
+
+def make_agent(observation_space: Any, action_space: Any, settings: dict[str, Any]) -> PlanningAgent:
+    return PlanningAgent(
+        observation_space.shape[0],
+        action_space.shape[0],
+        settings["world_model"],
+        settings["controller"],
+        settings["decoder"],
+    )
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Within it, no graph is built for the module's own parameters; gradients still pass through to its inputs."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)

@@ -1,0 +1,80 @@
+"""Replay: RLlib's episode buffer, saved as plain arrays, so that a phase can begin with another's data safely."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
+
+REPLAY_FILE = "replay.npz"
+
+
+def bare_episode(episode: SingleAgentEpisode) -> SingleAgentEpisode:
+    """The episode (or chunk of one) without model outputs and infos, which no update reads."""
+    return SingleAgentEpisode(
+        id_=episode.id_,
+        observations=list(np.asarray(episode.get_observations(), dtype=np.float32)),
+        actions=list(np.asarray(episode.get_actions(), dtype=np.float32)),
+        rewards=list(np.asarray(episode.get_rewards(), dtype=np.float32)),
+        terminated=episode.is_terminated,
+        truncated=episode.is_truncated,
+        t_started=episode.t_started,
+        len_lookback_buffer=0,
+    )
+
+
+def save_replay(buffer: EpisodeReplayBuffer, folder: str | Path) -> None:
+    """Write all episodes: obs [sum(T + 1), O], action [sum T, A], reward [sum T]; length, terminated, truncated [E]."""
+    episodes = list(buffer.episodes)
+    arrays = {
+        "length": np.array([len(e) for e in episodes], dtype=np.int64),
+        "terminated": np.array([e.is_terminated for e in episodes], dtype=bool),
+        "truncated": np.array([e.is_truncated for e in episodes], dtype=bool),
+    }
+    if episodes:
+        arrays["obs"] = np.concatenate([np.asarray(e.get_observations(), dtype=np.float32) for e in episodes])
+        arrays["action"] = np.concatenate([np.asarray(e.get_actions(), dtype=np.float32) for e in episodes])
+        arrays["reward"] = np.concatenate([np.asarray(e.get_rewards(), dtype=np.float32) for e in episodes])
+    file = Path(folder) / REPLAY_FILE
+    temporary = file.with_name("tmp_" + REPLAY_FILE)
+    np.savez(temporary, **arrays)
+    os.replace(temporary, file)
+
+
+def load_replay(folder: str | Path) -> list[SingleAgentEpisode]:
+    """The episodes that `save_replay` wrote. An unfinished one stays as it was cut."""
+    file = Path(folder) / REPLAY_FILE
+    if not file.is_file():
+        raise ValueError(
+            f"{folder} holds no {REPLAY_FILE}; set keep_replay: false to start with an empty replay buffer"
+        )
+    episodes: list[SingleAgentEpisode] = []
+    with np.load(file, allow_pickle=False) as arrays:
+        lengths = arrays["length"]
+        if not len(lengths):
+            return episodes
+        obs, action, reward = arrays["obs"], arrays["action"], arrays["reward"]
+        ends = np.cumsum(lengths)
+        for i, (end, length) in enumerate(zip(ends, lengths, strict=True)):
+            start = end - length
+            episodes.append(
+                SingleAgentEpisode(
+                    observations=list(obs[start + i : end + i + 1]),
+                    actions=list(action[start:end]),
+                    rewards=list(reward[start:end]),
+                    terminated=bool(arrays["terminated"][i]),
+                    truncated=bool(arrays["truncated"][i]),
+                    len_lookback_buffer=0,
+                )
+            )
+    return episodes
+
+
+def initial_observations(buffer: EpisodeReplayBuffer, count: int, rng: np.random.Generator) -> np.ndarray:
+    """First observations [count, O] of episodes drawn uniformly."""
+    chosen: Any = rng.integers(len(buffer.episodes), size=count)
+    return np.stack([np.asarray(buffer.episodes[i].get_observations(0), dtype=np.float32) for i in chosen])
