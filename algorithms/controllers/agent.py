@@ -37,7 +37,7 @@ class PlanningAgent(nn.Module):
         super().__init__()
         self.model = RSSM(obs_size, action_size, **(world_model or {}))
         self.controller = make_controller(self.model, action_size, controller or {}, decoder or {})
-        # Set by the first gradient step. It travels with the weights, so that a rollout knows when planning makes sense.
+        # Set by the first gradient step. It travels with the weights: a rollout knows by it when planning makes sense.
         self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
 
     @property
@@ -45,7 +45,7 @@ class PlanningAgent(nn.Module):
         return self.controller.decoder if isinstance(self.controller, EmbeddedController) else None
 
     def initial_state(self, batch_size: int) -> State:
-        """The state before an episode's first observation: h [B, D], s [B, S], action [B, A] (previous), plan [B, n]."""
+        """The state before an episode's first obs: h [B, D], s [B, S], action [B, A] (previous), plan [B, n]."""
         belief = self.model.initial_belief(batch_size)
         return {
             "h": belief.h,
@@ -77,7 +77,7 @@ class PlanningAgent(nn.Module):
     def act(
         self, state: State, obs: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """One decision without exploration: obs [B, O] -> the plan's first action [B, A] in [-1, 1], and the next state."""
+        """One decision without exploration: obs [B, O] -> the plan's first action [B, A], and the next state."""
         belief = self.update_belief(state, obs)
         plan = self.plan(belief, state, generator, noise)
         action = plan.actions[:, 0]

@@ -15,10 +15,10 @@ class ActionDecoder(nn.Module):
     """u_{1:H} = f_dec(z), with ELU units and a tanh that keeps the actions within [-1, 1].
 
     Axes: n latent, H horizon, A action. The latent box is [-1, 1]^n.
-    init_scale multiplies the initial weights (earlier version of the paper, appendix on initialisation: too small a scale does
-    not cover the action space, and learning to expand is hard). Biases start at zero.
+    init_scale multiplies the initial weights (earlier version of the paper, appendix on initialisation: too small a
+    scale does not cover the action space, and learning to expand is hard). Biases start at zero.
     conditioning="belief" feeds the belief in beside z; the paper has none.
-    Raises ValueError on an unknown conditioning.
+    Raises ValueError on an unknown conditioning, and on fewer than one hidden layer.
     """
 
     def __init__(
@@ -35,6 +35,10 @@ class ActionDecoder(nn.Module):
         super().__init__()
         if conditioning not in CONDITIONING:
             raise ValueError(f"decoder.conditioning must be one of {', '.join(CONDITIONING)}, got {conditioning!r}")
+        if num_layers < 1:
+            raise ValueError(
+                f"decoder.num_layers must be at least 1, got {num_layers}; the paper's decoders have 2 or 3"
+            )
         self.latent_size, self.horizon, self.action_size = latent_size, horizon, action_size
         self.conditioning = conditioning
         self.latent_in = nn.Linear(latent_size, hidden_size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 def mlp(sizes: list[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """Fully connected layers sizes[0] -> ... -> sizes[-1], with the activation after all but the last."""
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for n_in, n_out in pairwise(sizes):
         layers += [nn.Linear(n_in, n_out), activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -41,6 +43,8 @@ class RunningNorm(nn.Module):
         """Merge the rows of x [..., O] into the statistics (Chan et al. 1979, parallel variance)."""
         rows = x.reshape(-1, x.shape[-1])
         n = rows.shape[0]
+        if n == 0:
+            return
         total = self.count + n
         share = (n / total).to(rows.dtype)  # weight of the new rows
         delta = rows.mean(0) - self.mean

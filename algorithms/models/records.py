@@ -34,8 +34,8 @@ class Gaussian(NamedTuple):
 class ReplaySequence(NamedTuple):
     """B slices of T decisions; a slice may cross episodes, which is_first marks.
 
-    action[:, t] is taken after obs[:, t]; reward[:, t] arrived with obs[:, t], as RLlib's episode buffers store it, so it
-    belongs to action[:, t - 1] and is 0 where is_first.
+    action[:, t] is taken after obs[:, t]; reward[:, t] arrived with obs[:, t], as RLlib's episode buffers store it, so
+    it belongs to action[:, t - 1] and is 0 where is_first.
     """
 
     obs: Tensor  # [B, T, O] environment units

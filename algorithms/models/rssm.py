@@ -136,8 +136,8 @@ class RSSM(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor], Belief]:
         """The negative multi-step bound (Hafner et al. 2018, eq. 6), averaged over B and T.
 
-        Gaussian likelihoods of unit variance, up to the weights and a constant. Returns the loss, its terms (detached), and
-        the beliefs [B, T].
+        Gaussian likelihoods of unit variance, up to the weights and a constant. Returns the loss, its terms (detached),
+        and the beliefs [B, T].
         """
         B, T = sequence.obs.shape[:2]
         noise = torch.randn(T, B, self.stochastic_size, generator=generator, device=sequence.obs.device)
@@ -172,7 +172,8 @@ class RSSM(nn.Module):
     ) -> Tensor:
         """Sum over d = 2..D of KL(q(s_t | o_<=t) || p(s_t | s_{t-d})), all start steps in one batch.
 
-        The posterior is held fixed, as in PlaNet: the term trains the multi-step prediction, not the filter.
+        The posterior at the target is held fixed, as in PlaNet, so that the prediction moves towards it and not the
+        other way; the one that the prediction starts from is not. A prediction into another episode is masked.
         """
         D, T = weights.overshooting_steps, sequence.obs.shape[1]
         target = Gaussian(posterior.mean.detach(), posterior.std.detach())
