@@ -1,0 +1,193 @@
+"""Episodes run in lockstep under one policy, whose result does not depend on which episodes share the batch.
+
+An episode's environment is seeded by (seed, episode); its row in the batch is fixed; all rows share one noise tensor,
+drawn from the seed; a batch that is not full is padded. Run again with the same batch size, alone or among others, an
+episode gives the same numbers. (Another batch size changes the matrix shapes, and with them the last bits.)
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+
+from parsecrl.algorithms.agent_checkpoint import load_agent
+from parsecrl.algorithms.controllers import EmbeddedController, PlanningAgent
+from parsecrl.envs import make_env
+from parsecrl.platform.errors import UserError
+
+RANDOM = "random"
+
+# Roles in a seed sequence: (spec seed, role) gives streams that have nothing in common.
+EPISODE_ROLE, NOISE_ROLE, ACTION_ROLE = 0xE0A1, 0xE0A2, 0xE0A3
+
+Controller = str | Path | PlanningAgent
+
+
+class EpisodeResult(NamedTuple):
+    """One finished episode."""
+
+    episode: int
+    seed: int
+    episode_return: float  # sum of the environment's rewards, in its units
+    env_steps: int  # simulator steps of this episode
+    planning_ms: float  # milliseconds per decision: the median over the batch's calls, over the batch's size
+
+
+def episode_seed(seed: int, episode: int) -> int:
+    """The environment's seed of an evaluation episode: in [2**31, 2**32), distinct for distinct episodes.
+
+    Training seeds (the spec's seed plus small worker and environment numbers) lie below 2**31.
+    """
+    base = int(np.random.SeedSequence([seed, EPISODE_ROLE]).generate_state(1)[0])
+    return 2**31 + (base + episode) % 2**31
+
+
+def controller_kind(agent: PlanningAgent | None) -> str:
+    """What the column `controller` says: full, embedded or random."""
+    if agent is None:
+        return RANDOM
+    return "embedded" if isinstance(agent.controller, EmbeddedController) else "full"
+
+
+def planning_noise(agent: PlanningAgent, seed: int, device: str | torch.device = "cpu") -> torch.Tensor:
+    """The solver's standard normal draws [num_iterations, 1, N, n], the same for every decision of every episode.
+
+    They make the controller a deterministic function of the belief. Drawn on the CPU: every device gets the same.
+    """
+    solver = agent.controller
+    shape = (solver.num_iterations, 1, solver.num_samples, solver.plan_size)
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, NOISE_ROLE]).generate_state(1)[0]))
+    return torch.randn(shape, generator=generator).to(device)
+
+
+class Policy:
+    """Observations of a batch of episodes, in fixed rows, to actions. agent None is the random policy."""
+
+    def __init__(self, agent: PlanningAgent | None, action_size: int, seed: int, batch_size: int, device: str):
+        self.agent = agent.to(device).eval() if agent is not None else None
+        self.action_size, self.seed, self.batch_size, self.device = action_size, seed, batch_size, device
+        self.noise = planning_noise(agent, seed, device) if agent is not None else None
+
+    def start(self, episodes: Sequence[int]) -> None:
+        """Forget everything and begin these episodes, one a row."""
+        self.milliseconds: list[float] = []
+        self.rng = [np.random.default_rng([self.seed, ACTION_ROLE, episode]) for episode in episodes]
+        self.state = self.agent.initial_state(self.batch_size) if self.agent is not None else {}
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """obs [B, O] -> action [B, A] in [-1, 1]."""
+        if self.agent is None:
+            return np.stack([rng.uniform(-1.0, 1.0, self.action_size).astype(np.float32) for rng in self.rng])
+        begin = time.perf_counter()
+        action, self.state = self.agent.act(self.state, torch.as_tensor(obs, device=self.device), noise=self.noise)
+        result = action.cpu().numpy()
+        self.milliseconds.append(1e3 * (time.perf_counter() - begin) / self.batch_size)
+        return result
+
+    @property
+    def planning_ms(self) -> float:
+        return float(np.median(self.milliseconds)) if self.milliseconds else 0.0
+
+
+def run_batch(
+    agent: PlanningAgent | None,
+    env: Mapping[str, Any],
+    rows: Sequence[int | None],
+    seed: int,
+    device: str = "cpu",
+    num_threads: int = 1,
+) -> list[EpisodeResult]:
+    """Run the episodes in `rows` in lockstep to their ends; a None is a row without an episode.
+
+    Rows without an episode, and those whose episode is over, are planned all the same and their actions dropped: the
+    batch keeps its shape, so that no episode notices when another ends.
+    """
+    episodes = [episode for episode in rows if episode is not None]
+    with torch_threads(num_threads, device):
+        envs = {row: make_env(**env) for row, episode in enumerate(rows) if episode is not None}
+        try:
+            return _lockstep(agent, envs, rows, seed, device) if episodes else []
+        finally:
+            for task in envs.values():
+                task.close()
+
+
+def _lockstep(
+    agent: PlanningAgent | None, envs: dict[int, gymnasium.Env], rows: Sequence[int | None], seed: int, device: str
+) -> list[EpisodeResult]:
+    first = next(iter(envs.values()))
+    policy = Policy(agent, int(np.prod(first.action_space.shape or ())), seed, len(rows), device)
+    policy.start([episode or 0 for episode in rows])
+    obs = np.zeros((len(rows), *(first.observation_space.shape or ())), np.float32)
+    totals, steps = np.zeros(len(rows)), np.zeros(len(rows), int)
+    for row, task in envs.items():
+        obs[row], _ = task.reset(seed=episode_seed(seed, rows[row] or 0))
+    running = set(envs)
+    while running:
+        actions = policy.act(obs)
+        for row in sorted(running):
+            obs[row], reward, terminated, truncated, info = envs[row].step(actions[row])
+            totals[row] += float(reward)
+            steps[row] += info["env_steps"]
+            if terminated or truncated:
+                running.remove(row)
+    return [
+        EpisodeResult(episode, episode_seed(seed, episode), float(totals[row]), int(steps[row]), policy.planning_ms)
+        for row, episode in enumerate(rows)
+        if episode is not None
+    ]
+
+
+@contextmanager
+def torch_threads(count: int, device: str = "cpu") -> Iterator[None]:
+    """Plan on `count` threads, then restore: workers share a machine, and the count may change the last bits."""
+    before = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def resolve(controller: Controller, env: Mapping[str, Any] | None) -> tuple[PlanningAgent | None, dict[str, Any]]:
+    """The agent (None: the random policy) and the environment, its checkpoint's own by default."""
+    agent: PlanningAgent | None = None
+    if isinstance(controller, PlanningAgent):
+        agent = copy.deepcopy(controller)  # the caller's stays on its device and in its mode
+    elif controller != RANDOM:
+        try:
+            agent, description = load_agent(controller)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        env = env or description["env"]
+    if env is None:
+        raise UserError(f"an environment must be given for the controller {controller!r}; pass env={{'id': ...}}")
+    return agent, {"id": env["id"], "action_repeat": env.get("action_repeat", 1)}
+
+
+def check_sizes(agent: PlanningAgent | None, env: Mapping[str, Any], controller: Controller) -> None:
+    """Fail before anything is started: an unknown environment, or a controller of another one's sizes."""
+    try:
+        task = make_env(**env)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    sizes = [int(np.prod(space.shape or ())) for space in (task.observation_space, task.action_space)]
+    task.close()
+    if agent is None:
+        return
+    own = [agent.model.obs_size, agent.model.action_size]
+    if own != sizes:
+        name = controller if isinstance(controller, str | Path) else "the controller"
+        raise UserError(
+            f"a controller must have the sizes of its environment, got {name} with {own[0]} observations and {own[1]} "
+            f"actions for {env['id']} with {sizes[0]} and {sizes[1]}; choose the environment that it was trained on"
+        )

@@ -1,0 +1,33 @@
+"""Shared by all tests: quiet programs, and one Ray runtime for the session."""
+
+import logging
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import pytest
+
+from parsecrl.envs import choose_rendering_backend
+
+choose_rendering_backend()  # ray.rllib imports dm_control
+
+
+@pytest.fixture(scope="session")
+def ray_runtime() -> Iterator[None]:
+    """A local Ray runtime with two CPUs, started once and shared; nothing outside this process is joined or stopped."""
+    import ray
+
+    logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=512 * 1024**2,
+    )
+    yield
+    ray.shutdown()

@@ -1,0 +1,45 @@
+"""Videos: what is in the file, and what happens where nothing can be drawn."""
+
+import subprocess
+import sys
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+
+from parsecrl.envs import choose_rendering_backend
+from parsecrl.platform.evaluation import record_video
+
+WALKER = {"id": "dm_control/walker-walk-v0", "action_repeat": 4}  # control time step 0.025 s: 10 decisions a second
+
+
+@pytest.mark.skipif(choose_rendering_backend() == "off", reason="no rendering back end on this machine")
+def test_video_plays_in_simulated_time(tmp_path):
+    file = record_video("random", WALKER, 0, tmp_path / "videos" / "random.mp4", max_seconds=1.5)
+    assert file == tmp_path / "videos" / "random.mp4"
+    assert [f.name for f in file.parent.iterdir()] == ["random.mp4"]
+    with imageio.get_reader(file) as reader:
+        meta = reader.get_meta_data()
+        frames = np.stack(list(reader))
+    assert meta["codec"] == "h264"
+    assert meta["fps"] == pytest.approx(10)
+    assert frames.shape == (16, 240, 320, 3)
+    assert frames.std() > 5
+    assert np.abs(frames[0].astype(int) - frames[-1]).max() > 50
+
+
+def test_no_back_end_is_a_warning_and_leaves_nothing_behind(tmp_path):
+    code = f"""
+import os
+os.environ["MUJOCO_GL"] = "off"
+from parsecrl.platform.evaluation import evaluate, record_video
+print(record_video("random", {WALKER!r}, 0, {str(tmp_path / "v" / "a.mp4")!r}))
+print(len(evaluate("random", {{"id": {WALKER["id"]!r}, "action_repeat": 500}}, episodes=1)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["None", "1"]
+    (line,) = done.stderr.splitlines()
+    assert "no video" in line
+    assert "MUJOCO_GL=off" in line
+    assert "libegl1" in line
+    assert not list(tmp_path.iterdir())
