@@ -70,12 +70,12 @@ def render(draw: Draw, folder: Path, name: str, size: tuple[float, float], alt: 
     return Image(files["light"], files["dark"], alt, size[0])
 
 
-def _style(theme: Theme) -> dict[str, Any]:
+def _style(theme: Theme) -> Any:
     return {
         "text.parse_math": False,  # names come from specs: a dollar sign is a dollar sign
         "font.size": 10,
         "axes.titlesize": 10.5,
-        "axes.titleweight": "semibold",
+        "axes.titleweight": "bold",
         "axes.titlelocation": "left",
         "axes.spines.top": False,
         "axes.spines.right": False,

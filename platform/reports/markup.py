@@ -76,11 +76,14 @@ def bullets(items: Iterable[str]) -> str:
 
 
 def figure(image: Image, caption: str, *, wide: bool = False) -> str:
-    """The light and the dark drawing; the reader's colour scheme chooses. wide: scrolls sideways on a narrow screen."""
+    """The light and the dark drawing; the reader's colour scheme chooses.
+
+    wide: many small panels, which scroll sideways on a narrow screen rather than shrink.
+    """
     widest = f"{image.width * 96:.0f}px"
     floor = f";min-width:{min(image.width * 72, 760):.0f}px" if wide else ""
     return (
-        f"<figure{' class=wide' if wide else ''}><picture>"
+        "<figure><picture>"
         f'<source media="(prefers-color-scheme: dark)" srcset="{data_uri(image.dark, "image/png")}">'
         f'<img src="{data_uri(image.light, "image/png")}" alt="{escape(image.alt)}" style="max-width:{widest}{floor}">'
         f"</picture><figcaption>{escape(caption)}</figcaption></figure>"

@@ -153,7 +153,9 @@ def _trial_table(phase: Phase) -> str:
             )
         )
         swatches.append(figures.color_of(i, len(phase.trials)))
-    return markup.table(("trial", "env steps", "PPO steps", "last return", "best return", "time"), rows, swatches)
+    headings = ("trial", "env steps", "PPO steps", "last return", "best return", "time")
+    used = [i for i in range(len(headings)) if any(row[i] != NOTHING for row in rows)]
+    return markup.table([headings[i] for i in used], [[row[i] for i in used] for row in rows], swatches)
 
 
 def _losses(phase: Phase, axis: str, folder: Path) -> str:

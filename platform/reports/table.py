@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ HEADINGS = (
     "env steps",
     "episodes",
     "median [quartiles]",
-    "IQM (95 % interval)",
+    "IQM (95 %)",
     "plan ms",
     "paper, fig. 4",
 )
@@ -25,6 +26,7 @@ EXPLANATION = (
     "returns are sums of rewards over an episode."
 )
 NOTHING = "-"
+NOTE_WIDTH = 120
 
 
 def format_table(run: str | Path | dict[str, Any] | Run) -> str:
@@ -41,7 +43,8 @@ def format_table(run: str | Path | dict[str, Any] | Run) -> str:
         for row in rows
     ]
     lines.insert(1, "  ".join("-" * w for w in widths))
-    return "\n".join([f"{run.name}: {run.task}", *(line.rstrip() for line in lines), EXPLANATION, paper.note(run.task)])
+    notes = [textwrap.fill(note, NOTE_WIDTH) for note in (EXPLANATION, paper.note(run.task))]
+    return "\n".join([f"{run.name}: {run.task}", *(line.rstrip() for line in lines), *notes])
 
 
 def table_rows(run: Run) -> list[tuple[str, ...]]:

@@ -1,0 +1,481 @@
+"""Reports of a small run folder whose files are in the formats that Tune and the pipeline write."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.reports import build_comparison, build_report, format_table, paper
+from parsecrl.platform.reports.data import load_run
+from parsecrl.platform.reports.iterates import compute_iterates, nearest_iterations
+from parsecrl.platform.reports.quartiles import interquartile_mean, summarize
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PHASES = ("planet", "embed", "finetune")
+FULL = {"kind": "full", "horizon": 4, "num_samples": 30, "num_elites": 5, "num_iterations": 6}
+EMBEDDED = {"kind": "embedded", "latent_size": 3, "horizon": 4, "num_samples": 20, "num_elites": 4, "num_iterations": 3}
+WORLD_MODEL = {"deterministic_size": 8, "stochastic_size": 4, "hidden_size": 8, "min_std": 0.1}
+DECODER = {"hidden_size": 8, "num_layers": 1, "init_scale": 1.0, "conditioning": "none"}
+SPEC = {
+    "name": "cheetah_tiny",
+    "env": {"id": "dm_control/cheetah-run-v0", "action_repeat": 4},
+    "seed": 3,
+    "phases": [
+        {"name": "planet", "algorithm": "planet", "controller": FULL, "stop": {"env_steps": 40_000}},
+        {
+            "name": "embed",
+            "algorithm": "planet",
+            "start_from": "planet",
+            "controller": EMBEDDED,
+            "search": {"controller.num_iterations": {"grid": [3, 5]}, "keep_replay": {"grid": [True, False]}},
+            "stop": {"env_steps": 20_000},
+        },
+        {"name": "finetune", "algorithm": "dcem_ppo", "start_from": "embed", "stop": {"ppo_steps": 20}},
+    ],
+    "evaluate": {"episodes": 20, "phases": list(PHASES), "random": True, "videos": True},
+}
+
+
+def returns_of(phase: str) -> np.ndarray:
+    centre = {"random": 5.0, "planet": 420.0, "embed": 350.0, "finetune": 390.0}[phase]
+    rng = np.random.default_rng(len(phase))
+    return centre + 0.12 * centre * rng.standard_normal(20)
+
+
+def write_trial(folder: Path, controller: dict, keep_replay: bool, steps: int, unit: str, final: float) -> None:
+    """A Tune trial folder: params.json, result.json (one object a line, config included) and progress.csv."""
+    folder.mkdir(parents=True)
+    config = {"controller": controller, "keep_replay": keep_replay, "env": "parsecrl.envs:parsecrl/Control-v0"}
+    (folder / "params.json").write_text(json.dumps(config))
+    rows = []
+    for i in range(1, 21):
+        rows.append(
+            {
+                "training_iteration": i,
+                "env_steps": steps * i // 20,
+                "episode_return_mean": float("nan") if i == 1 else final * (1 - np.exp(-i / 5)) + 10 * np.sin(3 * i),
+                "planning_ms": 12.5,
+                "time_total_s": 30.0 * i,
+                **({"ppo_steps": i} if unit == "ppo_steps" else {"num_updates": 10 * i}),
+                "learners": {"default_policy": {"total_loss": 9.0 / i, "reward_loss": 2.0 / i, "kl": 1.0}},
+            }
+        )
+    with (folder / "result.json").open("w") as file:
+        for row in rows:
+            file.write(json.dumps({**row, "config": config}) + "\n")
+    flat = [{k: v for k, v in row.items() if k != "learners"} for row in rows]
+    with (folder / "progress.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(flat[0]))
+        writer.writeheader()
+        writer.writerows(flat)
+
+
+def write_checkpoint(folder: Path, algorithm: str, controller: dict) -> None:
+    import torch
+
+    from parsecrl.algorithms.agent_checkpoint import save_agent
+    from parsecrl.algorithms.controllers import PlanningAgent
+
+    folder.mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        agent = PlanningAgent(17, 6, WORLD_MODEL, controller, DECODER)
+    description = {"algorithm": algorithm, "env": SPEC["env"], "env_steps": 40_000}
+    save_agent(folder, agent, {**description, "world_model": WORLD_MODEL, "controller": controller, "decoder": DECODER})
+
+
+def write_evaluation(folder: Path, phases: tuple[str, ...]) -> None:
+    with (folder / "evaluation.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["phase", "controller", "episode", "seed", "episode_return", "env_steps", "planning_ms"])
+        for phase in phases:
+            kind = {"random": "random", "planet": "full"}.get(phase, "embedded")
+            for episode, value in enumerate(returns_of(phase)):
+                ms = 0.0 if phase == "random" else 12.5
+                writer.writerow([phase, kind, episode, 1000 + episode, repr(float(value)), 40_000, ms])
+
+
+def write_summary(folder: Path, checkpoints: dict[str, Path]) -> None:
+    phases = {}
+    for phase, checkpoint in checkpoints.items():
+        phases[phase] = {
+            "algorithm": "dcem_ppo" if phase == "finetune" else "planet",
+            "controller": "full" if phase == "planet" else "embedded",
+            "best_trial": checkpoint.parent.name,
+            "checkpoint": str(checkpoint),
+            "env_steps": 40_000,
+            "wall_time_s": 600.0,
+            "planning_ms": 12.5,
+            **summarize(returns_of(phase))._asdict(),
+        }
+    machine = {"cpu": "2 cores <test>", "versions": {"torch": "2.13.0", "ray": "2.60.0"}}
+    summary = {"name": SPEC["name"], "spec": SPEC, "env": SPEC["env"], "machine": machine, "phases": phases}
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def write_video(path: Path) -> None:
+    import imageio.v2 as imageio
+
+    path.parent.mkdir(exist_ok=True)
+    ramp = np.arange(64, dtype=np.uint8)
+    frames = [np.broadcast_to((ramp * 3 + i)[None, :, None], (48, 64, 3)).copy() for i in range(12)]
+    imageio.mimwrite(path, frames, fps=12, macro_block_size=16)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run: three phases (the second a sweep of four trials), evaluation, summary, one video."""
+    run = tmp_path_factory.mktemp("storage") / "cheetah_tiny"
+    run.mkdir()
+    (run / "spec.yaml").write_text(yaml.safe_dump(SPEC, sort_keys=False))
+    checkpoints = {}
+    write_trial(run / "planet/PLANET_Control_00000", FULL, True, 40_000, "env_steps", 400)
+    write_checkpoint(run / "planet/PLANET_Control_00000/checkpoint_000001", "planet", FULL)
+    checkpoints["planet"] = run / "planet/PLANET_Control_00000/checkpoint_000001"
+    for i, (iterations, keep) in enumerate([(3, True), (3, False), (5, True), (5, False)]):
+        controller = {**EMBEDDED, "num_iterations": iterations}
+        write_trial(run / f"embed/PLANET_Control_0000{i}", controller, keep, 20_000, "env_steps", 250 + 40 * i)
+    checkpoints["embed"] = run / "embed/PLANET_Control_00002/checkpoint_000001"
+    write_checkpoint(checkpoints["embed"], "planet", {**EMBEDDED, "num_iterations": 5})
+    write_trial(run / "finetune/DCEMPPO_Control_00000", EMBEDDED, True, 120_000, "ppo_steps", 380)
+    checkpoints["finetune"] = run / "finetune/DCEMPPO_Control_00000/checkpoint_000001"
+    write_checkpoint(checkpoints["finetune"], "dcem_ppo", {**EMBEDDED, "num_iterations": 5})
+    write_evaluation(run, ("random", *PHASES))
+    write_summary(run, checkpoints)
+    write_video(run / "videos/planet.mp4")
+    return run
+
+
+@pytest.fixture(scope="module")
+def report(run_dir: Path) -> Path:
+    return build_report(run_dir)
+
+
+class Page(HTMLParser):
+    """Whatever a browser would load, the text, and whether every tag is closed."""
+
+    void = frozenset({"meta", "link", "img", "source", "br", "hr"})
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in self.void:
+            self.open.append(tag)
+        for key, value in attrs:
+            if key in ("src", "srcset", "data", "poster") or (tag == "link" and key == "href"):
+                self.loads.append(value or "")
+            elif key == "href":
+                self.links.append(value or "")
+            elif key == "id":
+                self.ids.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+
+def read_page(path: Path) -> Page:
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.open == []
+    return page
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def test_interquartile_mean_by_hand():
+    assert interquartile_mean(np.array([100.0, 1.0, 2.0, 3.0, -50.0, 4.0, 5.0, 6.0])) == pytest.approx(
+        (2 + 3 + 4 + 5) / 4
+    )
+    assert interquartile_mean(np.array([7.0])) == 7.0
+
+
+def test_summarize_covers_its_own_mean_and_ignores_nan():
+    x = np.random.default_rng(0).normal(size=50)
+    s = summarize(np.append(x, np.nan))
+    assert s is not None
+    assert s.episodes == 50
+    assert s.iqm_low < s.iqm < s.iqm_high
+    assert s == summarize(x)
+    assert summarize(np.array([])) is None
+
+
+def test_table_holds_numpys_percentiles(run_dir: Path):
+    lines = format_table(run_dir).splitlines()
+    names = [line.split()[0] for line in lines[3:7]]
+    assert names == ["random", *PHASES]
+    for line, phase in zip(lines[3:7], names, strict=True):
+        q25, median, q75 = np.percentile(returns_of(phase), [25, 50, 75])
+        assert f"{median:.0f} [{q25:.0f}, {q75:.0f}]" in line
+        assert f"{interquartile_mean(returns_of(phase)):.0f} (" in line
+    assert "701 [683, 714]" in lines[4]
+    assert "652 [592, 681]" in lines[5]
+    assert "685 [597, 716]" in lines[6]
+    assert re.search(r"planet +CEM, full action space +180 +40,000 +20 ", lines[4])
+    assert paper.LABEL in lines[-1]
+    assert "its own budgets" in lines[-1]
+    assert len({len(line) for line in lines[2:7]}) == 1
+
+
+def test_table_of_episodes_without_a_summary_is_the_same(run_dir: Path, tmp_path: Path):
+    copy = shutil.copytree(run_dir, tmp_path / "cheetah_tiny", ignore=shutil.ignore_patterns("report"))
+    (copy / "summary.json").unlink()
+    assert format_table(copy) == format_table(run_dir)
+
+
+def test_table_of_a_summary_alone(run_dir: Path):
+    summary = json.loads((run_dir / "summary.json").read_text())
+    median = np.percentile(returns_of("finetune"), 50)
+    assert f"{median:.0f} [" in format_table(summary).splitlines()[6]
+
+
+def test_task_names_and_paper_rows():
+    assert paper.task_of("dm_control/cheetah-run-v0") == "cheetah.run"
+    assert paper.task_of("dm_control/humanoid_CMU-run-v0") == "humanoid_CMU.run"
+    assert paper.task_of("HalfCheetah-v5") == "HalfCheetah"
+    assert paper.result_for("walker.walk", "ppo") == (892, 843, 928, 1000)
+    assert paper.result_for("cartpole.swingup", "full") is None
+    assert "no figures for HalfCheetah" in paper.note("HalfCheetah")
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_trials_carry_their_search_parameters(run_dir: Path):
+    embed = load_run(run_dir).phases[1]
+    assert [t.label for t in embed.trials][:2] == [
+        "num_iterations=3, keep_replay=True",
+        "num_iterations=3, keep_replay=False",
+    ]
+    assert embed.best is embed.trials[2]
+    assert embed.trajectories == 100
+    assert load_run(run_dir).phases[2].trajectories == 100  # its controller is the checkpoint's
+
+
+def test_a_resumed_trial_keeps_the_later_rows_and_half_a_line_is_skipped(run_dir: Path, tmp_path: Path):
+    copy = shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("report", "videos"))
+    file = copy / "planet/PLANET_Control_00000/result.json"
+    again = [{"training_iteration": i, "env_steps": 2000 * i, "episode_return_mean": -1.0} for i in (15, 16)]
+    file.write_text(file.read_text() + "".join(json.dumps(row) + "\n" for row in again) + '{"training_it')
+    trial = load_run(copy).phases[0].trials[0]
+    assert trial.column("training_iteration").tolist() == list(range(1, 17))
+    assert trial.column("episode_return_mean")[-2:].tolist() == [-1.0, -1.0]
+
+
+def test_a_moved_run_finds_its_checkpoints(run_dir: Path, tmp_path: Path):
+    copy = shutil.copytree(run_dir, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("report"))
+    summary = (copy / "summary.json").read_text().replace(str(run_dir), "/gone/cheetah_tiny")
+    (copy / "summary.json").write_text(summary)
+    assert [p.checkpoint for p in load_run(copy).phases] == [
+        copy / "planet/PLANET_Control_00000/checkpoint_000001",
+        copy / "embed/PLANET_Control_00002/checkpoint_000001",
+        copy / "finetune/DCEMPPO_Control_00000/checkpoint_000001",
+    ]
+
+
+def test_a_folder_without_a_run_is_a_users_error(tmp_path: Path):
+    with pytest.raises(UserError, match="holds neither"):
+        build_report(tmp_path)
+
+
+# --- iterates --------------------------------------------------------------------------------------------------------
+
+
+def test_nearest_iterations():
+    assert nearest_iterations(10) == [1, 5, 7, 10]
+    assert nearest_iterations(12) == [1, 5, 7, 10, 12]
+    assert nearest_iterations(3) == [1, 3]
+    assert nearest_iterations(1) == [1]
+
+
+@pytest.mark.parametrize(("phase", "numbers", "samples"), [(0, [1, 5, 6], 30), (1, [1, 5], 20)])
+def test_iterates_of_a_checkpoint(run_dir: Path, phase: int, numbers: list[int], samples: int):
+    checkpoint = load_run(run_dir).phases[phase].checkpoint
+    assert checkpoint is not None
+    found = compute_iterates(checkpoint, decisions=3)
+    assert [v.number for v in found.views] == numbers
+    assert (found.decisions, found.env_steps, found.horizon, found.action_size) == (3, 12, 4, 6)
+    for view in found.views:
+        assert view.actions.shape == (samples, 4, 6)
+        assert view.mean.shape == (4, 6)
+        assert np.abs(view.actions).max() <= 1
+        assert view.costs.shape == (samples,)
+    again = compute_iterates(checkpoint, decisions=3)
+    assert (again.views[-1].actions == found.views[-1].actions).all()
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+def test_report_is_one_self_contained_page(run_dir: Path, report: Path):
+    assert report == run_dir / "report" / "index.html"
+    page = read_page(report)
+    assert page.loads
+    assert all(load.startswith("data:") for load in page.loads)
+    assert "script" not in page.tags
+    assert "url(" not in report.read_text()
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
+    q25, median, q75 = np.percentile(returns_of("planet"), [25, 50, 75])
+    assert f"{median:.0f} [{q25:.0f}, {q75:.0f}]" in page.text
+    for expected in ("2 cores <test>", "parsec report", "num_iterations=5, keep_replay=True (chosen)", "torch"):
+        assert expected in page.text
+
+
+def test_report_saves_its_figures(report: Path):
+    import matplotlib.image
+
+    names = {"returns", *(f"{kind}-{p}" for p in PHASES for kind in ("curve", "losses", "iterates"))}
+    files = {f.stem: f for f in (report.parent / "figures").glob("*.png")}
+    assert set(files) == names | {f"{name}-dark" for name in names}
+    for file in files.values():
+        pixels = matplotlib.image.imread(file)
+        assert min(pixels.shape[:2]) > 200
+        assert pixels[..., :3].std() > 0.01
+
+
+def test_report_embeds_videos_and_names_those_that_lack(report: Path):
+    page = read_page(report)
+    assert page.tags.count("video") == 1
+    assert "There is no video of phase embed" in page.text
+    assert "There is no video of phase planet" not in page.text
+
+
+def test_a_large_video_is_named_and_not_embedded(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    from parsecrl.platform.reports import markup
+
+    monkeypatch.setattr(markup, "VIDEO_LIMIT", 100)
+    text = markup.video(run_dir / "videos/planet.mp4", "planet")
+    assert "<video" not in text
+    assert "open videos/planet.mp4" in text
+
+
+def test_a_run_with_only_its_first_phase(run_dir: Path, tmp_path: Path):
+    copy = shutil.copytree(
+        run_dir,
+        tmp_path / "half",
+        ignore=shutil.ignore_patterns("report", "videos", "embed", "finetune", "summary.json"),
+    )
+    write_evaluation(copy, ("random", "planet"))
+    text = read_page(build_report(copy, iterates=False)).text
+    assert "Phase embed was not run." in text
+    assert "Phase finetune was not run." in text
+    assert "summary.json is missing" in text
+    assert "There is no video of phase planet" in text
+    assert format_table(copy).count("not evaluated") == 2
+
+
+def test_a_run_that_has_just_begun(tmp_path: Path):
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(SPEC))
+    (tmp_path / "planet" / "trial").mkdir(parents=True)
+    (tmp_path / "planet" / "trial" / "params.json").write_text("{}")
+    text = read_page(build_report(tmp_path)).text
+    assert "Phase planet was started, but has no training result yet." in text
+    assert "The random policy was not evaluated." in text
+
+
+def test_a_broken_checkpoint_and_short_training_are_reported(run_dir: Path, tmp_path: Path):
+    copy = shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("report", "embed", "finetune"))
+    spec = {**SPEC, "phases": [{**SPEC["phases"][0], "stop": {"env_steps": 1_000_000}}]}
+    (copy / "spec.yaml").write_text(yaml.safe_dump(spec))
+    (copy / "planet/PLANET_Control_00000/checkpoint_000001/agent.safetensors").write_bytes(b"not weights")
+    text = read_page(build_report(copy)).text
+    assert "iterates of phase planet could not be computed" in text
+    assert "stopped at env_steps 40,000, short of the spec's 1,000,000" in text
+
+
+def test_text_from_specs_is_escaped(run_dir: Path, tmp_path: Path):
+    bad = '<script>alert("1")</script>&$x_{'
+    spec = json.loads(json.dumps(SPEC).replace("cheetah_tiny", "NAME"))
+    spec["name"] = bad
+    spec["env"]["id"] = bad
+    spec["phases"][0]["name"] = "<b>$\\frac{"
+    copy = tmp_path / "run"
+    shutil.copytree(run_dir / "embed", copy / "embed")
+    params = copy / "embed/PLANET_Control_00000/result.json"
+    params.write_text(params.read_text().replace('"num_iterations": 3', f'"num_iterations": {json.dumps(bad)}'))
+    (copy / "spec.yaml").write_text(yaml.safe_dump(spec))
+    page = read_page(build_report(copy, iterates=False))
+    assert "script" not in page.tags
+    assert "b" not in page.tags
+    assert bad in page.text
+    assert bad in format_table(copy)
+
+
+def test_comparison_of_two_runs(run_dir: Path, tmp_path: Path):
+    other = shutil.copytree(run_dir, tmp_path / "cheetah_tiny", ignore=shutil.ignore_patterns("report", "finetune"))
+    out = build_comparison([run_dir, other], tmp_path / "comparison")
+    page = read_page(out)
+    assert out == tmp_path / "comparison" / "index.html"
+    assert all(load.startswith("data:") for load in page.loads)
+    assert len(list((out.parent / "figures").glob("*.png"))) == 2 * (1 + 3)
+    assert str(other) in page.text
+    with pytest.raises(UserError, match="at least two"):
+        build_comparison([run_dir], tmp_path)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (chromium, chromium-browser, google-chrome)")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_page_renders_in_chromium_without_errors_or_requests(report: Path, tmp_path: Path, width: int):
+    """The page's own policy forbids all requests but data URIs: any other would be an error on the console."""
+    assert console_of(report, tmp_path, width) == []
+    assert (tmp_path / "page.png").stat().st_size > 20_000
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (chromium, chromium-browser, google-chrome)")
+def test_the_pages_policy_blocks_scripts_and_requests(report: Path, tmp_path: Path):
+    """What the test above relies on: a request or a script in the page shows on the console."""
+    page = tmp_path / "tampered.html"
+    bad = '<main><img src="http://127.0.0.1:9/x.png"><script>1</script>'
+    page.write_text(report.read_text().replace("<main>", bad))
+    lines = console_of(page, tmp_path, 800)
+    assert len(lines) == 2
+    assert "img-src" in lines[0]
+
+
+def console_of(page: Path, scratch: Path, width: int) -> list[str]:
+    """Load a page in headless Chromium, save scratch/page.png, return the console's lines."""
+    assert CHROMIUM is not None
+    command = [
+        CHROMIUM,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--hide-scrollbars",
+        "--enable-logging=stderr",
+        f"--user-data-dir={scratch / 'profile'}",
+        f"--window-size={width},900",
+        f"--screenshot={scratch / 'page.png'}",
+        page.as_uri(),
+    ]
+    environment = {**os.environ, "HOME": str(scratch)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
