@@ -10,7 +10,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from parsecrl.algorithms.controllers import PlanningAgent
 
@@ -37,17 +39,36 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     file = Path(folder) / DESCRIPTION
     if not file.is_file():
         raise ValueError(f"{folder} holds no {DESCRIPTION}: give a checkpoint folder that parsecrl wrote")
-    description = json.loads(file.read_text())
-    if description.get("format") != FORMAT:
+    try:
+        description = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error}); give an undamaged checkpoint folder") from error
+    if not isinstance(description, dict) or "format" not in description:
+        raise ValueError(f"{file} describes no agent; give a checkpoint folder that parsecrl wrote")
+    if description["format"] != FORMAT:
         raise ValueError(
-            f"{file} has format {description.get('format')}, this version reads format {FORMAT}; "
+            f"{file} has format {description['format']}, this version reads format {FORMAT}; "
             f"use the version that wrote it"
         )
     return description
 
 
+def read_weights(folder: str | Path) -> dict[str, Tensor]:
+    """agent.safetensors of a checkpoint folder. Raises ValueError when it is missing or damaged."""
+    file = Path(folder) / WEIGHTS
+    if not file.is_file():
+        raise ValueError(f"{folder} holds no {WEIGHTS}: give a checkpoint folder that parsecrl wrote")
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error}); give an undamaged checkpoint folder") from error
+
+
 def load_agent(folder: str | Path) -> tuple[PlanningAgent, dict[str, Any]]:
-    """The agent of a checkpoint folder, on the CPU and in evaluation mode, and its description."""
+    """The agent of a checkpoint folder, on the CPU and in evaluation mode, and its description.
+
+    Raises ValueError when the folder holds no agent, or one whose weights are not those that its description asks for.
+    """
     description = read_description(folder)
     agent = PlanningAgent(
         description["obs_size"],
@@ -56,7 +77,15 @@ def load_agent(folder: str | Path) -> tuple[PlanningAgent, dict[str, Any]]:
         description["controller"],
         description["decoder"],
     )
-    agent.load_state_dict(load_file(Path(folder) / WEIGHTS))
+    stored, own = read_weights(folder), agent.state_dict()
+    for name in sorted(stored.keys() | own.keys()):
+        got, wanted = (list(d[name].shape) if name in d else "none" for d in (stored, own))
+        if got != wanted:
+            raise ValueError(
+                f"{folder} holds {name} of shape {got}, where its {DESCRIPTION} asks for {wanted}; "
+                f"give a checkpoint whose two files were written together"
+            )
+    agent.load_state_dict(stored)
     return agent.eval(), description
 
 
@@ -66,7 +95,7 @@ def load_matching_weights(agent: PlanningAgent, folder: str | Path) -> list[str]
     Returns the names of the agent's own weights that stayed as they were.
     Raises ValueError when a weight that both have differs in shape.
     """
-    stored = load_file(Path(folder) / WEIGHTS)
+    stored = read_weights(folder)
     own = agent.state_dict()
     for name, value in own.items():
         if name in stored and stored[name].shape != value.shape:
