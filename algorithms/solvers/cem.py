@@ -1,0 +1,345 @@
+"""The cross-entropy method and its differentiable form (DCEM paper, Prop. 1, Prop. 3, algorithm 1), in one loop.
+
+Axes: B independent problems, N candidates, n variables of a problem, T iterations. Both methods minimise: the paper's
+eq. (5) projects the values v, which for a minimum must be -v.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recompute_in_backward
+
+from parsecrl.algorithms.solvers.lml import lml_projection
+
+Objective = Callable[[Tensor], Tensor]
+Bounds = tuple[float | Tensor, float | Tensor]
+
+
+class Iteration(NamedTuple):
+    """One iteration: what it drew, and the distribution that it left behind."""
+
+    samples: Tensor  # [B, N, n] within the bounds
+    costs: Tensor  # [B, N] as the objective gave them
+    weights: Tensor  # [B, N] in [0, 1], sum num_elites
+    mean: Tensor  # [B, n] after the update
+    std: Tensor  # [B, n] after the update
+
+
+class Solution(NamedTuple):
+    """The final sampling distribution of B problems; its mean is the answer."""
+
+    mean: Tensor  # [B, n]
+    std: Tensor  # [B, n]
+    history: list[Iteration] | None  # T entries, with keep_history=True
+
+
+def cem(
+    objective: Objective,
+    init_mean: Tensor,
+    init_std: Tensor | float,
+    num_samples: int = 100,
+    num_elites: int = 10,
+    num_iterations: int = 10,
+    bounds: Bounds | None = None,
+    generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
+    keep_history: bool = False,
+) -> Solution:
+    """Minimise by the cross-entropy method: refit a Gaussian to the best candidates (DCEM paper, Prop. 1).
+
+    objective: [B, N, n] -> cost [B, N]; called without gradient, since none passes a hard selection. The answer stays
+        differentiable in init_mean and init_std, through the elites' own coordinates.
+    init_mean [B, n] float32 or float64; init_std: what broadcasts to it.
+    bounds: (low, high), floats or tensors that broadcast to [n]; candidates are clamped to them.
+    generator: of init_mean's device. noise: standard normal draws [T, B or 1, N, n] in place of the generator's.
+
+    A candidate of NaN or infinite cost is never elite. Raises ValueError on arguments out of range, on costs of the
+    wrong shape, and when an iteration has fewer finite costs than elites. That last check reads the device once, after
+    the loop; under torch.compile and CUDA graph capture it is left out, and such a problem's mean is NaN.
+    """
+    search = _search(init_mean, init_std, num_samples, num_elites, num_iterations, bounds, generator, noise)
+    return search.run(objective, keep_history)
+
+
+def dcem(
+    objective: Objective,
+    init_mean: Tensor,
+    init_std: Tensor | float,
+    num_samples: int = 100,
+    num_elites: int = 10,
+    num_iterations: int = 10,
+    temperature: float | Tensor = 1.0,
+    normalize: bool = True,
+    bounds: Bounds | None = None,
+    generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
+    keep_history: bool = False,
+    checkpoint: bool = False,
+) -> Solution:
+    """Minimise by the differentiable cross-entropy method (DCEM paper, algorithm 1 and Prop. 3).
+
+    As `cem`, with soft weights from the LML projection: the answer is differentiable in what the objective depends on.
+    temperature: divides the scores (eq. 4); a float, or a tensor of shape [] or [B, 1]. 0 is cem itself, number for
+        number.
+    normalize: bring each problem's finite costs to mean 0 and (population) standard deviation 1 first, every iteration,
+        so that the temperature need not know the scale of the costs.
+    checkpoint: keep only each iteration's noise and distribution, and recompute the rest in backward.
+
+    A candidate of NaN or infinite cost has weight 0, and adds exactly 0 to every gradient. When one turns up and a
+    gradient is wanted, the search is run again with such candidates replaced before the objective sees them, since 0
+    times an infinite derivative inside the objective would be NaN; the objective must be deterministic for that. Under
+    torch.compile and CUDA graph capture, where nothing can be read, there is no second run.
+    """
+    search = _search(init_mean, init_std, num_samples, num_elites, num_iterations, bounds, generator, noise)
+    if not isinstance(temperature, Tensor):
+        if not 0.0 <= temperature < math.inf:
+            raise ValueError(f"temperature must be finite and 0 or more, got {temperature}; 0 is the hard selection")
+        if temperature == 0.0:
+            return search.run(objective, keep_history)
+    search.temperature, search.normalize, search.checkpoint = temperature, normalize, checkpoint
+    return search.run(objective, keep_history)
+
+
+@dataclass
+class _Search:
+    """The loop that both methods share. temperature None is the hard selection."""
+
+    mean: Tensor
+    std: Tensor
+    num_samples: int
+    num_elites: int
+    num_iterations: int
+    bounds: Bounds | None
+    generator: torch.Generator | None
+    noise: Tensor | None
+    temperature: float | Tensor | None = None
+    normalize: bool = False
+    checkpoint: bool = False
+
+    def run(self, objective: Objective, keep_history: bool) -> Solution:
+        if self.noise is None and self.temperature is not None and torch.is_grad_enabled():
+            # Autograd and checkpointing keep these draws anyway, and a second run must see the same ones.
+            self.noise = torch.stack([self._draw(t) for t in range(self.num_iterations)])
+        solution, counts = self._loop(objective, keep_history, guarded=False)
+        if torch.compiler.is_compiling() or (counts.is_cuda and torch.cuda.is_current_stream_capturing()):
+            return solution
+        finite = counts.tolist()  # the one synchronisation
+        for t, count in enumerate(finite):
+            if count < self.num_elites:
+                raise ValueError(
+                    f"in iteration {t} (of 0 to {self.num_iterations - 1}) a problem has a finite cost for only {count} of "
+                    f"{self.num_samples} candidates, fewer than num_elites={self.num_elites}; look for NaN or infinity "
+                    f"in the objective, tighten the bounds or lower num_elites"
+                )
+        if self.temperature is not None and solution.mean.requires_grad and min(finite) < self.num_samples:
+            solution, _ = self._loop(objective, keep_history, guarded=True)
+        return solution
+
+    def _loop(self, objective: Objective, keep_history: bool, guarded: bool) -> tuple[Solution, Tensor]:
+        """The solution and, per iteration, the smallest number of finite costs over the problems [T]."""
+        mean, std = self.mean, self.std
+        history: list[Iteration] | None = [] if keep_history else None
+        counts = []
+        for t in range(self.num_iterations):
+            eps = self._draw(t)
+            if self.checkpoint and torch.is_grad_enabled():
+                step, count = recompute_in_backward(
+                    self._step, objective, mean, std, eps, keep_history, guarded, use_reentrant=False
+                )
+            else:
+                step, count = self._step(objective, mean, std, eps, keep_history, guarded)
+            mean, std = step[-2:]
+            counts.append(count)
+            if history is not None:
+                history.append(Iteration(*step))
+        return Solution(mean, std, history), torch.stack(counts)
+
+    def _draw(self, t: int) -> Tensor:
+        """Standard normal noise of iteration t, [B or 1, N, n]."""
+        if self.noise is not None:
+            return self.noise[t]
+        B, n = self.mean.shape
+        return torch.randn(
+            B, self.num_samples, n, generator=self.generator, dtype=self.mean.dtype, device=self.mean.device
+        )
+
+    def _step(
+        self, objective: Objective, mean: Tensor, std: Tensor, eps: Tensor, keep_all: bool, guarded: bool
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """(samples, costs, weights, mean, std), or (mean, std) unless keep_all; and the least count of finite costs."""
+        samples = (std.unsqueeze(1) * eps).add_(mean.unsqueeze(1))  # [B, N, n]
+        if self.bounds is not None:
+            samples = torch.clamp(samples, *self.bounds)  # type: ignore[call-overload]
+        if self.temperature is None:
+            with torch.no_grad():
+                costs = self._evaluate(objective, samples)
+            finite = costs.isfinite()
+            mean, std, weights = self._refit_to_best(samples, costs, finite, keep_all)
+        else:
+            costs, finite = (
+                self._evaluate_guarded(objective, samples) if guarded else self._evaluate_once(objective, samples)
+            )
+            scores = -(_normalize(costs, finite) if self.normalize else costs)
+            weights = lml_projection(torch.where(finite, scores, -math.inf), self.num_elites, self.temperature)
+            mean, std = self._refit_to_weights(samples, weights)
+        count = finite.sum(-1).amin()
+        return ((samples, costs, weights, mean, std) if keep_all else (mean, std)), count
+
+    def _evaluate(self, objective: Objective, samples: Tensor) -> Tensor:
+        costs = objective(samples)
+        if not isinstance(costs, Tensor) or costs.shape != samples.shape[:2]:
+            got = f"shape {tuple(costs.shape)}" if isinstance(costs, Tensor) else type(costs).__name__
+            raise ValueError(
+                f"the objective must map candidates {tuple(samples.shape)} to one cost each, a tensor of shape "
+                f"{tuple(samples.shape[:2])}, got {got}; sum the cost over every axis but the first two"
+            )
+        return costs.to(samples.dtype)
+
+    def _evaluate_once(self, objective: Objective, samples: Tensor) -> tuple[Tensor, Tensor]:
+        costs = self._evaluate(objective, samples)
+        return costs, costs.isfinite()
+
+    def _evaluate_guarded(self, objective: Objective, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Costs whose gradient is exactly 0, not NaN, for a candidate whose own cost is not finite."""
+        with torch.no_grad():
+            raw = self._evaluate(objective, samples)
+            finite = raw.isfinite()
+            best = torch.where(finite, raw, math.inf).argmin(1)[:, None, None].expand(-1, 1, samples.shape[-1])
+            anchor = samples.gather(1, best)  # [B, 1, n]
+        costs = self._evaluate(objective, torch.where(finite.unsqueeze(-1), samples, anchor))
+        finite = finite & costs.isfinite()
+        return torch.where(finite, costs, raw), finite
+
+    def _refit_to_best(
+        self, samples: Tensor, costs: Tensor, finite: Tensor, keep_all: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Prop. 1: mean and standard deviation of the elites; weights are 0 or 1 (empty unless kept)."""
+        ranked = torch.where(finite, costs, math.inf)
+        best = torch.topk(ranked, self.num_elites, dim=1, largest=False, sorted=False).indices  # [B, k]
+        elites = samples.gather(1, best.unsqueeze(-1).expand(-1, -1, samples.shape[-1]))  # [B, k, n]
+        mean = elites.mean(1)
+        std = _root((elites - mean.unsqueeze(1)).square().mean(1))
+        # Too few finite costs are an error; where it cannot be raised, it must not pass for an answer.
+        enough = finite.sum(1, keepdim=True) >= self.num_elites
+        mean = torch.where(enough, mean, math.nan)
+        weights = torch.zeros_like(costs).scatter_(1, best, 1.0) if keep_all else costs
+        return mean, std, weights
+
+    def _refit_to_weights(self, samples: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Prop. 3: the weighted mean and standard deviation. Plain sums: a matrix product may round to TF32."""
+        w = weights.unsqueeze(-1) / self.num_elites  # [B, N, 1], sum 1
+        mean = (w * samples).sum(1)
+        return mean, _root((w * (samples - mean.unsqueeze(1)).square()).sum(1))
+
+
+def _root(variance: Tensor) -> Tensor:
+    """The square root, with a floor below which its slope is 0 rather than infinite."""
+    return variance.clamp(min=torch.finfo(variance.dtype).eps ** 2).sqrt()
+
+
+def _normalize(costs: Tensor, finite: Tensor) -> Tensor:
+    """[B, N]: each row's finite costs at mean 0 and standard deviation 1; the others 0, without gradient."""
+    count = finite.sum(-1, keepdim=True)
+    mean = (torch.where(finite, costs, 0.0) / count).sum(-1, keepdim=True)
+    centred = torch.where(finite, costs - mean, 0.0)
+    largest = centred.detach().abs().amax(-1, keepdim=True)
+    # Differences at the level of rounding are no signal: blown up to 1 they would steer the search, and their gradient.
+    flat = largest <= 4 * torch.finfo(costs.dtype).eps * mean.detach().abs()
+    scaled = centred / torch.where(flat, 1.0, largest)  # so that no square overflows or vanishes
+    spread = (scaled.square().sum(-1, keepdim=True) / count).masked_fill(flat, 1.0).sqrt()
+    return scaled / spread
+
+
+def _search(
+    init_mean: Tensor,
+    init_std: Tensor | float,
+    num_samples: int,
+    num_elites: int,
+    num_iterations: int,
+    bounds: Bounds | None,
+    generator: torch.Generator | None,
+    noise: Tensor | None,
+) -> _Search:
+    """Check the arguments that both methods share. Values in tensors are read on the CPU only, where none waits."""
+    if not isinstance(init_mean, Tensor) or init_mean.dim() != 2 or 0 in init_mean.shape:
+        got = f"shape {tuple(init_mean.shape)}" if isinstance(init_mean, Tensor) else type(init_mean).__name__
+        raise ValueError(f"init_mean must be a tensor [B, n], got {got}; add an axis for the batch of problems")
+    if init_mean.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"init_mean must be float32 or float64, got {init_mean.dtype}; convert it first")
+    for name, value, least in (("num_samples", num_samples, 2), ("num_iterations", num_iterations, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be an integer of {least} or more, got {value!r}; set controller.{name}")
+    if isinstance(num_elites, bool) or not isinstance(num_elites, int) or not 1 <= num_elites < num_samples:
+        raise ValueError(
+            f"num_elites must lie in [1, num_samples), got {num_elites!r} with num_samples={num_samples}; "
+            f"set controller.num_elites in the spec"
+        )
+    B, n = init_mean.shape
+    std = torch.as_tensor(init_std, dtype=init_mean.dtype, device=init_mean.device)
+    if not _broadcasts(std, (B, n)):
+        raise ValueError(
+            f"init_std must broadcast to init_mean's shape {(B, n)}, got shape {tuple(std.shape)}; reshape it"
+        )
+    if _readable(std) and not bool(((std >= 0) & (std < math.inf)).all()):
+        raise ValueError(f"init_std must be finite and 0 or more, got a minimum of {std.min().item()}; raise it")
+    if noise is not None:
+        allowed = [(num_iterations, rows, num_samples, n) for rows in (B, 1)]
+        if tuple(noise.shape) not in allowed or noise.dtype != init_mean.dtype or noise.device != init_mean.device:
+            raise ValueError(
+                f"noise must be {init_mean.dtype} on {init_mean.device} of shape {allowed[0]} or {allowed[1]}, "
+                f"got {noise.dtype} on {noise.device} of shape {tuple(noise.shape)}; draw it for these settings"
+            )
+    elif generator is not None and generator.device.type != init_mean.device.type:
+        raise ValueError(
+            f"the generator must live where init_mean does, on {init_mean.device}, got {generator.device}; "
+            f"make it with torch.Generator(device=...)"
+        )
+    return _Search(
+        init_mean,
+        std.expand(B, n),
+        num_samples,
+        num_elites,
+        num_iterations,
+        _check_bounds(bounds, init_mean),
+        generator,
+        noise,
+    )
+
+
+def _check_bounds(bounds: Bounds | None, init_mean: Tensor) -> Bounds | None:
+    if bounds is None:
+        return None
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise ValueError(f"bounds must be a pair (low, high), got {bounds!r}; use None for no bounds")
+    low, high = bounds
+    if not isinstance(low, Tensor) and not isinstance(high, Tensor):
+        if not low < high:
+            raise ValueError(f"the lower bound must be below the upper one, got ({low}, {high}); swap them")
+        return low, high
+    low, high = (torch.as_tensor(b, dtype=init_mean.dtype, device=init_mean.device) for b in (low, high))
+    n = init_mean.shape[1]
+    for b in (low, high):
+        if not _broadcasts(b, (n,)):
+            raise ValueError(
+                f"a bound must broadcast to the {n} variables, shape ({n},), got shape {tuple(b.shape)}; reshape it"
+            )
+    if _readable(low) and not bool((low < high).all()):
+        raise ValueError(
+            f"each lower bound must be below its upper one, got ({low.tolist()}, {high.tolist()}); swap them"
+        )
+    return low, high
+
+
+def _broadcasts(tensor: Tensor, shape: tuple[int, ...]) -> bool:
+    try:
+        return torch.broadcast_shapes(tensor.shape, shape) == shape
+    except RuntimeError:
+        return False
+
+
+def _readable(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
