@@ -95,18 +95,19 @@ def _make_raw(id: str, render_mode: str | None) -> gymnasium.Env:
     is_dm_control = id.startswith("dm_control/")
     if is_dm_control:
         _register_dm_control()
-    kwargs: dict[str, Any] = {}
-    if _is_suite_task(id):
+    kwargs: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    is_suite_task = _is_suite_task(id)
+    if is_suite_task:
         # Some models (lqr) are drawn when they are built: always draw the same, so that a seed fixes an episode.
         kwargs["task_kwargs"] = {"random": 0}
     try:
-        env = gymnasium.make(id, render_mode=render_mode, disable_env_checker=True, **kwargs)
+        env = gymnasium.make(id, disable_env_checker=True, **kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(f"environment {id!r} needs a package that is not installed: {error}") from error
     except (gymnasium.error.Error, ImportError) as error:
         raise ValueError(_unknown_id(id)) from error
     if is_dm_control:
-        if kwargs:
+        if is_suite_task:
             env.unwrapped.np_random = np.random.RandomState()  # type: ignore[assignment]  # Shimmy's type; unseeded until reset(seed=)
         cameras = env.unwrapped.physics.model.ncam  # type: ignore[attr-defined]
         env.unwrapped.render_kwargs = {**RENDER_SIZE, "camera_id": 0 if cameras else -1}  # type: ignore[attr-defined]

@@ -42,7 +42,11 @@ def record_video(
     agent, env = resolve(controller, env)
     check_sizes(agent, env, controller)
     file = Path(file)
-    task = make_env(**env, render_mode="rgb_array")
+    try:
+        task = _make_drawable(env)
+    except DrawingError as error:
+        logger.warning("no video %s: %s", file, error)
+        return None
     try:
         with torch_threads(num_threads, device):
             policy = Policy(agent, int(np.prod(task.action_space.shape or ())), seed, 1, device)
@@ -120,6 +124,13 @@ class _Video:
             self.writer.close()
         except Exception as error:
             logger.debug("closing an unfinished video: %s", error)
+
+
+def _make_drawable(env: Mapping[str, Any]) -> gymnasium.Env:
+    try:
+        return make_env(**env, render_mode="rgb_array")
+    except Exception as error:  # it was made without rendering a moment ago
+        raise DrawingError(f"{env['id']} does not render to arrays ({error})") from error
 
 
 def _draw(task: gymnasium.Env) -> np.ndarray:

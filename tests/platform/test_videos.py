@@ -20,7 +20,7 @@ def test_video_plays_in_simulated_time(tmp_path):
     assert [f.name for f in file.parent.iterdir()] == ["random.mp4"]
     with imageio.get_reader(file) as reader:
         meta = reader.get_meta_data()
-        frames = np.stack(list(reader))
+        frames = np.stack([*reader.iter_data()])
     assert meta["codec"] == "h264"
     assert meta["fps"] == pytest.approx(10)
     assert frames.shape == (16, 240, 320, 3)
@@ -43,3 +43,10 @@ print(len(evaluate("random", {{"id": {WALKER["id"]!r}, "action_repeat": 500}}, e
     assert "MUJOCO_GL=off" in line
     assert "libegl1" in line
     assert not list(tmp_path.iterdir())
+
+
+def test_an_environment_that_cannot_render_is_a_warning(tmp_path, caplog):
+    assert record_video("random", {"id": "Pendulum-v1"}, 0, tmp_path / "a.mp4") is None or "pygame" in sys.modules
+    if "pygame" not in sys.modules:
+        assert "no video" in caplog.text
+        assert not list(tmp_path.iterdir())
