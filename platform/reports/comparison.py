@@ -82,7 +82,7 @@ def _curves(runs: Sequence[tuple[str, Run]], folder: Path) -> str:
                 groups.setdefault((phase.name, axis), []).append((label, phase))
     parts = []
     for number, ((name, _), series) in enumerate(groups.items(), start=1):
-        size = (8.2, 3.6 + 0.12 * len(series))
+        size = (9.4, 3.7 + 0.12 * len(series))
         draw = figures.draw_comparison_curves(series)
         image = figures.render(draw, folder, f"curve-{number}", size, f"Learning curves of phase {name}")
         caption = "Return of training episodes; of a sweep, the chosen trial."

@@ -18,7 +18,7 @@ import yaml
 
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports import paper
-from parsecrl.platform.reports.quartiles import Statistics, summarize
+from parsecrl.platform.statistics import Statistics, summarize
 
 RANDOM = "random"
 
@@ -194,7 +194,7 @@ def _evaluated(name: str, summary: dict[str, Any], episodes: pd.DataFrame) -> di
     mine = episodes[episodes["phase"] == name] if "phase" in episodes else episodes
     returns = mine["episode_return"].to_numpy(dtype=float) if "episode_return" in mine else np.empty(0)
     returns = returns[np.isfinite(returns)]
-    measured = summarize(returns)
+    measured = summarize(returns) if returns.size else None
     stated = [_number(summary.get(key)) for key in Statistics._fields]
     if None not in stated[1:]:
         count = stated[0] if stated[0] is not None else returns.size
@@ -202,7 +202,7 @@ def _evaluated(name: str, summary: dict[str, Any], episodes: pd.DataFrame) -> di
     return {
         "returns": returns,
         "statistics": measured,
-        "env_steps": _first(summary.get("env_steps"), _mean(mine, "env_steps")),
+        "env_steps": _number(summary.get("env_steps")),
         "planning_ms": _first(summary.get("planning_ms"), _mean(mine, "planning_ms")),
     }
 
@@ -304,13 +304,14 @@ def _controller(
 
 
 def _find_checkpoint(folder: Path | None, phase_folder: Path | None, stated: Any, best: Trial | None) -> Path | None:
-    """The phase's checkpoint with an agent.json; the run folder may have been moved since the path was written."""
+    """The phase's checkpoint with an agent.json; what lies in this folder comes before the path as written,
+    for the run may have been moved or copied since."""
     candidates: list[Path] = []
     if isinstance(stated, str) and stated and "://" not in stated:
         path = Path(stated)
-        candidates.append(path)
         if folder is not None and phase_folder is not None:
-            candidates += [folder / path, phase_folder / path, phase_folder / Path(*path.parts[-2:])]
+            candidates += [phase_folder / Path(*path.parts[-2:]), folder / path, phase_folder / path]
+        candidates.append(path)
     if best is not None:
         candidates += sorted(best.folder.glob("checkpoint_*"), reverse=True)
     return next((c.resolve() for c in candidates if (c / "agent.json").is_file()), None)

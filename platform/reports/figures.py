@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -56,13 +56,20 @@ class Image:
     width: float
 
 
-def render(draw: Draw, folder: Path, name: str, size: tuple[float, float], alt: str) -> Image:
-    """Draw `name`.png and `name`-dark.png into folder; size in inches."""
+def render(
+    draw: Draw,
+    folder: Path,
+    name: str,
+    size: tuple[float, float],
+    alt: str,
+    layout: Literal["constrained"] | None = "constrained",
+) -> Image:
+    """Draw `name`.png and `name`-dark.png into folder; size in inches; without a layout, draw sets the margins."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for theme in THEMES:
         with matplotlib.rc_context(_style(theme)):
-            figure = Figure(figsize=size, dpi=140, layout="constrained")
+            figure = Figure(figsize=size, dpi=140, layout=layout)
             FigureCanvasAgg(figure)
             draw(figure, theme)
             files[theme.name] = folder / (f"{name}.png" if theme.name == "light" else f"{name}-{theme.name}.png")
@@ -264,13 +271,16 @@ def draw_iterates(iterates: Iterates, max_dimensions: int = 8) -> Draw:
 
     def draw(figure: Figure, theme: Theme) -> None:
         views = iterates.views
-        grid = figure.subplots(len(views), shown, squeeze=False, sharex=True, sharey=True)
+        width, height = figure.get_size_inches()
+        left, right, top, bottom = 0.7 / width, 1 - 1.15 / width, 1 - 0.3 / height, 0.55 / height
+        margins = {"left": left, "right": right, "top": top, "bottom": bottom, "wspace": 0.12, "hspace": 0.16}
+        # Fixed margins: laying out four rows of panels automatically takes seconds.
+        grid = figure.subplots(len(views), shown, squeeze=False, sharex=True, sharey=True, gridspec_kw=margins)
         costs = np.concatenate([v.costs for v in views])
         low, high = np.percentile(costs, [1, 95])
         scale = Normalize(low, high if high > low else low + 1.0)
-        cmap = matplotlib.colormaps["viridis_r"]
+        cmap = matplotlib.colormaps["viridis" if theme.name == "light" else "viridis_r"]  # the cheapest stand out
         ahead = np.arange(1, iterates.horizon + 1)
-        lines = LineCollection([], cmap=cmap, norm=scale)
         for row, view in zip(grid, views, strict=True):
             order = _spread(view.costs)
             for d, axes in enumerate(row):
@@ -282,15 +292,17 @@ def draw_iterates(iterates: Iterates, max_dimensions: int = 8) -> Draw:
                 axes.set_xlim(1, max(iterates.horizon, 1.5))
                 axes.set_ylim(-1.08, 1.08)
                 axes.set_yticks([-1, 0, 1])
+                axes.grid(False)
                 axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
                 axes.tick_params(labelsize=8)
             row[0].set_ylabel(f"iteration {view.number}", fontsize=9)
         for d, axes in enumerate(grid[0]):
             axes.set_title(f"action {d + 1}", fontsize=9)
-        figure.supxlabel("decisions ahead", fontsize=9)
+        figure.supxlabel("decisions ahead", fontsize=9, y=0.02)
         scalar = matplotlib.cm.ScalarMappable(norm=scale, cmap=cmap)
-        bar = figure.colorbar(scalar, ax=grid, shrink=0.7, aspect=40, pad=0.01, extend="both")
-        bar.set_label("cost: minus the return predicted over the horizon", fontsize=9)
+        bar = figure.colorbar(scalar, cax=figure.add_axes((1 - 1.0 / width, bottom, 0.12 / width, top - bottom)))
+        bar.set_label("cost (minus predicted return)", fontsize=9)
+        bar.ax.grid(False)
         bar.ax.tick_params(labelsize=8)
         bar.outline.set_visible(False)
 
@@ -298,7 +310,7 @@ def draw_iterates(iterates: Iterates, max_dimensions: int = 8) -> Draw:
 
 
 def iterates_size(iterates: Iterates, max_dimensions: int = 8) -> tuple[float, float]:
-    return 1.6 + 1.55 * min(iterates.action_size, max_dimensions), 0.7 + 1.35 * len(iterates.views)
+    return 1.9 + 1.4 * min(iterates.action_size, max_dimensions), 0.85 + 1.2 * len(iterates.views)
 
 
 def _spread(costs: np.ndarray) -> np.ndarray:

@@ -56,10 +56,10 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], swatches: Sequ
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
-def tile(label: str, value: str, note: str, color: str) -> str:
+def tile(label: str, value: str, notes: Iterable[str], color: str) -> str:
     return (
         f'<div class="tile" style="border-left-color:{escape(color)}"><div class="soft small">{escape(label)}</div>'
-        f'<div class="value">{escape(value)}</div><div class="soft small">{escape(note)}</div></div>'
+        f'<div class="value">{escape(value)}</div><div class="soft small">{"<br>".join(map(escape, notes))}</div></div>'
     )
 
 

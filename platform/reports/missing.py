@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from parsecrl.platform.reports.data import Phase, Run
 
-
 COLUMNS = {"time_s": "time_total_s"}  # stop conditions that Tune reports under another name
 
 

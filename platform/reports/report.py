@@ -87,12 +87,15 @@ def _tiles(run: Run) -> str:
         s = phase.statistics
         reference = paper.result_for(run.task, phase.kind)
         if s:
-            value, note = f"{s.median:.0f}", f"median of {s.episodes} episodes [{s.q25:.0f}, {s.q75:.0f}]"
-            note += f"; paper {reference.median:.0f}" if reference else ""
+            value, notes = (
+                f"{s.median:.0f}",
+                [f"median of {s.episodes} episodes", f"quartiles {s.q25:.0f} to {s.q75:.0f}"],
+            )
+            notes += [f"the paper's median: {reference.median:.0f}"] if reference else []
         else:
-            value, note = NOTHING, "not evaluated"
+            value, notes = NOTHING, ["not evaluated"]
         label = "random policy" if phase.name == RANDOM else f"{phase.name}: {phase.title}"
-        tiles.append(markup.tile(label, value, note, figures.KIND_COLORS.get(phase.kind, figures.PALETTE[4])))
+        tiles.append(markup.tile(label, value, notes, figures.KIND_COLORS.get(phase.kind, figures.PALETTE[4])))
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
@@ -122,7 +125,7 @@ def _curves(run: Run, folder: Path) -> str:
             parts.append(markup.paragraph("No training result was found.", "soft"))
             continue
         name = f"curve-{_slug(phase.name)}"
-        size = (8.2, 3.6 + 0.2 * (min(len(phase.trials), figures.LEGEND_LIMIT) if len(phase.trials) > 1 else 0))
+        size = (9.4, 3.7 + 0.2 * (min(len(phase.trials), figures.LEGEND_LIMIT) if len(phase.trials) > 1 else 0))
         alt = f"Learning curve of phase {phase.name}"
         image = figures.render(figures.draw_curves(phase, run.task), folder, name, size, alt)
         unit = "PPO steps" if axis == "ppo_steps" else "environment steps (simulator steps)"
@@ -203,13 +206,15 @@ def _iterates_figure(phase: Phase, found: Iterates, folder: Path) -> str:
         f"iterates-{_slug(phase.name)}",
         figures.iterates_size(found),
         f"Planning iterates of phase {phase.name}",
+        layout=None,
     )
     numbers = ", ".join(str(v.number) for v in found.views)
     caption = (
         f"Iterations {numbers} of one plan, for the belief after {found.decisions} decisions ({found.env_steps} "
         f"environment steps) from a random initial state. Each thin line is one sample ({found.sampled}), coloured by "
-        f"its cost; red: the mean after the iteration. At most {figures.SAMPLE_LIMIT} samples a panel, evenly over "
-        f"their ranks. After the figures 14 and 15 in the paper's appendix."
+        f"its cost, which is minus the return predicted over the horizon; red: the mean after the iteration. At most "
+        f"{figures.SAMPLE_LIMIT} samples a panel, evenly over their ranks. After figures 14 and 15 in the appendix of "
+        f"the paper's earlier version."
     )
     return markup.figure(image, caption, wide=True)
 
