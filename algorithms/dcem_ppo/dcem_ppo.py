@@ -1,0 +1,201 @@
+"""PPO through the DCEM planner fine-tunes what the planner is made of (DCEM paper, section 5.2.2 and appendix D)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    TIMERS,
+)
+
+from parsecrl.algorithms.agent_checkpoint import read_description
+from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import DCEMPPOLearner
+from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import PARTS, DCEMPPORLModule
+from parsecrl.algorithms.phase_config import PhaseConfig, PhaseMixin
+from parsecrl.algorithms.planet.rollouts import Rollout, collect
+from parsecrl.algorithms.seeding import derive_seed
+
+
+class DCEMPPOConfig(PhaseConfig, PPOConfig):
+    """Settings of phase 3; the names are those of a spec's phase. `start_from` is the checkpoint of an embedded agent.
+
+    fine_tune: which of reward, transition and decoder PPO changes. passes: policy gradient steps on the episodes of a
+    PPO step, each on all of them. micro_batch: decisions whose plans are differentiated at once; it bounds the memory
+    and changes nothing else. value_updates: gradient steps of the value network per pass (not in the paper: with one,
+    the value network would learn as slowly as the policy, and its steps cost almost nothing).
+    """
+
+    def __init__(self, algo_class: type | None = None):
+        super().__init__(algo_class=algo_class or DCEMPPO)
+        self.fine_tune: list[str] = ["reward", "decoder"]
+        self.passes = 1
+        self.episodes_per_step = 10
+        self.std: dict[str, Any] = {"value": 0.1, "learned": False}
+        self.learning_rate = 1e-4
+        self.value_learning_rate = 3e-4
+        self.value_updates = 10
+        self.clip = 0.2
+        self.gae_lambda = 0.95
+        self.discount = 0.99
+        self.entropy_weight = 0.0
+        self.noise_bank_size = 16
+        self.micro_batch = 64
+        self.grad_clip = 0.5
+        self.grad_clip_by = "global_norm"
+        self.batch_mode = "complete_episodes"
+        self.sample_timeout_s = 1800.0
+        self.num_env_runners = 0
+
+    @classmethod
+    def from_phase(
+        cls, phase: dict[str, Any], env: dict[str, Any], resources: dict[str, Any], seed: int, start_from: str | None
+    ) -> DCEMPPOConfig:
+        """The config of a spec's phase, with as many environments a runner as let the episodes of a PPO step come out
+        even, at most those that `resources` grants."""
+        config = super().from_phase(phase, env, resources, seed, start_from)
+        assert isinstance(config, DCEMPPOConfig)
+        per_runner = config.episodes_per_step // max(1, config.num_env_runners)
+        fitting = [n for n in range(1, config.num_envs_per_env_runner + 1) if per_runner % n == 0]
+        config.num_envs_per_env_runner = max(fitting)
+        return config
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        return RLModuleSpec(module_class=DCEMPPORLModule)
+
+    def get_default_learner_class(self) -> type:
+        return DCEMPPOLearner
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        names = ("start_from", "fine_tune", "std", "noise_bank_size")
+        # Rows of the train batch; the learner flattens them, so the length only affects the padding.
+        return {**{name: getattr(self, name) for name in names}, "seed": self.seed or 0, "max_seq_len": 64}
+
+    def validate(self) -> None:
+        if not self.start_from:
+            raise ValueError(
+                "dcem_ppo fine-tunes an agent, got start_from=None; name an earlier phase or its checkpoint"
+            )
+        # The agent is what its checkpoint says; RLlib's names for the rest.
+        description = read_description(self.start_from)
+        self.world_model, self.controller = description["world_model"], description["controller"]
+        self.decoder = description["decoder"]
+        self.gamma, self.lambda_ = self.discount, self.gae_lambda
+        self._check_settings()
+        super().validate()
+
+    def _check_settings(self) -> None:
+        if not self.fine_tune or set(self.fine_tune) - set(PARTS):
+            raise ValueError(f"fine_tune must name one or more of {', '.join(PARTS)}, got {self.fine_tune}")
+        if self.controller.get("kind") != "embedded":
+            raise ValueError(
+                f"PPO needs a differentiable planner, but the controller in {self.start_from} has "
+                f"kind={self.controller.get('kind', 'full')!r}; start from a phase whose controller.kind is embedded"
+            )
+        if self.controller.get("temperature", 1.0) == 0 and set(self.fine_tune) != {"decoder"}:
+            raise ValueError(
+                f"no gradient reaches {self.fine_tune} through a hard selection, and the controller in "
+                f"{self.start_from} has temperature=0; fine_tune the decoder alone, or start from another controller"
+            )
+        together = max(1, self.num_env_runners) * self.num_envs_per_env_runner
+        if self.episodes_per_step % together:
+            raise ValueError(
+                f"episodes_per_step must be a multiple of runners x environments, got {self.episodes_per_step} with "
+                f"{max(1, self.num_env_runners)} x {self.num_envs_per_env_runner}; change one of them"
+            )
+        if self.num_learners > 1:
+            raise ValueError(f"dcem_ppo runs on one learner, got num_learners={self.num_learners}; set it to 0 or 1")
+        for name in ("passes", "micro_batch", "noise_bank_size", "value_updates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+
+
+class DCEMPPO(PhaseMixin, PPO):
+    """Gather whole episodes with the planner as a stochastic policy, then take `passes` PPO steps through it.
+
+    Result keys at top level: env_steps (simulator steps of this phase), ppo_steps, episode_return_mean, planning_ms
+    (per decision), ratio_deviation (mean |ratio - 1| on the first pass), losses.
+    """
+
+    config: DCEMPPOConfig
+
+    @classmethod
+    def get_default_config(cls) -> DCEMPPOConfig:
+        return DCEMPPOConfig()
+
+    def setup(self, config: Any) -> None:
+        self.counts = {"decisions": 0, "ppo_steps": 0, "rounds": 0}
+        super().setup(config)
+
+    def training_step(self) -> None:
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            episodes = self._gather()
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            results = self.learner_group.update(
+                episodes=episodes,
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.counts["decisions"]},
+                num_epochs=self.config.passes,
+            )
+            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        self.counts["ppo_steps"] += 1
+
+    def _gather(self) -> list[SingleAgentEpisode]:
+        """Exactly `episodes_per_step` whole episodes; what lost runners owe, the others gather."""
+        group, config = self.env_runner_group, self.config
+        weights = self.learner_group.get_weights()
+        episodes: list[SingleAgentEpisode] = []
+        while len(episodes) < config.episodes_per_step:
+            work = partial(collect_episodes, weights=weights, seed=config.seed or 0, round_=self.counts["rounds"])
+            rollouts: list[Rollout] = group.foreach_env_runner(
+                work, local_env_runner=group.num_remote_env_runners() == 0, timeout_seconds=config.sample_timeout_s
+            )
+            self.counts["rounds"] += 1
+            gathered = [episode for rollout in rollouts for episode in rollout.episodes]
+            if not gathered:
+                raise RuntimeError(
+                    f"PPO step {self.counts['ppo_steps'] + 1} gathered no episode within sample_timeout_s="
+                    f"{config.sample_timeout_s:.0f} s from {group.num_healthy_remote_workers()} healthy of "
+                    f"{group.num_remote_env_runners()} remote runners; see their logs, or raise sample_timeout_s if "
+                    f"planning is that slow"
+                )
+            episodes += gathered
+            self._log_rollouts(rollouts)
+        return episodes[: config.episodes_per_step]
+
+    def _log_rollouts(self, rollouts: list[Rollout]) -> None:
+        self.counts["decisions"] += sum(int(rollout.metrics.get(NUM_ENV_STEPS_SAMPLED, 0)) for rollout in rollouts)
+        self.metrics.aggregate([rollout.metrics for rollout in rollouts], key=ENV_RUNNER_RESULTS)
+        seconds = sum(rollout.planning_seconds for rollout in rollouts)
+        self.metrics.log_value("planning_ms", 1000 * seconds / sum(r.num_decisions for r in rollouts), window=20)
+
+    def phase_results(self) -> dict[str, Any]:
+        env_steps = self.counts["decisions"] * self.config.action_repeat
+        return {"env_steps": env_steps, "ppo_steps": self.counts["ppo_steps"]}
+
+    def step(self) -> dict[str, Any]:
+        results = super().step()
+        results["ratio_deviation"] = results["losses"].get("ratio_deviation", float("nan"))
+        return results
+
+    def agent_description(self) -> dict[str, Any]:
+        return {**super().agent_description(), "algorithm": "dcem_ppo"}
+
+
+def collect_episodes(runner: SingleAgentEnvRunner, weights: Any, seed: int, round_: int) -> Rollout:
+    """One whole episode of each of a runner's environments; runs inside the runner.
+
+    Seeds the runner's draws and its environments for this round, so that no two rounds or runners begin in the same
+    states (RLlib itself gives its `seed` to every reset before a sample), and a restored run draws what it would have.
+    """
+    return collect(runner, weights, derive_seed(seed, "ppo_rollout", round_, runner.worker_index))

@@ -1,0 +1,180 @@
+"""The embedded DCEM controller as a stochastic policy (DCEM paper, section 5.2.2 and appendix D, phase 3).
+
+    pi(a | belief) = N(a; first action of the plan, diag(std^2))
+
+Axes: B environments or decisions, T steps (1 in a rollout), K noise indices, I solver iterations, N candidates,
+n solver variables, O observation, A action, D deterministic, S stochastic.
+
+Departures from the paper, which says nothing on either:
+- Common random numbers. DCEM's own draws come from a fixed bank, and each decision stores the index of those it used.
+  The policy's mean is then a deterministic function of (belief, warm start, index), and the learner's likelihood ratios
+  are exact on the first pass.
+- The learner plans from the beliefs that the rollouts stored. PPO's gradient passes through the planner, but not
+  through the filter that made the belief: a fine-tuned transition learns to predict better for control, not to remember
+  better.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.distribution.torch.torch_distribution import TorchDiagGaussian
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor, nn
+
+from parsecrl.algorithms.agent_checkpoint import load_agent
+from parsecrl.algorithms.controllers import EmbeddedController
+from parsecrl.algorithms.models import Belief
+from parsecrl.algorithms.models.layers import RunningNorm, mlp
+from parsecrl.algorithms.seeding import derive_seed
+
+# Columns that a rollout stores for each decision, beside RLlib's own.
+H, S, WARM_START, NOISE_INDEX = "belief_h", "belief_s", "warm_start", "noise_index"
+DECISION = (H, S, WARM_START, NOISE_INDEX)
+PARTS = ("reward", "transition", "decoder")
+
+
+class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
+    """Filters, plans and samples; on the learner also estimates values.
+
+    model_config: start_from (checkpoint folder of an agent with an embedded controller), fine_tune (some of PARTS),
+    std {value, learned}, noise_bank_size, seed, max_seq_len.
+    Stored actions are as sampled and may leave [-1, 1]; the model sees them clipped, as the environment does.
+    Raises ValueError when the agent cannot be the policy of this environment.
+    """
+
+    noise_bank: Tensor  # [K, I, N, n]
+
+    def setup(self) -> None:
+        config = self.model_config
+        self.agent, _ = load_agent(config["start_from"])
+        self._check_agent()
+        controller = self.agent.controller
+        self.agent.requires_grad_(False)
+        for parameter in self.fine_tuned_parameters():
+            parameter.requires_grad_(True)
+        log_std = torch.full((self.agent.model.action_size,), math.log(config["std"]["value"]))
+        self.log_std = nn.Parameter(log_std, requires_grad=bool(config["std"]["learned"]))
+
+        bank_size = (config["noise_bank_size"], controller.num_iterations, controller.num_samples, controller.plan_size)
+        self._generator = torch.Generator().manual_seed(derive_seed(config["seed"], "noise_bank"))
+        # A buffer: it travels with the weights, and is in the checkpoint.
+        self.register_buffer("noise_bank", torch.randn(bank_size, generator=self._generator))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(config["seed"], "weights"))
+            self.value_net = mlp([self.agent.model.belief_size, 200, 200, 1])
+        self.value_norm = RunningNorm(1)  # of the value targets
+        self.planning_seconds, self.num_decisions = 0.0, 0
+
+    def seed(self, seed: int) -> None:
+        """Restart this module's random numbers."""
+        self._generator.manual_seed(seed)
+
+    def _check_agent(self) -> None:
+        controller, model, folder = self.agent.controller, self.agent.model, self.model_config["start_from"]
+        if not isinstance(controller, EmbeddedController):
+            raise ValueError(
+                f"PPO needs a differentiable planner, but the controller in {folder} plans in the full action space; "
+                f"start from a phase whose controller.kind is embedded"
+            )
+        sizes = (self.observation_space.shape[-1], self.action_space.shape[-1])
+        if sizes != (model.obs_size, model.action_size):
+            raise ValueError(
+                f"the agent in {folder} has observations and actions of size {(model.obs_size, model.action_size)}, "
+                f"this environment {sizes}; start from a checkpoint of the same environment"
+            )
+
+    def fine_tuned_parameters(self) -> list[nn.Parameter]:
+        """What PPO's gradient may change, the standard deviation aside."""
+        model, decoder = self.agent.model, self.agent.decoder
+        assert decoder is not None
+        parts = {
+            "reward": list(model.reward_net.parameters()),
+            "transition": model.transition_parameters(),
+            "decoder": list(decoder.parameters()),
+        }
+        return [parameter for part in PARTS if part in self.model_config["fine_tune"] for parameter in parts[part]]
+
+    def get_non_inference_attributes(self) -> list[str]:
+        return ["value_net", "value_norm"]
+
+    def get_initial_state(self) -> dict[str, Tensor]:
+        return {name: value[0].cpu() for name, value in self.agent.initial_state(1).items()}
+
+    def plan(self, batch: dict[str, Tensor], checkpoint: bool = False) -> Any:
+        """The plans of stored decisions: columns DECISION, [B, ...] each."""
+        noise = self.noise_bank[batch[NOISE_INDEX]].transpose(0, 1)  # [I, B, N, n]
+        warm_start = {"plan": batch[WARM_START]}
+        return self.agent.plan(Belief(batch[H], batch[S]), warm_start, noise=noise, checkpoint=checkpoint)
+
+    def distribution_inputs(self, mean: Tensor) -> Tensor:
+        """[B, A] -> mean and log standard deviation [B, 2A], as RLlib's diagonal Gaussian wants them."""
+        return torch.cat([mean, self.log_std.expand_as(mean)], -1)
+
+    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return self._decide(batch, explore=True)
+
+    def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return self._decide(batch, explore=False)
+
+    @torch.no_grad()
+    def _decide(self, batch: dict[str, Any], explore: bool) -> dict[str, Any]:
+        """One decision per environment: obs [B, 1, O], state [B, ...] -> columns [B, 1, ...], next state [B, ...]."""
+        start = time.perf_counter()
+        state, obs = batch[Columns.STATE_IN], batch[Columns.OBS][:, 0].float()
+        belief = self.agent.update_belief(state, obs)
+        index = torch.randint(len(self.noise_bank), (len(obs),), generator=self._generator).to(obs.device)
+        columns = {H: belief.h, S: belief.s, WARM_START: state["plan"], NOISE_INDEX: index}
+        plan = self.plan(columns)
+        inputs = self.distribution_inputs(plan.actions[:, 0])
+        mean, log_std = inputs.chunk(2, -1)
+        eps = torch.randn(mean.shape, generator=self._generator).to(mean.device)
+        action = mean + log_std.exp() * eps if explore else mean
+        columns[Columns.ACTIONS] = action
+        columns[Columns.ACTION_LOGP] = TorchDiagGaussian.from_logits(inputs).logp(action)
+        columns[Columns.ACTION_DIST_INPUTS] = inputs
+        if obs.is_cuda:
+            torch.cuda.synchronize(obs.device)
+        self.planning_seconds += time.perf_counter() - start
+        self.num_decisions += len(obs)
+        next_state = self.agent.next_state(belief, action.clamp(-1.0, 1.0), plan)
+        return {name: column[:, None] for name, column in columns.items()} | {Columns.STATE_OUT: next_state}
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """The policy of stored decisions [B, ...], differentiable; each DCEM iteration is recomputed in backward."""
+        mean = self.plan(batch, checkpoint=True).actions[:, 0]
+        return {Columns.ACTION_DIST_INPUTS: self.distribution_inputs(mean)}
+
+    @torch.no_grad()
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
+        """Expected discounted returns [B] or [B, T], environment units, of the beliefs in the batch; never plans.
+
+        RLlib appends to each episode a step with the last decision's columns and the final observation, and masks it:
+        there the value is that of the belief after this observation.
+        """
+        belief = Belief(batch[H], batch[S])
+        if Columns.LOSS_MASK in batch:
+            extra = ~batch[Columns.LOSS_MASK]
+            state = {
+                "h": belief.h[extra],
+                "s": belief.s[extra],
+                "action": batch[Columns.ACTIONS][extra].clamp(-1.0, 1.0),
+            }
+            final = self.agent.update_belief(state, batch[Columns.OBS][extra].float())
+            h, s = belief.h.clone(), belief.s.clone()
+            h[extra], s[extra] = final
+            belief = Belief(h, s)
+        standard = self.standard_values(belief)
+        return standard * self._value_std() + self.value_norm.mean
+
+    def standard_values(self, belief: Belief) -> Tensor:
+        """Values [...] in units of `value_norm`, so that the learning rate suits any scale of the reward."""
+        return self.value_net(torch.cat(belief, -1)).squeeze(-1)
+
+    def _value_std(self) -> Tensor:
+        return self.value_norm.var.sqrt().clamp(min=self.value_norm.min_std)
