@@ -32,6 +32,9 @@ class ResourcesSpec(Group):
     num_gpus_per_env_runner: NonNegative = 0
     num_learners: int = Field(0, ge=0)
     num_gpus_per_learner: NonNegative = 0
+    num_cpus_per_env_runner: NonNegative = 1
+    num_cpus_for_main_process: NonNegative = 1  # where the learner is, with num_learners: 0
+    sample_timeout_s: Positive = 1800.0  # longest wait for a piece of a rollout
 
 
 class _Elites(Group):
@@ -194,18 +197,21 @@ class PlanetPhase(_PhaseBase):
     learning_rate: Positive = 1.0e-3
     decoder_learning_rate: Positive = 1.0e-3
     decoder_beliefs: Count = 50  # replayed beliefs per decoder update
+    decoder_initial_beliefs: int = Field(10, ge=0)  # beliefs at an episode's start, added to them
     decoder_training: Literal["online", "offline", "after_planning"] = "online"
     exploration_noise: NonNegative = 0.3
     replay_capacity: Count = 1_000_000  # decisions
     keep_replay: bool = True
     keep_model: bool = True
+    rollout_fragment_length: Count = 25  # decisions of each environment between two rounds of updates
     stop: Stop
 
     @model_validator(mode="after")
     def _offline_needs_data(self) -> PlanetPhase:
         if self.decoder_training == "offline" and (self.start_from is None or not self.keep_replay):
             raise ValueError(
-                "decoder_training: offline trains on the replay of an earlier phase; set start_from and keep_replay: true"
+                "decoder_training: offline trains on the replay of an earlier phase; "
+                "set start_from and keep_replay: true"
             )
         return self
 

@@ -1,0 +1,105 @@
+"""Checkpoints of a phase on disk: which are whole, which is best, which may go.
+
+Tune numbers them <phase>/<trial>/checkpoint_000007. A checkpoint counts once its `metrics.json` is there, which is
+written last; so nothing here depends on Tune's own state, which lags behind when a run is killed. For the same reason
+Tune keeps all checkpoints and `prune` deletes: Tune would delete ones that its state on disk still asks for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+METRICS = "metrics.json"
+SCORE = "episode_return_mean"
+KEEP_BEST = 3
+# Tune saves its state every 10 s or so. What it held within the last minute must stay, for a restart to find.
+KEEP_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One whole checkpoint."""
+
+    path: Path
+    trial: str
+    number: int
+    metrics: dict[str, Any]
+    written: float  # seconds since the epoch
+
+    @property
+    def score(self) -> float:
+        value = self.metrics.get(SCORE)
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else -math.inf
+
+
+def mark_whole(path: Path, result: Mapping[str, Any]) -> None:
+    """Say that the checkpoint is complete, and what the trial had reached."""
+    keys = (SCORE, "env_steps", "ppo_steps", "planning_ms", "training_iteration", "time_total_s")
+    metrics = {key: _plain(result[key]) for key in keys if _plain(result.get(key)) is not None}
+    unfinished = path / f".{METRICS}.tmp"
+    unfinished.write_text(json.dumps(metrics))
+    os.replace(unfinished, path / METRICS)
+
+
+def stored_checkpoints(phase_folder: Path) -> list[Stored]:
+    """The whole checkpoints of all trials, oldest first within each trial."""
+    found = []
+    for file in sorted(phase_folder.glob(f"*/checkpoint_*/{METRICS}")):
+        folder = file.parent
+        try:
+            metrics = json.loads(file.read_text(encoding="utf-8"))
+            agent = json.loads((folder / "agent.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        # Tune reuses a number after a restart: half of a new checkpoint in an old folder does not count.
+        if "env_steps" in metrics and agent.get("env_steps", metrics["env_steps"]) != metrics["env_steps"]:
+            continue
+        found.append(Stored(folder, folder.parent.name, number_of(folder), metrics, file.stat().st_mtime))
+    return found
+
+
+def best_checkpoint(phase_folder: Path) -> Stored | None:
+    """The one with the highest mean return, the later of equals."""
+    return max(stored_checkpoints(phase_folder), key=lambda c: (c.score, c.number), default=None)
+
+
+def prune(phase_folder: Path, trial: str) -> None:
+    """Delete what is neither among the best nor needed for a restart."""
+    stored = [checkpoint for checkpoint in stored_checkpoints(phase_folder) if checkpoint.trial == trial]
+    best = sorted(stored, key=lambda c: (c.score, c.number))[-KEEP_BEST:]
+    settled = [checkpoint for checkpoint in stored if checkpoint.written < time.time() - KEEP_SECONDS]
+    for checkpoint in settled[:-1]:
+        if checkpoint not in best:
+            (checkpoint.path / METRICS).unlink()  # first: a deletion that is cut short leaves nothing that counts
+            shutil.rmtree(checkpoint.path, ignore_errors=True)
+
+
+def forget_after(trial_folder: Path, number: int) -> None:
+    """Delete checkpoints later than `number`: a restart goes on from there and will write them anew."""
+    for folder in trial_folder.glob("checkpoint_*"):
+        if number_of(folder) > number:
+            (folder / METRICS).unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def number_of(folder: Path) -> int:
+    suffix = folder.name.rpartition("_")[2]
+    return int(suffix) if suffix.isdigit() else -1
+
+
+def _plain(value: Any) -> float | int | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() else number

@@ -1,0 +1,139 @@
+"""The command `parsec`. Each command imports what it needs, so that --help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from parsecrl.platform.errors import RunFailed, UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0; 1 for a run that stopped by itself; 2 for a mistake of the user; 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except UserError as error:
+        print(f"parsec: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except RunFailed as error:
+        print(f"parsec: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nparsec: interrupted; the same command continues", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # such as `parsec specs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """One sentence, as for every other mistake; argparse would print the usage as well."""
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="parsec", description="Planning inside learned latent spaces, on Ray.", allow_abbrev=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    run = commands.add_parser("run", help="run or continue a spec: all phases, evaluation, report", allow_abbrev=False)
+    run.add_argument("spec", metavar="SPEC", help="a spec file, or the name of a bundled one (see parsec specs)")
+    run.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="override a key")
+    run.add_argument("--storage", metavar="URI", default="runs", help="where run folders are (default: %(default)s)")
+    run.add_argument("--name", help="of the run folder (default: the spec's name)")
+    run.add_argument("--address", default="local", help="Ray: auto, ray://..., or local (default: %(default)s)")
+    run.add_argument("--fresh", action="store_true", help="start over in a new folder; never deletes")
+    run.set_defaults(command=_run)
+
+    evaluate = commands.add_parser("evaluate", help="evaluate the controller of a checkpoint", allow_abbrev=False)
+    evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint folder, or a run folder's phase")
+    evaluate.add_argument("--episodes", type=int, default=100, help="(default: %(default)s)")
+    evaluate.add_argument("--controller", choices=["full", "embedded"], help="what the checkpoint must hold")
+    evaluate.add_argument("--env", metavar="ID", help="another environment of the same shape")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
+    evaluate.add_argument("--video", metavar="FILE.mp4", help="also record one episode")
+    evaluate.set_defaults(command=_evaluate)
+
+    report = commands.add_parser("report", help="tables, figures and one HTML page of runs", allow_abbrev=False)
+    report.add_argument("run_dirs", metavar="RUN_DIR", nargs="+", help="run folders; several are compared")
+    report.add_argument("--out", metavar="FILE.html", help="of a comparison (default: comparison.html)")
+    report.set_defaults(command=_report)
+
+    specs = commands.add_parser("specs", help="list the specs, or check one and print it in full", allow_abbrev=False)
+    specs.add_argument("spec", metavar="SPEC", nargs="?", help="a spec file or the name of a bundled one")
+    specs.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="override a key"
+    )
+    specs.set_defaults(command=_specs)
+
+    doctor = commands.add_parser("doctor", help="versions, GPU, rendering, Ray, free disk", allow_abbrev=False)
+    doctor.add_argument("--address", default=None, help="of a Ray cluster to reach (default: starts one here)")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from parsecrl.platform.specs import load_spec
+
+    spec = load_spec(options.spec, options.overrides)
+    from parsecrl.platform.pipeline import print_table, run_spec
+
+    folder = run_spec(spec, options.storage, options.name, options.address, options.fresh)
+    print_table(folder)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from parsecrl.platform.evaluate_command import evaluate_checkpoint
+
+    evaluate_checkpoint(
+        Path(options.checkpoint), options.episodes, options.controller, options.env, options.seed, options.video
+    )
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from parsecrl.platform.reports import build_comparison, build_report, format_table
+
+    if len(options.run_dirs) == 1 and options.out is None:
+        page = build_report(options.run_dirs[0])
+        print(format_table(options.run_dirs[0]))
+    else:
+        page = build_comparison(options.run_dirs, options.out or "comparison.html")
+    print(f"\nreport: {page}")
+    return 0
+
+
+def _specs(options: argparse.Namespace) -> int:
+    from parsecrl.platform.specs import bundled_specs, dump, load_spec
+
+    if options.spec is None:
+        for name in bundled_specs():
+            spec = load_spec(name)
+            print(f"{name:32} {spec.env.id}: {', '.join(phase.name for phase in spec.phases)}")
+        return 0
+    spec = load_spec(options.spec, options.overrides)
+    from parsecrl.platform.pipeline import check_environment
+
+    check_environment(spec)
+    print(dump(spec), end="")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from parsecrl.platform.doctor import report
+
+    return 0 if report(options.address) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The connection to Ray: start or join a cluster quietly, and see that it has what a spec asks for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from parsecrl.platform.errors import UserError
+
+LOCAL = "local"
+
+
+def quiet_ray() -> None:
+    """Before Ray is imported: keep its hints and its tables to itself."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # no return before the first episode ends
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # with verbose=0 the old output is silent, the new one is not
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the command at once; it can be continued
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\..*")
+    for name in ("ray._common.deprecation", "ray.rllib", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors come back as results
+
+
+def connect(address: str | None = LOCAL, *, dashboard: bool = True) -> str:
+    """Start Ray here (`local`), or join the cluster at `address`. Returns the dashboard's URL, or "" without one.
+
+    Raises UserError when no cluster answers there.
+    """
+    quiet_ray()
+    import ray
+
+    from parsecrl.envs import choose_rendering_backend
+
+    choose_rendering_backend()
+    if not ray.is_initialized():
+        passed_on = {key: os.environ[key] for key in ("MUJOCO_GL", "OMP_NUM_THREADS") if key in os.environ}
+        options: dict[str, Any] = {"include_dashboard": dashboard} if address in {None, LOCAL} else {}
+        try:
+            ray.init(
+                address=address or LOCAL,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": passed_on},
+                **options,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"no Ray cluster answers at {address!r} ({reason}); start one, or use --address local"
+            ) from None
+    quiet_ray()
+    url = getattr(ray._private.worker._global_node, "webui_url", None) if _is_driver_node() else None
+    return f"http://{url}" if url else ""
+
+
+def _is_driver_node() -> bool:
+    import ray
+
+    return getattr(ray._private.worker, "_global_node", None) is not None
+
+
+def check_resources(needed: Mapping[str, float], what: str) -> None:
+    """Raise UserError when the cluster will never have `needed`, for which Tune would wait without end."""
+    import ray
+
+    available = ray.cluster_resources()
+    for kind, amount in needed.items():
+        if amount > available.get(kind, 0.0) + 1e-6:
+            have = f"{available.get(kind, 0.0):g}"
+            remedy = "resources.num_env_runners, num_learners" if kind == "CPU" else "resources.num_gpus_per_*"
+            raise UserError(
+                f"{what} needs {amount:g} {kind} and the Ray cluster has {have}; "
+                f"lower {remedy} in the spec (or with --set), or use a larger --address"
+            )

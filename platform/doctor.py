@@ -1,0 +1,114 @@
+"""`parsec doctor`: is this machine fit for a run?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("parsec-rl", "torch", "ray", "gymnasium", "shimmy", "dm_control", "mujoco", "numpy", "pydantic")
+OK, NOTE, BAD = "ok", "note", "BAD"
+Finding = tuple[str, str, str]  # how, what, detail
+
+
+def examine(address: str | None = None) -> Iterator[Finding]:
+    """Each check in turn; one that fails is a finding, never an exception."""
+    for check in (_versions, _processors, _gpus, _rendering, lambda: _ray(address), _disk):
+        try:
+            yield from check()
+        except Exception as error:
+            name = getattr(check, "__name__", "check").strip("_<>")
+            yield BAD, name, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def report(address: str | None = None, write: Callable[[str], object] = print) -> bool:
+    """Print the findings; True when nothing is bad."""
+    fine = True
+    for how, what, detail in examine(address):
+        fine = fine and how != BAD
+        write(f"{how:4}  {what:10}  {detail}")
+    return fine
+
+
+def _versions() -> Iterator[Finding]:
+    supported = (3, 10) <= sys.version_info[:2] <= (3, 12)
+    yield (
+        (OK if supported else BAD),
+        "python",
+        f"{platform.python_version()}" + ("" if supported else "; use 3.10 to 3.12"),
+    )
+    for package in PACKAGES:
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            yield BAD, package, "not installed; run make install"
+            continue
+        bad = package == "mujoco" and int(found.split(".")[0]) >= 4
+        yield (BAD if bad else OK), package, found + ("; dm_control needs mujoco below 4" if bad else "")
+
+
+def _processors() -> Iterator[Finding]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    yield OK, "cpu", f"{os.cpu_count()} cores, {memory:.0f} GiB memory, {platform.machine()}"
+
+
+def _gpus() -> Iterator[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        yield NOTE, "gpu", "none that torch can use; runs work without"
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        yield OK, "gpu", f"{torch.cuda.get_device_name(index)}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
+
+
+def _rendering() -> Iterator[Finding]:
+    """In a process of its own: a broken driver can crash it."""
+    code = (
+        "from parsecrl.envs import make_env\n"
+        "env = make_env('dm_control/cheetah-run-v0', render_mode='rgb_array')\n"
+        "env.reset(seed=0)\n"
+        "print('frame', env.render().shape)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    from parsecrl.envs import choose_rendering_backend
+
+    choose_rendering_backend()
+    backend = os.environ.get("MUJOCO_GL", "default")
+    if done.returncode == 0 and "frame" in done.stdout:
+        yield OK, "rendering", f"MUJOCO_GL={backend}"
+    else:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        yield NOTE, "rendering", f"MUJOCO_GL={backend} draws nothing ({last[:160]}); runs work, without videos"
+
+
+def _ray(address: str | None) -> Iterator[Finding]:
+    from parsecrl.platform.cluster import quiet_ray
+
+    quiet_ray()
+    import ray
+
+    from parsecrl.platform.cluster import connect
+    from parsecrl.platform.errors import UserError
+
+    started = not ray.is_initialized()
+    try:
+        connect(address, dashboard=False)
+    except UserError as error:
+        yield BAD, "ray", str(error)
+        return
+    have = ray.cluster_resources()
+    yield OK, "ray", f"{address or 'a local runtime'}: {have.get('CPU', 0):g} CPU, {have.get('GPU', 0):g} GPU"
+    if started:
+        ray.shutdown()
+
+
+def _disk() -> Iterator[Finding]:
+    for what, folder in (("here", Path.cwd()), ("Ray's temporary files", Path("/tmp"))):
+        free = shutil.disk_usage(folder).free / 2**30
+        yield (OK if free > 5 else NOTE), "disk", f"{free:.0f} GiB free in {folder} ({what})"

@@ -1,0 +1,83 @@
+"""`parsec evaluate`: one checkpoint, judged before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from parsecrl.algorithms.agent_checkpoint import DESCRIPTION, WEIGHTS, read_description
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.evaluation import evaluate
+from parsecrl.platform.statistics import summarize
+
+KNOWN_ALGORITHMS = ("planet", "dcem_ppo")
+
+
+def evaluate_checkpoint(
+    checkpoint: Path, episodes: int, controller: str | None, env_id: str | None, seed: int, video: str | None
+) -> None:
+    """Print one line of statistics, as the table of a run has them. Raises UserError for what cannot be evaluated."""
+    if episodes < 1:
+        raise UserError(f"--episodes must be at least 1, got {episodes}")
+    if video is not None and Path(video).suffix != ".mp4":
+        raise UserError(f"--video must name an .mp4 file, got {video}")
+    if video is not None and not Path(video).absolute().parent.is_dir():
+        raise UserError(f"--video must lie in a folder that exists, got {video}; make {Path(video).parent} first")
+    folder = find_checkpoint(checkpoint)
+    description = _description(folder)
+    kind = description.get("controller", {}).get("kind", "full")
+    if controller is not None and controller != kind:
+        raise UserError(
+            f"--controller {controller} asks for another controller than {folder} holds, which is {kind}; "
+            f"leave --controller out, or give the checkpoint of a phase with controller.kind: {controller}"
+        )
+    env: dict[str, Any] = dict(description["env"])
+    if env_id is not None:
+        env["id"] = env_id
+    rows = evaluate(folder, env, episodes=episodes, seed=seed, phase=folder.parent.parent.name or "checkpoint")
+    found = summarize(rows["episode_return"].to_numpy())
+    print(
+        f"{env['id']} | {kind} | {found.episodes} episodes"
+        f" | median {found.median:.1f} [{found.q25:.1f}, {found.q75:.1f}]"
+        f" | IQM {found.iqm:.1f} ({found.iqm_low:.1f} to {found.iqm_high:.1f})"
+        f" | {rows['planning_ms'].median():.3g} ms a plan"
+    )
+    if video is not None:
+        from parsecrl.platform.videos import record_video
+
+        made = record_video(folder, env, seed, video)
+        print(f"video: {made}" if made else "video: none, because this machine cannot draw (see `parsec doctor`)")
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint folder that is meant: itself, or the best one of a phase's folder in a run."""
+    if (path / DESCRIPTION).is_file():
+        return path
+    if path.is_dir():
+        from parsecrl.platform.checkpoints import best_checkpoint
+
+        best = best_checkpoint(path)
+        if best is not None:
+            return best.path
+        raise UserError(f"{path} holds no {DESCRIPTION}: give a checkpoint folder that parsec wrote")
+    raise UserError(
+        f"no checkpoint at {path}; give a folder with {DESCRIPTION}, such as a run's <phase>/<trial>/checkpoint_*"
+    )
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    try:
+        description = read_description(folder)
+    except (ValueError, OSError) as error:
+        reason = f"{DESCRIPTION} is not JSON" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise UserError(f"{folder} cannot be read as a checkpoint: {reason}") from None
+    algorithm = str(description.get("algorithm"))
+    if algorithm not in {*KNOWN_ALGORITHMS, *(name.replace("_", "") for name in KNOWN_ALGORITHMS)}:
+        raise UserError(
+            f"{folder} is a checkpoint of the algorithm {algorithm!r}; "
+            f"parsec evaluate takes those of {', '.join(KNOWN_ALGORITHMS)}"
+        )
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder} holds no {WEIGHTS}; give a whole checkpoint")
+    return description

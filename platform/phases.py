@@ -1,0 +1,214 @@
+"""One phase as a Tune experiment: start it, or go on where it stopped, until its stop conditions are met."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.basic_variant import BasicVariantGenerator
+
+from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.platform import checkpoints, tune_state
+from parsecrl.platform.cluster import check_resources
+from parsecrl.platform.errors import RunFailed
+from parsecrl.platform.progress import RESULT_KEYS, PhaseProgress, StatusLine, StopWhenReached
+from parsecrl.platform.run_folder import RunFolder
+from parsecrl.platform.spec_models import DCEMPPOPhase, Domain, PlanetPhase
+from parsecrl.platform.specs import Spec, set_path
+from parsecrl.platform.trainables import ALGORITHMS, FAILURE
+
+RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+MAX_FAILURES = 2  # of processes; a trial goes on from its last checkpoint
+
+PhaseSpec = PlanetPhase | DCEMPPOPhase
+
+
+def is_finished(folder: RunFolder, phase: PhaseSpec) -> bool:
+    """Whether the phase ended under the stop conditions that the spec has now, and its checkpoint is still there."""
+    state = folder.state(phase.name)
+    if state.get("status") != FINISHED or state.get("stop") != phase.stop.conditions:
+        return False
+    return (folder.path / state["checkpoint"] / checkpoints.METRICS).exists()
+
+
+def phase_config(folder: RunFolder, phase: PhaseSpec) -> Any:
+    """The RLlib config of a phase, starting from the best checkpoint of the one it names."""
+    config_class, _ = ALGORITHMS[phase.algorithm]
+    spec = folder.spec
+    start_from = None
+    if phase.start_from is not None:
+        start_from = str(folder.path / folder.state(phase.start_from)["checkpoint"])
+    plain = phase.model_dump(exclude={"search"}, exclude_none=True)
+    return config_class.from_phase(
+        plain, spec.env.model_dump(), spec.resources.model_dump(), derive_seed(spec.seed, phase.name), start_from
+    )
+
+
+def check_trial_resources(spec: Spec) -> None:
+    """Raise UserError when the cluster can never run a trial; the algorithms ask for the same runners and learners."""
+    config_class, trainable = ALGORITHMS["planet"]
+    config = config_class.from_phase({}, spec.env.model_dump(), spec.resources.model_dump(), spec.seed, None)
+    check_resources(trainable.default_resource_request(config).required_resources, f"a trial of {spec.name}")
+
+
+def run_phase(folder: RunFolder, phase: PhaseSpec, dashboard: str, line: StatusLine) -> dict[str, Any]:
+    """Run the phase to its end and return its outcome, which the run folder then holds.
+
+    Raises RunFailed when no trial got to its end.
+    """
+    path = folder.path / phase.name
+    before = folder.state(phase.name)
+    config = phase_config(folder, phase)
+    _, trainable = ALGORITHMS[phase.algorithm]
+    space = param_space(config, phase.search)
+    progress = PhaseProgress(phase.name, str(path), phase.stop.conditions, dashboard)
+    stop = StopWhenReached(phase.stop.conditions)
+    if tune_state.repair(path):
+        resume, again = tune.ResumeConfig.ResumeType.RESUME, tune.ResumeConfig.ResumeType.SKIP
+        # A trial that ended goes on if its end was moved, or if every trial failed.
+        reopened = before.get("status") == FAILED or before.get("stop") not in (None, phase.stop.conditions)
+        how = tune.ResumeConfig(  # type: ignore[arg-type]  # Ray annotates the enumeration as str
+            unfinished=resume, errored=resume, finished=resume if reopened else again
+        )
+        tuner = tune.Tuner.restore(str(path), trainable=trainable, param_space=space, _resume_config=how)
+        restored = tuner._local_tuner.get_run_config()  # type: ignore[union-attr]  # Ray client mode has none
+        restored.stop, restored.callbacks = stop, [progress]
+        for trial_folder, number in _last_known_checkpoints(tuner).items():
+            checkpoints.forget_after(trial_folder, number)
+    else:
+        _set_aside(path)
+        tuner = _new_tuner(folder, phase, trainable, space, stop, progress)
+    progress.line = line
+    folder.record(phase.name, {"status": RUNNING, "stop": phase.stop.conditions})
+    results = tuner.fit()
+    return _conclude(folder, phase, results)
+
+
+def param_space(config: Any, search: dict[str, Domain]) -> dict[str, Any]:
+    """The config as a dict with Tune's search objects at the searched paths."""
+    space = dict(config.to_dict())
+    makers = {"grid": tune.grid_search, "choice": tune.choice}
+    for path, domain in search.items():
+        if domain.kind in makers:
+            value = makers[domain.kind](domain.values)
+        else:
+            value = getattr(tune, domain.kind)(*domain.values)
+        keys = path.split(".")
+        space[keys[0]] = copy.deepcopy(space[keys[0]])
+        set_path(space, keys, value)
+    return space
+
+
+def trial_folder_name(trial: Trial) -> str:
+    return f"trial_{trial.trial_id.rpartition('_')[2]}"
+
+
+def _new_tuner(
+    folder: RunFolder, phase: PhaseSpec, trainable: Any, space: dict[str, Any], stop: Any, progress: PhaseProgress
+) -> tune.Tuner:
+    goal_key, goal = next(iter(phase.stop.conditions.items()))
+    scheduler = None
+    if phase.scheduler == "asha":
+        scheduler = ASHAScheduler(
+            time_attr=RESULT_KEYS[goal_key],
+            metric=checkpoints.SCORE,
+            mode="max",
+            max_t=int(goal),
+            grace_period=max(1, int(goal) // 10),
+            reduction_factor=3,
+        )
+    return tune.Tuner(
+        trainable,
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            num_samples=phase.num_samples,
+            scheduler=scheduler,
+            search_alg=BasicVariantGenerator(random_state=derive_seed(folder.spec.seed, f"{phase.name} search")),
+            trial_dirname_creator=trial_folder_name,
+        ),
+        run_config=tune.RunConfig(
+            name=phase.name,
+            storage_path=str(folder.path),
+            stop=stop,
+            callbacks=[progress],
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            # num_to_keep stays open: `checkpoints` prunes.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=phase.checkpoint_every),
+        ),
+    )
+
+
+def _last_known_checkpoints(tuner: tune.Tuner) -> dict[Path, int]:
+    """Trial folder -> number of the checkpoint that the trial will go on from, -1 for none."""
+    try:
+        results = tuner.get_results()
+    except RuntimeError:
+        return {}
+    known = {}
+    for result in _each(results):
+        number = checkpoints.number_of(Path(result.checkpoint.path)) if result.checkpoint else -1
+        known[Path(result.path)] = number
+    return known
+
+
+def _set_aside(path: Path) -> None:
+    """Clear the place for a new experiment: a start that was cut short is removed, anything more is renamed."""
+    if not path.exists():
+        return
+    if not checkpoints.stored_checkpoints(path):
+        shutil.rmtree(path)
+        return
+    number = 1
+    while (aside := path.with_name(f"{path.name}.broken-{number}")).exists():
+        number += 1
+    path.rename(aside)
+
+
+def _conclude(folder: RunFolder, phase: PhaseSpec, results: tune.ResultGrid) -> dict[str, Any]:
+    problems = [problem for result in _each(results) if (problem := _problem(result))]
+    best = checkpoints.best_checkpoint(folder.path / phase.name)
+    if len(problems) == len(results) or best is None:
+        folder.record(phase.name, {"status": FAILED, "stop": phase.stop.conditions})
+        why = problems[0] if problems else "no checkpoint was written"
+        kept = f"; the last good checkpoint is {_latest(folder, phase)}" if best else ""
+        raise RunFailed(f"phase {phase.name} stopped: {why}{kept}")
+    own = {Path(result.path).name: result for result in _each(results)}
+    metrics = (own[best.trial].metrics if best.trial in own else None) or best.metrics
+    outcome = {
+        "status": FINISHED,
+        "stop": phase.stop.conditions,
+        "trial": best.trial,
+        "checkpoint": str(best.path.relative_to(folder.path)),
+        "checkpoint_metrics": best.metrics,
+        "env_steps": metrics.get("env_steps"),
+        "wall_time_s": metrics.get("time_total_s"),
+        "failed_trials": len(problems),
+        "trials": len(results),
+    }
+    folder.record(phase.name, outcome)
+    return outcome
+
+
+def _each(results: tune.ResultGrid) -> list[tune.Result]:
+    return [results[i] for i in range(len(results))]
+
+
+def _latest(folder: RunFolder, phase: PhaseSpec) -> Path:
+    return max(checkpoints.stored_checkpoints(folder.path / phase.name), key=lambda c: c.written).path
+
+
+def _problem(result: tune.Result) -> str | None:
+    """Why a trial failed, in one line."""
+    metrics = result.metrics or {}
+    if FAILURE in metrics:
+        return f"{metrics[FAILURE]} (at {metrics.get('env_steps', 0):,} environment steps)"
+    if result.error is None:
+        return None
+    lines = [line.strip() for line in str(result.error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(result.error).__name__

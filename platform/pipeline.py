@@ -1,0 +1,288 @@
+"""A run from its spec to its report: phases in order, evaluation, summary, table.
+
+    run_spec(load_spec("cheetah_run_quick"), storage="runs")
+
+Everything that is done is on disk, so the same call after an interruption goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.run_folder import RunFolder, write_atomically
+from parsecrl.platform.specs import Spec
+
+VIDEO_SECONDS = 10.0
+logger = logging.getLogger(__name__)
+
+
+def check_environment(spec: Spec) -> None:
+    """Raise UserError when the spec's environment cannot be made or has no continuous actions."""
+    from parsecrl.envs import make_env
+
+    try:
+        make_env(spec.env.id, spec.env.action_repeat).close()
+    except ValueError as error:
+        raise UserError(f"env.id: {error}") from None
+
+
+def run_spec(
+    spec: Spec,
+    storage: str | Path = "runs",
+    name: str | None = None,
+    address: str | None = "local",
+    fresh: bool = False,
+    *,
+    dashboard: bool = True,
+) -> Path:
+    """Run or continue `spec` and return the run folder.
+
+    storage: a folder; the run's own is `name` in it, by default the spec's. fresh: into a new folder (name-2, ...).
+    address: of the Ray cluster; "local" starts one. Raises UserError before anything is written, RunFailed where a
+    phase cannot go on.
+    """
+    check_environment(spec)
+    folder = RunFolder.choose(spec, storage, name, fresh)
+    from parsecrl.platform.cluster import quiet_ray
+
+    quiet_ray()
+    from parsecrl.platform.progress import StatusLine
+
+    line = StatusLine()
+    url = _connect_if_needed(folder, address, dashboard)
+    folder.open()
+    try:
+        line.note(f"run folder: {folder.path}")
+        _run_phases(folder, url, line)
+        changed = _evaluate(folder, line)
+        _videos(folder, line)
+        _report(folder, line, changed)
+    finally:
+        folder.close()
+    return folder.path
+
+
+def print_table(run_dir: Path) -> None:
+    from parsecrl.platform.reports import format_table
+
+    print(format_table(run_dir))
+    report = run_dir / "report" / "index.html"
+    if report.exists():
+        print(f"\nreport: {report}")
+
+
+def _connect_if_needed(folder: RunFolder, address: str | None, dashboard: bool) -> str:
+    """Connect, and check what the phases to come ask of the cluster; both before anything is written."""
+    from parsecrl.platform import phases
+    from parsecrl.platform.cluster import connect
+
+    waiting = [phase for phase in folder.spec.phases if not phases.is_finished(folder, phase)]
+    if not waiting and _evaluated_phases(folder) == _wanted(folder.spec):
+        return ""
+    url = connect(address, dashboard=dashboard)
+    if waiting:
+        phases.check_trial_resources(folder.spec)
+    return url
+
+
+def _run_phases(folder: RunFolder, url: str, line: Any) -> None:
+    from parsecrl.platform import phases
+
+    for phase in folder.spec.phases:
+        if phases.is_finished(folder, phase):
+            line.note(f"{phase.name}: finished before")
+            continue
+        outcome = phases.run_phase(folder, phase, url, line)
+        if outcome["failed_trials"]:
+            line.note(f"{phase.name}: {outcome['failed_trials']} of {outcome['trials']} trials failed")
+        _write_summary(folder)
+
+
+# --- evaluation ----------------------------------------------------------------------------------------------------
+
+
+def _wanted(spec: Spec) -> list[str]:
+    return ["random"] * spec.evaluate.random + list(spec.evaluate.phases or [])
+
+
+def _evaluated_phases(folder: RunFolder) -> list[str]:
+    """Of the wanted ones, those whose episodes are all in evaluation.csv, from the checkpoint that is now the best."""
+    table = _episodes(folder)
+    done = []
+    for name in _wanted(folder.spec):
+        mark = folder.state(f"evaluation of {name}")
+        current = {"checkpoint": _checkpoint_of(folder, name), "episodes": folder.spec.evaluate.episodes}
+        if mark == current and int((table["phase"] == name).sum()) == current["episodes"]:
+            done.append(name)
+    return done
+
+
+def _checkpoint_of(folder: RunFolder, name: str) -> str | None:
+    return None if name == "random" else folder.state(name).get("checkpoint")
+
+
+def _episodes(folder: RunFolder) -> pd.DataFrame:
+    from parsecrl.platform.evaluation import COLUMNS
+
+    file = folder.path / "evaluation.csv"
+    return pd.read_csv(file) if file.exists() else pd.DataFrame(columns=COLUMNS)
+
+
+def _evaluate(folder: RunFolder, line: Any) -> bool:
+    """Evaluate what is not evaluated yet. Returns whether there was anything to do."""
+    from parsecrl.platform.evaluation import evaluate
+
+    spec = folder.spec
+    done = _evaluated_phases(folder)
+    waiting = [name for name in _wanted(spec) if name not in done]
+    for name in waiting:
+        stored = _checkpoint_of(folder, name)
+        rows = evaluate(
+            "random" if stored is None else folder.path / stored,
+            spec.env.model_dump(),
+            episodes=spec.evaluate.episodes,
+            seed=spec.seed,
+            phase=name,
+            num_workers=spec.resources.num_env_runners,
+            num_gpus_per_worker=spec.resources.num_gpus_per_env_runner,
+            progress=_show_progress(line, name),
+        )
+        line.show(f"evaluation of {name}: {len(rows)} episodes, median {rows.episode_return.median():.1f}", final=True)
+        others = _episodes(folder)
+        table = pd.concat([others[others["phase"] != name], rows]) if len(others) else rows
+        table = (
+            table.sort_values("phase", key=lambda p: p.map(_wanted(spec).index), kind="stable")
+            if (set(table["phase"]) <= set(_wanted(spec)))
+            else table
+        )
+        write_atomically(folder.path / "evaluation.csv", table.to_csv(index=False))
+        folder.record(f"evaluation of {name}", {"checkpoint": stored, "episodes": len(rows)})
+        _write_summary(folder)
+    return bool(waiting)
+
+
+def _show_progress(line: Any, name: str) -> Callable[[int, int], None]:
+    line.show(f"evaluation of {name}: starting")
+    return lambda done, total: line.show(f"evaluation of {name}: {done} of {total} episodes")
+
+
+def _videos(folder: RunFolder, line: Any) -> None:
+    if not folder.spec.evaluate.videos:
+        return
+    from parsecrl.platform.videos import record_video
+
+    spec = folder.spec
+    for name in spec.evaluate.phases or []:
+        stored, file = _checkpoint_of(folder, name), folder.path / "videos" / f"{name}.mp4"
+        if stored is None or (file.exists() and folder.state(f"video of {name}").get("checkpoint") == stored):
+            continue
+        line.show(f"video of {name}")
+        made = record_video(folder.path / stored, spec.env.model_dump(), spec.seed, file, max_seconds=VIDEO_SECONDS)
+        if made is None:
+            line.note("videos: none, because this machine cannot draw (see `parsec doctor`)")
+            return
+        folder.record(f"video of {name}", {"checkpoint": stored})
+
+
+def _report(folder: RunFolder, line: Any, changed: bool) -> None:
+    """The page is built again where something is new; a page that cannot be built does not fail the run."""
+    from parsecrl.platform.reports import build_report
+
+    _write_summary(folder)
+    if changed or not (folder.path / "report" / "index.html").exists():
+        line.show("report")
+        try:
+            build_report(folder.path)
+        except Exception as error:
+            line.note(f"report: not built ({type(error).__name__}: {error}); try `parsec report {folder.path}`")
+    line.show("done", final=True)
+
+
+# --- summary -------------------------------------------------------------------------------------------------------
+
+
+def _write_summary(folder: RunFolder) -> None:
+    spec = folder.spec
+    table = _episodes(folder)
+    phases: dict[str, Any] = {}
+    if (table["phase"] == "random").any():
+        phases["random"] = {"algorithm": None, "controller": "random", **_statistics(table, "random")}
+    for phase in spec.phases:
+        state = folder.state(phase.name)
+        if state.get("status") != "finished":
+            continue
+        agent = _read_json(folder.path / state["checkpoint"] / "agent.json")
+        phases[phase.name] = {
+            "algorithm": phase.algorithm,
+            "controller": agent.get("controller", {}).get("kind"),
+            "best_trial": state["trial"],
+            "checkpoint": str(folder.path / state["checkpoint"]),
+            "checkpoint_metrics": state["checkpoint_metrics"],
+            "env_steps": state["env_steps"],
+            "wall_time_s": state["wall_time_s"],
+            "failed_trials": state["failed_trials"],
+            **_statistics(table, phase.name),
+        }
+    summary = {
+        "name": folder.path.name,
+        "spec": json.loads(spec.model_dump_json(exclude_none=True)),
+        "env": spec.env.model_dump(),
+        "machine": machine(),
+        "phases": phases,
+    }
+    write_atomically(folder.path / "summary.json", json.dumps(summary, indent=1))
+
+
+def _statistics(table: pd.DataFrame, name: str) -> dict[str, Any]:
+    from parsecrl.platform.statistics import summarize
+
+    rows = table[table["phase"] == name]
+    if rows.empty:
+        return {}
+    measured = summarize(rows["episode_return"].to_numpy())._asdict()
+    return {**measured, "planning_ms": float(rows["planning_ms"].median())}
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    versions: dict[str, str | None] = {}
+    for package in ("parsec-rl", "torch", "ray", "gymnasium", "dm_control", "mujoco", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    import torch
+
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+__all__ = ["RunFailed", "check_environment", "machine", "print_table", "run_spec"]

@@ -1,0 +1,170 @@
+"""What a person sees while a phase runs: one line that is brought up to date."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from parsecrl.platform import checkpoints, tune_state
+
+RESULT_KEYS = {"env_steps": "env_steps", "ppo_steps": "ppo_steps", "time_s": "time_total_s"}
+LABELS = {"env_steps": "env steps", "ppo_steps": "PPO steps", "time_s": "s of training"}
+SECONDS_BETWEEN_LINES = 30.0  # where lines cannot be rewritten
+
+
+class StatusLine:
+    """A line on a terminal that is rewritten in place; elsewhere a new line every half minute."""
+
+    def __init__(self, stream: TextIO | None = None):
+        self.stream = stream or sys.stderr
+        self.rewrites = self.stream.isatty()
+        self._last, self._printed = "", -math.inf
+
+    def show(self, text: str, *, final: bool = False) -> None:
+        if self.rewrites:
+            width = shutil.get_terminal_size().columns - 1
+            self._write("\r\x1b[K" + text[:width] + ("\n" if final else ""))
+        elif final or time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
+            self._write(text + "\n")
+            self._printed = time.monotonic()
+        self._last = "" if final else text
+
+    def note(self, text: str) -> None:
+        """A line of its own that stays."""
+        self._write(("\r\x1b[K" if self.rewrites and self._last else "") + text + "\n")
+
+    def _write(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except OSError:  # the terminal is gone; the run goes on
+            pass
+
+
+class StopWhenReached(tune.Stopper):
+    """Stop a trial at the first of the spec's conditions."""
+
+    def __init__(self, conditions: Mapping[str, float]):
+        self.conditions = dict(conditions)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return fraction_done(self.conditions, result) >= 1.0
+
+    def stop_all(self) -> bool:
+        return False
+
+
+class PhaseProgress(tune.Callback):
+    """Keeps the status line, marks checkpoints as whole and prunes them, and keeps Tune's last good state."""
+
+    def __init__(self, phase: str, folder: str, conditions: Mapping[str, float], dashboard: str = ""):
+        self.phase, self.folder, self.conditions, self.dashboard = phase, folder, dict(conditions), dashboard
+        self.line: StatusLine | None = None
+        self.total_trials = 1
+        self.results: dict[str, dict[str, Any]] = {}
+        self.recent: dict[str, deque[tuple[float, float]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "line": None, "results": {}, "recent": {}}  # Tune pickles its callbacks
+
+    def setup(
+        self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
+    ) -> None:
+        self.total_trials = total_num_samples or 1
+        self._show(f"{self.phase}: starting" + self._where())
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        tune_state.back_up(Path(self.folder))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if result.get("done") and "failure" not in result:
+            result["should_checkpoint"] = True  # a trial that failed keeps its last good checkpoint as its last
+        self.total_trials = max(self.total_trials, len(trials))
+        self.results[trial.trial_id] = result
+        moments = self.recent.setdefault(trial.trial_id, deque(maxlen=10))
+        moments.append((time.monotonic(), fraction_done(self.conditions, result)))
+        self._show(self.describe(running=sum(t.status == Trial.RUNNING for t in trials)))
+
+    def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
+        path = Path(checkpoint.path)
+        checkpoints.mark_whole(path, trial.last_result)
+        checkpoints.prune(path.parent.parent, path.parent.name)
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        if self.results:
+            self._show(self.describe(running=0), final=True)
+
+    def describe(self, running: int) -> str:
+        """phase: env steps 4,000 of 12,000 | return 35 | 5.1 ms a plan | 12 min left | dashboard"""
+        latest = list(self.results.values())
+        best = max(latest, key=lambda r: _number(r.get(checkpoints.SCORE), -math.inf))
+        furthest = max(latest, key=lambda r: fraction_done(self.conditions, r))
+        parts = []
+        for key in dict.fromkeys(["env_steps", *self.conditions]):
+            done = _number(furthest.get(RESULT_KEYS[key]), 0.0)
+            goal = f" of {self.conditions[key]:,.0f}" if key in self.conditions else ""
+            parts.append(f"{done:,.0f}{goal} {LABELS[key]}")
+        score = _number(best.get(checkpoints.SCORE), math.nan)
+        parts.append("return -" if math.isnan(score) else f"return {score:.1f}")
+        if not math.isnan(planning := _number(furthest.get("planning_ms"), math.nan)):
+            parts.append(f"{planning:.3g} ms a plan")
+        if self.total_trials > 1:
+            ended = sum(bool(r.get("done")) for r in latest)
+            parts.append(f"{ended} of {self.total_trials} trials ended")
+        if (left := self.seconds_left(running)) is not None:
+            parts.append(f"{duration(left)} left")
+        return f"{self.phase}: " + " | ".join(parts) + self._where()
+
+    def seconds_left(self, running: int) -> float | None:
+        """At the pace of each trial's last results; trials yet to start take as long as the others."""
+        left, whole = [], []
+        for trial_id, result in self.results.items():
+            done = fraction_done(self.conditions, result)
+            moments = self.recent[trial_id]
+            pace = (moments[-1][1] - moments[0][1]) / max(moments[-1][0] - moments[0][0], 1e-9)
+            if pace <= 0.0:
+                pace = done / max(_number(result.get("time_total_s"), 0.0), 1e-9)
+            if pace > 0.0 and done > 0.0:
+                left.append(0.0 if result.get("done") else max(0.0, 1.0 - done) / pace)
+                whole.append(1.0 / pace)
+        if not left:
+            return None
+        waiting = max(0, self.total_trials - len(left)) * sum(whole) / len(whole)
+        return (sum(left) + waiting) / max(1, running)
+
+    def _where(self) -> str:
+        return f" | dashboard {self.dashboard}" if self.dashboard else ""
+
+    def _show(self, text: str, *, final: bool = False) -> None:
+        self.line = self.line or StatusLine()
+        self.line.show(text, final=final)
+
+
+def fraction_done(conditions: Mapping[str, float], result: Mapping[str, Any]) -> float:
+    """How much of the first stop condition to be met is behind the trial; 1 or more at its end."""
+    return max(_number(result.get(RESULT_KEYS[key]), 0.0) / goal for key, goal in conditions.items())
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _number(value: Any, default: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return default
+    return number if math.isfinite(number) else default

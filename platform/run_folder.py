@@ -1,0 +1,158 @@
+"""The folder of a run: who may write into it, what it was started with, how far it is.
+
+    spec.yaml  state.json  <phase>/ (Tune's experiment)  evaluation.csv  summary.json  videos/  report/
+
+Every file of ours is written whole or not at all, so that a kill -9 at any moment leaves a folder that the same command
+continues.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlparse
+
+import yaml
+
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.specs import Spec, differences, dump
+
+CHANGEABLE = re.compile(r"(phases\.[^.]+\.stop|evaluate)(\.|$)")  # what a run may be continued with
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Replace `file` by `text` in one step; what was written survives a crash of the machine."""
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def writable_storage(storage: str | Path) -> Path:
+    """The local folder that `storage` (a path or a file:// URI) names. Makes nothing that stays.
+
+    Raises UserError where nothing can be written.
+    """
+    text = str(storage)
+    if "://" in text:
+        uri = urlparse(text)
+        if uri.scheme != "file" or uri.netloc not in {"", "localhost"}:
+            raise UserError(f"--storage must be a path that every node can write, or a file:// URI of one, got {text}")
+        text = unquote(uri.path)
+    folder = Path(text).expanduser().absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+    try:
+        with tempfile.NamedTemporaryFile(dir=existing, prefix=".parsec-"):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"the storage path {folder} cannot be written ({reason}); give --storage a folder that can"
+        ) from None
+    return folder
+
+
+class RunFolder:
+    """An open run folder, held by one process at a time."""
+
+    def __init__(self, path: Path, spec: Spec):
+        self.path = path
+        self.spec = spec
+        self._lock: IO[str] | None = None
+
+    @classmethod
+    def choose(cls, spec: Spec, storage: str | Path, name: str | None = None, fresh: bool = False) -> RunFolder:
+        """The folder to run `spec` in: new, or that of a run with the same spec. Makes nothing yet."""
+        name = name or spec.name
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            raise UserError(f"--name must be letters, digits, - and _, got {name!r}")
+        root = writable_storage(storage)
+        path = root / name
+        if fresh and path.exists():
+            path = next(p for p in (root / f"{name}-{n}" for n in itertools.count(2)) if not p.exists())
+        folder = cls(path, spec)
+        folder._check()
+        return folder
+
+    @property
+    def is_new(self) -> bool:
+        return not (self.path / "spec.yaml").exists()
+
+    def _check(self) -> None:
+        """Raise UserError unless the folder is free, or holds a run that this spec may continue."""
+        if self.is_new:
+            if self.path.exists() and (not self.path.is_dir() or any(p.name != ".lock" for p in self.path.iterdir())):
+                raise UserError(f"{self.path} exists and is no run folder; give another --name or --storage")
+            return
+        try:
+            old = yaml.safe_load((self.path / "spec.yaml").read_text(encoding="utf-8"))
+            changed = differences(old, yaml.safe_load(dump(self.spec)))
+        except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+            raise UserError(
+                f"{self.path}/spec.yaml cannot be read as a spec; give another --name, or --fresh for a new folder"
+            ) from None
+        kept = [
+            f"{path} was {_short(before)}, is {_short(now)}"
+            for path, before, now in changed
+            if not CHANGEABLE.match(path) and path != "name"
+        ]
+        if kept:
+            raise UserError(
+                f"{self.path} was started with another spec ({'; '.join(kept)}); "
+                f"give the same values, another --name, or --fresh for a new folder"
+            )
+
+    def open(self) -> None:
+        """Make the folder, lock it for this process, and store the spec."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise UserError(
+                f"the run folder {self.path} cannot be written ({error.strerror or error}); give another --storage"
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            self._lock = None
+            raise UserError(
+                f"{self.path} is in use by another parsec run; wait for it to end, or give another --name"
+            ) from None
+        self._check()  # again: it may have changed before the lock was ours
+        text = dump(self.spec)
+        file = self.path / "spec.yaml"
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            write_atomically(file, text)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def state(self, phase: str) -> dict[str, Any]:
+        """What is recorded of a phase: status (running, finished, failed), stop, and once it ended its outcome."""
+        return self._read_state().get(phase, {})
+
+    def record(self, phase: str, state: dict[str, Any]) -> None:
+        write_atomically(self.path / "state.json", json.dumps({**self._read_state(), phase: state}, indent=1))
+
+    def _read_state(self) -> dict[str, Any]:
+        file = self.path / "state.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
