@@ -71,13 +71,13 @@ def best_checkpoint(phase_folder: Path) -> Stored | None:
     return max(stored_checkpoints(phase_folder), key=lambda c: (c.score, c.number), default=None)
 
 
-def prune(phase_folder: Path, trial: str) -> None:
+def prune(phase_folder: Path, trial: str, protected: str = "") -> None:
     """Delete what is neither among the best nor needed for a restart."""
     stored = [checkpoint for checkpoint in stored_checkpoints(phase_folder) if checkpoint.trial == trial]
     best = sorted(stored, key=lambda c: (c.score, c.number))[-KEEP_BEST:]
     settled = [checkpoint for checkpoint in stored if checkpoint.written < time.time() - KEEP_SECONDS]
     for checkpoint in settled[:-1]:
-        if checkpoint not in best:
+        if checkpoint not in best and str(checkpoint.path) != protected:
             (checkpoint.path / METRICS).unlink()  # first: a deletion that is cut short leaves nothing that counts
             shutil.rmtree(checkpoint.path, ignore_errors=True)
 

@@ -63,18 +63,18 @@ def run_phase(folder: RunFolder, phase: PhaseSpec, dashboard: str, line: StatusL
     """
     path = folder.path / phase.name
     before = folder.state(phase.name)
+    reopened = bool(before.get("reopened"))
     config = phase_config(folder, phase)
     _, trainable = ALGORITHMS[phase.algorithm]
     space = param_space(config, phase.search)
     progress = PhaseProgress(phase.name, str(path), phase.stop.conditions, dashboard)
     stop = StopWhenReached(phase.stop.conditions)
     if tune_state.repair(path):
-        resume, again = tune.ResumeConfig.ResumeType.RESUME, tune.ResumeConfig.ResumeType.SKIP
         # A trial that ended goes on if its end was moved, or if every trial failed.
-        reopened = before.get("status") == FAILED or before.get("stop") not in (None, phase.stop.conditions)
-        how = tune.ResumeConfig(  # type: ignore[arg-type]  # Ray annotates the enumeration as str
-            unfinished=resume, errored=resume, finished=resume if reopened else again
-        )
+        reopened |= before.get("status") == FAILED or before.get("stop") not in (None, phase.stop.conditions)
+        kinds: Any = tune.ResumeConfig.ResumeType  # Ray annotates the fields as str
+        finished = kinds.RESUME if reopened else kinds.SKIP
+        how = tune.ResumeConfig(unfinished=kinds.RESUME, errored=kinds.RESUME, finished=finished)
         tuner = tune.Tuner.restore(str(path), trainable=trainable, param_space=space, _resume_config=how)
         restored = tuner._local_tuner.get_run_config()  # type: ignore[union-attr]  # Ray client mode has none
         restored.stop, restored.callbacks = stop, [progress]
@@ -84,7 +84,11 @@ def run_phase(folder: RunFolder, phase: PhaseSpec, dashboard: str, line: StatusL
         _set_aside(path)
         tuner = _new_tuner(folder, phase, trainable, space, stop, progress)
     progress.line = line
-    folder.record(phase.name, {"status": RUNNING, "stop": phase.stop.conditions})
+    state = {"status": RUNNING, "stop": phase.stop.conditions, "reopened": reopened}
+    if "checkpoint" in before:  # a later phase may have started from it
+        state["checkpoint"] = before["checkpoint"]
+        progress.protected = str(folder.path / before["checkpoint"])
+    folder.record(phase.name, state)
     results = tuner.fit()
     return _conclude(folder, phase, results)
 

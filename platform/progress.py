@@ -69,6 +69,7 @@ class PhaseProgress(tune.Callback):
     def __init__(self, phase: str, folder: str, conditions: Mapping[str, float], dashboard: str = ""):
         self.phase, self.folder, self.conditions, self.dashboard = phase, folder, dict(conditions), dashboard
         self.line: StatusLine | None = None
+        self.protected = ""  # a checkpoint that is never pruned
         self.total_trials = 1
         self.results: dict[str, dict[str, Any]] = {}
         self.recent: dict[str, deque[tuple[float, float]]] = {}
@@ -99,7 +100,7 @@ class PhaseProgress(tune.Callback):
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
         path = Path(checkpoint.path)
         checkpoints.mark_whole(path, trial.last_result)
-        checkpoints.prune(path.parent.parent, path.parent.name)
+        checkpoints.prune(path.parent.parent, path.parent.name, self.protected)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         if self.results:

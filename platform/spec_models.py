@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Part = Literal["reward", "transition", "decoder"]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
 
 
 class Group(BaseModel):
@@ -27,10 +29,10 @@ class EnvSpec(Group):
 
 
 class ResourcesSpec(Group):
-    num_env_runners: int = Field(2, ge=0)
+    num_env_runners: Natural = 2
     num_envs_per_env_runner: Count = 8
     num_gpus_per_env_runner: NonNegative = 0
-    num_learners: int = Field(0, ge=0)
+    num_learners: Natural = 0
     num_gpus_per_learner: NonNegative = 0
     num_cpus_per_env_runner: NonNegative = 1
     num_cpus_for_main_process: NonNegative = 1  # where the learner is, with num_learners: 0
@@ -191,13 +193,13 @@ class PlanetPhase(_PhaseBase):
     world_model: WorldModelSpec = Field(default_factory=WorldModelSpec)
     loss: LossSpec = Field(default_factory=LossSpec)
     train_ratio: Positive = 0.1  # gradient updates per simulator step
-    seed_episodes: int = Field(5, ge=0)
+    seed_episodes: Natural = 5
     batch_size: Count = 50
     batch_length: int = Field(50, ge=2)
     learning_rate: Positive = 1.0e-3
     decoder_learning_rate: Positive = 1.0e-3
     decoder_beliefs: Count = 50  # replayed beliefs per decoder update
-    decoder_initial_beliefs: int = Field(10, ge=0)  # beliefs at an episode's start, added to them
+    decoder_initial_beliefs: Natural = 10  # beliefs at an episode's start, added to them
     decoder_training: Literal["online", "offline", "after_planning"] = "online"
     exploration_noise: NonNegative = 0.3
     replay_capacity: Count = 1_000_000  # decisions
@@ -221,9 +223,7 @@ class DCEMPPOPhase(_PhaseBase):
 
     algorithm: Literal["dcem_ppo"]
     start_from: str  # type: ignore[assignment]  # a controller to fine-tune is required
-    fine_tune: list[Literal["reward", "transition", "decoder"]] = Field(
-        default_factory=lambda: ["reward", "decoder"], min_length=1
-    )
+    fine_tune: list[Part] = Field(["reward", "decoder"], min_length=1)  # pydantic copies it
     passes: Count = 1
     episodes_per_step: Count = 10
     std: StdSpec = Field(default_factory=StdSpec)
@@ -261,7 +261,7 @@ class Spec(Group):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     env: EnvSpec
     seed: int = Field(0, ge=0, lt=2**31)
-    resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
+    resources: ResourcesSpec = ResourcesSpec()
     phases: list[Phase] = Field(min_length=1)
     evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec)
 
