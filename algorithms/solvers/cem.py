@@ -131,9 +131,9 @@ class _Search:
         for t, count in enumerate(finite):
             if count < self.num_elites:
                 raise ValueError(
-                    f"in iteration {t} (of 0 to {self.num_iterations - 1}) a problem has a finite cost for only {count} of "
-                    f"{self.num_samples} candidates, fewer than num_elites={self.num_elites}; look for NaN or infinity "
-                    f"in the objective, tighten the bounds or lower num_elites"
+                    f"in iteration {t} (of 0 to {self.num_iterations - 1}) a problem has a finite cost for only "
+                    f"{count} of {self.num_samples} candidates, fewer than num_elites={self.num_elites}; look for NaN "
+                    f"or infinity in the objective, tighten the bounds or lower num_elites"
                 )
         if self.temperature is not None and solution.mean.requires_grad and min(finite) < self.num_samples:
             solution, _ = self._loop(objective, keep_history, guarded=True)
@@ -173,7 +173,7 @@ class _Search:
         """(samples, costs, weights, mean, std), or (mean, std) unless keep_all; and the least count of finite costs."""
         samples = (std.unsqueeze(1) * eps).add_(mean.unsqueeze(1))  # [B, N, n]
         if self.bounds is not None:
-            samples = torch.clamp(samples, *self.bounds)  # type: ignore[call-overload]
+            samples = torch.clamp(samples, *self.bounds)  # type: ignore[arg-type]
         if self.temperature is None:
             with torch.no_grad():
                 costs = self._evaluate(objective, samples)
