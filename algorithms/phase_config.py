@@ -26,7 +26,7 @@ def configure_phase(
 ) -> None:
     """Set what every phase has (environment, runners, learners), then each of the phase's own keys by its name.
 
-    phase, env, resources: the spec's groups as plain dicts. Raises ValueError on a key that the algorithm does not have.
+    phase, env, resources: the spec's groups as plain dicts. Raises ValueError on a key that it lacks.
     """
     config.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
     config.environment(ENVIRONMENT, env_config={"env_id": env["id"], "action_repeat": env["action_repeat"]})
@@ -85,7 +85,7 @@ class PhaseConfig(AlgorithmConfig):
 
 
 class PhaseMixin:
-    """Put before Algorithm: results at top level; agent.json, agent.safetensors and the phase's files in checkpoints."""
+    """Put before Algorithm: results at top level; agent.json, agent.safetensors and the phase files in checkpoints."""
 
     counts: dict[str, int]
     config: Any

@@ -22,6 +22,7 @@ from parsecrl.algorithms.planet.replay import bare_episode, initial_observations
 from parsecrl.algorithms.planet.rollouts import Rollout, collect
 from parsecrl.algorithms.seeding import derive_seed
 
+SEED_UPDATES = 100  # as PlaNet before its first planned episode (Hafner et al. 2018, algorithm 1)
 DECODER_TRAINING = ("online", "offline", "after_planning")
 
 
@@ -30,8 +31,8 @@ class PlanetConfig(PhaseConfig):
 
     train_ratio: gradient updates per environment (simulator) step. decoder_training: "online" updates the decoder on
     replayed beliefs; "after_planning" on the beliefs just planned from, in the order of planning; "offline" gathers
-    nothing and trains only the decoder, on the replay that it starts with (the paper's failed first attempt, appendix D,
-    phase 2).
+    nothing and trains just the decoder, on the replay that it begins with (the paper's failed first attempt, appendix
+    D, phase 2).
     """
 
     def __init__(self, algo_class: type | None = None):
@@ -55,6 +56,7 @@ class PlanetConfig(PhaseConfig):
         self.rollout_fragment_length = 25
         self.updates_per_iteration = 100  # offline only
         self.num_env_runners = 0
+        self.decisions_per_iteration = 250
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=PlanetRLModule)
@@ -69,6 +71,8 @@ class PlanetConfig(PhaseConfig):
         return {**{name: getattr(self, name) for name in names}, "seed": self.seed or 0}
 
     def validate(self) -> None:
+        if self.decoder_training != "offline":
+            self.min_sample_timesteps_per_iteration = self.decisions_per_iteration
         # RLlib builds the buffer from this dict.
         self.replay_buffer_config = {
             "type": "EpisodeReplayBuffer",
@@ -102,7 +106,7 @@ class Planet(PhaseMixin, Algorithm):
 
     def setup(self, config: Any) -> None:
         super().setup(config)
-        self.counts = {"decisions": 0, "updates": 0, "requests": 0, "episodes": 0}
+        self.counts = {"decisions": 0, "updates": 0, "requests": 0, "episodes": 0, "seed_decisions": -1}
         self._recent_beliefs: list[np.ndarray] = []
         if self.config.start_from and self.config.keep_replay:
             self._add_to_replay(load_replay(self.config.start_from))
@@ -166,7 +170,7 @@ class Planet(PhaseMixin, Algorithm):
         if steps == 0:
             raise RuntimeError("a runner returned a rollout without a step; see its log for what failed")
         self.counts["decisions"] += steps
-        self.counts["episodes"] += sum(episode.is_done for episode in rollout.episodes)
+        self.counts["episodes"] += sum(bool(episode.is_done) for episode in rollout.episodes)
         self._add_to_replay([bare_episode(episode) for episode in rollout.episodes])
 
     def _add_to_replay(self, episodes: list[Any]) -> None:
@@ -183,11 +187,15 @@ class Planet(PhaseMixin, Algorithm):
     # Learning.
 
     def _updates_due(self) -> int:
-        """What is owed since the phase began, once the seed episodes are in."""
-        has_seed = self.counts["episodes"] >= self.config.seed_episodes or self.starts_with_data
-        if not has_seed:
-            return 0
-        return int(self.env_steps * self.config.train_ratio) - self.counts["updates"]
+        """What is owed: train_ratio per simulator step since the seed episodes, which owe SEED_UPDATES at most."""
+        c, ratio = self.counts, self.config.train_ratio
+        if c["seed_decisions"] < 0:
+            if c["episodes"] < self.config.seed_episodes and not self.starts_with_data:
+                return 0
+            c["seed_decisions"] = 0 if self.starts_with_data else c["decisions"]
+        seed_steps = c["seed_decisions"] * self.config.action_repeat
+        owed = ratio * (self.env_steps - seed_steps) + min(SEED_UPDATES, ratio * seed_steps)
+        return int(owed) - c["updates"]
 
     @property
     def starts_with_data(self) -> bool:

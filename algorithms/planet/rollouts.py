@@ -23,7 +23,7 @@ def collect(runner: SingleAgentEnvRunner, weights: Any, seed: int) -> Rollout:
     """Sample one fragment with these weights; runs inside the runner.
 
     The weights travel with the request, so that a runner acts with those of the moment when it was asked, also when it
-    has just been restarted; so does the seed, which restarts the runner's random numbers. The environments are seeded by
+    has just been restarted; so does the seed, which restarts the runner's random numbers. Environments are seeded by
     their first request only.
     """
     runner.set_state({"rl_module": weights})
