@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
+from parsecrl.algorithms.models.blocked_rollout import predict_rewards_in_blocks
 from parsecrl.algorithms.models.layers import RunningNorm, mlp
 from parsecrl.algorithms.models.records import Belief, Gaussian, ReplaySequence
 
@@ -201,6 +202,12 @@ class RSSM(nn.Module):
 
         What the first step takes from the belief is computed once per belief, not once per candidate.
         """
+        if actions.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return predict_rewards_in_blocks(self, belief, actions)
+        return self._roll_out(belief, actions)
+
+    def _roll_out(self, belief: Belief, actions: Tensor) -> Tensor:
+        """predict_rewards, differentiable."""
         B, N, H, A = actions.shape
         S = self.stochastic_size
         w_ih, w_hh, b_ih, b_hh = self.gru.weight_ih, self.gru.weight_hh, self.gru.bias_ih, self.gru.bias_hh
