@@ -14,7 +14,9 @@ from parsecrl.platform.reports.table import EXPLANATION, HEADINGS, table_rows
 
 
 def build_comparison(run_dirs: Sequence[str | Path], out: str | Path) -> Path:
-    """Write a page that compares runs; out: the page (.html), or a folder that gets index.html. Figures go beside it.
+    """Write a page that compares runs, and its figures beside it.
+
+    out: the page, ending in .html (figures in <name>_figures/), or a folder that gets index.html and figures/.
 
     Raises UserError for fewer than two folders, or one that holds no run.
     """
@@ -23,7 +25,7 @@ def build_comparison(run_dirs: Sequence[str | Path], out: str | Path) -> Path:
     runs = _labelled([load_run(folder) for folder in run_dirs])
     out = Path(out).expanduser().resolve()
     page = out if out.suffix == ".html" else out / "index.html"
-    folder = page.parent / "figures"
+    folder = page.parent / ("figures" if page.name == "index.html" else f"{page.stem}_figures")
     tasks = list(dict.fromkeys(run.task for _, run in runs))
     title = f"Comparison of {len(runs)} runs"
     body = [

@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from parsecrl.platform.checkpoints import METRICS, Stored, best_checkpoint
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports import paper
 from parsecrl.platform.statistics import Statistics, summarize
 
 RANDOM = "random"
+FAILURE = "failure"  # result key: why a trial could not go on
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Trial:
     folder: Path
     parameters: dict[str, Any]
     rows: pd.DataFrame
-    failed: bool = False
+    failure: str | None = None  # why it ended early
 
     @property
     def label(self) -> str:
@@ -65,6 +67,11 @@ class Phase:
     statistics: Statistics | None = None
     video: Path | None = None
     started: bool = False
+    status: str = ""  # running, finished or failed, as the pipeline recorded it
+    chosen: str = ""  # the name of the trial whose checkpoint is the phase's
+    reached: dict[str, Any] = field(
+        default_factory=dict
+    )  # what that checkpoint's trial had reached when it was written
 
     @property
     def algorithm(self) -> str:
@@ -84,14 +91,11 @@ class Phase:
 
     @property
     def best(self) -> Trial | None:
-        """The trial that the pipeline chose; without its word, the one whose last return is highest."""
-        if not self.trials:
-            return None
-        chosen = Path(str(self.summary.get("best_trial") or "")).name
-        for trial in self.trials:
-            if chosen and (trial.name == chosen or (chosen in trial.name)):
-                return trial
-        return max(self.trials, key=lambda t: _or(t.last("episode_return_mean"), -math.inf))
+        """The chosen trial; before there is one, that whose last return is highest."""
+        named = [trial for trial in self.trials if trial.name == self.chosen]
+        return next(iter(named), None) or max(
+            self.trials, key=lambda t: _or(t.last("episode_return_mean"), -math.inf), default=None
+        )
 
 
 @dataclass(frozen=True)
@@ -163,9 +167,11 @@ def _phase(
 ) -> Phase:
     phase_folder = folder / name if folder else None
     trials = read_trials(phase_folder, _dict(spec.get("search"))) if phase_folder else ()
-    draft = Phase(name, spec, {}, "", summary, trials)
+    stored = best_checkpoint(phase_folder) if phase_folder else None
+    chosen = str(summary.get("best_trial") or (stored.trial if stored else ""))
+    draft = Phase(name, spec, {}, "", summary, trials, chosen=chosen)
     best = draft.best
-    checkpoint = _find_checkpoint(folder, phase_folder, summary.get("checkpoint"), best)
+    checkpoint = _find_checkpoint(folder, phase_folder, summary.get("checkpoint"), stored)
     controller = _controller(spec, summary, best, checkpoint, earlier)
     is_ppo = draft.algorithm == "dcem_ppo"
     kind = "ppo" if is_ppo else str(controller.get("kind") or "?")
@@ -185,6 +191,9 @@ def _phase(
         checkpoint=checkpoint,
         video=video if video is not None and video.is_file() else None,
         started=phase_folder is not None and phase_folder.is_dir(),
+        status=str(_dict(_read_json(folder / "state.json").get(name)).get("status") or "") if folder else "",
+        chosen=chosen,
+        reached=_read_json(checkpoint / METRICS) if checkpoint else {},
         **measured,
     )
 
@@ -217,8 +226,12 @@ def read_trials(folder: Path, search: dict[str, Any]) -> tuple[Trial, ...]:
             continue
         rows, config = _read_rows(child)
         parameters = {key: _lookup(config, key) for key in search}
-        failed = any((child / f).exists() for f in ("error.txt", "error.pkl"))
-        trials.append(Trial(child.name, child, {k: v for k, v in parameters.items() if v is not None}, rows, failed))
+        failure = (
+            str(rows[FAILURE].iloc[-1]) if FAILURE in rows and len(rows) and rows[FAILURE].notna().iloc[-1] else None
+        )
+        if failure is None and any((child / f).exists() for f in ("error.txt", "error.pkl")):
+            failure = f"an error, see {child.name}/error.txt"
+        trials.append(Trial(child.name, child, {k: v for k, v in parameters.items() if v is not None}, rows, failure))
     return tuple(trials)
 
 
@@ -303,7 +316,7 @@ def _controller(
     return base
 
 
-def _find_checkpoint(folder: Path | None, phase_folder: Path | None, stated: Any, best: Trial | None) -> Path | None:
+def _find_checkpoint(folder: Path | None, phase_folder: Path | None, stated: Any, stored: Stored | None) -> Path | None:
     """The phase's checkpoint with an agent.json; what lies in this folder comes before the path as written,
     for the run may have been moved or copied since."""
     candidates: list[Path] = []
@@ -312,8 +325,8 @@ def _find_checkpoint(folder: Path | None, phase_folder: Path | None, stated: Any
         if folder is not None and phase_folder is not None:
             candidates += [phase_folder / Path(*path.parts[-2:]), folder / path, phase_folder / path]
         candidates.append(path)
-    if best is not None:
-        candidates += sorted(best.folder.glob("checkpoint_*"), reverse=True)
+    if stored is not None:
+        candidates.append(stored.path)
     return next((c.resolve() for c in candidates if (c / "agent.json").is_file()), None)
 
 

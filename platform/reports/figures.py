@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize, to_hex
+from matplotlib.colors import ListedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -189,6 +189,9 @@ def draw_curves(phase: Phase, task: str, key: str = "episode_return_mean") -> Dr
             end = max(end, float(x.max()))
             chosen = len(phase.trials) > 1 and trial is phase.best
             _line(axes, x, y, color_of(i, len(phase.trials)), trial.label + (" (chosen)" if chosen else ""), chosen)
+        at = [float(v) for v in map(phase.reached.get, (x_key, key)) if isinstance(v, int | float)]
+        if len(at) == 2:
+            axes.plot(*at, "*", ms=13, mfc=theme.ink, mec=theme.surface, mew=0.8, zorder=4)
         points = (
             [p for p in paper.CURVES.get((task, phase.kind), ()) if p[0] <= 1.5 * end] if x_key == "env_steps" else []
         )
@@ -279,7 +282,8 @@ def draw_iterates(iterates: Iterates, max_dimensions: int = 8) -> Draw:
         costs = np.concatenate([v.costs for v in views])
         low, high = np.percentile(costs, [1, 95])
         scale = Normalize(low, high if high > low else low + 1.0)
-        cmap = matplotlib.colormaps["viridis" if theme.name == "light" else "viridis_r"]  # the cheapest stand out
+        shades = np.linspace(0, 0.93, 200) if theme.name == "light" else np.linspace(1, 0.2, 200)
+        cmap = ListedColormap(matplotlib.colormaps["viridis"](shades))  # the cheapest stand out from the page
         ahead = np.arange(1, iterates.horizon + 1)
         for row, view in zip(grid, views, strict=True):
             order = _spread(view.costs)

@@ -26,11 +26,15 @@ def _of_phase(run: Run, phase: Phase, evaluate: dict, wanted: bool) -> list[str]
     with_rows = [t for t in phase.trials if len(t.rows)]
     if phase.started and not with_rows:
         lines.append(f"Phase {phase.name} was started, but has no training result yet.")
-    for trial in phase.trials:
-        if trial.failed:
-            lines.append(
-                f"Phase {phase.name}: trial {trial.label} ended with an error; see {trial.folder.name}/error.txt."
-            )
+    if phase.status == "failed":
+        lines.append(f"Phase {phase.name} failed: no trial came to its end.")
+    elif phase.status == "running":
+        lines.append(f"Phase {phase.name} has not finished.")
+    lines += [
+        f"Phase {phase.name}: trial {trial.label} ended early: {trial.failure}"
+        for trial in phase.trials
+        if trial.failure
+    ]
     lines += _short_of(phase)
     if phase.statistics is None:
         lines.append(f"Phase {phase.name} was not evaluated." + ("" if wanted else " The spec does not ask for it."))

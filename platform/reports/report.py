@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,8 @@ from parsecrl.platform.reports.missing import what_is_missing
 from parsecrl.platform.reports.table import EXPLANATION, HEADINGS, NOTHING, count, milliseconds, table_rows
 
 LOSS_LIMIT = 12
+LEARNER = "learners/default_policy/"
+BOOKKEEPING = re.compile(r"/|^(num_|total_loss$|module_train|weights_seq)|learning_rate|throughput|diff_num|timers?$")
 
 
 def build_report(run_dir: str | Path, *, iterates: bool = True) -> Path:
@@ -129,7 +132,8 @@ def _curves(run: Run, folder: Path) -> str:
         alt = f"Learning curve of phase {phase.name}"
         image = figures.render(figures.draw_curves(phase, run.task), folder, name, size, alt)
         unit = "PPO steps" if axis == "ppo_steps" else "environment steps (simulator steps)"
-        parts.append(markup.figure(image, f"Return of training episodes, exploration included, over {unit}."))
+        star = " Star: the checkpoint that was chosen." if phase.reached else ""
+        parts.append(markup.figure(image, f"Return of training episodes, exploration included, over {unit}.{star}"))
         if len(phase.trials) > 1:
             listing = _trial_table(phase)
             parts.append(
@@ -147,7 +151,7 @@ def _trial_table(phase: Phase) -> str:
         mark = " (chosen)" if trial is phase.best else ""
         rows.append(
             (
-                trial.label + mark + (" (failed)" if trial.failed else ""),
+                trial.label + mark + (" (failed)" if trial.failure else ""),
                 count(trial.last("env_steps")),
                 count(trial.last("ppo_steps")),
                 f"{returns[-1]:.0f}" if returns.size else NOTHING,
@@ -162,14 +166,15 @@ def _trial_table(phase: Phase) -> str:
 
 
 def _losses(phase: Phase, axis: str, folder: Path) -> str:
-    """Losses of the chosen trial: the learner's own, wherever Ray put them in the result."""
+    """What the learner reports of the chosen trial: losses, their terms, gradient norms; without Ray's bookkeeping."""
     trial = phase.best
     if trial is None:
         return ""
+    names = {key: str(key).removeprefix(LEARNER) for key in trial.rows.columns if str(key).startswith(LEARNER)}
     keys = [
         key
-        for key in trial.rows.columns
-        if "loss" in str(key).rsplit("/", 1)[-1] and np.isfinite(trial.column(key)).sum() > 1
+        for key, name in sorted(names.items(), key=lambda item: ("loss" not in item[1], item[1]))
+        if not BOOKKEEPING.search(name) and np.isfinite(trial.column(key)).sum() > 1
     ][:LOSS_LIMIT]
     if not keys:
         return ""
@@ -178,9 +183,11 @@ def _losses(phase: Phase, axis: str, folder: Path) -> str:
         folder,
         f"losses-{_slug(phase.name)}",
         figures.loss_size(keys),
-        f"Losses of phase {phase.name}",
+        f"Learner metrics of phase {phase.name}",
     )
-    return markup.details("Losses", markup.figure(image, f"Losses of trial {trial.label}.", wide=True))
+    return markup.details(
+        "Learner metrics", markup.figure(image, f"What the learner reported, trial {trial.label}.", wide=True)
+    )
 
 
 def _iterates(run: Run, folder: Path, problems: list[str]) -> str:

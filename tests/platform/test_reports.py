@@ -68,7 +68,10 @@ def write_trial(folder: Path, controller: dict, keep_replay: bool, steps: int, u
                 "planning_ms": 12.5,
                 "time_total_s": 30.0 * i,
                 **({"ppo_steps": i} if unit == "ppo_steps" else {"num_updates": 10 * i}),
-                "learners": {"default_policy": {"total_loss": 9.0 / i, "reward_loss": 2.0 / i, "kl": 1.0}},
+                "learners": {
+                    "__all_modules__": {"num_env_steps_trained": 80},
+                    "default_policy": {"model_loss": 9.0 / i, "reward": 2.0 / i, "kl": 1.0, "weights_seq_no": i},
+                },
             }
         )
     with (folder / "result.json").open("w") as file:
@@ -81,7 +84,7 @@ def write_trial(folder: Path, controller: dict, keep_replay: bool, steps: int, u
         writer.writerows(flat)
 
 
-def write_checkpoint(folder: Path, algorithm: str, controller: dict) -> None:
+def write_checkpoint(folder: Path, algorithm: str, controller: dict, env_steps: int) -> None:
     import torch
 
     from parsecrl.algorithms.agent_checkpoint import save_agent
@@ -91,7 +94,7 @@ def write_checkpoint(folder: Path, algorithm: str, controller: dict) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         agent = PlanningAgent(17, 6, WORLD_MODEL, controller, DECODER)
-    description = {"algorithm": algorithm, "env": SPEC["env"], "env_steps": 40_000}
+    description = {"algorithm": algorithm, "env": SPEC["env"], "env_steps": env_steps}
     save_agent(folder, agent, {**description, "world_model": WORLD_MODEL, "controller": controller, "decoder": DECODER})
 
 
@@ -140,17 +143,17 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run.mkdir()
     (run / "spec.yaml").write_text(yaml.safe_dump(SPEC, sort_keys=False))
     checkpoints = {}
-    write_trial(run / "planet/PLANET_Control_00000", FULL, True, 40_000, "env_steps", 400)
-    write_checkpoint(run / "planet/PLANET_Control_00000/checkpoint_000001", "planet", FULL)
-    checkpoints["planet"] = run / "planet/PLANET_Control_00000/checkpoint_000001"
+    write_trial(run / "planet/trial_00000", FULL, True, 40_000, "env_steps", 400)
+    write_checkpoint(run / "planet/trial_00000/checkpoint_000001", "planet", FULL, 30_000)
+    checkpoints["planet"] = run / "planet/trial_00000/checkpoint_000001"
     for i, (iterations, keep) in enumerate([(3, True), (3, False), (5, True), (5, False)]):
         controller = {**EMBEDDED, "num_iterations": iterations}
-        write_trial(run / f"embed/PLANET_Control_0000{i}", controller, keep, 20_000, "env_steps", 250 + 40 * i)
-    checkpoints["embed"] = run / "embed/PLANET_Control_00002/checkpoint_000001"
-    write_checkpoint(checkpoints["embed"], "planet", {**EMBEDDED, "num_iterations": 5})
-    write_trial(run / "finetune/DCEMPPO_Control_00000", EMBEDDED, True, 120_000, "ppo_steps", 380)
-    checkpoints["finetune"] = run / "finetune/DCEMPPO_Control_00000/checkpoint_000001"
-    write_checkpoint(checkpoints["finetune"], "dcem_ppo", {**EMBEDDED, "num_iterations": 5})
+        write_trial(run / f"embed/trial_0000{i}", controller, keep, 20_000, "env_steps", 250 + 40 * i)
+    checkpoints["embed"] = run / "embed/trial_00002/checkpoint_000001"
+    write_checkpoint(checkpoints["embed"], "planet", {**EMBEDDED, "num_iterations": 5}, 15_000)
+    write_trial(run / "finetune/trial_00000", EMBEDDED, True, 120_000, "ppo_steps", 380)
+    checkpoints["finetune"] = run / "finetune/trial_00000/checkpoint_000001"
+    write_checkpoint(checkpoints["finetune"], "dcem_ppo", {**EMBEDDED, "num_iterations": 5}, 90_000)
     write_evaluation(run, ("random", *PHASES))
     write_summary(run, checkpoints)
     write_video(run / "videos/planet.mp4")
@@ -262,7 +265,7 @@ def test_trials_carry_their_search_parameters(run_dir: Path):
 
 def test_a_resumed_trial_keeps_the_later_rows_and_half_a_line_is_skipped(run_dir: Path, tmp_path: Path):
     copy = shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("report", "videos"))
-    file = copy / "planet/PLANET_Control_00000/result.json"
+    file = copy / "planet/trial_00000/result.json"
     again = [{"training_iteration": i, "env_steps": 2000 * i, "episode_return_mean": -1.0} for i in (15, 16)]
     file.write_text(file.read_text() + "".join(json.dumps(row) + "\n" for row in again) + '{"training_it')
     trial = load_run(copy).phases[0].trials[0]
@@ -270,14 +273,25 @@ def test_a_resumed_trial_keeps_the_later_rows_and_half_a_line_is_skipped(run_dir
     assert trial.column("episode_return_mean")[-2:].tolist() == [-1.0, -1.0]
 
 
+def test_a_trial_that_failed_says_why(run_dir: Path, tmp_path: Path):
+    unwanted = shutil.ignore_patterns("report", "checkpoint_*", "summary.json")
+    copy = shutil.copytree(run_dir, tmp_path / "run", ignore=unwanted)
+    file = copy / "embed/trial_00001/result.json"
+    last = {"training_iteration": 21, "env_steps": 21_000, "failure": "the loss term 'kl' became nan at update 9"}
+    file.write_text(file.read_text() + json.dumps(last) + "\n")
+    text = read_page(build_report(copy)).text
+    assert "num_iterations=3, keep_replay=False ended early: the loss term 'kl' became nan at update 9" in text
+    assert "Phase embed has no checkpoint here" in text
+
+
 def test_a_moved_run_finds_its_checkpoints(run_dir: Path, tmp_path: Path):
     copy = shutil.copytree(run_dir, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("report"))
     summary = (copy / "summary.json").read_text().replace(str(run_dir), "/gone/cheetah_tiny")
     (copy / "summary.json").write_text(summary)
     assert [p.checkpoint for p in load_run(copy).phases] == [
-        copy / "planet/PLANET_Control_00000/checkpoint_000001",
-        copy / "embed/PLANET_Control_00002/checkpoint_000001",
-        copy / "finetune/DCEMPPO_Control_00000/checkpoint_000001",
+        copy / "planet/trial_00000/checkpoint_000001",
+        copy / "embed/trial_00002/checkpoint_000001",
+        copy / "finetune/trial_00000/checkpoint_000001",
     ]
 
 
@@ -376,7 +390,9 @@ def test_a_run_that_has_just_begun(tmp_path: Path):
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(SPEC))
     (tmp_path / "planet" / "trial").mkdir(parents=True)
     (tmp_path / "planet" / "trial" / "params.json").write_text("{}")
+    (tmp_path / "state.json").write_text(json.dumps({"planet": {"status": "running", "stop": {"env_steps": 40_000}}}))
     text = read_page(build_report(tmp_path)).text
+    assert "Phase planet has not finished." in text
     assert "Phase planet was started, but has no training result yet." in text
     assert "The random policy was not evaluated." in text
 
@@ -385,7 +401,7 @@ def test_a_broken_checkpoint_and_short_training_are_reported(run_dir: Path, tmp_
     copy = shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("report", "embed", "finetune"))
     spec = {**SPEC, "phases": [{**SPEC["phases"][0], "stop": {"env_steps": 1_000_000}}]}
     (copy / "spec.yaml").write_text(yaml.safe_dump(spec))
-    (copy / "planet/PLANET_Control_00000/checkpoint_000001/agent.safetensors").write_bytes(b"not weights")
+    (copy / "planet/trial_00000/checkpoint_000001/agent.safetensors").write_bytes(b"not weights")
     text = read_page(build_report(copy)).text
     assert "iterates of phase planet could not be computed" in text
     assert "stopped at env_steps 40,000, short of the spec's 1,000,000" in text
@@ -399,7 +415,7 @@ def test_text_from_specs_is_escaped(run_dir: Path, tmp_path: Path):
     spec["phases"][0]["name"] = "<b>$\\frac{"
     copy = tmp_path / "run"
     shutil.copytree(run_dir / "embed", copy / "embed")
-    params = copy / "embed/PLANET_Control_00000/result.json"
+    params = copy / "embed/trial_00000/result.json"
     params.write_text(params.read_text().replace('"num_iterations": 3', f'"num_iterations": {json.dumps(bad)}'))
     (copy / "spec.yaml").write_text(yaml.safe_dump(spec))
     page = read_page(build_report(copy, iterates=False))
