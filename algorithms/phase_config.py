@@ -39,11 +39,15 @@ def configure_phase(
         sample_timeout_s=resources.get("sample_timeout_s", 1800.0),
         max_requests_in_flight_per_env_runner=1,
     )
+    main_cpus = resources.get("num_cpus_for_main_process", 1)
+    num_learners = resources.get("num_learners", 0)
     config.learners(
-        num_learners=resources.get("num_learners", 0),
+        num_learners=num_learners,
+        # A local learner runs in the main process; RLlib asks for the larger of the two.
+        num_cpus_per_learner=1 if num_learners else main_cpus,
         num_gpus_per_learner=resources.get("num_gpus_per_learner", 0),
     )
-    config.resources(num_cpus_for_main_process=resources.get("num_cpus_for_main_process", 1))
+    config.resources(num_cpus_for_main_process=main_cpus)
     config.reporting(
         metrics_num_episodes_for_smoothing=10,
         min_time_s_per_iteration=0,
