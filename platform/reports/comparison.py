@@ -76,12 +76,12 @@ def _boxes(runs: Sequence[tuple[str, Run]], folder: Path) -> str:
 
 
 def _curves(runs: Sequence[tuple[str, Run]], folder: Path) -> str:
-    groups: dict[tuple[str, str], list[tuple[str, Phase]]] = {}
-    for label, run in runs:
+    groups: dict[tuple[str, str], list[tuple[str, str, Phase]]] = {}
+    for i, (label, run) in enumerate(runs):
         for phase in run.phases:
             trial, axis = phase.best, figures.curve_axis(phase)
             if trial is not None and np.isfinite(trial.column(axis) * trial.column("episode_return_mean")).any():
-                groups.setdefault((phase.name, axis), []).append((label, phase))
+                groups.setdefault((phase.name, axis), []).append((label, figures.color_of(i, len(runs)), phase))
     parts = []
     for number, ((name, _), series) in enumerate(groups.items(), start=1):
         size = (9.4, 3.7 + 0.12 * len(series))

@@ -181,14 +181,17 @@ def draw_curves(phase: Phase, task: str, key: str = "episode_return_mean") -> Dr
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.add_subplot()
-        end = 0.0
+        sweep, end = len(phase.trials) > 1, 0.0
         for i, trial in enumerate(phase.trials):
             x, y = _finite(trial, x_key, key)
             if not x.size:
                 continue
             end = max(end, float(x.max()))
-            chosen = len(phase.trials) > 1 and trial is phase.best
-            _line(axes, x, y, color_of(i, len(phase.trials)), trial.label + (" (chosen)" if chosen else ""), chosen)
+            chosen = sweep and trial is phase.best
+            label = trial.label + " (chosen)" * chosen if sweep else "this run, training return"
+            if not chosen and len(phase.trials) > LEGEND_LIMIT:
+                label = "_"  # not in the legend; the page's table has them all
+            _line(axes, x, y, color_of(i, len(phase.trials)), label, chosen)
         at = [float(v) for v in map(phase.reached.get, (x_key, key)) if isinstance(v, int | float)]
         if len(at) == 2:
             axes.plot(*at, "*", ms=13, mfc=theme.ink, mec=theme.surface, mew=0.8, zorder=4)
@@ -197,7 +200,7 @@ def draw_curves(phase: Phase, task: str, key: str = "episode_return_mean") -> Dr
         )
         if points:
             axes.plot(*zip(*points, strict=True), "D", ms=5, mfc="none", mec=theme.paper, label=paper.CURVE_LABEL)
-        if 1 < len(phase.trials) <= LEGEND_LIMIT or points:
+        if sweep or points:
             figure.legend(loc="outside lower left", ncols=1 if _long(phase.trials) else 2)
         axes.set_ylabel("training return\n(mean of the last 10 episodes)")
         _steps_axis(axes, x_key)
@@ -205,17 +208,17 @@ def draw_curves(phase: Phase, task: str, key: str = "episode_return_mean") -> Dr
     return draw
 
 
-def draw_comparison_curves(series: Sequence[tuple[str, Phase]]) -> Draw:
-    """The chosen trial of one phase, a line a run."""
-    x_key = curve_axis(series[0][1])
+def draw_comparison_curves(series: Sequence[tuple[str, str, Phase]]) -> Draw:
+    """The chosen trial of one phase, a line a run; series: the run's label and colour, and its phase."""
+    x_key = curve_axis(series[0][2])
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.add_subplot()
-        for i, (label, phase) in enumerate(series):
+        for label, color, phase in series:
             trial = phase.best
             if trial is not None:
                 x, y = _finite(trial, x_key, "episode_return_mean")
-                _line(axes, x, y, color_of(i, len(series)), label, False)
+                _line(axes, x, y, color, label, False)
         figure.legend(loc="outside lower left", ncols=1 if len(series) < 3 else 2)
         axes.set_ylabel("training return\n(mean of the last 10 episodes)")
         _steps_axis(axes, x_key)

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 
 from parsecrl.platform.reports.figures import Image
+from parsecrl.platform.reports.table import NOT_EVALUATED
 
 VIDEO_LIMIT = 12 * 2**20  # bytes; a data URI is a third larger
 NUMERIC = set("0123456789+-–")
@@ -42,7 +43,10 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], swatches: Sequ
     swatches: a colour for each row, shown before its first cell.
     """
     rows = [list(row) for row in rows]
-    right = [all(row[i][:1] in NUMERIC for row in rows if row[i]) and i > 0 for i in range(len(headings))]
+    right = [
+        all(row[i][:1] in NUMERIC or row[i] == NOT_EVALUATED for row in rows if row[i]) and i > 0
+        for i in range(len(headings))
+    ]
 
     def cell(tag: str, text: str, i: int, mark: str = "") -> str:
         css = ' class="number"' if right[i] else ""

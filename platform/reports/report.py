@@ -15,7 +15,15 @@ from parsecrl.platform.reports import figures, markup, paper
 from parsecrl.platform.reports.data import RANDOM, Phase, Run, load_run
 from parsecrl.platform.reports.iterates import Iterates, compute_iterates
 from parsecrl.platform.reports.missing import what_is_missing
-from parsecrl.platform.reports.table import EXPLANATION, HEADINGS, NOTHING, count, milliseconds, table_rows
+from parsecrl.platform.reports.table import (
+    EXPLANATION,
+    HEADINGS,
+    NOT_EVALUATED,
+    NOTHING,
+    count,
+    milliseconds,
+    table_rows,
+)
 
 LOSS_LIMIT = 12
 LEARNER = "learners/default_policy/"
@@ -96,7 +104,7 @@ def _tiles(run: Run) -> str:
             )
             notes += [f"the paper's median: {reference.median:.0f}"] if reference else []
         else:
-            value, notes = NOTHING, ["not evaluated"]
+            value, notes = NOTHING, [NOT_EVALUATED]
         label = "random policy" if phase.name == RANDOM else f"{phase.name}: {phase.title}"
         tiles.append(markup.tile(label, value, notes, figures.KIND_COLORS.get(phase.kind, figures.PALETTE[4])))
     return f'<div class="tiles">{"".join(tiles)}</div>'

@@ -25,7 +25,7 @@ EXPLANATION = (
     "IQM: interquartile mean with its 95 % bootstrap interval; plan ms: planning milliseconds per decision; "
     "returns are sums of rewards over an episode."
 )
-NOTHING = "-"
+NOTHING, NOT_EVALUATED = "-", "not evaluated"
 NOTE_WIDTH = 120
 
 
@@ -62,7 +62,7 @@ def _row(run: Run, phase: Phase) -> tuple[str, ...]:
         count(phase.trajectories),
         NOTHING if is_random else count(phase.env_steps),
         count(s.episodes) if s else NOTHING,
-        f"{s.median:.0f} [{s.q25:.0f}, {s.q75:.0f}]" if s else "not evaluated",
+        f"{s.median:.0f} [{s.q25:.0f}, {s.q75:.0f}]" if s else NOT_EVALUATED,
         f"{s.iqm:.0f} ({s.iqm_low:.0f} to {s.iqm_high:.0f})" if s else NOTHING,
         NOTHING if is_random else milliseconds(phase.planning_ms),
         f"{reference.median:.0f} [{reference.q25:.0f}, {reference.q75:.0f}]" if reference else NOTHING,

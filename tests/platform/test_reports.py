@@ -8,12 +8,14 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports import build_comparison, build_report, format_table, paper
@@ -32,7 +34,7 @@ SPEC = {
     "env": {"id": "dm_control/cheetah-run-v0", "action_repeat": 4},
     "seed": 3,
     "phases": [
-        {"name": "planet", "algorithm": "planet", "controller": FULL, "stop": {"env_steps": 40_000}},
+        {"name": "planet", "algorithm": "planet", "controller": FULL, "stop": {"env_steps": 240_000}},
         {
             "name": "embed",
             "algorithm": "planet",
@@ -96,6 +98,8 @@ def write_checkpoint(folder: Path, algorithm: str, controller: dict, env_steps: 
         agent = PlanningAgent(17, 6, WORLD_MODEL, controller, DECODER)
     description = {"algorithm": algorithm, "env": SPEC["env"], "env_steps": env_steps}
     save_agent(folder, agent, {**description, "world_model": WORLD_MODEL, "controller": controller, "decoder": DECODER})
+    reached = {"episode_return_mean": 300.0, "env_steps": env_steps, "ppo_steps": 15, "training_iteration": 15}
+    (folder / "metrics.json").write_text(json.dumps(reached))
 
 
 def write_evaluation(folder: Path, phases: tuple[str, ...]) -> None:
@@ -117,7 +121,7 @@ def write_summary(folder: Path, checkpoints: dict[str, Path]) -> None:
             "controller": "full" if phase == "planet" else "embedded",
             "best_trial": checkpoint.parent.name,
             "checkpoint": str(checkpoint),
-            "env_steps": {"planet": 40_000, "embed": 20_000, "finetune": 120_000}[phase],
+            "env_steps": {"planet": 240_000, "embed": 20_000, "finetune": 120_000}[phase],
             "wall_time_s": 600.0,
             "planning_ms": 12.5,
             **summarize(returns_of(phase))._asdict(),
@@ -143,8 +147,8 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run.mkdir()
     (run / "spec.yaml").write_text(yaml.safe_dump(SPEC, sort_keys=False))
     checkpoints = {}
-    write_trial(run / "planet/trial_00000", FULL, True, 40_000, "env_steps", 400)
-    write_checkpoint(run / "planet/trial_00000/checkpoint_000001", "planet", FULL, 30_000)
+    write_trial(run / "planet/trial_00000", FULL, True, 240_000, "env_steps", 400)
+    write_checkpoint(run / "planet/trial_00000/checkpoint_000001", "planet", FULL, 180_000)
     checkpoints["planet"] = run / "planet/trial_00000/checkpoint_000001"
     for i, (iterations, keep) in enumerate([(3, True), (3, False), (5, True), (5, False)]):
         controller = {**EMBEDDED, "num_iterations": iterations}
@@ -221,7 +225,7 @@ def test_table_holds_numpys_percentiles(run_dir: Path):
     assert "701 [683, 714]" in lines[4]
     assert "652 [592, 681]" in lines[5]
     assert "685 [597, 716]" in lines[6]
-    assert re.search(r"planet +CEM, full action space +180 +40,000 +20 ", lines[4])
+    assert re.search(r"planet +CEM, full action space +180 +240,000 +20 ", lines[4])
     notes = " ".join(lines[7:])
     assert paper.LABEL in notes
     assert "Its numbers are for its own budgets" in notes
@@ -266,11 +270,31 @@ def test_trials_carry_their_search_parameters(run_dir: Path):
 def test_a_resumed_trial_keeps_the_later_rows_and_half_a_line_is_skipped(run_dir: Path, tmp_path: Path):
     copy = shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("report", "videos"))
     file = copy / "planet/trial_00000/result.json"
-    again = [{"training_iteration": i, "env_steps": 2000 * i, "episode_return_mean": -1.0} for i in (15, 16)]
+    again = [{"training_iteration": i, "env_steps": 12_000 * i, "episode_return_mean": -1.0} for i in (15, 16)]
     file.write_text(file.read_text() + "".join(json.dumps(row) + "\n" for row in again) + '{"training_it')
     trial = load_run(copy).phases[0].trials[0]
     assert trial.column("training_iteration").tolist() == list(range(1, 17))
     assert trial.column("episode_return_mean")[-2:].tolist() == [-1.0, -1.0]
+
+
+def test_the_best_stored_checkpoint_stands_in_for_a_missing_summary(run_dir: Path, tmp_path: Path):
+    copy = shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("report", "summary.json"))
+    embed = load_run(copy).phases[1]
+    assert embed.best is embed.trials[2]
+    assert embed.checkpoint == copy / "embed/trial_00002/checkpoint_000001"
+    assert embed.reached["env_steps"] == 15_000
+
+
+def test_a_large_sweep_names_only_the_chosen_trial_in_its_legend(run_dir: Path, tmp_path: Path):
+    from parsecrl.platform.reports import figures
+
+    embed = load_run(run_dir).phases[1]
+    many = replace(embed, trials=tuple(replace(embed.trials[i % 4], name=f"trial_{i:05}") for i in range(30)))
+    figure = Figure(layout="constrained")
+    figures.draw_curves(many, "cheetah.run")(figure, figures.THEMES[0])
+    assert len(figure.axes[0].lines) == 31  # the last is the star
+    assert [text.get_text() for text in figure.legends[0].texts] == ["num_iterations=5, keep_replay=True (chosen)"]
+    assert len({figures.color_of(i, 30) for i in range(30)}) == 30
 
 
 def test_a_trial_that_failed_says_why(run_dir: Path, tmp_path: Path):
@@ -390,7 +414,7 @@ def test_a_run_that_has_just_begun(tmp_path: Path):
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(SPEC))
     (tmp_path / "planet" / "trial").mkdir(parents=True)
     (tmp_path / "planet" / "trial" / "params.json").write_text("{}")
-    (tmp_path / "state.json").write_text(json.dumps({"planet": {"status": "running", "stop": {"env_steps": 40_000}}}))
+    (tmp_path / "state.json").write_text(json.dumps({"planet": {"status": "running", "stop": {"env_steps": 240_000}}}))
     text = read_page(build_report(tmp_path)).text
     assert "Phase planet has not finished." in text
     assert "Phase planet was started, but has no training result yet." in text
@@ -404,7 +428,7 @@ def test_a_broken_checkpoint_and_short_training_are_reported(run_dir: Path, tmp_
     (copy / "planet/trial_00000/checkpoint_000001/agent.safetensors").write_bytes(b"not weights")
     text = read_page(build_report(copy)).text
     assert "iterates of phase planet could not be computed" in text
-    assert "stopped at env_steps 40,000, short of the spec's 1,000,000" in text
+    assert "stopped at env_steps 240,000, short of the spec's 1,000,000" in text
 
 
 def test_text_from_specs_is_escaped(run_dir: Path, tmp_path: Path):
