@@ -116,11 +116,12 @@ class RSSM(nn.Module):
         previous_action = torch.cat([torch.zeros_like(sequence.action[:, :1]), sequence.action[:, :-1]], 1) * keep
         h, s = self.initial_belief(sequence.obs.shape[0])
         hs, means, stds, states = [], [], [], []
-        for t in range(sequence.obs.shape[1]):
-            s, h = s * keep[:, t], h * keep[:, t]
-            h = self.gru(torch.cat([s, previous_action[:, t]], -1), h)
-            mean, std = self._posterior(h, obs_in[:, t])
-            s = mean + std * noise[t]
+        # Unbound once: the gradient of an index is a tensor as large as the whole sequence, at every step.
+        steps = zip(*(x.unbind(1) for x in (keep, previous_action, obs_in)), noise.unbind(0), strict=True)
+        for kept, action, seen, eps in steps:
+            h = self.gru(torch.cat([s * kept, action], -1), h * kept)
+            mean, std = self._posterior(h, seen)
+            s = mean + std * eps
             hs.append(h)
             means.append(mean)
             stds.append(std)
