@@ -173,7 +173,8 @@ class _Search:
         """(samples, costs, weights, mean, std), or (mean, std) unless keep_all; and the least count of finite costs."""
         samples = (std.unsqueeze(1) * eps).add_(mean.unsqueeze(1))  # [B, N, n]
         if self.bounds is not None:
-            samples = torch.clamp(samples, *self.bounds)  # type: ignore[arg-type]
+            clamp = torch.clamp if samples.requires_grad else torch.clamp_
+            samples = clamp(samples, *self.bounds)  # type: ignore[arg-type]
         if self.temperature is None:
             with torch.no_grad():
                 costs = self._evaluate(objective, samples)
@@ -233,7 +234,9 @@ class _Search:
         """Prop. 3: the weighted mean and standard deviation. Plain sums: a matrix product may round to TF32."""
         w = weights.unsqueeze(-1) / self.num_elites  # [B, N, 1], sum 1
         mean = (w * samples).sum(1)
-        return mean, _root((w * (samples - mean.unsqueeze(1)).square()).sum(1))
+        squares = samples - mean.unsqueeze(1)
+        squares = squares.square() if squares.requires_grad else squares.square_()
+        return mean, _root((w * squares).sum(1))
 
 
 def _root(variance: Tensor) -> Tensor:

@@ -115,22 +115,23 @@ def _project(x: Tensor, k: int, temperature: float | Tensor) -> Tensor:
     hi = torch.where(half >= a, a, half + math.log(k))
     lo = torch.where(half >= b, -b, -half - math.log(rest))
     nu = (lo + hi) / 2
-    target = math.log(k / rest)
+    target = math.log(k / rest)  # logit(k / N)
     for _ in range(_STEPS[x.dtype]):
         y = torch.mul(decay, (-nu).exp()).add_(1.0).reciprocal_()
-        mass = y.sum(-1, keepdim=True)
-        slope = mass - y.square_().sum(-1, keepdim=True)  # sum of y (1 - y)
-        short = mass < k
+        p = y.mean(-1, keepdim=True)
+        slope = (1.0 - y).mul_(y).mean(-1, keepdim=True)  # of p in nu
+        # Newton on logit(p): straight where all scores are close, so that ties take one step.
+        error = target - p.logit()
+        newton = torch.addcdiv(nu, error * (p - p * p), slope)
+        # The bracket moves by the sign of the same error, so that rounding can never put a tiny last step outside it.
+        short = error > 0
         lo, hi = torch.where(short, nu, lo), torch.where(short, hi, nu)
-        # Newton on logit(mass / N): straight where all scores are close, so that ties take one step.
-        room = x.shape[-1] - mass
-        newton = nu - ((mass / room).log() - target) * (mass * room) / (slope * x.shape[-1])
         # A step out of the bracket, or NaN where a row is saturated, becomes a bisection.
-        nu = torch.where((newton >= lo) & (newton <= hi), newton, (lo + hi) / 2)
+        nu = torch.where((newton >= lo) & (newton <= hi), newton, torch.lerp(lo, hi, 0.5))
 
     y = torch.mul(decay, (-nu).exp()).add_(1.0).reciprocal_()
     # One last Newton step taken in the weights: the sum is right also where nu has too few digits for it.
     w = y * (1.0 - y)
-    missing = k - y.sum(-1, keepdim=True)
-    share = missing / w.sum(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
-    return torch.addcmul(y, w, share.clamp(-0.1, 0.1))  # within this step no weight leaves [0, 1]
+    missing = (k - y.sum(-1, keepdim=True, dtype=torch.float64)).to(x.dtype)
+    step = missing / w.sum(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    return torch.addcmul(y, w, step.clamp(-0.1, 0.1))  # within this step no weight leaves [0, 1]
