@@ -123,7 +123,7 @@ class PhaseProgress(tune.Callback):
         if self.total_trials > 1:
             ended = sum(bool(r.get("done")) for r in latest)
             parts.append(f"{ended} of {self.total_trials} trials ended")
-        if (left := self.seconds_left(running)) is not None:
+        if running and (left := self.seconds_left(running)) is not None:
             parts.append(f"{duration(left)} left")
         return f"{self.phase}: " + " | ".join(parts) + self._where()
 

@@ -83,6 +83,9 @@ class RunFolder:
             path = next(p for p in (root / f"{name}-{n}" for n in itertools.count(2)) if not p.exists())
         folder = cls(path, spec)
         folder._check()
+        if (path / ".lock").exists():  # say now that another process has it, not after Ray has started
+            folder._take_lock()
+            folder.close()
         return folder
 
     @property
@@ -117,24 +120,32 @@ class RunFolder:
         """Make the folder, lock it for this process, and store the spec."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("a+")
         except OSError as error:
             raise UserError(
                 f"the run folder {self.path} cannot be written ({error.strerror or error}); give another --storage"
             ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            self._lock = None
-            raise UserError(
-                f"{self.path} is in use by another parsec run; wait for it to end, or give another --name"
-            ) from None
+        self._take_lock()
         self._check()  # again: it may have changed before the lock was ours
         text = dump(self.spec)
         file = self.path / "spec.yaml"
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             write_atomically(file, text)
+
+    def _take_lock(self) -> None:
+        """The lock ends with the process, however that ends."""
+        try:
+            self._lock = (self.path / ".lock").open("a+")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise UserError(
+                f"{self.path} is in use by another parsec run; wait for it to end, or give another --name"
+            ) from None
+        except OSError as error:
+            self.close()
+            raise UserError(
+                f"the run folder {self.path} cannot be locked ({error.strerror or error}); give another --storage"
+            ) from None
 
     def close(self) -> None:
         if self._lock is not None:

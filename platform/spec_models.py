@@ -35,7 +35,7 @@ class ResourcesSpec(Group):
     num_learners: Natural = 0
     num_gpus_per_learner: NonNegative = 0
     num_cpus_per_env_runner: NonNegative = 1
-    num_cpus_for_main_process: Positive = 1  # RLlib cannot place runners beside 0; where the learner is, with num_learners: 0
+    num_cpus_for_main_process: Positive = 1  # with num_learners: 0 the learner is there; RLlib miscounts a 0
     sample_timeout_s: Positive = 1800.0  # longest wait for a piece of a rollout
 
 

@@ -1,0 +1,207 @@
+import copy
+
+import pytest
+import yaml
+
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.specs import bundled_specs, differences, dump, load_spec, parse_spec
+
+SMALL = """
+name: small
+env: {id: dm_control/cheetah-run-v0, action_repeat: 4}
+phases:
+  - name: planet
+    algorithm: planet
+    controller: {kind: full, horizon: 12}
+    world_model: {hidden_size: 20}
+    stop: {env_steps: 100}
+  - name: embed
+    algorithm: planet
+    start_from: planet
+    controller: {kind: embedded}
+    search: {controller.num_iterations: {grid: [3, 5]}, keep_model: {grid: [true, false]}}
+    stop: {env_steps: 100, time_s: 60}
+  - name: finetune
+    algorithm: dcem_ppo
+    start_from: embed
+    search: {fine_tune: {grid: [[reward], [reward, decoder]]}, learning_rate: {loguniform: [1.0e-5, 1.0e-4]}}
+    stop: {ppo_steps: 3}
+"""
+
+
+@pytest.fixture
+def spec_file(tmp_path):
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL)
+    return file
+
+
+@pytest.mark.parametrize("name", list(bundled_specs()))
+def test_bundled_specs_are_valid_and_say_their_name(name):
+    assert load_spec(name).name == name.removeprefix("ablations/")
+
+
+def test_the_specs_of_the_paper_state_every_setting_of_appendix_d():
+    for name, repeat, steps in [("cheetah_run", 4, 2_000_000), ("walker_walk", 2, 4_000_000)]:
+        spec = load_spec(name)
+        planet, embed, finetune = spec.phases
+        assert spec.env.action_repeat == repeat
+        assert planet.stop.env_steps == steps
+        full, embedded = planet.controller, embed.controller
+        assert (full.horizon, full.num_samples, full.num_elites, full.num_iterations) == (12, 1000, 100, 10)
+        assert (embedded.horizon, embedded.num_samples, embedded.num_elites, embedded.temperature) == (12, 100, 10, 1.0)
+        assert (planet.batch_size, planet.batch_length, planet.seed_episodes) == (50, 50, 5)
+        assert (planet.world_model.deterministic_size, planet.world_model.hidden_size) == (200, 200)
+        assert (finetune.episodes_per_step, finetune.std.value) == (10, 0.1)
+        assert spec.evaluate.episodes == 100
+
+
+def test_the_grids_of_the_paper():
+    sizes = {}
+    for name in ("ablations/cheetah_run_phase2", "ablations/walker_walk_phase3"):
+        count = 1
+        for domain in load_spec(name).phases[-1].search.values():
+            count *= len(domain.values)
+        sizes[name] = count
+    assert list(sizes.values()) == [3 * 2 * 2, 3 * 7 * 2 * 2]
+
+
+def test_defaults_are_filled_in_and_a_dump_reads_back_the_same(spec_file, tmp_path):
+    spec = load_spec(spec_file)
+    again = tmp_path / "again.yaml"
+    again.write_text(dump(spec))
+    assert load_spec(again) == spec
+    printed = yaml.safe_load(dump(spec))
+    assert printed["phases"][0]["batch_size"] == 50
+    assert printed["phases"][0]["start_from"] is None
+    assert printed["evaluate"]["phases"] == ["planet", "embed", "finetune"]
+
+
+def test_a_phase_that_keeps_a_model_has_its_sizes(spec_file):
+    planet, embed, _ = load_spec(spec_file).phases
+    assert embed.world_model == planet.world_model
+    assert embed.world_model.hidden_size == 20
+
+
+@pytest.mark.parametrize(
+    ("override", "get", "value"),
+    [
+        ("phases.planet.stop.env_steps=7", lambda s: s.phases[0].stop.env_steps, 7),
+        ("phases.1.stop.env_steps=7", lambda s: s.phases[1].stop.env_steps, 7),
+        ("phases.planet.learning_rate=3e-4", lambda s: s.phases[0].learning_rate, 3e-4),
+        ("phases.planet.loss.free_nats=2", lambda s: s.phases[0].loss.free_nats, 2),
+        ("evaluate.phases=[embed]", lambda s: s.evaluate.phases, ["embed"]),
+        ("phases.embed.keep_replay=no", lambda s: s.phases[1].keep_replay, False),
+        (
+            "phases.embed.search.controller.num_iterations.grid=[4]",
+            lambda s: s.phases[1].search["controller.num_iterations"].values,
+            [4],
+        ),
+        ("phases.finetune.search={}", lambda s: s.phases[2].search, {}),
+    ],
+)
+def test_overrides(spec_file, override, get, value):
+    assert get(load_spec(spec_file, [override])) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("phases.planet.controller.horizn=3", ["phases.planet.controller.horizn", "did you mean 'horizon'"]),
+        ("phases.planet.horizon=3", ["did you mean 'controller.horizon'"]),
+        ("evalute.episodes=3", ["evalute", "did you mean 'evaluate'"]),
+        ("resources.num_env_runner=1", ["did you mean 'num_env_runners'"]),
+        ("phases.planet.controller.horizon=abc", ["phases.planet.controller.horizon", "integer", "'abc'"]),
+        ("phases.planet.controller.horizon=-1", ["greater than or equal to 1", "-1"]),
+        ("phases.planet.controller.num_elites=2000", ["num_elites must lie in [1, num_samples)", "2000", "1000"]),
+        ("phases.planet.controller.kind=fll", ["must be one of full, embedded", "fll"]),
+        ("phases.planet.algorithm=plant", ["must be one of planet, dcem_ppo", "did you mean 'planet'"]),
+        ("phases.planet.learning_rate=.inf", ["learning_rate", "finite"]),
+        ("phases.planet.keep_replay=1", ["keep_replay", "boolean"]),
+        ("phases.planet.stop={}", ["stop", "env_steps, time_s"]),
+        ("phases.planet.stop={ppo_steps: 3}", ["ppo_steps is not a known key"]),
+        ("phases.embed.start_from=plane", ["start_from must name an earlier phase (planet)", "'plane'"]),
+        ("phases.embed.start_from=finetune", ["start_from must name an earlier phase (planet)"]),
+        ("phases.embed.start_from=embed", ["start_from must name an earlier phase (planet)"]),
+        ("phases.finetune.start_from=planet", ["embedded controller", "'full'"]),
+        ("phases.embed.name=planet", ["different names", "'planet'"]),
+        ("phases.planet.name=random", ["cannot be called 'random'"]),
+        ("phases.embed.world_model.hidden_size=30", ["world_model must equal that of 'planet'"]),
+        ("phases.planet.decoder_training=offline", ["offline", "start_from"]),
+        ("phases.finetune.fine_tune=[rewad]", ["did you mean 'reward'"]),
+        ("phases.finetune.fine_tune=[reward, reward]", ["twice"]),
+        ("phases.embed.search.controller.num_iteration.grid=[3]", ["did you mean 'controller.num_iterations'"]),
+        ("phases.embed.search.stop.env_steps.grid=[3]", ["can be searched"]),
+        ("phases.embed.search.controller.num_iterations.grid=[3, 0]", ["num_iterations=0", "greater than or equal"]),
+        ("phases.embed.search.controller.num_elites.grid=[10, 100]", ["num_elites=100", "num_samples"]),
+        ("phases.embed.search.learning_rate.uniform=[2, 1]", ["low < high"]),
+        ("phases.embed.search.learning_rate={grid: [1.0], choice: [1.0]}", ["exactly one of", "grid and choice"]),
+        ("evaluate.phases=[a]", ["evaluate.phases must name phases", "'a'"]),
+        ("evaluate.episodes=0", ["evaluate.episodes", "0"]),
+        ("phases.nope.train_ratio=3", ["no phase 'nope'", "planet, embed, finetune"]),
+        ("phases.planet=3", ["must name a key of the phase"]),
+        ("nothing", ["key=value"]),
+        ("env.id.x=3", ["env.id is a value"]),
+        ("env=3", ["env must be a group of keys"]),
+        ("name=a/b", ["name", "'a/b'"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_key_value_and_remedy(spec_file, override, words):
+    with pytest.raises(UserError) as caught:
+        load_spec(spec_file, [override])
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+    assert "pydantic" not in message
+
+
+def test_searched_values_are_checked_together():
+    data = yaml.safe_load(SMALL)
+    data["phases"][1]["search"] = {
+        "controller.num_samples": {"grid": [50, 500]},
+        "controller.num_elites": {"grid": [10, 60]},
+    }
+    with pytest.raises(UserError, match=r"num_samples=50, controller\.num_elites=60"):
+        parse_spec(data, "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: [", "is not YAML: line 1"),
+        ("a: b: c", "is not YAML: line 1, column 5"),
+        ("- 1\n- 2\n", "must be a YAML mapping"),
+        ("", "must be a YAML mapping"),
+        ("name: a\nname: b\n", "'name' is given twice"),
+        ("name: x\n", "is missing"),
+    ],
+)
+def test_files_that_are_no_specs(tmp_path, text, words):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_spec(file)
+    assert words in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+def test_names_that_are_no_specs(tmp_path):
+    with pytest.raises(UserError, match="did you mean 'cheetah_run'"):
+        load_spec("cheeta_run")
+    with pytest.raises(UserError, match="is a folder"):
+        load_spec(tmp_path)
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not YAML"):
+        load_spec(binary)
+
+
+def test_differences_name_phases():
+    old = yaml.safe_load(SMALL)
+    new = copy.deepcopy(old)
+    new["phases"][1]["stop"]["env_steps"] = 200
+    new["seed"] = 3
+    assert differences(old, new) == [("phases.embed.stop.env_steps", 100, 200), ("seed", None, 3)]
+    assert differences(old, old) == []
+    del new["phases"][2]
+    assert differences(old, new)[0][0] == "phases"
