@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -20,7 +21,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from parsecrl.algorithms.agent_checkpoint import read_description
-from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import DCEMPPOLearner
+from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import LOSSES, DCEMPPOLearner
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import PARTS, DCEMPPORLModule
 from parsecrl.algorithms.phase_config import PhaseConfig, PhaseMixin
 from parsecrl.algorithms.planet.rollouts import Rollout, collect
@@ -185,7 +186,9 @@ class DCEMPPO(PhaseMixin, PPO):
 
     def step(self) -> dict[str, Any]:
         results = super().step()
-        results["ratio_deviation"] = results["losses"].get("ratio_deviation", float("nan"))
+        learner = results[LEARNER_RESULTS][DEFAULT_MODULE_ID]
+        results["losses"] = {name: float(learner[name]) for name in LOSSES}
+        results["ratio_deviation"] = float(learner["ratio_deviation"])
         return results
 
     def agent_description(self) -> dict[str, Any]:

@@ -30,6 +30,8 @@ COLUMNS = (
     Postprocessing.VALUE_TARGETS,
 )
 
+LOSSES = ("policy_loss", "value_loss", "entropy", "clip_fraction", "fine_tuned_gradient_norm")  # what results show
+
 
 class DCEMPPOLearner(PPOTorchLearner):
     """One optimiser for the fine-tuned parts, one for the value network, one for a learned standard deviation.

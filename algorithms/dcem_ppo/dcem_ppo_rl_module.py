@@ -28,7 +28,6 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
 from parsecrl.algorithms.agent_checkpoint import load_agent
-from parsecrl.algorithms.controllers import EmbeddedController
 from parsecrl.algorithms.models import Belief
 from parsecrl.algorithms.models.layers import RunningNorm, mlp
 from parsecrl.algorithms.seeding import derive_seed
@@ -76,12 +75,7 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         self._generator.manual_seed(seed)
 
     def _check_agent(self) -> None:
-        controller, model, folder = self.agent.controller, self.agent.model, self.model_config["start_from"]
-        if not isinstance(controller, EmbeddedController):
-            raise ValueError(
-                f"PPO needs a differentiable planner, but the controller in {folder} plans in the full action space; "
-                f"start from a phase whose controller.kind is embedded"
-            )
+        model, folder = self.agent.model, self.model_config["start_from"]
         sizes = (self.observation_space.shape[-1], self.action_space.shape[-1])
         if sizes != (model.obs_size, model.action_size):
             raise ValueError(

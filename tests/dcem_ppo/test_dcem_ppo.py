@@ -1,0 +1,136 @@
+"""Settings, seeds, results and checkpoints of the dcem_ppo algorithm."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+
+from parsecrl.algorithms.agent_checkpoint import load_agent
+from parsecrl.algorithms.dcem_ppo import DCEMPPO
+from parsecrl.algorithms.dcem_ppo.dcem_ppo import collect_episodes
+
+
+@pytest.mark.parametrize(
+    ("resources", "environments"),
+    [((0, 8, 10), 5), ((2, 8, 10), 5), ((2, 4, 10), 1), ((1, 10, 10), 10), ((0, 1, 3), 1)],
+)
+def test_as_many_environments_as_let_the_episodes_come_out_even(make_config, resources, environments):
+    runners, granted, episodes = resources
+    config = make_config(runners=runners, environments=granted, episodes_per_step=episodes)
+    config.validate()
+    assert config.num_envs_per_env_runner == environments
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"runners": 3, "episodes_per_step": 10}, "multiple of runners x environments, got 10 with 3 x"),
+        ({"fine_tune": []}, "fine_tune must name one or more"),
+        ({"fine_tune": ["critic"]}, r"got \['critic'\]"),
+        ({"start_from": None}, "start_from=None"),
+        ({"start_from": "/nowhere"}, "/nowhere holds no agent.json"),
+        ({"passes": 0}, "passes must be 1 or more, got 0"),
+        ({"no_such_key": 1}, "no setting 'no_such_key'"),
+    ],
+)
+def test_wrong_settings_are_refused(make_config, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(**settings).validate()
+
+
+def test_one_learner_only(make_config):
+    config = make_config().learners(num_learners=2)
+    with pytest.raises(ValueError, match="num_learners=2"):
+        config.validate()
+
+
+def test_full_space_agents_are_refused(make_config, write_agent, tmp_path):
+    with pytest.raises(ValueError, match="kind='full'"):
+        make_config(start_from=write_agent(tmp_path, kind="full")).validate()
+
+
+def test_hard_selection_passes_no_gradient_to_the_model(make_config, write_agent, tmp_path):
+    folder = write_agent(tmp_path, temperature=0.0)
+    make_config(start_from=folder, fine_tune=["decoder"]).validate()
+    with pytest.raises(ValueError, match="temperature=0"):
+        make_config(start_from=folder, fine_tune=["reward", "decoder"]).validate()
+
+
+def test_another_environments_shape_is_refused(make_config):
+    config = make_config("Pendulum-v1")
+    config.validate()
+    with pytest.raises(ValueError, match=r"size \(1, 1\), this environment \(3, 1\)"):
+        SingleAgentEnvRunner(config=config, worker_index=0)
+
+
+def test_a_search_may_change_any_setting_later(make_config):
+    config = make_config()
+    config.discount, config.gae_lambda = 0.5, 0.25
+    config.validate()
+    assert (config.gamma, config.lambda_) == (0.5, 0.25)
+
+
+def test_every_round_and_runner_begins_in_other_states(make_config):
+    config = make_config(seed=3)
+    config.validate()
+    starts: dict[Any, Any] = {}
+    for worker in (1, 2):
+        runner = SingleAgentEnvRunner(config=config, worker_index=worker)
+        for round_ in (0, 1):
+            rollout = collect_episodes(runner, runner.module.get_state(), 3, round_)
+            starts[worker, round_] = np.concatenate([episode.get_actions() for episode in rollout.episodes])
+        again = collect_episodes(runner, runner.module.get_state(), 3, 0)
+        same = np.concatenate([episode.get_actions() for episode in again.episodes])
+        np.testing.assert_array_equal(same, starts[worker, 0])
+    keys = list(starts)
+    assert all(not np.array_equal(starts[a], starts[b]) for i, a in enumerate(keys) for b in keys[:i])
+
+
+def without_times(result: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: result[name] for name in ("env_steps", "ppo_steps", "episode_return_mean", "ratio_deviation", "losses")
+    }
+
+
+@pytest.mark.ray
+def test_same_seed_same_numbers_also_across_a_checkpoint(ray_runtime, make_config, tmp_path):
+    settings = {"env_id": "parsecrl-tests/LongTarget-v0", "action_repeat": 2, "passes": 2}
+    algorithm = make_config(**settings).build_algo()
+    first = without_times(algorithm.train())
+    checkpoint = algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    second = algorithm.train()
+    agent = algorithm.current_agent()
+    algorithm.stop()
+
+    assert (first["env_steps"], first["ppo_steps"]) == (4 * 3 * 2, 1)  # five steps are three decisions of two
+    assert (second["env_steps"], second["ppo_steps"]) == (4 * 3 * 2 * 2, 2)
+    assert second["planning_ms"] > 0
+    assert second["ratio_deviation"] <= 1e-4
+    assert {"policy_loss", "value_loss", "entropy"} <= set(second["losses"])
+
+    saved, description = load_agent(checkpoint)
+    assert description["algorithm"] == "dcem_ppo"
+    assert description["env_steps"] == first["env_steps"]
+    assert description["env"] == {"id": settings["env_id"], "action_repeat": 2}
+
+    restored = DCEMPPO.from_checkpoint(checkpoint)
+    for name, value in restored.current_agent().state_dict().items():
+        np.testing.assert_array_equal(value, saved.state_dict()[name])
+    assert without_times(restored.train()) == without_times(second)
+    for name, value in restored.current_agent().state_dict().items():
+        np.testing.assert_array_equal(value, agent.state_dict()[name])
+    restored.stop()
+
+    twin = make_config(**settings).build_algo()
+    assert without_times(twin.train()) == first
+    twin.stop()
+
+
+@pytest.mark.ray
+def test_no_samples_are_an_error(ray_runtime, make_config, monkeypatch):
+    algorithm = make_config().build_algo()
+    monkeypatch.setattr(algorithm.env_runner_group, "foreach_env_runner", lambda *args, **kwargs: [])
+    with pytest.raises(RuntimeError, match="PPO step 1 gathered no episode"):
+        algorithm.train()
+    algorithm.stop()
