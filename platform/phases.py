@@ -16,11 +16,11 @@ from parsecrl.algorithms.seeding import derive_seed
 from parsecrl.platform import checkpoints, tune_state
 from parsecrl.platform.cluster import check_resources
 from parsecrl.platform.errors import RunFailed
-from parsecrl.platform.progress import RESULT_KEYS, PhaseProgress, StatusLine, StopWhenReached
+from parsecrl.platform.progress import FAILURE, RESULT_KEYS, PhaseProgress, StatusLine, StopWhenReached
 from parsecrl.platform.run_folder import RunFolder
 from parsecrl.platform.spec_models import DCEMPPOPhase, Domain, PlanetPhase
 from parsecrl.platform.specs import Spec, set_path
-from parsecrl.platform.trainables import ALGORITHMS, FAILURE
+from parsecrl.platform.trainables import ALGORITHMS
 
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 MAX_FAILURES = 2  # of processes; a trial goes on from its last checkpoint
@@ -67,7 +67,7 @@ def run_phase(folder: RunFolder, phase: PhaseSpec, dashboard: str, line: StatusL
     config = phase_config(folder, phase)
     _, trainable = ALGORITHMS[phase.algorithm]
     space = param_space(config, phase.search)
-    progress = PhaseProgress(phase.name, str(path), phase.stop.conditions, dashboard)
+    progress = PhaseProgress(phase.name, str(path), phase.stop.conditions, phase.checkpoint_every, dashboard)
     stop = StopWhenReached(phase.stop.conditions)
     if tune_state.repair(path):
         # A trial that ended goes on if its end was moved, or if every trial failed.
@@ -142,8 +142,8 @@ def _new_tuner(
             callbacks=[progress],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            # num_to_keep stays open: `checkpoints` prunes.
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=phase.checkpoint_every),
+            # PhaseProgress asks for checkpoints, and `checkpoints` prunes them.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
 

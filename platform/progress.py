@@ -18,6 +18,7 @@ from parsecrl.platform import checkpoints, tune_state
 
 RESULT_KEYS = {"env_steps": "env_steps", "ppo_steps": "ppo_steps", "time_s": "time_total_s"}
 LABELS = {"env_steps": "env steps", "ppo_steps": "PPO steps", "time_s": "s of training"}
+FAILURE = "failure"  # result key: why the trial cannot go on
 SECONDS_BETWEEN_LINES = 30.0  # where lines cannot be rewritten
 
 
@@ -64,10 +65,13 @@ class StopWhenReached(tune.Stopper):
 
 
 class PhaseProgress(tune.Callback):
-    """Keeps the status line, marks checkpoints as whole and prunes them, and keeps Tune's last good state."""
+    """Keeps the status line; asks for checkpoints, marks them as whole and prunes them; backs Tune's state up."""
 
-    def __init__(self, phase: str, folder: str, conditions: Mapping[str, float], dashboard: str = ""):
+    def __init__(
+        self, phase: str, folder: str, conditions: Mapping[str, float], checkpoint_every: int = 1, dashboard: str = ""
+    ):
         self.phase, self.folder, self.conditions, self.dashboard = phase, folder, dict(conditions), dashboard
+        self.checkpoint_every = checkpoint_every
         self.line: StatusLine | None = None
         self.protected = ""  # a checkpoint that is never pruned
         self.total_trials = 1
@@ -89,8 +93,9 @@ class PhaseProgress(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        if result.get("done") and "failure" not in result:
-            result["should_checkpoint"] = True  # a trial that failed keeps its last good checkpoint as its last
+        due = result.get("done") or result.get("training_iteration", 0) % self.checkpoint_every == 0
+        # Not Tune's own checkpoint_frequency: a trial that failed shall keep its last good checkpoint as its last.
+        result["should_checkpoint"] = bool(due) and FAILURE not in result
         self.total_trials = max(self.total_trials, len(trials))
         self.results[trial.trial_id] = result
         moments = self.recent.setdefault(trial.trial_id, deque(maxlen=10))

@@ -23,7 +23,7 @@ import yaml
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs import Spec, differences, dump
 
-CHANGEABLE = re.compile(r"(phases\.[^.]+\.stop|evaluate)(\.|$)")  # what a run may be continued with
+CHANGEABLE = re.compile(r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate)(\.|$)")  # what a run may be continued with
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from parsecrl.algorithms import dcem_ppo, planet
-
-FAILURE = "failure"  # result key: why the trial cannot go on
+from parsecrl.platform.progress import FAILURE
 
 
 class _StopOnBadLoss:

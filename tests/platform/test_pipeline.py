@@ -1,0 +1,343 @@
+"""A whole run in miniature, killed in every phase; and the parts that make it survive."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from parsecrl.platform import checkpoints, tune_state
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.run_folder import RunFolder, writable_storage
+from parsecrl.platform.specs import load_spec
+
+TINY = """
+name: tiny
+env: {id: dm_control/cheetah-run-v0, action_repeat: 10}
+resources: {num_env_runners: 0, num_envs_per_env_runner: 1}
+phases:
+  - name: planet
+    algorithm: planet
+    controller: {kind: full, horizon: 3, num_samples: 8, num_elites: 2, num_iterations: 2}
+    world_model: {deterministic_size: 16, stochastic_size: 4, hidden_size: 16}
+    decoder: {hidden_size: 16}
+    train_ratio: 0.002
+    seed_episodes: 1
+    batch_size: 4
+    batch_length: 10
+    stop: {env_steps: 6000}
+    checkpoint_every: 1
+  - name: embed
+    algorithm: planet
+    start_from: planet
+    controller: {kind: embedded, latent_size: 2, horizon: 3, num_samples: 8, num_elites: 2, num_iterations: 2}
+    train_ratio: 0.002
+    seed_episodes: 0
+    batch_size: 4
+    batch_length: 10
+    decoder_beliefs: 4
+    stop: {env_steps: 6000}
+    checkpoint_every: 1
+  - name: finetune
+    algorithm: dcem_ppo
+    start_from: embed
+    episodes_per_step: 1
+    noise_bank_size: 2
+    stop: {ppo_steps: 4}
+    checkpoint_every: 1
+evaluate: {episodes: 2, videos: false}
+"""
+# The command, with a Ray runtime as light as that of the other tests.
+DRIVER = """
+import logging, sys
+import ray
+from parsecrl.platform.cluster import quiet_ray
+quiet_ray()
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+         object_store_memory=256 * 1024**2)
+from parsecrl.platform.cli import main
+sys.exit(main(["run", "tiny.yaml", *sys.argv[1:]]))
+"""
+
+
+def start(folder, *arguments):
+    with (folder / "log.txt").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", DRIVER, *arguments],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+
+def iterations(run, phase):
+    """(iteration, process) of every result of a phase, in the order of writing."""
+    found = []
+    for file in run.glob(f"{phase}/*/result.json"):
+        for line in file.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            found.append((record["training_iteration"], record["pid"]))
+    return found
+
+
+def wait_until(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"the run ended with {process.returncode} before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_a_run_killed_in_every_phase_goes_on_where_it_was(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    run = tmp_path / "runs" / "tiny"
+    before_kill = {}
+    for phase in ("planet", "embed", "finetune"):
+        process = start(tmp_path)
+        wait_until(lambda p=phase: len(list(run.glob(f"{p}/*/checkpoint_*/metrics.json"))) >= 2, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        before_kill[phase] = {pid for _, pid in iterations(run, phase)}
+        if phase != "planet":
+            state = json.loads((run / "state.json").read_text())
+            assert state["planet"]["status"] == "finished"
+    process = start(tmp_path)
+    assert process.wait(timeout=200) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+
+    state = json.loads((run / "state.json").read_text())
+    assert [state[phase]["status"] for phase in before_kill] == ["finished"] * 3
+    assert state["planet"]["env_steps"] >= 6000
+    for phase, killed in before_kill.items():
+        pids = {pid for _, pid in iterations(run, phase)}
+        # One process before the kill and one after it: it went on, and was not run again in later starts.
+        assert len(killed) == 1
+        assert len(pids) <= 2
+        whole = list(run.glob(f"{phase}/*/checkpoint_*/metrics.json"))
+        assert whole
+    config = json.loads(next(run.glob("embed/*/params.json")).read_text())
+    assert config["start_from"] == str(run / state["planet"]["checkpoint"])
+
+    episodes = pd.read_csv(run / "evaluation.csv")
+    assert episodes.groupby("phase").size().to_dict() == {"random": 2, "planet": 2, "embed": 2, "finetune": 2}
+    assert list(episodes[episodes.phase == "finetune"].controller) == ["embedded"] * 2
+    summary = json.loads((run / "summary.json").read_text())
+    for phase in before_kill:
+        found = summary["phases"][phase]
+        assert {"best_trial", "checkpoint", "env_steps", "median", "q25", "q75", "iqm", "iqm_low", "iqm_high"} <= set(
+            found
+        )
+        assert Path(found["checkpoint"]).is_dir()
+        assert found["wall_time_s"] > 0
+    assert "median" in (tmp_path / "log.txt").read_text()
+
+    # Nothing is left to do: nothing is done.
+    written = {
+        file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file() and file.name != "summary.json"
+    }
+    process = start(tmp_path)
+    assert process.wait(timeout=100) == 0
+    assert written == {file: file.stat().st_mtime_ns for file in written}
+    assert set(written) == {file for file in run.rglob("*") if file.is_file() and file.name != "summary.json"}
+
+
+@pytest.mark.ray
+def test_a_sweep_ends_on_its_best_trial_and_can_be_prolonged(tmp_path, ray_runtime, capsys):
+    from parsecrl.platform.pipeline import run_spec
+
+    data = yaml.safe_load(TINY)
+    data["phases"] = data["phases"][:1]
+    data["phases"][0] |= {
+        "search": {"controller.num_iterations": {"grid": [1, 2]}, "learning_rate": {"loguniform": [1e-4, 1e-3]}},
+        "stop": {"env_steps": 2500},
+    }
+    data["evaluate"] = {"episodes": 1, "random": False, "videos": False}
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(data))
+    run = run_spec(load_spec(file), tmp_path)
+    agents = [json.loads(f.read_text()) for f in run.glob("planet/*/checkpoint_*/agent.json")]
+    assert {agent["controller"]["num_iterations"] for agent in agents} == {1, 2}
+    state = json.loads((run / "state.json").read_text())["planet"]
+    assert state["trials"] == 2
+    whole = checkpoints.stored_checkpoints(run / "planet")
+    assert max(c.score for c in whole) == checkpoints.best_checkpoint(run / "planet").score
+    assert (run / state["checkpoint"]).is_dir()
+
+    # The same command with a later end goes on; with another learning rate it is refused.
+    first = {trial.name: len(iterations(run, "planet")) for trial in run.glob("planet/trial_*")}
+    assert run_spec(load_spec(file, ["phases.planet.stop.env_steps=5000"]), tmp_path) == run
+    assert json.loads((run / "state.json").read_text())["planet"]["env_steps"] >= 5000
+    steps = [n for n, _ in iterations(run, "planet")]
+    assert len(steps) > max(first.values())
+    with pytest.raises(UserError, match="batch_size was 4, is 5"):
+        run_spec(load_spec(file, ["phases.planet.batch_size=5"]), tmp_path)
+    other = RunFolder.choose(load_spec(file, ["phases.planet.batch_size=5"]), tmp_path, fresh=True)
+    assert other.path == tmp_path / "tiny-2"
+
+
+@pytest.mark.ray
+def test_a_bad_loss_ends_the_run_with_its_message_and_keeps_the_last_good_checkpoint(
+    tmp_path, ray_runtime, monkeypatch
+):
+    from parsecrl.platform import phases
+    from parsecrl.platform.errors import RunFailed
+    from parsecrl.platform.pipeline import run_spec
+
+    _, planet = phases.ALGORITHMS["planet"]
+
+    class Planet(planet):
+        def training_step(self):
+            if self.iteration >= 2:
+                raise FloatingPointError("the loss term reward is nan at update 7")
+            return super().training_step()
+
+    config, _ = phases.ALGORITHMS["planet"]
+    monkeypatch.setitem(phases.ALGORITHMS, "planet", (config, Planet))
+    data = yaml.safe_load(TINY)
+    data["phases"] = data["phases"][:1]
+    file = tmp_path / "bad.yaml"
+    file.write_text(yaml.safe_dump(data))
+    with pytest.raises(RunFailed, match=r"the loss term reward is nan at update 7.*last good checkpoint"):
+        run_spec(load_spec(file), tmp_path)
+    whole = checkpoints.stored_checkpoints(tmp_path / "tiny" / "planet")
+    assert max(c.metrics["training_iteration"] for c in whole) == 2
+
+
+def test_storage(tmp_path):
+    assert writable_storage(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert writable_storage(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
+    assert list(tmp_path.iterdir()) == []
+    for bad in ("/proc/x", "s3://bucket", "file://host/x"):
+        with pytest.raises(UserError):
+            writable_storage(bad)
+
+
+def test_a_run_folder_has_one_owner(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    spec = load_spec(tmp_path / "tiny.yaml")
+    first = RunFolder.choose(spec, tmp_path)
+    first.open()
+    with pytest.raises(UserError, match="in use"):
+        RunFolder.choose(spec, tmp_path)
+    first.close()
+    RunFolder.choose(spec, tmp_path).open()
+
+
+def test_a_run_folder_takes_later_ends_and_no_other_changes(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    first = RunFolder.choose(load_spec(tmp_path / "tiny.yaml"), tmp_path)
+    first.open()
+    first.close()
+    for change in ("phases.planet.stop.env_steps=9", "phases.planet.stop.time_s=9.0", "evaluate.episodes=3"):
+        RunFolder.choose(load_spec(tmp_path / "tiny.yaml", [change]), tmp_path)
+    with pytest.raises(UserError, match=r"phases\.planet\.train_ratio was 0\.002, is 0\.5"):
+        RunFolder.choose(load_spec(tmp_path / "tiny.yaml", ["phases.planet.train_ratio=0.5"]), tmp_path)
+
+
+def store(trial, number, score, age=0.0):
+    folder = trial / f"checkpoint_{number:06d}"
+    folder.mkdir(parents=True)
+    (folder / "agent.json").write_text(json.dumps({"env_steps": number}))
+    checkpoints.mark_whole(folder, {"episode_return_mean": score, "env_steps": number})
+    written = time.time() - age
+    os.utime(folder / "metrics.json", (written, written))
+    return folder
+
+
+def test_the_best_and_what_a_restart_needs_are_kept(tmp_path):
+    trial = tmp_path / "trial_00000"
+    scores = [float("nan"), 5.0, 9.0, 7.0, 8.0, 1.0, 2.0, 3.0, 2.5]
+    for number, score in enumerate(scores):
+        store(trial, number, score, age=300 - 40 * number)
+    checkpoints.prune(tmp_path, "trial_00000", protected=str(trial / "checkpoint_000000"))
+    left = {c.number for c in checkpoints.stored_checkpoints(tmp_path)}
+    # Best: 2, 3, 4. Younger than a minute: 7, 8; and the last before those: 6. Protected: 0.
+    assert left == {0, 2, 3, 4, 6, 7, 8}
+    assert checkpoints.best_checkpoint(tmp_path).number == 2
+
+
+def test_half_a_checkpoint_does_not_count(tmp_path):
+    trial = tmp_path / "trial_00000"
+    store(trial, 1, 5.0)
+    (store(trial, 2, 9.0) / "metrics.json").unlink()
+    (store(trial, 3, 9.0) / "agent.json").write_text(json.dumps({"env_steps": 77}))
+    assert [c.number for c in checkpoints.stored_checkpoints(tmp_path)] == [1]
+    checkpoints.forget_after(trial, 1)
+    assert [f.name for f in trial.iterdir()] == ["checkpoint_000001"]
+
+
+def test_of_equal_checkpoints_the_later_is_best(tmp_path):
+    store(tmp_path / "trial_00000", 1, 5.0)
+    store(tmp_path / "trial_00000", 2, 5.0)
+    assert checkpoints.best_checkpoint(tmp_path).number == 2
+
+
+def test_tunes_state_survives_half_a_write(tmp_path):
+    state = tmp_path / "experiment_state-2026-01-01_00-00-00.json"
+    (tmp_path / "tuner.pkl").write_bytes(b"\x80\x04N.")
+    state.write_text('{"trial_data": []}')
+    tune_state.back_up(tmp_path)
+    state.write_text('{"trial_data": [')  # the kill
+    tune_state.back_up(tmp_path)
+    assert tune_state.repair(tmp_path)
+    assert json.loads(state.read_text()) == {"trial_data": []}
+
+    later = tmp_path / "experiment_state-2026-01-02_00-00-00.json"
+    later.write_text("")
+    assert tune_state.repair(tmp_path)
+    assert not later.exists()
+    assert state.exists()
+
+    (tmp_path / "tuner.pkl").write_bytes(b"\x80\x04")
+    assert not tune_state.repair(tmp_path)
+
+
+def test_the_status_line_says_how_long_it_will_take():
+    from parsecrl.platform.progress import PhaseProgress, duration, fraction_done
+
+    assert fraction_done({"env_steps": 100, "time_s": 10}, {"env_steps": 20, "time_total_s": 5}) == 0.5
+    progress = PhaseProgress("planet", "/nowhere", {"env_steps": 100}, 1, "http://here:8265")
+    progress.results["a"] = {"env_steps": 25, "episode_return_mean": 12.3, "planning_ms": 4.56, "time_total_s": 60.0}
+    progress.recent["a"] = [(0.0, 0.25)]
+    text = progress.describe(running=1)
+    assert "25 of 100 env steps" in text
+    assert "return 12.3" in text
+    assert "4.56 ms a plan" in text
+    assert "3 min left" in text
+    assert "http://here:8265" in text
+    assert [duration(s) for s in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
+
+
+def test_writes_are_whole_or_not_at_all(tmp_path):
+    from parsecrl.platform.run_folder import write_atomically
+
+    file = tmp_path / "summary.json"
+    write_atomically(file, "old")
+    stop = threading.Event()
+    seen = set()
+
+    def read():
+        while not stop.is_set():
+            seen.add(file.read_text())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(50):
+        write_atomically(file, "new" * 1000)
+        write_atomically(file, "old")
+    stop.set()
+    reader.join()
+    assert seen <= {"old", "new" * 1000}
+    assert [f.name for f in tmp_path.iterdir()] == ["summary.json"]
