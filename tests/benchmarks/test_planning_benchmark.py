@@ -1,8 +1,8 @@
 """Times of planning and of the model's update at the paper's sizes, on the device at hand.
 
 They print their arithmetic (FLOP of the matrix products that they cannot do without) and the fraction of the machine's
-measured matmul rate, taken beside every round. On the CPU one thread is used, as a runner has one core, and the fraction
-is of processor time, so that other load on the machine hardly counts; the table's times are of the wall clock.
+measured matmul rate, taken beside every round. On the CPU one thread is used, as a runner has one core, and the
+fraction is of processor time, so that other load on the machine hardly counts; the table's times are of the wall clock.
 """
 
 import statistics
