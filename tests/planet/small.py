@@ -1,0 +1,16 @@
+"""A small phase on a small task: ten decisions an episode."""
+
+from parsecrl.algorithms.planet import PlanetConfig
+
+PENDULUM = {"id": "Pendulum-v1", "action_repeat": 20}
+SMALL_MODEL = {"deterministic_size": 12, "stochastic_size": 4, "hidden_size": 16}
+FULL = {"kind": "full", "horizon": 3, "num_samples": 8, "num_elites": 2, "num_iterations": 2}
+EMBEDDED = {**FULL, "kind": "embedded", "latent_size": 2}
+
+
+def small_config(controller=EMBEDDED, resources=None, start_from=None, seed=0, **phase):
+    phase = {"world_model": SMALL_MODEL, "controller": controller, "batch_size": 4, "batch_length": 6, **phase}
+    phase.setdefault("seed_episodes", 2)
+    phase.setdefault("rollout_fragment_length", 5)
+    phase.setdefault("train_ratio", 0.01)
+    return PlanetConfig.from_phase(phase, PENDULUM, resources or {}, seed, start_from)

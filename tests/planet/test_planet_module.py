@@ -1,0 +1,166 @@
+"""The module and the learner of phases 1 and 2; no Ray runtime."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+
+from parsecrl.algorithms.models import Belief
+from parsecrl.algorithms.planet.planet_rl_module import INITIAL_OBS, PLANNED_H, PLANNED_S, UPDATE, PlanetRLModule
+from parsecrl.envs import make_env
+from tests.planet.small import FULL, PENDULUM, small_config
+
+
+def small_module(**kwargs) -> PlanetRLModule:
+    config = small_config(**kwargs)
+    with make_env(**PENDULUM) as env:
+        config.validate()
+        module = config.get_rl_module_spec(env=env).build()
+    return module
+
+
+def small_batch(seed=0, **extra) -> dict[str, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    is_first = np.zeros((4, 6), dtype=bool)
+    is_first[:, 0] = True
+    batch = {
+        Columns.OBS: rng.normal(size=(4, 6, 3)).astype(np.float32),
+        Columns.ACTIONS: rng.uniform(-1, 1, size=(4, 6, 1)).astype(np.float32),
+        Columns.REWARDS: rng.normal(size=(4, 6)).astype(np.float32),
+        "is_first": is_first,
+        UPDATE: np.full(4, 7, dtype=np.int64),
+        INITIAL_OBS: rng.normal(size=(4, 3)).astype(np.float32),
+        **extra,
+    }
+    return {name: torch.from_numpy(value) for name, value in batch.items()}
+
+
+def small_learner(**kwargs):
+    config = small_config(**kwargs)
+    env = gymnasium.make("parsecrl.envs:parsecrl/Control-v0", env_id="Pendulum-v1", action_repeat=20)
+    learner = config.build_learner(env=env)
+    env.close()
+    return learner
+
+
+def update(learner, batch=None):
+    batch = SampleBatch(batch or small_batch())
+    learner.update(batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=24), timesteps={})
+    return learner.module[DEFAULT_MODULE_ID].unwrapped().agent
+
+
+def weights_of(part) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in part.parameters()]
+
+
+def test_decoder_loss_reaches_the_decoder_only():
+    module = small_module()
+    beliefs = Belief(torch.randn(5, 12), torch.randn(5, 4))
+    module.decoder_loss(beliefs).backward()
+    assert all(p.grad is None for p in module.agent.model.parameters())
+    assert all(p.requires_grad for p in module.agent.model.parameters())
+    gradients = [p.grad for p in module.agent.decoder.parameters()]
+    assert all(g is not None for g in gradients)
+    assert any((g != 0).any() for g in gradients)
+
+
+def test_an_update_moves_model_and_decoder_and_marks_the_agent_trained():
+    learner = small_learner()
+    agent = learner.module[DEFAULT_MODULE_ID].unwrapped().agent
+    assert not agent.trained
+    model, decoder = weights_of(agent.model), weights_of(agent.decoder)
+    update(learner)
+    assert any((a != b).any() for a, b in zip(model, agent.model.parameters(), strict=True))
+    assert any((a != b).any() for a, b in zip(decoder, agent.decoder.parameters(), strict=True))
+    assert agent.trained
+    assert agent.model.obs_norm.count == 24
+
+
+def test_the_bound_alone_gives_the_model_its_gradient():
+    """The model moves alike with and without a decoder beside it."""
+    moved = {}
+    for kind, controller in {"full": FULL, "embedded": EMBEDDED}.items():
+        learner = small_learner(controller=controller)
+        learner.config.grad_clip = None
+        moved[kind] = weights_of(update(learner).model)
+    for a, b in zip(moved["full"], moved["embedded"], strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_planned_beliefs_replace_replayed_ones():
+    module = small_module(decoder_initial_beliefs=1)
+    planned = {PLANNED_H: np.ones((4, 12), np.float32), PLANNED_S: np.full((4, 4), 2, np.float32)}
+    replayed = Belief(torch.zeros(4, 6, 12), torch.zeros(4, 6, 4))
+    beliefs = module._decoder_beliefs(small_batch(**planned), replayed)
+    assert beliefs.h.shape == (5, 12)
+    assert (beliefs.h[:4] == 1).all()
+    assert (beliefs.s[:4] == 2).all()
+    sampled = module._decoder_beliefs(small_batch(), replayed)
+    assert (sampled.h[:-1] == 0).all()
+    assert (sampled.h[-1] != 0).any()  # the belief after an episode's first observation
+
+
+def rollout_batch(module: PlanetRLModule, rows: int) -> dict:
+    state = {name: value.expand(rows, *value.shape) for name, value in module.get_initial_state().items()}
+    return {Columns.OBS: torch.randn(rows, 1, 3), Columns.STATE_IN: state}
+
+
+def test_seed_episodes_act_uniformly_and_later_ones_plan():
+    module = small_module(controller=FULL, exploration_noise=0.0)
+    batch = rollout_batch(module, 2000)
+    actions = module.forward_exploration(batch)[Columns.ACTIONS]
+    assert actions.shape == (2000, 1, 1)
+    assert abs(actions.mean()) < 0.05
+    assert abs(actions.var() - 1 / 3) < 0.03
+    module.agent.trained.fill_(True)
+    batch = rollout_batch(module, 3)
+    module.seed(5)
+    out = module.forward_exploration(batch)
+    generator = torch.Generator().manual_seed(5)
+    action, state = module.agent.act(batch[Columns.STATE_IN], batch[Columns.OBS][:, 0], generator)
+    assert (out[Columns.ACTIONS][:, 0] == action).all()
+    assert all((out[Columns.STATE_OUT][name] == state[name]).all() for name in state)
+
+
+def test_exploration_noise_is_in_the_remembered_action_and_within_bounds():
+    module = small_module(controller=FULL, exploration_noise=5.0)
+    module.agent.trained.fill_(True)
+    out = module.forward_exploration(rollout_batch(module, 50))
+    actions = out[Columns.ACTIONS][:, 0]
+    assert (out[Columns.STATE_OUT]["action"] == actions).all()
+    assert actions.abs().max() <= 1
+    assert (actions.abs() == 1).float().mean() > 0.5
+
+
+def test_a_nan_loss_names_the_update_and_the_term():
+    batch = small_batch()
+    batch[Columns.REWARDS][1, 2] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"'reward' became nan at update 7; the last checkpoint is good"):
+        update(small_learner(), batch)
+
+
+def test_the_same_update_twice_gives_the_same_weights():
+    first, second = weights_of(update(small_learner())), weights_of(update(small_learner()))
+    assert all((a == b).all() for a, b in zip(first, second, strict=True))
+    other = weights_of(update(small_learner(seed=1)))
+    assert any((a != b).any() for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"decoder_training": "never"}, "decoder_training must be one of online, offline, after_planning, got 'never'"),
+        ({"decoder_training": "offline"}, "offline trains on an earlier phase's replay"),
+    ],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(ValueError, match=message):
+        small_config(**settings).validate()
+
+
+def test_a_setting_that_does_not_exist():
+    with pytest.raises(ValueError, match="PlanetConfig has no setting 'train_ration'"):
+        small_config(train_ration=0.1)
