@@ -11,7 +11,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from parsecrl.algorithms.models import Belief
 from parsecrl.algorithms.planet.planet_rl_module import INITIAL_OBS, PLANNED_H, PLANNED_S, UPDATE, PlanetRLModule
 from parsecrl.envs import make_env
-from tests.planet.small import FULL, PENDULUM, small_config
+from tests.planet.small import EMBEDDED, FULL, PENDULUM, small_config
 
 
 def small_module(**kwargs) -> PlanetRLModule:
