@@ -35,6 +35,7 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
     PPO step, each on all of them. micro_batch: decisions whose plans are differentiated at once; it bounds the memory
     and changes nothing else. value_updates: gradient steps of the value network per pass (not in the paper: with one,
     the value network would learn as slowly as the policy, and its steps cost almost nothing).
+    Where episodes differ in length, give a runner one environment: RLlib returns those that end first.
     """
 
     def __init__(self, algo_class: type | None = None):

@@ -123,8 +123,9 @@ def test_update_leaves_the_frozen_parts_bitwise(make_config, parts):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_micro_batches_give_the_gradient_of_one_batch(make_config, dtype, tolerance):
-    """Equal in exact arithmetic, which float64 shows. In float32 the planner amplifies rounding: a gradient is itself only
-    good to about 1e-5 (against float64), whatever the micro-batch."""
+    """Equal but for rounding, which float64 shows. In float32 the planner amplifies rounding: there a gradient is only
+    good to about 1e-5 (against float64), whatever the micro-batch.
+    """
     trainer = Trainer(make_config(LONG, fine_tune=["reward", "transition", "decoder"], entropy_weight=0.01))
     decisions = trainer.decisions()
     assert len(decisions[Columns.ACTIONS]) == 20
