@@ -134,7 +134,7 @@ class DCEMPPOLearner(PPOTorchLearner):
         for name, term in terms.items():
             if not torch.isfinite(term):
                 raise FloatingPointError(
-                    f"PPO step {self._weights_seq_no}: the {name} is {float(term)}; the last checkpoint is good: "
+                    f"PPO step {self._weights_seq_no}: the {name} is {float(term.detach())}; the last checkpoint is good: "
                     f"lower learning_rate and continue from it"
                 )
 
