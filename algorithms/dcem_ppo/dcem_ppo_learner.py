@@ -134,8 +134,8 @@ class DCEMPPOLearner(PPOTorchLearner):
         for name, term in terms.items():
             if not torch.isfinite(term):
                 raise FloatingPointError(
-                    f"PPO step {self._weights_seq_no}: the {name} is {float(term.detach())}; the last checkpoint is good: "
-                    f"lower learning_rate and continue from it"
+                    f"PPO step {self._weights_seq_no}: the {name} is {float(term.detach())}; the last checkpoint is "
+                    f"good: lower learning_rate and continue from it"
                 )
 
     def _log(self, values: dict[str, Tensor]) -> None:
