@@ -20,7 +20,7 @@ from typing import Any
 METRICS = "metrics.json"
 SCORE = "episode_return_mean"
 KEEP_BEST = 3
-# Tune saves its state every 10 s or so. What it held within the last minute must stay, for a restart to find.
+# Tune saves its state every few seconds. What it held within the last minute must stay, for a restart to find.
 KEEP_SECONDS = 60.0
 
 

@@ -15,7 +15,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from parsecrl.algorithms.seeding import derive_seed
 from parsecrl.platform import checkpoints, tune_state
 from parsecrl.platform.cluster import check_resources
-from parsecrl.platform.errors import RunFailed
+from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.progress import FAILURE, RESULT_KEYS, PhaseProgress, StatusLine, StopWhenReached
 from parsecrl.platform.run_folder import RunFolder
 from parsecrl.platform.spec_models import DCEMPPOPhase, Domain, PlanetPhase
@@ -75,7 +75,15 @@ def run_phase(folder: RunFolder, phase: PhaseSpec, dashboard: str, line: StatusL
         kinds: Any = tune.ResumeConfig.ResumeType  # Ray annotates the fields as str
         finished = kinds.RESUME if reopened else kinds.SKIP
         how = tune.ResumeConfig(unfinished=kinds.RESUME, errored=kinds.RESUME, finished=finished)
-        tuner = tune.Tuner.restore(str(path), trainable=trainable, param_space=space, _resume_config=how)
+        try:
+            tuner = tune.Tuner.restore(str(path), trainable=trainable, param_space=space, _resume_config=how)
+        except ValueError as error:
+            if "param_space" not in str(error):
+                raise
+            raise UserError(
+                f"phase {phase.name} of {folder.path} was begun by a version with other settings; "
+                f"continue it with that version, or start over with --fresh"
+            ) from None
         restored = tuner._local_tuner.get_run_config()  # type: ignore[union-attr]  # Ray client mode has none
         restored.stop, restored.callbacks = stop, [progress]
         for trial_folder, number in _last_known_checkpoints(tuner).items():

@@ -1,6 +1,6 @@
 """Tune's own state files, made safe against a kill in mid-write.
 
-Tune copies its state over the old one every ten seconds or so, in place: a kill in that moment leaves half a file, and
+Tune copies its state over the old one every few seconds, in place: a kill in that moment leaves half a file, and
 the whole experiment could not be restored. `back_up` keeps a copy of the last state that was whole; `repair` puts it
 back. Neither depends on what the files say.
 """
