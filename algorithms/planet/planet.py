@@ -17,7 +17,14 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 
 from parsecrl.algorithms.phase_config import PhaseConfig, PhaseMixin
 from parsecrl.algorithms.planet.planet_learner import PlanetLearner
-from parsecrl.algorithms.planet.planet_rl_module import INITIAL_OBS, PLANNED_H, PLANNED_S, UPDATE, PlanetRLModule
+from parsecrl.algorithms.planet.planet_rl_module import (
+    DECODER_ONLY,
+    INITIAL_OBS,
+    PLANNED_H,
+    PLANNED_S,
+    UPDATE,
+    PlanetRLModule,
+)
 from parsecrl.algorithms.planet.replay import bare_episode, initial_observations, load_replay, save_replay
 from parsecrl.algorithms.planet.rollouts import Rollout, collect
 from parsecrl.algorithms.seeding import derive_seed
@@ -32,7 +39,7 @@ class PlanetConfig(PhaseConfig):
     train_ratio: gradient updates per environment (simulator) step. decoder_training: "online" updates the decoder on
     replayed beliefs; "after_planning" on the beliefs just planned from, in the order of planning; "offline" gathers
     nothing and trains just the decoder, on the replay that it begins with (the paper's failed first attempt, appendix
-    D, phase 2).
+    D, phase 2). decoder_warmup_updates: so many updates of the decoder alone before the first rollout, on that replay.
     """
 
     def __init__(self, algo_class: type | None = None):
@@ -49,12 +56,13 @@ class PlanetConfig(PhaseConfig):
         self.decoder_beliefs = 50
         self.decoder_initial_beliefs = 10
         self.decoder_training = "online"
+        self.decoder_warmup_updates = 0
         self.exploration_noise = 0.3
         self.replay_capacity = 1_000_000
         self.keep_replay = True
         self.keep_model = True
         self.rollout_fragment_length = 25
-        self.updates_per_iteration = 100  # offline only
+        self.updates_per_iteration = 100  # of the decoder alone, when nothing is gathered
         self.num_env_runners = 0
         self.decisions_per_iteration = 250
 
@@ -71,8 +79,9 @@ class PlanetConfig(PhaseConfig):
         return {**{name: getattr(self, name) for name in names}, "seed": self.seed or 0}
 
     def validate(self) -> None:
-        if self.decoder_training != "offline":
-            self.min_sample_timesteps_per_iteration = self.decisions_per_iteration
+        # While nothing is gathered, an iteration is one training step, not a number of decisions.
+        gathers = self.decoder_training != "offline"
+        self.min_sample_timesteps_per_iteration = self.decisions_per_iteration if gathers else 0
         # RLlib builds the buffer from this dict.
         self.replay_buffer_config = {
             "type": "EpisodeReplayBuffer",
@@ -84,9 +93,11 @@ class PlanetConfig(PhaseConfig):
             raise ValueError(
                 f"decoder_training must be one of {', '.join(DECODER_TRAINING)}, got {self.decoder_training!r}"
             )
-        if self.decoder_training == "offline" and not (self.start_from and self.keep_replay):
+        has_data = self.start_from and self.keep_replay
+        if not has_data and (self.decoder_training == "offline" or self.decoder_warmup_updates):
             raise ValueError(
-                "decoder_training: offline trains on an earlier phase's replay; set start_from and keep_replay: true"
+                "decoder_training: offline and decoder_warmup_updates train on an earlier phase's replay; "
+                "set start_from and keep_replay: true"
             )
         super().validate()
 
@@ -106,22 +117,22 @@ class Planet(PhaseMixin, Algorithm):
 
     def setup(self, config: Any) -> None:
         super().setup(config)
-        self.counts = {"decisions": 0, "updates": 0, "requests": 0, "episodes": 0, "seed_decisions": -1}
+        self.counts = dict.fromkeys(("decisions", "updates", "decoder_only_updates", "requests", "episodes"), 0)
+        self.counts["seed_decisions"] = -1  # until the seed episodes are in
         self._recent_beliefs: list[np.ndarray] = []
         if self.config.start_from and self.config.keep_replay:
             self._add_to_replay(load_replay(self.config.start_from))
 
     def training_step(self) -> None:
-        offline = self.config.decoder_training == "offline"
-        if not offline:
-            rollouts = self._gather()
-            for rollout in rollouts:
+        decoder_only = self._decoder_only_updates_due()
+        if decoder_only == 0:
+            for rollout in self._gather():
                 self._store(rollout)
-        due = self.config.updates_per_iteration if offline else self._updates_due()
+        due = decoder_only or self._updates_due()
         if due:
             start = time.perf_counter()
             for _ in range(due):
-                self._update()
+                self._update(decoder_only=decoder_only > 0)
             self._log_time("learning_ms_per_update", (time.perf_counter() - start) / due)
 
     # Gathering.
@@ -186,6 +197,14 @@ class Planet(PhaseMixin, Algorithm):
 
     # Learning.
 
+    def _decoder_only_updates_due(self) -> int:
+        """Updates before (or, offline, instead of) the next rollout; at most an iteration's worth."""
+        c = self.config
+        left = c.updates_per_iteration
+        if c.decoder_training != "offline":
+            left = min(left, c.decoder_warmup_updates - self.counts["decoder_only_updates"])
+        return max(left, 0)
+
     def _updates_due(self) -> int:
         """What is owed: train_ratio per simulator step since the seed episodes, which owe SEED_UPDATES at most."""
         c, ratio = self.counts, self.config.train_ratio
@@ -195,13 +214,13 @@ class Planet(PhaseMixin, Algorithm):
             c["seed_decisions"] = 0 if self.starts_with_data else c["decisions"]
         seed_steps = c["seed_decisions"] * self.config.action_repeat
         owed = ratio * (self.env_steps - seed_steps) + min(SEED_UPDATES, ratio * seed_steps)
-        return int(owed) - c["updates"]
+        return int(owed) - (c["updates"] - c["decoder_only_updates"])
 
     @property
     def starts_with_data(self) -> bool:
         return bool(self.config.start_from) and self.config.keep_replay
 
-    def _update(self) -> None:
+    def _update(self, decoder_only: bool) -> None:
         buffer, c = self.local_replay_buffer, self.config
         buffer.rng = np.random.default_rng(derive_seed(c.seed or 0, "replay", self.counts["updates"]))
         rows = buffer.sample(batch_size_B=c.batch_size, batch_length_T=c.batch_length)
@@ -211,6 +230,7 @@ class Planet(PhaseMixin, Algorithm):
             Columns.REWARDS: rows["rewards"].astype(np.float32),
             "is_first": rows["is_first"],
             UPDATE: np.full(c.batch_size, self.counts["updates"], dtype=np.int64),
+            DECODER_ONLY: np.full(c.batch_size, decoder_only),
             INITIAL_OBS: initial_observations(buffer, c.batch_size, buffer.rng),
         }
         if self._recent_beliefs:
@@ -223,6 +243,7 @@ class Planet(PhaseMixin, Algorithm):
         )
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
         self.counts["updates"] += 1
+        self.counts["decoder_only_updates"] += decoder_only
 
     def _next_beliefs(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The oldest `count` unused beliefs, in the order of planning; the last ones again when too few are left."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from parsecrl.algorithms.seeding import derive_seed
 INITIAL_OBS = "initial_obs"  # [B, O] first observations of replayed episodes
 PLANNED_H, PLANNED_S = "planned_h", "planned_s"  # [B, D], [B, S] beliefs that were just planned from
 UPDATE = "update"  # [B] int64, the number of the update in every row
+DECODER_ONLY = "decoder_only"  # [B] bool, the same in every row: leave the world model as it is
 
 
 class PlanetRLModule(TorchRLModule):
@@ -95,15 +96,25 @@ class PlanetRLModule(TorchRLModule):
         sequence = ReplaySequence(
             batch[Columns.OBS], batch[Columns.ACTIONS], batch[Columns.REWARDS], batch["is_first"].bool()
         )
-        offline = self.model_config["decoder_training"] == "offline"
-        if not offline:
-            self.agent.model.obs_norm.update(sequence.obs)
-        with frozen(self.agent.model) if offline else nullcontext():
-            loss, terms, beliefs = self.agent.model.loss(sequence, self.loss_weights, self._generator())
+        model, terms = self.agent.model, {}
+        if bool(batch[DECODER_ONLY][0]):
+            noise = torch.randn(
+                sequence.obs.shape[1],
+                sequence.obs.shape[0],
+                model.stochastic_size,
+                generator=self._generator(),
+                device=sequence.obs.device,
+            )
+            with torch.no_grad():
+                beliefs = model.observe(sequence, noise).belief
+            loss = sequence.obs.new_zeros(())
+        else:
+            model.obs_norm.update(sequence.obs)
+            loss, terms, beliefs = model.loss(sequence, self.loss_weights, self._generator())
         if isinstance(self.agent.controller, EmbeddedController):
             decoder_loss = self.decoder_loss(self._decoder_beliefs(batch, beliefs))
             terms["decoder_loss"] = decoder_loss.detach()
-            loss = decoder_loss if offline else loss + decoder_loss
+            loss = loss + decoder_loss
         return {"loss": loss, "terms": terms}
 
     def _decoder_beliefs(self, batch: dict[str, Any], replayed: Belief) -> Belief:

@@ -125,6 +125,22 @@ def test_offline_trains_the_decoder_and_nothing_else(build, tmp_path):
     assert any(not torch.equal(before[name], after[name]) for name in before if "decoder" in name)
 
 
+def test_the_decoder_warms_up_before_the_first_rollout(build, tmp_path):
+    first = build(controller=FULL)
+    train(first)
+    path = first.save_to_path(str(tmp_path / "checkpoint"))
+    second = build(start_from=path, decoder_warmup_updates=5)
+    before = weights(second)
+    second.training_step()
+    second.training_step()
+    assert second.counts["decoder_only_updates"] == second.counts["updates"] == 5
+    assert second.counts["decisions"] == 0
+    assert all(torch.equal(before[name], weights(second)[name]) for name in before if name.startswith("model."))
+    train(second, 1)
+    assert second.counts["decisions"] > 0
+    assert second.counts["decoder_only_updates"] == 5
+
+
 def test_after_planning_learns_from_the_beliefs_in_their_order(build):
     algorithm = build(decoder_training="after_planning")
     algorithm._recent_beliefs = [np.arange(16 * 3, dtype=np.float32).reshape(3, 16), np.full((3, 16), 99, np.float32)]

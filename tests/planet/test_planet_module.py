@@ -9,7 +9,14 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
 from parsecrl.algorithms.models import Belief
-from parsecrl.algorithms.planet.planet_rl_module import INITIAL_OBS, PLANNED_H, PLANNED_S, UPDATE, PlanetRLModule
+from parsecrl.algorithms.planet.planet_rl_module import (
+    DECODER_ONLY,
+    INITIAL_OBS,
+    PLANNED_H,
+    PLANNED_S,
+    UPDATE,
+    PlanetRLModule,
+)
 from parsecrl.envs import make_env
 from tests.planet.small import EMBEDDED, FULL, PENDULUM, small_config
 
@@ -32,6 +39,7 @@ def small_batch(seed=0, **extra) -> dict[str, torch.Tensor]:
         Columns.REWARDS: rng.normal(size=(4, 6)).astype(np.float32),
         "is_first": is_first,
         UPDATE: np.full(4, 7, dtype=np.int64),
+        DECODER_ONLY: np.zeros(4, dtype=bool),
         INITIAL_OBS: rng.normal(size=(4, 3)).astype(np.float32),
         **extra,
     }
@@ -153,7 +161,7 @@ def test_the_same_update_twice_gives_the_same_weights():
     ("settings", "message"),
     [
         ({"decoder_training": "never"}, "decoder_training must be one of online, offline, after_planning, got 'never'"),
-        ({"decoder_training": "offline"}, "offline trains on an earlier phase's replay"),
+        ({"decoder_training": "offline"}, "train on an earlier phase's replay"),
     ],
 )
 def test_settings_out_of_range(settings, message):
