@@ -210,16 +210,17 @@ class RSSM(nn.Module):
     def _roll_out(self, belief: Belief, actions: Tensor) -> Tensor:
         """predict_rewards, differentiable."""
         B, N, H, A = actions.shape
-        S = self.stochastic_size
+        D, S = self.deterministic_size, self.stochastic_size
         w_ih, w_hh, b_ih, b_hh = self.gru.weight_ih, self.gru.weight_hh, self.gru.bias_ih, self.gru.bias_hh
         steps = actions.reshape(B * N, H, A)
         from_action = linear(steps[:, 0], w_ih[:, S:]).unflatten(0, (B, N))  # [B, N, 3D]
         from_state = linear(belief.s, w_ih[:, :S], b_ih)[:, None]  # [B, 1, 3D]
         from_h = linear(belief.h, w_hh, b_hh)[:, None]
-        r_i, z_i, n_i = (from_action + from_state).chunk(3, -1)
-        r_h, z_h, n_h = from_h.chunk(3, -1)
-        n = torch.tanh(n_i + torch.sigmoid(r_i + r_h) * n_h)
-        h = torch.lerp(n, belief.h[:, None], torch.sigmoid(z_i + z_h)).flatten(0, 1)  # [B * N, D]
+        from_input = from_action + from_state
+        r, z, _ = (from_input + from_h).chunk(3, -1)
+        r, z = torch.sigmoid(r), torch.sigmoid(z)
+        n = torch.tanh(from_input[..., 2 * D :] + r * from_h[..., 2 * D :])
+        h = ((belief.h[:, None] - n) * z + n).flatten(0, 1)  # [B * N, D]
         hs, states = [h], [self._prior_mean(h)]
         for t in range(1, H):
             h = self.gru(torch.cat([states[-1], steps[:, t]], -1), h)

@@ -217,6 +217,25 @@ def test_checkpointed_gradient_equals_the_plain_one(conditioning):
         torch.testing.assert_close(plain, recomputed, rtol=1e-4, atol=1e-6)
 
 
+def test_a_plan_does_not_depend_on_whether_a_gradient_is_asked_for():
+    """At the paper's sizes: PPO compares the plan of a rollout with the same one on the learner, in another batch."""
+    torch.manual_seed(0)
+    model, std = RSSM(17, 6), 0.1
+    controller = EmbeddedController(ActionDecoder(16, 12, 6, init_scale=3.0))
+    belief = Belief(torch.randn(8, 200, generator=seeded(0)).tanh(), torch.randn(8, 30, generator=seeded(1)))
+    noise = draw(controller, 8)
+    with torch.no_grad():
+        rollout = [
+            controller.plan(model, Belief(belief.h[i], belief.s[i]), noise=noise[:, i]).actions[:, 0]
+            for i in (slice(0, 3), slice(3, 8))
+        ]
+    mean = torch.cat(rollout)
+    action = mean + std * torch.randn(mean.shape, generator=seeded(2))
+    again = controller.plan(model, belief, noise=noise).actions[:, 0].detach()
+    log_ratio = (((action - mean) / std).square() - ((action - again) / std).square()).sum(-1) / 2
+    assert (log_ratio.exp() - 1).abs().max() <= 1e-4
+
+
 # It learns
 
 
