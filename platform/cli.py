@@ -85,10 +85,9 @@ def _run(options: argparse.Namespace) -> int:
     from parsecrl.platform.specs import load_spec
 
     spec = load_spec(options.spec, options.overrides)
-    from parsecrl.platform.pipeline import print_table, run_spec
+    from parsecrl.platform.pipeline import run_for_table
 
-    folder = run_spec(spec, options.storage, options.name, options.address, options.fresh)
-    print_table(folder)
+    print(run_for_table(spec, options.storage, options.name, options.address, options.fresh))
     return 0
 
 

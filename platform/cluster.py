@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from parsecrl.platform.errors import UserError
+from parsecrl.platform.errors import RunFailed, UserError
 
 LOCAL = "local"
 
@@ -30,7 +31,20 @@ def quiet_ray() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # errors come back as results
 
 
-def connect(address: str | None = LOCAL, *, dashboard: bool = True) -> str:
+def run_on_head_node(address: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call the function on the head node of the cluster at a ray:// address; what it prints comes through."""
+    connect(address, log_to_driver=True)
+    import ray
+
+    head = {"node:__internal_head__": 0.001}
+    task = ray.remote(function).options(num_cpus=0, resources=head, max_retries=0)
+    try:
+        return ray.get(task.remote(*arguments))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, UserError | RunFailed) else error from None
+
+
+def connect(address: str | None = LOCAL, *, dashboard: bool = True, log_to_driver: bool = False) -> str:
     """Start Ray here (`local`), or join the cluster at `address`. Returns the dashboard's URL, or "" without one.
 
     Raises UserError when no cluster answers there.
@@ -43,11 +57,12 @@ def connect(address: str | None = LOCAL, *, dashboard: bool = True) -> str:
     choose_rendering_backend()
     if not ray.is_initialized():
         passed_on = {key: os.environ[key] for key in ("MUJOCO_GL", "OMP_NUM_THREADS") if key in os.environ}
+        _check_reachable(address)
         options: dict[str, Any] = {"include_dashboard": dashboard} if address in {None, LOCAL} else {}
         try:
             ray.init(
                 address=address or LOCAL,
-                log_to_driver=False,
+                log_to_driver=log_to_driver,
                 logging_level=logging.ERROR,
                 runtime_env={"env_vars": passed_on},
                 **options,
@@ -60,6 +75,19 @@ def connect(address: str | None = LOCAL, *, dashboard: bool = True) -> str:
     quiet_ray()
     url = getattr(ray._private.worker._global_node, "webui_url", None) if _is_driver_node() else None
     return f"http://{url}" if url else ""
+
+
+def _check_reachable(address: str | None) -> None:
+    """Ray itself would try for minutes."""
+    host, separator, port = (address or LOCAL).removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(
+            f"no Ray cluster answers at {address!r} ({error.strerror or error}); start one, or use --address local"
+        ) from None
 
 
 def _is_driver_node() -> bool:

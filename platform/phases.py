@@ -16,24 +16,16 @@ from parsecrl.algorithms.seeding import derive_seed
 from parsecrl.platform import checkpoints, tune_state
 from parsecrl.platform.cluster import check_resources
 from parsecrl.platform.errors import RunFailed, UserError
-from parsecrl.platform.progress import FAILURE, RESULT_KEYS, PhaseProgress, StatusLine, StopWhenReached
-from parsecrl.platform.run_folder import RunFolder
+from parsecrl.platform.progress import FAILURE, RESULT_KEYS, PhaseProgress, StopWhenReached
+from parsecrl.platform.run_folder import FAILED, FINISHED, RUNNING, RunFolder
 from parsecrl.platform.spec_models import DCEMPPOPhase, Domain, PlanetPhase
 from parsecrl.platform.specs import Spec, set_path
+from parsecrl.platform.status_line import StatusLine
 from parsecrl.platform.trainables import ALGORITHMS
 
-RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 MAX_FAILURES = 2  # of processes; a trial goes on from its last checkpoint
 
 PhaseSpec = PlanetPhase | DCEMPPOPhase
-
-
-def is_finished(folder: RunFolder, phase: PhaseSpec) -> bool:
-    """Whether the phase ended under the stop conditions that the spec has now, and its checkpoint is still there."""
-    state = folder.state(phase.name)
-    if state.get("status") != FINISHED or state.get("stop") != phase.stop.conditions:
-        return False
-    return (folder.path / state["checkpoint"] / checkpoints.METRICS).exists()
 
 
 def phase_config(folder: RunFolder, phase: PhaseSpec) -> Any:

@@ -21,6 +21,7 @@ import pandas as pd
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.run_folder import RunFolder, write_atomically
 from parsecrl.platform.specs import Spec
+from parsecrl.platform.status_line import StatusLine
 
 VIDEO_SECONDS = 10.0
 logger = logging.getLogger(__name__)
@@ -53,11 +54,6 @@ def run_spec(
     """
     check_environment(spec)
     folder = RunFolder.choose(spec, storage, name, fresh)
-    from parsecrl.platform.cluster import quiet_ray
-
-    quiet_ray()
-    from parsecrl.platform.progress import StatusLine
-
     line = StatusLine()
     url = _connect_if_needed(folder, address, dashboard)
     folder.open()
@@ -72,36 +68,47 @@ def run_spec(
     return folder.path
 
 
-def print_table(run_dir: Path) -> None:
+def run_for_table(
+    spec: Spec, storage: str | Path, name: str | None, address: str | None, fresh: bool, *, dashboard: bool = True
+) -> str:
+    """`run_spec`, and what ends it: the table and where the report is.
+
+    With a ray:// address the run itself goes to the cluster's head node, where the storage path is then meant.
+    """
+    if address and address.startswith("ray://"):
+        check_environment(spec)
+        from parsecrl.platform.cluster import run_on_head_node
+
+        return run_on_head_node(address, run_for_table, spec, str(storage), name, None, fresh)
     from parsecrl.platform.reports import format_table
 
-    print(format_table(run_dir))
+    run_dir = run_spec(spec, storage, name, address, fresh, dashboard=dashboard)
     report = run_dir / "report" / "index.html"
-    if report.exists():
-        print(f"\nreport: {report}")
+    return format_table(run_dir) + (f"\n\nreport: {report}" if report.exists() else "")
 
 
 def _connect_if_needed(folder: RunFolder, address: str | None, dashboard: bool) -> str:
     """Connect, and check what the phases to come ask of the cluster; both before anything is written."""
-    from parsecrl.platform import phases
-    from parsecrl.platform.cluster import connect
-
-    waiting = [phase for phase in folder.spec.phases if not phases.is_finished(folder, phase)]
+    waiting = [phase for phase in folder.spec.phases if not folder.is_finished(phase)]
     if not waiting and _evaluated_phases(folder) == _wanted(folder.spec):
         return ""
+    from parsecrl.platform.cluster import connect
+
     url = connect(address, dashboard=dashboard)
     if waiting:
+        from parsecrl.platform import phases
+
         phases.check_trial_resources(folder.spec)
     return url
 
 
-def _run_phases(folder: RunFolder, url: str, line: Any) -> None:
-    from parsecrl.platform import phases
-
+def _run_phases(folder: RunFolder, url: str, line: StatusLine) -> None:
     for phase in folder.spec.phases:
-        if phases.is_finished(folder, phase):
+        if folder.is_finished(phase):
             line.note(f"{phase.name}: finished before")
             continue
+        from parsecrl.platform import phases
+
         outcome = phases.run_phase(folder, phase, url, line)
         if outcome["failed_trials"]:
             line.note(f"{phase.name}: {outcome['failed_trials']} of {outcome['trials']} trials failed")
@@ -138,7 +145,7 @@ def _episodes(folder: RunFolder) -> pd.DataFrame:
     return pd.read_csv(file) if file.exists() else pd.DataFrame(columns=COLUMNS)
 
 
-def _evaluate(folder: RunFolder, line: Any) -> bool:
+def _evaluate(folder: RunFolder, line: StatusLine) -> bool:
     """Evaluate what is not evaluated yet. Returns whether there was anything to do."""
     from parsecrl.platform.evaluation import evaluate
 
@@ -171,12 +178,12 @@ def _evaluate(folder: RunFolder, line: Any) -> bool:
     return bool(waiting)
 
 
-def _show_progress(line: Any, name: str) -> Callable[[int, int], None]:
+def _show_progress(line: StatusLine, name: str) -> Callable[[int, int], None]:
     line.show(f"evaluation of {name}: starting")
     return lambda done, total: line.show(f"evaluation of {name}: {done} of {total} episodes")
 
 
-def _videos(folder: RunFolder, line: Any) -> None:
+def _videos(folder: RunFolder, line: StatusLine) -> None:
     if not folder.spec.evaluate.videos:
         return
     from parsecrl.platform.videos import record_video
@@ -194,7 +201,7 @@ def _videos(folder: RunFolder, line: Any) -> None:
         folder.record(f"video of {name}", {"checkpoint": stored})
 
 
-def _report(folder: RunFolder, line: Any, changed: bool) -> None:
+def _report(folder: RunFolder, line: StatusLine, changed: bool) -> None:
     """The page is built again where something is new; a page that cannot be built does not fail the run."""
     from parsecrl.platform.reports import build_report
 
@@ -285,4 +292,4 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-__all__ = ["RunFailed", "check_environment", "machine", "print_table", "run_spec"]
+__all__ = ["RunFailed", "check_environment", "machine", "run_for_table", "run_spec"]

@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 import math
-import shutil
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
 from parsecrl.platform import checkpoints, tune_state
+from parsecrl.platform.status_line import StatusLine
 
 RESULT_KEYS = {"env_steps": "env_steps", "ppo_steps": "ppo_steps", "time_s": "time_total_s"}
 LABELS = {"env_steps": "env steps", "ppo_steps": "PPO steps", "time_s": "s of training"}
 FAILURE = "failure"  # result key: why the trial cannot go on
-SECONDS_BETWEEN_LINES = 30.0  # where lines cannot be rewritten
-
-
-class StatusLine:
-    """A line on a terminal that is rewritten in place; elsewhere a new line every half minute."""
-
-    def __init__(self, stream: TextIO | None = None):
-        self.stream = stream or sys.stderr
-        self.rewrites = self.stream.isatty()
-        self._last, self._printed = "", -math.inf
-
-    def show(self, text: str, *, final: bool = False) -> None:
-        if self.rewrites:
-            width = shutil.get_terminal_size().columns - 1
-            self._write("\r\x1b[K" + text[:width] + ("\n" if final else ""))
-        elif final or time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
-            self._write(text + "\n")
-            self._printed = time.monotonic()
-        self._last = "" if final else text
-
-    def note(self, text: str) -> None:
-        """A line of its own that stays."""
-        self._write(("\r\x1b[K" if self.rewrites and self._last else "") + text + "\n")
-
-    def _write(self, text: str) -> None:
-        try:
-            self.stream.write(text)
-            self.stream.flush()
-        except OSError:  # the terminal is gone; the run goes on
-            pass
 
 
 class StopWhenReached(tune.Stopper):

@@ -20,9 +20,12 @@ from urllib.parse import unquote, urlparse
 
 import yaml
 
+from parsecrl.platform.checkpoints import METRICS
 from parsecrl.platform.errors import UserError
+from parsecrl.platform.spec_models import DCEMPPOPhase, PlanetPhase
 from parsecrl.platform.specs import Spec, differences, dump
 
+RUNNING, FINISHED, FAILED = "running", "finished", "failed"  # the status of a phase
 CHANGEABLE = re.compile(r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate)(\.|$)")  # what a run may be continued with
 
 
@@ -155,6 +158,13 @@ class RunFolder:
     def state(self, phase: str) -> dict[str, Any]:
         """What is recorded of a phase: status (running, finished, failed), stop, and once it ended its outcome."""
         return self._read_state().get(phase, {})
+
+    def is_finished(self, phase: PlanetPhase | DCEMPPOPhase) -> bool:
+        """Whether the phase ended under the stop conditions that the spec has now, and still has its checkpoint."""
+        state = self.state(phase.name)
+        if state.get("status") != FINISHED or state.get("stop") != phase.stop.conditions:
+            return False
+        return (self.path / state["checkpoint"] / METRICS).exists()
 
     def record(self, phase: str, state: dict[str, Any]) -> None:
         write_atomically(self.path / "state.json", json.dumps({**self._read_state(), phase: state}, indent=1))
