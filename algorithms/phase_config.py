@@ -107,8 +107,8 @@ class PhaseMixin:
     def step(self) -> dict[str, Any]:
         results = super().step()  # type: ignore[misc]
         runners, learner = results.get(ENV_RUNNER_RESULTS, {}), results.get(LEARNER_RESULTS, {})
-        results.update(self.phase_results())
         results["episode_return_mean"] = runners.get("episode_return_mean", float("nan"))
+        results.update(self.phase_results())
         results["losses"] = {
             name: float(value)
             for name, value in learner.get(DEFAULT_MODULE_ID, {}).items()

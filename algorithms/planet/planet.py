@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,8 @@ class Planet(PhaseMixin, Algorithm):
         self.counts = dict.fromkeys(("decisions", "updates", "decoder_only_updates", "requests", "episodes"), 0)
         self.counts["seed_decisions"] = -1  # until the seed episodes are in
         self._recent_beliefs: list[np.ndarray] = []
+        self._running_returns: dict[str, float] = {}  # of episodes that have not ended
+        self._last_returns: deque[float] = deque(maxlen=10)
         if self.config.start_from and self.config.keep_replay:
             self._add_to_replay(load_replay(self.config.start_from))
 
@@ -181,7 +184,13 @@ class Planet(PhaseMixin, Algorithm):
         if steps == 0:
             raise RuntimeError("a runner returned a rollout without a step; see its log for what failed")
         self.counts["decisions"] += steps
-        self.counts["episodes"] += sum(bool(episode.is_done) for episode in rollout.episodes)
+        for episode in rollout.episodes:
+            total = self._running_returns.pop(episode.id_, 0.0) + float(np.sum(episode.get_rewards()))
+            if episode.is_done:
+                self.counts["episodes"] += 1
+                self._last_returns.append(total)
+            else:
+                self._running_returns[episode.id_] = total
         self._add_to_replay([bare_episode(episode) for episode in rollout.episodes])
 
     def _add_to_replay(self, episodes: list[Any]) -> None:
@@ -265,7 +274,19 @@ class Planet(PhaseMixin, Algorithm):
             "env_steps": self.env_steps,
             "num_updates": self.counts["updates"],
             "replay_decisions": self.local_replay_buffer.get_num_timesteps(),
+            # RLlib's own is NaN in an iteration without an episode's end, and a checkpoint needs a score.
+            "episode_return_mean": float(np.mean(self._last_returns)) if self._last_returns else float("nan"),
         }
+
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component("last_returns", components, not_components):
+            state["last_returns"] = list(self._last_returns)
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self._last_returns.extend(state.get("last_returns", []))
 
     def save_phase_files(self, folder: str) -> None:
         save_replay(self.local_replay_buffer, folder)
