@@ -205,14 +205,18 @@ class PlanetPhase(_PhaseBase):
     replay_capacity: Count = 1_000_000  # decisions
     keep_replay: bool = True
     keep_model: bool = True
+    decoder_warmup_updates: Natural = 0  # of the decoder alone, on the kept replay, before the first rollout
+    decisions_per_iteration: Count = 250  # at least so many between two results
+    updates_per_iteration: Count = 100  # the same where nothing is gathered
     rollout_fragment_length: Count = 25  # decisions of each environment between two rounds of updates
     stop: Stop
 
     @model_validator(mode="after")
     def _offline_needs_data(self) -> PlanetPhase:
-        if self.decoder_training == "offline" and (self.start_from is None or not self.keep_replay):
+        offline = self.decoder_training == "offline" or self.decoder_warmup_updates > 0
+        if offline and (self.start_from is None or not self.keep_replay):
             raise ValueError(
-                "decoder_training: offline trains on the replay of an earlier phase; "
+                "decoder_training: offline and decoder_warmup_updates train on the replay of an earlier phase; "
                 "set start_from and keep_replay: true"
             )
         return self
@@ -229,6 +233,7 @@ class DCEMPPOPhase(_PhaseBase):
     std: StdSpec = Field(default_factory=StdSpec)
     learning_rate: Positive = 1.0e-4  # of the fine-tuned parts
     value_learning_rate: Positive = 3.0e-4
+    value_updates: Count = 10  # gradient steps of the value network per pass
     clip: Positive = 0.2
     gae_lambda: Fraction = 0.95
     discount: Fraction = 0.99
