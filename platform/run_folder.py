@@ -23,7 +23,7 @@ import yaml
 from parsecrl.platform.checkpoints import METRICS
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.spec_models import DCEMPPOPhase, PlanetPhase
-from parsecrl.platform.specs import Spec, differences, dump
+from parsecrl.platform.specs import Spec, differences, dump, parse_spec
 
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"  # the status of a phase
 CHANGEABLE = re.compile(r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate)(\.|$)")  # what a run may be continued with
@@ -103,6 +103,8 @@ class RunFolder:
             return
         try:
             old = yaml.safe_load((self.path / "spec.yaml").read_text(encoding="utf-8"))
+            # Read as a spec again, so that a key that came later has its default instead of being a difference.
+            old = yaml.safe_load(dump(parse_spec(old, str(self.path / "spec.yaml"))))
             changed = differences(old, yaml.safe_load(dump(self.spec)))
         except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
             raise UserError(

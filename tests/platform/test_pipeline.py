@@ -244,6 +244,9 @@ def test_a_run_folder_takes_later_ends_and_no_other_changes(tmp_path):
     first.close()
     for change in ("phases.planet.stop.env_steps=9", "phases.planet.stop.time_s=9.0", "evaluate.episodes=3"):
         RunFolder.choose(load_spec(tmp_path / "tiny.yaml", [change]), tmp_path)
+    stored = first.path / "spec.yaml"
+    stored.write_text(stored.read_text().replace("  decisions_per_iteration: 250\n", ""))  # by an earlier version
+    RunFolder.choose(load_spec(tmp_path / "tiny.yaml"), tmp_path)
     with pytest.raises(UserError, match=r"phases\.planet\.train_ratio was 0\.002, is 0\.5"):
         RunFolder.choose(load_spec(tmp_path / "tiny.yaml", ["phases.planet.train_ratio=0.5"]), tmp_path)
 
