@@ -113,13 +113,18 @@ class RunFolder:
         kept = [
             f"{path} was {_short(before)}, is {_short(now)}"
             for path, before, now in changed
-            if not CHANGEABLE.match(path) and path != "name"
+            if not CHANGEABLE.match(path) and path != "name" and not self._is_ahead(path)
         ]
         if kept:
             raise UserError(
                 f"{self.path} was started with another spec ({'; '.join(kept)}); "
                 f"give the same values, another --name, or --fresh for a new folder"
             )
+
+    def _is_ahead(self, path: str) -> bool:
+        """Whether a dotted path of the spec concerns a phase that has not begun, which may still be planned anew."""
+        keys = path.split(".")
+        return len(keys) > 2 and keys[0] == "phases" and not self.state(keys[1])
 
     def open(self) -> None:
         """Make the folder, lock it for this process, and store the spec."""

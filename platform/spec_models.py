@@ -158,6 +158,10 @@ class Stop(Group):
         return {key: value for key in type(self).model_fields if (value := getattr(self, key)) is not None}
 
 
+class PlanetStop(Stop):
+    num_updates: Count | None = None  # gradient updates; the one that ends decoder_training: offline
+
+
 class PPOStop(Stop):
     ppo_steps: Count | None = None  # collect-and-update rounds
 
@@ -205,11 +209,12 @@ class PlanetPhase(_PhaseBase):
     replay_capacity: Count = 1_000_000  # decisions
     keep_replay: bool = True
     keep_model: bool = True
+    decoder_anchor: NonNegative = 0.0  # weight of the squared distance from replayed actions; not in the paper
     decoder_warmup_updates: Natural = 0  # of the decoder alone, on the kept replay, before the first rollout
     decisions_per_iteration: Count = 250  # at least so many between two results
     updates_per_iteration: Count = 100  # the same where nothing is gathered
     rollout_fragment_length: Count = 25  # decisions of each environment between two rounds of updates
-    stop: Stop
+    stop: PlanetStop
 
     @model_validator(mode="after")
     def _offline_needs_data(self) -> PlanetPhase:

@@ -20,13 +20,14 @@ from parsecrl.algorithms.phase_config import PhaseConfig, PhaseMixin
 from parsecrl.algorithms.planet.planet_learner import PlanetLearner
 from parsecrl.algorithms.planet.planet_rl_module import (
     DECODER_ONLY,
+    INITIAL_ACTIONS,
     INITIAL_OBS,
     PLANNED_H,
     PLANNED_S,
     UPDATE,
     PlanetRLModule,
 )
-from parsecrl.algorithms.planet.replay import bare_episode, initial_observations, load_replay, save_replay
+from parsecrl.algorithms.planet.replay import bare_episode, beginnings, load_replay, save_replay
 from parsecrl.algorithms.planet.rollouts import Rollout, collect
 from parsecrl.algorithms.seeding import derive_seed
 
@@ -41,6 +42,7 @@ class PlanetConfig(PhaseConfig):
     replayed beliefs; "after_planning" on the beliefs just planned from, in the order of planning; "offline" gathers
     nothing and trains just the decoder, on the replay that it begins with (the paper's failed first attempt, appendix
     D, phase 2). decoder_warmup_updates: so many updates of the decoder alone before the first rollout, on that replay.
+    decoder_anchor: weight of the squared distance between a decoded plan and the actions replayed from the same belief.
     """
 
     def __init__(self, algo_class: type | None = None):
@@ -58,6 +60,7 @@ class PlanetConfig(PhaseConfig):
         self.decoder_initial_beliefs = 10
         self.decoder_training = "online"
         self.decoder_warmup_updates = 0
+        self.decoder_anchor = 0.0
         self.exploration_noise = 0.3
         self.replay_capacity = 1_000_000
         self.keep_replay = True
@@ -76,7 +79,7 @@ class PlanetConfig(PhaseConfig):
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
         names = ("world_model", "controller", "decoder", "loss", "exploration_noise", "decoder_training")
-        names += ("decoder_beliefs", "decoder_initial_beliefs", "keep_model", "start_from")
+        names += ("decoder_beliefs", "decoder_initial_beliefs", "decoder_anchor", "keep_model", "start_from")
         return {**{name: getattr(self, name) for name in names}, "seed": self.seed or 0}
 
     def validate(self) -> None:
@@ -240,8 +243,9 @@ class Planet(PhaseMixin, Algorithm):
             "is_first": rows["is_first"],
             UPDATE: np.full(c.batch_size, self.counts["updates"], dtype=np.int64),
             DECODER_ONLY: np.full(c.batch_size, decoder_only),
-            INITIAL_OBS: initial_observations(buffer, c.batch_size, buffer.rng),
         }
+        horizon = c.controller.get("horizon", 12)
+        batch[INITIAL_OBS], batch[INITIAL_ACTIONS] = beginnings(buffer, c.batch_size, horizon, buffer.rng)
         if self._recent_beliefs:
             h, s = self._next_beliefs(c.batch_size)
             batch[PLANNED_H], batch[PLANNED_S] = h, s

@@ -18,7 +18,7 @@ from parsecrl.algorithms.models import Belief, LossWeights, ReplaySequence
 from parsecrl.algorithms.seeding import derive_seed
 
 # Columns of a training batch beside RLlib's own; axes [B, ...].
-INITIAL_OBS = "initial_obs"  # [B, O] first observations of replayed episodes
+INITIAL_OBS, INITIAL_ACTIONS = "initial_obs", "initial_actions"  # [B, O], [B, H, A] how replayed episodes began
 PLANNED_H, PLANNED_S = "planned_h", "planned_s"  # [B, D], [B, S] beliefs that were just planned from
 UPDATE = "update"  # [B] int64, the number of the update in every row
 DECODER_ONLY = "decoder_only"  # [B] bool, the same in every row: leave the world model as it is
@@ -112,34 +112,72 @@ class PlanetRLModule(TorchRLModule):
             model.obs_norm.update(sequence.obs)
             loss, terms, beliefs = model.loss(sequence, self.loss_weights, self._generator())
         if isinstance(self.agent.controller, EmbeddedController):
-            decoder_loss = self.decoder_loss(self._decoder_beliefs(batch, beliefs))
-            terms["decoder_loss"] = decoder_loss.detach()
-            loss = loss + decoder_loss
+            chosen, replayed = self._decoder_beliefs(batch, sequence, beliefs)
+            cost, distance = self.decoder_loss(chosen, replayed)
+            terms |= {"decoder_loss": cost.detach(), "decoder_distance": distance.detach()}
+            loss = loss + cost + self.model_config["decoder_anchor"] * distance
         return {"loss": loss, "terms": terms}
 
-    def _decoder_beliefs(self, batch: dict[str, Any], replayed: Belief) -> Belief:
-        """The beliefs of one decoder update: replayed ones or those just planned from, and initial ones."""
-        c, model = self.model_config, self.agent.model
-        with torch.no_grad():
-            if PLANNED_H in batch:
-                chosen = Belief(batch[PLANNED_H], batch[PLANNED_S])
-            else:
-                rows = replayed.flatten()
-                index = torch.randperm(rows.h.shape[0], generator=self._generator(), device=rows.h.device)
-                index = index[: c["decoder_beliefs"]]
-                chosen = Belief(rows.h[index], rows.s[index])
-            obs = batch[INITIAL_OBS][: c["decoder_initial_beliefs"]]
-            state = self.agent.initial_state(obs.shape[0])
-            initial = model.update_belief(Belief(state["h"], state["s"]), state["action"], obs)
-            return Belief(torch.cat([chosen.h, initial.h]).detach(), torch.cat([chosen.s, initial.s]).detach())
+    @torch.no_grad()
+    def _decoder_beliefs(
+        self, batch: dict[str, Any], sequence: ReplaySequence, filtered: Belief
+    ) -> tuple[Belief, Tensor]:
+        """The beliefs [M] of one decoder update and the actions [M, H, A] that were taken from there.
 
-    def decoder_loss(self, beliefs: Belief) -> Tensor:
-        """Algorithm 3: the mean predicted cost of the plans for beliefs [M]; its gradient reaches the decoder only."""
+        Beliefs of the replayed sequences (filtered [B, T]) or those just planned from, and initial ones beside them. Of
+        ones just planned from, what follows is not known yet: their actions are NaN.
+        """
+        c, model, horizon = self.model_config, self.agent.model, self.agent.controller.horizon
+        if PLANNED_H in batch:
+            chosen = Belief(batch[PLANNED_H], batch[PLANNED_S])
+            actions = sequence.action.new_full((len(chosen.h), horizon, sequence.action.shape[-1]), float("nan"))
+        else:
+            rows, steps = followed(sequence.is_first, horizon)
+            index = torch.randperm(len(rows), generator=self._generator(), device=rows.device)[: c["decoder_beliefs"]]
+            rows, steps = rows[index], steps[index]
+            chosen = Belief(filtered.h[rows, steps], filtered.s[rows, steps])
+            ahead = steps[:, None] + torch.arange(horizon, device=steps.device)
+            actions = sequence.action[rows[:, None], ahead]
+        count = c["decoder_initial_beliefs"]
+        obs = batch[INITIAL_OBS][:count]
+        state = self.agent.initial_state(obs.shape[0])
+        initial = model.update_belief(Belief(state["h"], state["s"]), state["action"], obs)
+        return (
+            Belief(torch.cat([chosen.h, initial.h]), torch.cat([chosen.s, initial.s])),
+            torch.cat([actions, batch[INITIAL_ACTIONS][:count]]),
+        )
+
+    def decoder_loss(self, beliefs: Belief, replayed: Tensor) -> tuple[Tensor, Tensor]:
+        """Algorithm 3: the mean predicted cost of the plans for beliefs [M]; and, not in the paper, their mean squared
+        distance from the actions [M, H, A] that were taken there (NaN: unknown), summed over H and A.
+
+        The gradient reaches the decoder only.
+        """
         controller = self.agent.controller
         assert isinstance(controller, EmbeddedController)
         with frozen(self.agent.model):
             plan = controller.plan(self.agent.model, beliefs, generator=self._generator())
-            return -self.agent.model.predict_rewards(beliefs, plan.actions[:, None]).sum(-1).mean()
+            cost = -self.agent.model.predict_rewards(beliefs, plan.actions[:, None]).sum(-1).mean()
+        known = ~replayed.isnan()
+        difference = (plan.actions - replayed.nan_to_num()) * known
+        distance = (difference**2).sum() / known.any(-1).any(-1).sum().clamp(min=1)
+        return cost, distance
+
+
+def followed(is_first: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+    """Rows and steps [M] of is_first [B, T] that `horizon` actions of the same episode follow.
+
+    Raises ValueError when no sequence can be so long.
+    """
+    T = is_first.shape[1]
+    if horizon > T:
+        raise ValueError(
+            f"batch_length must be at least controller.horizon, got {T} with horizon={horizon}; raise batch_length"
+        )
+    episode = is_first.to(torch.int64).cumsum(1)  # [B, T] the episode's number within the row
+    same = episode[:, horizon - 1 :] == episode[:, : T - horizon + 1]
+    rows, steps = same.nonzero(as_tuple=True)
+    return rows, steps
 
 
 def make_agent(observation_space: Any, action_space: Any, settings: dict[str, Any]) -> PlanningAgent:

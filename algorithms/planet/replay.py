@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -74,7 +73,17 @@ def load_replay(folder: str | Path) -> list[SingleAgentEpisode]:
     return episodes
 
 
-def initial_observations(buffer: EpisodeReplayBuffer, count: int, rng: np.random.Generator) -> np.ndarray:
-    """First observations [count, O] of episodes drawn uniformly."""
-    chosen: Any = rng.integers(len(buffer.episodes), size=count)
-    return np.stack([np.asarray(buffer.episodes[i].get_observations(0), dtype=np.float32) for i in chosen])
+def beginnings(
+    buffer: EpisodeReplayBuffer, count: int, horizon: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """First observations [count, O] and first `horizon` actions [count, H, A] of episodes drawn uniformly.
+
+    Of an episode that is shorter, the last action is repeated.
+    """
+    obs, actions = [], []
+    for i in rng.integers(len(buffer.episodes), size=count):
+        episode = buffer.episodes[i]
+        steps = np.minimum(np.arange(horizon), len(episode) - 1)
+        obs.append(np.asarray(episode.get_observations(0), dtype=np.float32))
+        actions.append(np.asarray(episode.get_actions(slice(0, steps[-1] + 1)), dtype=np.float32)[steps])
+    return np.stack(obs), np.stack(actions)

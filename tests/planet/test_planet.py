@@ -6,7 +6,7 @@ import torch
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
 from parsecrl.algorithms.agent_checkpoint import load_agent
-from parsecrl.algorithms.planet.replay import initial_observations, load_replay, save_replay
+from parsecrl.algorithms.planet.replay import beginnings, load_replay, save_replay
 from tests.planet.small import FULL, small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
@@ -190,7 +190,12 @@ def test_replay_survives_as_plain_arrays(build, tmp_path):
         assert np.array_equal(a.get_rewards(), b.get_rewards())
         assert (a.is_terminated, a.is_truncated) == (b.is_terminated, b.is_truncated)
     first = {tuple(e.get_observations(0)) for e in after.episodes}
-    drawn = initial_observations(after, 7, np.random.default_rng(0))
-    assert all(tuple(row) in first for row in drawn)
+    obs, actions = beginnings(after, 7, 12, np.random.default_rng(0))
+    assert all(tuple(row) in first for row in obs)
+    by_start = {tuple(e.get_observations(0)): np.asarray(e.get_actions()) for e in after.episodes}
+    for row, taken in zip(obs, actions, strict=True):
+        known = by_start[tuple(row)]
+        assert np.array_equal(taken[: len(known)], known[:12])
+        assert (taken[len(known) :] == known[-1]).all()
     with pytest.raises(ValueError, match=r"holds no replay\.npz; set keep_replay: false"):
         load_replay(tmp_path / "nowhere")

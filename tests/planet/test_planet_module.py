@@ -8,14 +8,16 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
-from parsecrl.algorithms.models import Belief
+from parsecrl.algorithms.models import Belief, ReplaySequence
 from parsecrl.algorithms.planet.planet_rl_module import (
     DECODER_ONLY,
+    INITIAL_ACTIONS,
     INITIAL_OBS,
     PLANNED_H,
     PLANNED_S,
     UPDATE,
     PlanetRLModule,
+    followed,
 )
 from parsecrl.envs import make_env
 from tests.planet.small import EMBEDDED, FULL, PENDULUM, small_config
@@ -41,6 +43,7 @@ def small_batch(seed=0, **extra) -> dict[str, torch.Tensor]:
         UPDATE: np.full(4, 7, dtype=np.int64),
         DECODER_ONLY: np.zeros(4, dtype=bool),
         INITIAL_OBS: rng.normal(size=(4, 3)).astype(np.float32),
+        INITIAL_ACTIONS: rng.uniform(-1, 1, size=(4, 3, 1)).astype(np.float32),
         **extra,
     }
     return {name: torch.from_numpy(value) for name, value in batch.items()}
@@ -67,7 +70,8 @@ def weights_of(part) -> list[torch.Tensor]:
 def test_decoder_loss_reaches_the_decoder_only():
     module = small_module()
     beliefs = Belief(torch.randn(5, 12), torch.randn(5, 4))
-    module.decoder_loss(beliefs).backward()
+    cost, distance = module.decoder_loss(beliefs, torch.zeros(5, 3, 1))
+    (cost + distance).backward()
     assert all(p.grad is None for p in module.agent.model.parameters())
     assert all(p.requires_grad for p in module.agent.model.parameters())
     gradients = [p.grad for p in module.agent.decoder.parameters()]
@@ -98,17 +102,57 @@ def test_the_bound_alone_gives_the_model_its_gradient():
         torch.testing.assert_close(a, b)
 
 
+def sequence_of(batch: dict[str, torch.Tensor]) -> ReplaySequence:
+    return ReplaySequence(batch[Columns.OBS], batch[Columns.ACTIONS], batch[Columns.REWARDS], batch["is_first"])
+
+
 def test_planned_beliefs_replace_replayed_ones():
     module = small_module(decoder_initial_beliefs=1)
     planned = {PLANNED_H: np.ones((4, 12), np.float32), PLANNED_S: np.full((4, 4), 2, np.float32)}
-    replayed = Belief(torch.zeros(4, 6, 12), torch.zeros(4, 6, 4))
-    beliefs = module._decoder_beliefs(small_batch(**planned), replayed)
+    filtered = Belief(torch.zeros(4, 6, 12), torch.zeros(4, 6, 4))
+    batch = small_batch(**planned)
+    beliefs, actions = module._decoder_beliefs(batch, sequence_of(batch), filtered)
     assert beliefs.h.shape == (5, 12)
     assert (beliefs.h[:4] == 1).all()
     assert (beliefs.s[:4] == 2).all()
-    sampled = module._decoder_beliefs(small_batch(), replayed)
+    assert actions[:4].isnan().all()
+    assert (actions[4] == batch[INITIAL_ACTIONS][0]).all()
+    batch = small_batch()
+    sampled, actions = module._decoder_beliefs(batch, sequence_of(batch), filtered)
     assert (sampled.h[:-1] == 0).all()
     assert (sampled.h[-1] != 0).any()  # the belief after an episode's first observation
+    assert not actions.isnan().any()
+
+
+def test_replayed_actions_are_those_taken_from_the_belief():
+    module = small_module(decoder_initial_beliefs=0)
+    batch = small_batch()
+    batch["is_first"][1, 3] = True
+    number = torch.arange(24.0).view(4, 6)
+    batch[Columns.ACTIONS] = number[..., None] / 24
+    filtered = Belief(number[..., None].expand(4, 6, 12), torch.zeros(4, 6, 4))
+    beliefs, actions = module._decoder_beliefs(batch, sequence_of(batch), filtered)
+    first = beliefs.h[:, 0]
+    torch.testing.assert_close(actions[..., 0], (first[:, None] + torch.arange(3)) / 24)
+    # Four starts in a row of six steps; in row 1 only those whose three actions do not pass its step 3.
+    assert sorted(first.tolist()) == [0, 1, 2, 3, 6, 9, 12, 13, 14, 15, 18, 19, 20, 21]
+
+
+def test_a_horizon_longer_than_the_sequences():
+    with pytest.raises(ValueError, match=r"batch_length must be at least controller\.horizon, got 6 with horizon=7"):
+        followed(torch.zeros(2, 6, dtype=torch.bool), 7)
+
+
+def test_distance_counts_known_actions_only():
+    module = small_module()
+    beliefs = Belief(torch.randn(2, 12), torch.randn(2, 4))
+    unknown = torch.full((2, 3, 1), float("nan"))
+    assert module.decoder_loss(beliefs, unknown)[1] == 0
+    module.seed(1)
+    plan = module.agent.plan(beliefs, {}, generator=module._generator())
+    target = torch.stack([plan.actions[0].detach() + 0.5, unknown[1]])
+    module.seed(1)
+    assert module.decoder_loss(beliefs, target)[1].item() == pytest.approx(3 * 0.25, rel=1e-4)
 
 
 def rollout_batch(module: PlanetRLModule, rows: int) -> dict:

@@ -1,0 +1,38 @@
+"""What a run folder may be continued with; no Ray."""
+
+import pytest
+
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.run_folder import RUNNING, RunFolder
+from parsecrl.platform.specs import load_spec
+
+SPEC = "cheetah_run_quick"
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run whose first phase has begun."""
+    folder = RunFolder.choose(load_spec(SPEC), tmp_path)
+    folder.open()
+    folder.record("planet", {"status": RUNNING})
+    folder.close()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["phases.planet.stop.env_steps=77", "phases.embed.train_ratio=0.07", "evaluate.episodes=3"],
+)
+def test_a_run_goes_on_with_other_ends_and_with_other_plans_for_what_has_not_begun(begun, change):
+    folder = RunFolder.choose(load_spec(SPEC, [change]), begun)
+    folder.open()
+    folder.close()
+    key, _, value = change.partition("=")
+    assert f"{key.rpartition('.')[2]}: {value}" in (begun / SPEC / "spec.yaml").read_text()
+
+
+def test_what_has_begun_stays_as_it_is(begun):
+    before = (begun / SPEC / "spec.yaml").read_text()
+    with pytest.raises(UserError, match=r"phases\.planet\.train_ratio was .*, is 0\.07.*--fresh"):
+        RunFolder.choose(load_spec(SPEC, ["phases.planet.train_ratio=0.07"]), begun)
+    assert (begun / SPEC / "spec.yaml").read_text() == before
