@@ -218,6 +218,11 @@ class PlanetPhase(_PhaseBase):
 
     @model_validator(mode="after")
     def _offline_needs_data(self) -> PlanetPhase:
+        if self.controller.kind == "embedded" and self.controller.horizon > self.batch_length:
+            raise ValueError(
+                f"batch_length must be at least controller.horizon, got {self.batch_length} with "
+                f"horizon={self.controller.horizon}"
+            )
         offline = self.decoder_training == "offline" or self.decoder_warmup_updates > 0
         if offline and (self.start_from is None or not self.keep_replay):
             raise ValueError(

@@ -78,8 +78,10 @@ class PlanetConfig(PhaseConfig):
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
-        names = ("world_model", "controller", "decoder", "loss", "exploration_noise", "decoder_training")
-        names += ("decoder_beliefs", "decoder_initial_beliefs", "decoder_anchor", "keep_model", "start_from")
+        names = (
+            *("world_model", "controller", "decoder", "loss", "exploration_noise", "keep_model", "start_from"),
+            *("decoder_beliefs", "decoder_initial_beliefs", "decoder_anchor"),
+        )
         return {**{name: getattr(self, name) for name in names}, "seed": self.seed or 0}
 
     def validate(self) -> None:

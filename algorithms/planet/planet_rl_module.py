@@ -96,7 +96,8 @@ class PlanetRLModule(TorchRLModule):
         sequence = ReplaySequence(
             batch[Columns.OBS], batch[Columns.ACTIONS], batch[Columns.REWARDS], batch["is_first"].bool()
         )
-        model, terms = self.agent.model, {}
+        model = self.agent.model
+        terms: dict[str, Tensor] = {}
         if bool(batch[DECODER_ONLY][0]):
             noise = torch.randn(
                 sequence.obs.shape[1],

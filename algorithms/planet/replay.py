@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -29,7 +30,7 @@ def bare_episode(episode: SingleAgentEpisode) -> SingleAgentEpisode:
 def save_replay(buffer: EpisodeReplayBuffer, folder: str | Path) -> None:
     """Write all episodes: obs [sum(T + 1), O], action [sum T, A], reward [sum T]; length, terminated, truncated [E]."""
     episodes = list(buffer.episodes)
-    arrays = {
+    arrays: dict[str, Any] = {
         "length": np.array([len(e) for e in episodes], dtype=np.int64),
         "terminated": np.array([e.is_terminated for e in episodes], dtype=bool),
         "truncated": np.array([e.is_truncated for e in episodes], dtype=bool),
