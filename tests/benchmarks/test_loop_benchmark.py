@@ -1,4 +1,4 @@
-"""The whole loop of phase 1: environment steps per second with 1 and 2 runners, and how busy the cores are meanwhile."""
+"""The loop of phase 1: environment steps per second with 1 and 2 runners, and how busy the cores are meanwhile."""
 
 import time
 
