@@ -15,8 +15,13 @@ from ray.tune.experiment import Trial
 from parsecrl.platform import checkpoints, tune_state
 from parsecrl.platform.status_line import StatusLine
 
-RESULT_KEYS = {"env_steps": "env_steps", "ppo_steps": "ppo_steps", "time_s": "time_total_s"}
-LABELS = {"env_steps": "env steps", "ppo_steps": "PPO steps", "time_s": "s of training"}
+RESULT_KEYS = {
+    "env_steps": "env_steps",
+    "num_updates": "num_updates",
+    "ppo_steps": "ppo_steps",
+    "time_s": "time_total_s",
+}
+LABELS = {"env_steps": "env steps", "num_updates": "updates", "ppo_steps": "PPO steps", "time_s": "s of training"}
 FAILURE = "failure"  # result key: why the trial cannot go on
 
 

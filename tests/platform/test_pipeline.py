@@ -325,6 +325,19 @@ def test_the_status_line_says_how_long_it_will_take():
     assert [duration(s) for s in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
 
 
+def test_every_stop_condition_of_a_spec_ends_a_trial_and_is_shown():
+    from parsecrl.platform.progress import RESULT_KEYS, PhaseProgress, StopWhenReached
+    from parsecrl.platform.spec_models import PlanetStop, PPOStop
+
+    for key in {*PlanetStop.model_fields, *PPOStop.model_fields}:
+        stop = StopWhenReached({key: 10})
+        assert not stop("a", {RESULT_KEYS[key]: 9})
+        assert stop("a", {RESULT_KEYS[key]: 10})
+        progress = PhaseProgress("planet", "/nowhere", {key: 10})
+        progress.results["a"] = {RESULT_KEYS[key]: 9}
+        assert "9 of 10 " in progress.describe(running=0)
+
+
 def test_writes_are_whole_or_not_at_all(tmp_path):
     from parsecrl.platform.run_folder import write_atomically
 
