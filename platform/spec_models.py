@@ -314,6 +314,8 @@ class Spec(Group):
                         f"phases.{phase.name}.start_from must name an earlier phase ({known}), got {phase.start_from!r}"
                     )
                 _check_handover(phase, earlier[phase.start_from], earlier)
+            if isinstance(phase, DCEMPPOPhase):
+                _check_runners(phase, self.resources)
             earlier[phase.name] = phase
         if self.evaluate.phases is None:
             self.evaluate.phases = list(earlier)
@@ -321,6 +323,20 @@ class Spec(Group):
             if name not in earlier:
                 raise ValueError(f"evaluate.phases must name phases ({', '.join(earlier)}), got {name!r}")
         return self
+
+
+def _check_runners(phase: DCEMPPOPhase, resources: ResourcesSpec) -> None:
+    """Raise ValueError now, not after the phases before it, where `phase` could not be run with `resources`."""
+    if phase.episodes_per_step % max(1, resources.num_env_runners):
+        raise ValueError(
+            f"phases.{phase.name}.episodes_per_step must be a multiple of resources.num_env_runners, "
+            f"got {phase.episodes_per_step} with {resources.num_env_runners}"
+        )
+    if resources.num_learners > 1:
+        raise ValueError(
+            f"resources.num_learners must be 0 or 1 for the algorithm of phases.{phase.name}, dcem_ppo, "
+            f"got {resources.num_learners}"
+        )
 
 
 def _check_handover(phase: Any, source: Any, earlier: dict[str, Any]) -> None:
