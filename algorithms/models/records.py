@@ -32,10 +32,12 @@ class Gaussian(NamedTuple):
 
 
 class ReplaySequence(NamedTuple):
-    """B slices of T decisions; a slice may cross episodes, which is_first marks.
+    """B slices of T decisions; a slice may cross episodes.
 
-    action[:, t] is taken after obs[:, t]; reward[:, t] arrived with obs[:, t], as RLlib's episode buffers store it, so
-    it belongs to action[:, t - 1] and is 0 where is_first.
+    is_first marks where a piece begins: the first step of every slice, wherever in an episode, and each episode's
+    beginning after it. action[:, t] is taken after obs[:, t] (the last one is repeated where an episode ends);
+    reward[:, t] arrived with obs[:, t], as RLlib's episode buffers store it, so it belongs to action[:, t - 1] and is
+    not used where is_first.
     """
 
     obs: Tensor  # [B, T, O] environment units

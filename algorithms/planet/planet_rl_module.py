@@ -27,8 +27,8 @@ DECODER_ONLY = "decoder_only"  # [B] bool, the same in every row: leave the worl
 class PlanetRLModule(TorchRLModule):
     """Algorithm 3 of the DCEM paper around a PlanningAgent.
 
-    model_config: world_model, controller, decoder, loss (the spec's groups), exploration_noise, decoder_training,
-    decoder_beliefs, decoder_initial_beliefs, keep_model, start_from (a checkpoint folder or None), seed.
+    model_config: world_model, controller, decoder, loss (the spec's groups), exploration_noise, decoder_beliefs,
+    decoder_initial_beliefs, decoder_anchor, keep_model, start_from (a checkpoint folder or None), seed.
     """
 
     agent: PlanningAgent

@@ -58,6 +58,7 @@ def load_replay(folder: str | Path) -> list[SingleAgentEpisode]:
         if not len(lengths):
             return episodes
         obs, action, reward = arrays["obs"], arrays["action"], arrays["reward"]
+        terminated, truncated = arrays["terminated"], arrays["truncated"]  # each access reads the file
         ends = np.cumsum(lengths)
         for i, (end, length) in enumerate(zip(ends, lengths, strict=True)):
             start = end - length
@@ -66,8 +67,8 @@ def load_replay(folder: str | Path) -> list[SingleAgentEpisode]:
                     observations=list(obs[start + i : end + i + 1]),
                     actions=list(action[start:end]),
                     rewards=list(reward[start:end]),
-                    terminated=bool(arrays["terminated"][i]),
-                    truncated=bool(arrays["truncated"][i]),
+                    terminated=bool(terminated[i]),
+                    truncated=bool(truncated[i]),
                     len_lookback_buffer=0,
                 )
             )
