@@ -60,7 +60,7 @@ def run_phase(folder: RunFolder, phase: PhaseSpec, dashboard: str, line: StatusL
     _, trainable = ALGORITHMS[phase.algorithm]
     space = param_space(config, phase.search)
     progress = PhaseProgress(phase.name, str(path), phase.stop.conditions, phase.checkpoint_every, dashboard)
-    stop = StopWhenReached(phase.stop.conditions)
+    stop = StopWhenReached(folder, phase.name)
     if tune_state.repair(path):
         # A trial that ended goes on if its end was moved, or if every trial failed.
         reopened |= before.get("status") == FAILED or before.get("stop") not in (None, phase.stop.conditions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from parsecrl.platform import checkpoints, tune_state
+from parsecrl.platform.run_folder import STATE_FILE, RunFolder
 from parsecrl.platform.status_line import StatusLine
 
 RESULT_KEYS = {
@@ -26,13 +28,23 @@ FAILURE = "failure"  # result key: why the trial cannot go on
 
 
 class StopWhenReached(tune.Stopper):
-    """Stop a trial at the first of the spec's conditions."""
+    """Stop a trial at the first of the spec's conditions.
 
-    def __init__(self, conditions: Mapping[str, float]):
-        self.conditions = dict(conditions)
+    They are read from the run folder when a process first asks: an experiment that is continued brings along the
+    stopper that it began with, in place of the one that it is given (ray 2.60), and the conditions may have changed.
+    """
+
+    def __init__(self, folder: RunFolder, phase: str):
+        self.file, self.phase = folder.path / STATE_FILE, phase
+        self.conditions: dict[str, float] = {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        if not self.conditions:
+            self.conditions = json.loads(self.file.read_text(encoding="utf-8"))[self.phase]["stop"]
         return fraction_done(self.conditions, result) >= 1.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "conditions": {}}
 
     def stop_all(self) -> bool:
         return False

@@ -25,6 +25,7 @@ from parsecrl.platform.errors import UserError
 from parsecrl.platform.spec_models import DCEMPPOPhase, PlanetPhase
 from parsecrl.platform.specs import Spec, differences, dump, parse_spec
 
+STATE_FILE = "state.json"
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"  # the status of a phase
 CHANGEABLE = re.compile(r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate)(\.|$)")  # what a run may be continued with
 
@@ -174,10 +175,10 @@ class RunFolder:
         return (self.path / state["checkpoint"] / METRICS).exists()
 
     def record(self, phase: str, state: dict[str, Any]) -> None:
-        write_atomically(self.path / "state.json", json.dumps({**self._read_state(), phase: state}, indent=1))
+        write_atomically(self.path / STATE_FILE, json.dumps({**self._read_state(), phase: state}, indent=1))
 
     def _read_state(self) -> dict[str, Any]:
-        file = self.path / "state.json"
+        file = self.path / STATE_FILE
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 

@@ -24,7 +24,7 @@ from parsecrl.algorithms.agent_checkpoint import read_description
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import LOSSES, DCEMPPOLearner
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import PARTS, DCEMPPORLModule
 from parsecrl.algorithms.phase_config import PhaseConfig, PhaseMixin
-from parsecrl.algorithms.planet.rollouts import Rollout, collect
+from parsecrl.algorithms.planet.rollouts import Rollout, collect, raise_errors
 from parsecrl.algorithms.seeding import derive_seed
 
 
@@ -162,6 +162,7 @@ class DCEMPPO(PhaseMixin, PPO):
             rollouts: list[Rollout] = group.foreach_env_runner(
                 work, local_env_runner=group.num_remote_env_runners() == 0, timeout_seconds=config.sample_timeout_s
             )
+            raise_errors(rollouts)
             self.counts["rounds"] += 1
             gathered = [episode for rollout in rollouts for episode in rollout.episodes]
             if not gathered:

@@ -28,7 +28,7 @@ from parsecrl.algorithms.planet.planet_rl_module import (
     PlanetRLModule,
 )
 from parsecrl.algorithms.planet.replay import bare_episode, beginnings, load_replay, save_replay
-from parsecrl.algorithms.planet.rollouts import Rollout, collect
+from parsecrl.algorithms.planet.rollouts import Rollout, collect, raise_errors
 from parsecrl.algorithms.seeding import derive_seed
 
 SEED_UPDATES = 100  # as PlaNet before its first planned episode (Hafner et al. 2018, algorithm 1)
@@ -125,7 +125,7 @@ class Planet(PhaseMixin, Algorithm):
         super().setup(config)
         self.counts = dict.fromkeys(("decisions", "updates", "decoder_only_updates", "requests", "episodes"), 0)
         self.counts["seed_decisions"] = -1  # until the seed episodes are in
-        self._recent_beliefs: list[np.ndarray] = []
+        self._recent_beliefs: list[np.ndarray] = []  # not in checkpoints: a new rollout brings new ones
         self._running_returns: dict[str, float] = {}  # of episodes that have not ended
         self._last_returns: deque[float] = deque(maxlen=10)
         if self.config.start_from and self.config.keep_replay:
@@ -150,7 +150,7 @@ class Planet(PhaseMixin, Algorithm):
         weights = self.learner_group.get_weights()
         group = self.env_runner_group
         if group.num_remote_env_runners() == 0:
-            return [collect(group.local_env_runner, weights, self._next_seed())]
+            return raise_errors([collect(group.local_env_runner, weights, self._next_seed())])
         weights_ref = ray.put(weights)
         deadline = time.monotonic() + self.config.sample_timeout_s
         while time.monotonic() < deadline:
@@ -165,7 +165,7 @@ class Planet(PhaseMixin, Algorithm):
                 self.counts["requests"] -= 1 - made
             ready = group.fetch_ready_async_reqs(tags="collect", timeout_seconds=0.05)
             if ready:
-                return [rollout for _, rollout in ready]
+                return raise_errors([rollout for _, rollout in ready])
             if not group.healthy_env_runner_ids():
                 self.restore_env_runners(group)
         raise RuntimeError(

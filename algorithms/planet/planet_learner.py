@@ -42,7 +42,15 @@ class PlanetLearner(TorchLearner):
     def compute_gradients(self, loss_per_module: dict[str, Any], **kwargs: Any) -> dict[Any, Any]:
         # A frozen part has no gradient; the base class cannot step over None.
         gradients = super().compute_gradients(loss_per_module, **kwargs)
-        return {name: gradient for name, gradient in gradients.items() if gradient is not None}
+        gradients = {name: gradient for name, gradient in gradients.items() if gradient is not None}
+        # RLlib would put zeros in the place of what is not finite, and go on.
+        norm = torch.nn.utils.get_total_norm(gradients.values())
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"the norm of the gradient became {norm.item()}; "
+                f"the last checkpoint is good: lower learning_rate and continue from it"
+            )
+        return gradients
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         super().after_gradient_based_update(timesteps=timesteps)

@@ -168,6 +168,8 @@ class PlanetRLModule(TorchRLModule):
 def followed(is_first: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
     """Rows and steps [M] of is_first [B, T] that `horizon` actions of the same episode follow.
 
+    At an episode's last observation the buffer repeats an action that was never taken there: it does not count.
+
     Raises ValueError when no sequence can be so long.
     """
     T = is_first.shape[1]
@@ -176,7 +178,8 @@ def followed(is_first: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
             f"batch_length must be at least controller.horizon, got {T} with horizon={horizon}; raise batch_length"
         )
     episode = is_first.to(torch.int64).cumsum(1)  # [B, T] the episode's number within the row
-    same = episode[:, horizon - 1 :] == episode[:, : T - horizon + 1]
+    after = torch.cat([episode[:, horizon:], episode[:, -1:]], 1)  # of the step after the last action, where known
+    same = after == episode[:, : T - horizon + 1]
     rows, steps = same.nonzero(as_tuple=True)
     return rows, steps
 

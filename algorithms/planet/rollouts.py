@@ -10,13 +10,14 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 
 class Rollout(NamedTuple):
-    """What one request to a runner brings back."""
+    """What one request to a runner brings back; `error` says what went wrong in it, if anything did."""
 
     episodes: list[SingleAgentEpisode]
     metrics: dict[str, Any]
     seconds: float
     planning_seconds: float
     num_decisions: int
+    error: str = ""
 
 
 def collect(runner: SingleAgentEnvRunner, weights: Any, seed: int) -> Rollout:
@@ -32,6 +33,18 @@ def collect(runner: SingleAgentEnvRunner, weights: Any, seed: int) -> Rollout:
     runner._seed = seed
     module.planning_seconds, module.num_decisions = 0.0, 0
     start = time.perf_counter()
-    episodes = runner.sample()
+    try:
+        episodes = runner.sample()
+    except Exception as error:  # whatever the task or the planner raises
+        # RLlib would take an exception for a lost runner, and ask it again without a word.
+        return Rollout([], {}, 0.0, 0.0, 0, f"{type(error).__name__}: {error}")
     seconds = time.perf_counter() - start
     return Rollout(episodes, runner.get_metrics(), seconds, module.planning_seconds, module.num_decisions)
+
+
+def raise_errors(rollouts: list[Rollout]) -> list[Rollout]:
+    """The rollouts as they are; raises RuntimeError with the first error that a runner met."""
+    for rollout in rollouts:
+        if rollout.error:
+            raise RuntimeError(f"a runner failed while it gathered a rollout: {rollout.error}")
+    return rollouts

@@ -6,6 +6,7 @@ import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
 from parsecrl.algorithms.models import Belief, ReplaySequence
@@ -19,6 +20,7 @@ from parsecrl.algorithms.planet.planet_rl_module import (
     PlanetRLModule,
     followed,
 )
+from parsecrl.algorithms.planet.rollouts import collect, raise_errors
 from parsecrl.envs import make_env
 from tests.planet.small import EMBEDDED, FULL, PENDULUM, small_config
 
@@ -134,8 +136,8 @@ def test_replayed_actions_are_those_taken_from_the_belief():
     beliefs, actions = module._decoder_beliefs(batch, sequence_of(batch), filtered)
     first = beliefs.h[:, 0]
     torch.testing.assert_close(actions[..., 0], (first[:, None] + torch.arange(3)) / 24)
-    # Four starts in a row of six steps; in row 1 only those whose three actions do not pass its step 3.
-    assert sorted(first.tolist()) == [0, 1, 2, 3, 6, 9, 12, 13, 14, 15, 18, 19, 20, 21]
+    # Four starts in a row of six steps; in row 1 no three actions lie before its last observation, step 2.
+    assert sorted(first.tolist()) == [0, 1, 2, 3, 9, 12, 13, 14, 15, 18, 19, 20, 21]
 
 
 def test_a_horizon_longer_than_the_sequences():
@@ -216,3 +218,26 @@ def test_settings_out_of_range(settings, message):
 def test_a_setting_that_does_not_exist():
     with pytest.raises(ValueError, match="PlanetConfig has no setting 'train_ration'"):
         small_config(train_ration=0.1)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_trial():
+    learner = small_learner(controller=FULL)
+    agent = learner.module[DEFAULT_MODULE_ID].unwrapped().agent
+    agent.model.gru.weight_hh.register_hook(lambda gradient: gradient * float("inf"))
+    before = weights_of(agent.model)
+    with pytest.raises(FloatingPointError, match="the norm of the gradient became"):
+        update(learner)
+    assert all((a == b).all() for a, b in zip(before, agent.model.parameters(), strict=True))
+
+
+def test_what_fails_in_a_runner_is_said():
+    runner = SingleAgentEnvRunner(config=small_config(controller=FULL), worker_index=0)
+    weights = runner.module.get_state()
+    weights["agent.trained"] = np.array(True)
+    for name in weights:
+        if "reward_net" in name:
+            weights[name] = np.full_like(weights[name], np.nan)
+    rollout = collect(runner, weights, 0)
+    with pytest.raises(RuntimeError, match=r"a runner failed .*: ValueError: .*finite cost"):
+        raise_errors([rollout])
+    runner.stop()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -325,14 +326,23 @@ def test_the_status_line_says_how_long_it_will_take():
     assert [duration(s) for s in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
 
 
-def test_every_stop_condition_of_a_spec_ends_a_trial_and_is_shown():
+def test_every_stop_condition_of_a_spec_ends_a_trial_and_is_shown(tmp_path):
     from parsecrl.platform.progress import RESULT_KEYS, PhaseProgress, StopWhenReached
+    from parsecrl.platform.run_folder import RunFolder
     from parsecrl.platform.spec_models import PlanetStop, PPOStop
+    from parsecrl.platform.specs import load_spec
+
+    folder = RunFolder.choose(load_spec("cheetah_run_quick"), tmp_path)
+    folder.open()
 
     for key in {*PlanetStop.model_fields, *PPOStop.model_fields}:
-        stop = StopWhenReached({key: 10})
+        folder.record("planet", {"stop": {key: 10}})
+        stop = StopWhenReached(folder, "planet")
         assert not stop("a", {RESULT_KEYS[key]: 9})
         assert stop("a", {RESULT_KEYS[key]: 10})
+        # Tune stores it with the experiment and restores it from there: it then takes up what holds now.
+        folder.record("planet", {"stop": {key: 5}})
+        assert pickle.loads(pickle.dumps(stop))("a", {RESULT_KEYS[key]: 9})
         progress = PhaseProgress("planet", "/nowhere", {key: 10})
         progress.results["a"] = {RESULT_KEYS[key]: 9}
         assert "9 of 10 " in progress.describe(running=0)
