@@ -70,13 +70,18 @@ def load_agent(folder: str | Path) -> tuple[PlanningAgent, dict[str, Any]]:
     Raises ValueError when the folder holds no agent, or one whose weights are not those that its description asks for.
     """
     description = read_description(folder)
-    agent = PlanningAgent(
-        description["obs_size"],
-        description["action_size"],
-        description["world_model"],
-        description["controller"],
-        description["decoder"],
-    )
+    try:
+        agent = PlanningAgent(
+            description["obs_size"],
+            description["action_size"],
+            description["world_model"],
+            description["controller"],
+            description["decoder"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{Path(folder) / DESCRIPTION} describes no agent of this version ({error}); use the version that wrote it"
+        ) from error
     stored, own = read_weights(folder), agent.state_dict()
     for name in sorted(stored.keys() | own.keys()):
         got, wanted = (list(d[name].shape) if name in d else "none" for d in (stored, own))

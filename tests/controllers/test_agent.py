@@ -157,6 +157,13 @@ def test_another_format_is_an_error(tmp_path):
         load_agent(tmp_path)
 
 
+@pytest.mark.parametrize("change", [{"controller": {**FULL, "wings": 2}}, {"world_model": {"legs": 4}}])
+def test_settings_of_another_version_are_an_error(tmp_path, change):
+    save_agent(tmp_path, make_agent(FULL), {**describe(FULL), **change})
+    with pytest.raises(ValueError, match=r"agent\.json describes no agent of this version .*(wings|legs)"):
+        load_agent(tmp_path)
+
+
 def test_damaged_files_are_errors(tmp_path):
     save_agent(tmp_path, make_agent(FULL), describe(FULL))
     (tmp_path / "agent.safetensors").write_bytes(b"no weights")
