@@ -1,5 +1,6 @@
 """A whole run in miniature, killed in every phase; and the parts that make it survive."""
 
+import itertools
 import json
 import os
 import pickle
@@ -130,6 +131,13 @@ def test_a_run_killed_in_every_phase_goes_on_where_it_was(tmp_path):
         assert after[0] > 1
         assert after == list(range(after[0], after[-1] + 1))
         assert {number for number, _ in found} == set(range(1, after[-1] + 1))
+        # Counters and replay went on as well: each iteration has more steps than the one before, none of them lost.
+        rows = [json.loads(line) for file in run.glob(f"{phase}/*/result.json") for line in file.open()]
+        by_iteration = {row["training_iteration"]: row for row in rows}
+        steps = [by_iteration[number]["env_steps"] for number in sorted(by_iteration)]
+        assert all(a < b for a, b in itertools.pairwise(steps))
+        if phase == "planet":
+            assert all(row["replay_decisions"] * 10 == row["env_steps"] for row in rows)
     config = json.loads(next(run.glob("embed/*/params.json")).read_text())
     assert config["start_from"] == str(run / state["planet"]["checkpoint"])
 
