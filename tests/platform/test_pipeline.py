@@ -250,6 +250,7 @@ def test_a_run_folder_takes_later_ends_and_no_other_changes(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     first = RunFolder.choose(load_spec(tmp_path / "tiny.yaml"), tmp_path)
     first.open()
+    first.record("planet", {"status": "running"})
     first.close()
     for change in ("phases.planet.stop.env_steps=9", "phases.planet.stop.time_s=9.0", "evaluate.episodes=3"):
         RunFolder.choose(load_spec(tmp_path / "tiny.yaml", [change]), tmp_path)
