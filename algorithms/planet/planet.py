@@ -154,17 +154,11 @@ class Planet(PhaseMixin, Algorithm):
         weights_ref = ray.put(weights)
         deadline = time.monotonic() + self.config.sample_timeout_s
         while time.monotonic() < deadline:
-            for index in group.healthy_env_runner_ids():
-                # Makes no request of a runner that is still busy with the last one.
-                made = group.foreach_env_runner_async(
-                    collect,
-                    tag="collect",
-                    kwargs={"weights": weights_ref, "seed": self._next_seed()},
-                    remote_worker_ids=[index],
-                )
-                self.counts["requests"] -= 1 - made
+            self._ask_idle_runners(weights_ref)
             ready = group.fetch_ready_async_reqs(tags="collect", timeout_seconds=0.05)
             if ready:
+                # Before the updates, not after them: a runner waits for nothing, and is a fragment's updates behind.
+                self._ask_idle_runners(weights_ref)
                 return raise_errors([rollout for _, rollout in ready])
             if not group.healthy_env_runner_ids():
                 self.restore_env_runners(group)
@@ -173,6 +167,18 @@ class Planet(PhaseMixin, Algorithm):
             f"{group.num_healthy_remote_workers()} healthy of {group.num_remote_env_runners()} runners; "
             f"see their logs, or raise resources.sample_timeout_s if planning is that slow"
         )
+
+    def _ask_idle_runners(self, weights_ref: Any) -> None:
+        """One request each; none of a runner that is still busy with its last one."""
+        group = self.env_runner_group
+        for index in group.healthy_env_runner_ids():
+            made = group.foreach_env_runner_async(
+                collect,
+                tag="collect",
+                kwargs={"weights": weights_ref, "seed": self._next_seed()},
+                remote_worker_ids=[index],
+            )
+            self.counts["requests"] -= 1 - made
 
     def _next_seed(self) -> int:
         self.counts["requests"] += 1
