@@ -91,6 +91,7 @@ class PhaseConfig(AlgorithmConfig):
 class PhaseMixin:
     """Put before Algorithm: results at top level; agent.json, agent.safetensors and the phase files in checkpoints."""
 
+    # mypy does not know that super() is Algorithm here: hence the ignores.
     counts: dict[str, int]
     config: Any
 
