@@ -109,6 +109,7 @@ class PhaseMixin:
         results = super().step()  # type: ignore[misc]
         runners, learner = results.get(ENV_RUNNER_RESULTS, {}), results.get(LEARNER_RESULTS, {})
         results["episode_return_mean"] = runners.get("episode_return_mean", float("nan"))
+        results["score"] = results["episode_return_mean"]  # of which Tune and the pipeline keep the best
         results.update(self.phase_results())
         results["losses"] = {
             name: float(value)

@@ -18,7 +18,11 @@ from pathlib import Path
 from typing import Any
 
 METRICS = "metrics.json"
-SCORE = "episode_return_mean"
+SCORE = "score"  # result key, higher is better; that of an agent is its mean training return
+KEPT_RESULTS = (
+    *(SCORE, "episode_return_mean", "loss", "env_steps", "num_updates", "ppo_steps"),
+    *("planning_ms", "training_iteration", "time_total_s"),
+)
 KEEP_BEST = 3
 # Tune saves its state every few seconds. What it held within the last minute must stay, for a restart to find.
 KEEP_SECONDS = 60.0
@@ -40,10 +44,11 @@ class Stored:
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else -math.inf
 
 
-def mark_whole(path: Path, result: Mapping[str, Any]) -> None:
-    """Say that the checkpoint is complete, and what the trial had reached."""
-    keys = (SCORE, "env_steps", "ppo_steps", "planning_ms", "training_iteration", "time_total_s")
-    metrics = {key: _plain(result[key]) for key in keys if _plain(result.get(key)) is not None}
+def mark_whole(path: Path, result: Mapping[str, Any], parameters: Mapping[str, Any] | None = None) -> None:
+    """Say that the checkpoint is complete, what the trial had reached, and with which searched parameters."""
+    metrics: dict[str, Any] = {key: _plain(result[key]) for key in KEPT_RESULTS if _plain(result.get(key)) is not None}
+    if parameters:
+        metrics["parameters"] = dict(parameters)
     unfinished = path / f".{METRICS}.tmp"
     unfinished.write_text(json.dumps(metrics))
     os.replace(unfinished, path / METRICS)
@@ -56,7 +61,8 @@ def stored_checkpoints(phase_folder: Path) -> list[Stored]:
         folder = file.parent
         try:
             metrics = json.loads(file.read_text(encoding="utf-8"))
-            agent = json.loads((folder / "agent.json").read_text(encoding="utf-8"))
+            agent_file = folder / "agent.json"
+            agent = json.loads(agent_file.read_text(encoding="utf-8")) if agent_file.exists() else {}
         except (OSError, ValueError):
             continue
         # Tune reuses a number after a restart: half of a new checkpoint in an old folder does not count.

@@ -118,7 +118,8 @@ def _specs(options: argparse.Namespace) -> int:
     if options.spec is None:
         for name in bundled_specs():
             spec = load_spec(name)
-            print(f"{name:32} {spec.env.id}: {', '.join(phase.name for phase in spec.phases)}")
+            where = f"{spec.env.id}: " if spec.env else ""
+            print(f"{name:32} {where}{', '.join(phase.name for phase in spec.phases)}")
         return 0
     spec = load_spec(options.spec, options.overrides)
     from parsecrl.platform.pipeline import check_environment

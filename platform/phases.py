@@ -18,37 +18,40 @@ from parsecrl.platform.cluster import check_resources
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.progress import FAILURE, RESULT_KEYS, PhaseProgress, StopWhenReached
 from parsecrl.platform.run_folder import FAILED, FINISHED, RUNNING, RunFolder
-from parsecrl.platform.spec_models import DCEMPPOPhase, Domain, PlanetPhase
+from parsecrl.platform.spec_models import Domain, Phase
 from parsecrl.platform.specs import Spec, set_path
 from parsecrl.platform.status_line import StatusLine
 from parsecrl.platform.trainables import ALGORITHMS
 
 MAX_FAILURES = 2  # of processes; a trial goes on from its last checkpoint
 
-PhaseSpec = PlanetPhase | DCEMPPOPhase
 
-
-def phase_config(folder: RunFolder, phase: PhaseSpec) -> Any:
-    """The RLlib config of a phase, starting from the best checkpoint of the one it names."""
-    config_class, _ = ALGORITHMS[phase.algorithm]
+def phase_config(folder: RunFolder, phase: Phase) -> Any:
+    """The RLlib config of a phase, or the plain one, starting from the best checkpoint of the one it names."""
     spec = folder.spec
     start_from = None
     if phase.start_from is not None:
         start_from = str(folder.path / folder.state(phase.start_from)["checkpoint"])
     plain = phase.model_dump(exclude={"search"}, exclude_none=True)
-    return config_class.from_phase(
-        plain, spec.env.model_dump(), spec.resources.model_dump(), derive_seed(spec.seed, phase.name), start_from
-    )
+    return _make_config(spec, phase.algorithm, plain, derive_seed(spec.seed, phase.name), start_from)
+
+
+def _make_config(spec: Spec, algorithm: str, phase: dict[str, Any], seed: int, start_from: str | None) -> Any:
+    env = spec.env.model_dump() if spec.env else None
+    return ALGORITHMS[algorithm].make_config(phase, env, spec.resources.model_dump(), seed, start_from)
 
 
 def check_trial_resources(spec: Spec) -> None:
-    """Raise UserError when the cluster can never run a trial; the algorithms ask for the same runners and learners."""
-    config_class, trainable = ALGORITHMS["planet"]
-    config = config_class.from_phase({}, spec.env.model_dump(), spec.resources.model_dump(), spec.seed, None)
-    check_resources(trainable.default_resource_request(config).required_resources, f"a trial of {spec.name}")
+    """Raise UserError when the cluster can never run a trial of some phase."""
+    for phase in spec.phases:
+        # What a trial asks for depends on the spec's resources, and on the keys of a phase without runners.
+        plain = {} if phase.acts else phase.model_dump(exclude={"search"}, exclude_none=True)
+        config = _make_config(spec, phase.algorithm, plain, spec.seed, None)
+        needed = ALGORITHMS[phase.algorithm].required_resources(config)
+        check_resources(needed, f"a trial of phase {phase.name}")
 
 
-def run_phase(folder: RunFolder, phase: PhaseSpec, dashboard: str, line: StatusLine) -> dict[str, Any]:
+def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine) -> dict[str, Any]:
     """Run the phase to its end and return its outcome, which the run folder then holds.
 
     Raises RunFailed when no trial got to its end.
@@ -57,9 +60,14 @@ def run_phase(folder: RunFolder, phase: PhaseSpec, dashboard: str, line: StatusL
     before = folder.state(phase.name)
     reopened = bool(before.get("reopened"))
     config = phase_config(folder, phase)
-    _, trainable = ALGORITHMS[phase.algorithm]
+    trainable: Any = ALGORITHMS[phase.algorithm].trainable
+    if isinstance(config, dict):
+        needed = ALGORITHMS[phase.algorithm].required_resources(config)
+        trainable = tune.with_resources(trainable, {kind.lower(): amount for kind, amount in needed.items()})
     space = param_space(config, phase.search)
-    progress = PhaseProgress(phase.name, str(path), phase.stop.conditions, phase.checkpoint_every, dashboard)
+    progress = PhaseProgress(
+        phase.name, str(path), phase.stop.conditions, phase.checkpoint_every, dashboard, phase.search
+    )
     stop = StopWhenReached(folder, phase.name)
     if tune_state.repair(path):
         # A trial that ended goes on if its end was moved, or if every trial failed.
@@ -94,8 +102,8 @@ def run_phase(folder: RunFolder, phase: PhaseSpec, dashboard: str, line: StatusL
 
 
 def param_space(config: Any, search: dict[str, Domain]) -> dict[str, Any]:
-    """The config as a dict with Tune's search objects at the searched paths."""
-    space = dict(config.to_dict())
+    """The config (RLlib's or plain) as a dict with Tune's search objects at the searched paths."""
+    space = dict(config if isinstance(config, dict) else config.to_dict())
     makers = {"grid": tune.grid_search, "choice": tune.choice}
     for path, domain in search.items():
         if domain.kind in makers:
@@ -113,7 +121,7 @@ def trial_folder_name(trial: Trial) -> str:
 
 
 def _new_tuner(
-    folder: RunFolder, phase: PhaseSpec, trainable: Any, space: dict[str, Any], stop: Any, progress: PhaseProgress
+    folder: RunFolder, phase: Phase, trainable: Any, space: dict[str, Any], stop: Any, progress: PhaseProgress
 ) -> tune.Tuner:
     goal_key, goal = next(iter(phase.stop.conditions.items()))
     scheduler = None
@@ -174,11 +182,13 @@ def _set_aside(path: Path) -> None:
     path.rename(aside)
 
 
-def _conclude(folder: RunFolder, phase: PhaseSpec, results: tune.ResultGrid) -> dict[str, Any]:
+def _conclude(folder: RunFolder, phase: Phase, results: tune.ResultGrid) -> dict[str, Any]:
     problems = [problem for result in _each(results) if (problem := _problem(result))]
     best = checkpoints.best_checkpoint(folder.path / phase.name)
     if len(problems) == len(results) or best is None:
-        folder.record(phase.name, {"status": FAILED, "stop": phase.stop.conditions})
+        before = folder.state(phase.name)
+        kept_checkpoint = {key: before[key] for key in ("checkpoint",) if key in before}  # a later phase may need it
+        folder.record(phase.name, {"status": FAILED, "stop": phase.stop.conditions, **kept_checkpoint})
         why = problems[0] if problems else "no checkpoint was written"
         kept = f"; the last good checkpoint is {_latest(folder, phase)}" if best else ""
         raise RunFailed(f"phase {phase.name} stopped: {why}{kept}")
@@ -203,7 +213,7 @@ def _each(results: tune.ResultGrid) -> list[tune.Result]:
     return [results[i] for i in range(len(results))]
 
 
-def _latest(folder: RunFolder, phase: PhaseSpec) -> Path:
+def _latest(folder: RunFolder, phase: Phase) -> Path:
     return max(checkpoints.stored_checkpoints(folder.path / phase.name), key=lambda c: c.written).path
 
 
@@ -211,7 +221,8 @@ def _problem(result: tune.Result) -> str | None:
     """Why a trial failed, in one line."""
     metrics = result.metrics or {}
     if FAILURE in metrics:
-        return f"{metrics[FAILURE]} (at {metrics.get('env_steps', 0):,} environment steps)"
+        where = f"{metrics['env_steps']:,} environment steps" if "env_steps" in metrics else "its last result"
+        return f"{metrics[FAILURE]} (at {where})"
     if result.error is None:
         return None
     lines = [line.strip() for line in str(result.error).splitlines() if line.strip()]

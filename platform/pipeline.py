@@ -20,6 +20,7 @@ import pandas as pd
 
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.run_folder import RunFolder, write_atomically
+from parsecrl.platform.spec_models import Phase
 from parsecrl.platform.specs import Spec
 from parsecrl.platform.status_line import StatusLine
 
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 def check_environment(spec: Spec) -> None:
     """Raise UserError when the spec's environment cannot be made or has no continuous actions."""
+    if spec.env is None:
+        return
     from parsecrl.envs import make_env
 
     try:
@@ -61,6 +64,7 @@ def run_spec(
         line.note(f"run folder: {folder.path}")
         _run_phases(folder, url, line)
         changed = _evaluate(folder, line)
+        changed |= _analyse(folder, line)
         _videos(folder, line)
         _report(folder, line, changed)
     finally:
@@ -90,7 +94,7 @@ def run_for_table(
 def _connect_if_needed(folder: RunFolder, address: str | None, dashboard: bool) -> str:
     """Connect, and check what the phases to come ask of the cluster; both before anything is written."""
     waiting = [phase for phase in folder.spec.phases if not folder.is_finished(phase)]
-    if not waiting and _evaluated_phases(folder) == _wanted(folder.spec):
+    if not waiting and _evaluated_phases(folder) == _wanted(folder.spec) and not _unanalysed(folder):
         return ""
     from parsecrl.platform.cluster import connect
 
@@ -113,6 +117,10 @@ def _run_phases(folder: RunFolder, url: str, line: StatusLine) -> None:
         if outcome["failed_trials"]:
             line.note(f"{phase.name}: {outcome['failed_trials']} of {outcome['trials']} trials failed")
         _write_summary(folder)
+
+
+def _env(spec: Spec) -> dict[str, Any]:
+    return spec.env.model_dump() if spec.env else {}
 
 
 # --- evaluation ----------------------------------------------------------------------------------------------------
@@ -156,7 +164,7 @@ def _evaluate(folder: RunFolder, line: StatusLine) -> bool:
         stored = _checkpoint_of(folder, name)
         rows = evaluate(
             "random" if stored is None else folder.path / stored,
-            spec.env.model_dump(),
+            _env(spec),
             episodes=spec.evaluate.episodes,
             seed=spec.seed,
             phase=name,
@@ -178,6 +186,32 @@ def _evaluate(folder: RunFolder, line: StatusLine) -> bool:
     return bool(waiting)
 
 
+def _unanalysed(folder: RunFolder) -> list[Phase]:
+    """The phases without agents whose tables are missing, or older than their trials."""
+    return [
+        phase
+        for phase in folder.spec.phases
+        if not phase.acts and folder.state(f"analysis of {phase.name}") != {"of": folder.state(phase.name)}
+    ]
+
+
+def _analyse(folder: RunFolder, line: StatusLine) -> bool:
+    """Make the tables of the phases that have no agent to evaluate. Returns whether there was anything to do."""
+    waiting = _unanalysed(folder)
+    for phase in waiting:
+        from parsecrl.platform import analysis, phases
+        from parsecrl.platform.trainables import ALGORITHMS
+
+        line.show(f"analysis of {phase.name}")
+        trials = analysis.trained_trials(folder.path / phase.name, phases.phase_config(folder, phase))
+        make_tables = ALGORITHMS[phase.algorithm].analyse
+        assert make_tables is not None, f"{phase.algorithm} has neither an agent nor an analysis"
+        analysis.write_tables(folder, phase.name, make_tables(trials, analysis.in_ray_tasks))
+        folder.record(f"analysis of {phase.name}", {"of": folder.state(phase.name)})
+        line.show(f"analysis of {phase.name}: {len(trials)} trials", final=True)
+    return bool(waiting)
+
+
 def _show_progress(line: StatusLine, name: str) -> Callable[[int, int], None]:
     line.show(f"evaluation of {name}: starting")
     return lambda done, total: line.show(f"evaluation of {name}: {done} of {total} episodes")
@@ -194,7 +228,7 @@ def _videos(folder: RunFolder, line: StatusLine) -> None:
         if stored is None or (file.exists() and folder.state(f"video of {name}").get("checkpoint") == stored):
             continue
         line.show(f"video of {name}")
-        made = record_video(folder.path / stored, spec.env.model_dump(), spec.seed, file, max_seconds=VIDEO_SECONDS)
+        made = record_video(folder.path / stored, _env(spec), spec.seed, file, max_seconds=VIDEO_SECONDS)
         if made is None:
             line.note("videos: none, because this machine cannot draw (see `parsec doctor`)")
             return
@@ -228,7 +262,7 @@ def _write_summary(folder: RunFolder) -> None:
         state = folder.state(phase.name)
         if state.get("status") != "finished":
             continue
-        agent = _read_json(folder.path / state["checkpoint"] / "agent.json")
+        agent = _read_json(folder.path / state["checkpoint"] / "agent.json") if phase.acts else {}
         phases[phase.name] = {
             "algorithm": phase.algorithm,
             "controller": agent.get("controller", {}).get("kind"),
@@ -243,7 +277,7 @@ def _write_summary(folder: RunFolder) -> None:
     summary = {
         "name": folder.path.name,
         "spec": json.loads(spec.model_dump_json(exclude_none=True)),
-        "env": spec.env.model_dump(),
+        "env": _env(spec),
         "machine": machine(),
         "phases": phases,
     }

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ray.tune.experiment import Trial
 
 from parsecrl.platform import checkpoints, tune_state
 from parsecrl.platform.run_folder import STATE_FILE, RunFolder
+from parsecrl.platform.specs import get_path
 from parsecrl.platform.status_line import StatusLine
 
 RESULT_KEYS = {
@@ -54,10 +55,17 @@ class PhaseProgress(tune.Callback):
     """Keeps the status line; asks for checkpoints, marks them as whole and prunes them; backs Tune's state up."""
 
     def __init__(
-        self, phase: str, folder: str, conditions: Mapping[str, float], checkpoint_every: int = 1, dashboard: str = ""
+        self,
+        phase: str,
+        folder: str,
+        conditions: Mapping[str, float],
+        checkpoint_every: int = 1,
+        dashboard: str = "",
+        searched: Iterable[str] = (),
     ):
         self.phase, self.folder, self.conditions, self.dashboard = phase, folder, dict(conditions), dashboard
         self.checkpoint_every = checkpoint_every
+        self.searched = tuple(searched)  # dotted keys of the config
         self.line: StatusLine | None = None
         self.protected = ""  # a checkpoint that is never pruned
         self.total_trials = 1
@@ -90,7 +98,8 @@ class PhaseProgress(tune.Callback):
 
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
         path = Path(checkpoint.path)
-        checkpoints.mark_whole(path, trial.last_result)
+        parameters = {key: get_path(trial.config, key.split(".")) for key in self.searched}
+        checkpoints.mark_whole(path, trial.last_result, parameters)
         checkpoints.prune(path.parent.parent, path.parent.name, self.protected)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
@@ -103,12 +112,13 @@ class PhaseProgress(tune.Callback):
         best = max(latest, key=lambda r: _number(r.get(checkpoints.SCORE), -math.inf))
         furthest = max(latest, key=lambda r: fraction_done(self.conditions, r))
         parts = []
-        for key in dict.fromkeys(["env_steps", *self.conditions]):
+        acts = "env_steps" in furthest
+        for key in dict.fromkeys(["env_steps"] * acts + list(self.conditions)):
             done = _number(furthest.get(RESULT_KEYS[key]), 0.0)
             goal = f" of {self.conditions[key]:,.0f}" if key in self.conditions else ""
             parts.append(f"{done:,.0f}{goal} {LABELS[key]}")
         score = _number(best.get(checkpoints.SCORE), math.nan)
-        parts.append("return -" if math.isnan(score) else f"return {score:.1f}")
+        parts.append(f"{'return' if acts else 'score'} {'-' if math.isnan(score) else f'{score:.4g}'}")
         if not math.isnan(planning := _number(furthest.get("planning_ms"), math.nan)):
             parts.append(f"{planning:.3g} ms a plan")
         if self.total_trials > 1:

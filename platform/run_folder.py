@@ -22,7 +22,7 @@ import yaml
 
 from parsecrl.platform.checkpoints import METRICS
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.spec_models import DCEMPPOPhase, PlanetPhase
+from parsecrl.platform.spec_models import Phase
 from parsecrl.platform.specs import Spec, differences, dump, parse_spec
 
 STATE_FILE = "state.json"
@@ -167,7 +167,7 @@ class RunFolder:
         """What is recorded of a phase: status (running, finished, failed), stop, and once it ended its outcome."""
         return self._read_state().get(phase, {})
 
-    def is_finished(self, phase: PlanetPhase | DCEMPPOPhase) -> bool:
+    def is_finished(self, phase: Phase) -> bool:
         """Whether the phase ended under the stop conditions that the spec has now, and still has its checkpoint."""
         state = self.state(phase.name)
         if state.get("status") != FINISHED or state.get("stop") != phase.stop.conditions:

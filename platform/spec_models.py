@@ -142,10 +142,7 @@ class Domain(Group):
 
 
 class Stop(Group):
-    """A phase ends when the first of these is reached."""
-
-    env_steps: Count | None = None  # simulator steps of the phase
-    time_s: Positive | None = None  # training time of a trial
+    """A phase ends when the first of its conditions is reached."""
 
     @model_validator(mode="after")
     def _some_condition(self) -> Stop:
@@ -158,15 +155,28 @@ class Stop(Group):
         return {key: value for key in type(self).model_fields if (value := getattr(self, key)) is not None}
 
 
-class PlanetStop(Stop):
+class EnvStop(Stop):
+    env_steps: Count | None = None  # simulator steps of the phase
+    time_s: Positive | None = None  # training time of a trial
+
+
+class PlanetStop(EnvStop):
     num_updates: Count | None = None  # gradient updates; the one that ends decoder_training: offline
 
 
-class PPOStop(Stop):
+class PPOStop(EnvStop):
     ppo_steps: Count | None = None  # collect-and-update rounds
 
 
-class _PhaseBase(Group):
+class UpdatesStop(Stop):
+    num_updates: Count | None = None
+    time_s: Positive | None = None
+
+
+class PhaseBase(Group):
+    """What every phase has. `acts`: its checkpoints hold an agent, which is evaluated in the spec's environment."""
+
+    acts: ClassVar[bool] = True
     unsearchable: ClassVar[frozenset[str]] = frozenset(
         {"name", "algorithm", "start_from", "search", "scheduler", "num_samples", "stop", "checkpoint_every"}
     )
@@ -181,14 +191,23 @@ class _PhaseBase(Group):
     @field_validator("name")
     @classmethod
     def _not_taken(cls, name: str) -> str:
-        if name in {"random", "report", "videos"}:
+        if name in {"random", "report", "videos", "analysis"}:
             raise ValueError(
                 f"a phase cannot be called {name!r}, which the run folder uses itself; choose another name"
             )
         return name
 
 
-class PlanetPhase(_PhaseBase):
+class StudyPhase(PhaseBase):
+    """A plain Tune trainable: trials that need no runners, and an analysis of all of them in place of an evaluation."""
+
+    acts: ClassVar[bool] = False
+    seed: Natural = 0  # search it for several seeds
+    num_cpus_per_trial: Positive = 1
+    num_gpus_per_trial: NonNegative = 0
+
+
+class PlanetPhase(PhaseBase):
     """Phases 1 and 2: learn a world model online, and a decoder when the controller is embedded."""
 
     algorithm: Literal["planet"]
@@ -232,7 +251,7 @@ class PlanetPhase(_PhaseBase):
         return self
 
 
-class DCEMPPOPhase(_PhaseBase):
+class DCEMPPOPhase(PhaseBase):
     """Phase 3: PPO through the embedded controller."""
 
     algorithm: Literal["dcem_ppo"]
@@ -271,17 +290,22 @@ class EvaluateSpec(Group):
 
 
 class Spec(Group):
-    """One experiment: an environment and the phases that a controller goes through."""
+    """One experiment: phases, and the environment that those of them act in which have one."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    env: EnvSpec
+    env: EnvSpec | None = None
     seed: int = Field(0, ge=0, lt=2**31)
     resources: ResourcesSpec = ResourcesSpec()
     phases: list[Phase] = Field(min_length=1)
     evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec)
 
-    def phase(self, name: str) -> PlanetPhase | DCEMPPOPhase:
+    def phase(self, name: str) -> Phase:
         return next(phase for phase in self.phases if phase.name == name)
+
+    @property
+    def acting_phases(self) -> list[str]:
+        """Names of the phases whose agents are evaluated in the environment."""
+        return [phase.name for phase in self.phases if phase.acts]
 
     @model_validator(mode="before")
     @classmethod
@@ -303,8 +327,10 @@ class Spec(Group):
 
     @model_validator(mode="after")
     def _phases_fit_together(self) -> Spec:
-        earlier: dict[str, PlanetPhase | DCEMPPOPhase] = {}
+        earlier: dict[str, Phase] = {}
         for phase in self.phases:
+            if phase.acts and self.env is None:
+                raise ValueError(f"env is missing, in which phases.{phase.name} acts; set env.id")
             if phase.name in earlier:
                 raise ValueError(f"phases need different names, got {phase.name!r} twice")
             if phase.start_from is not None:
@@ -317,11 +343,15 @@ class Spec(Group):
             if isinstance(phase, DCEMPPOPhase):
                 _check_runners(phase, self.resources)
             earlier[phase.name] = phase
+        acting = self.acting_phases
         if self.evaluate.phases is None:
-            self.evaluate.phases = list(earlier)
+            self.evaluate.phases = acting
         for name in self.evaluate.phases:
-            if name not in earlier:
-                raise ValueError(f"evaluate.phases must name phases ({', '.join(earlier)}), got {name!r}")
+            if name not in acting:
+                known = ", ".join(acting) or "none"
+                raise ValueError(f"evaluate.phases must name phases that act ({known}), got {name!r}")
+        if not acting:
+            self.evaluate.random = False
         return self
 
 
@@ -341,6 +371,11 @@ def _check_runners(phase: DCEMPPOPhase, resources: ResourcesSpec) -> None:
 
 def _check_handover(phase: Any, source: Any, earlier: dict[str, Any]) -> None:
     """Raise ValueError unless `phase` can start from a checkpoint of `source`."""
+    if not (phase.acts and source.acts):
+        raise ValueError(
+            f"phases.{phase.name}.start_from cannot hand an agent from {source.algorithm} to {phase.algorithm}, "
+            f"got {phase.start_from!r}; leave it out"
+        )
     while isinstance(phase, DCEMPPOPhase) and isinstance(source, DCEMPPOPhase):
         source = earlier[source.start_from]
     if isinstance(phase, DCEMPPOPhase):

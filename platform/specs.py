@@ -20,9 +20,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.spec_models import DCEMPPOPhase, Domain, PlanetPhase, Spec
+from parsecrl.platform.spec_models import Controller, Domain, Phase, Spec
 
-__all__ = ["Spec", "bundled_specs", "differences", "dump", "load_spec", "parse_spec", "set_path"]
+__all__ = ["Spec", "bundled_specs", "differences", "dump", "get_path", "load_spec", "parse_spec", "set_path"]
 
 MAX_COMBINATIONS = 4096  # of searched values that are checked together; above it, one key at a time
 
@@ -178,10 +178,17 @@ def set_path(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     data[keys[-1]] = value
 
 
+def get_path(data: typing.Mapping[str, Any], keys: Sequence[str]) -> Any:
+    """data[keys[0]][keys[1]]...; None where there is no such key."""
+    for key in keys:
+        data = data.get(key, {}) if hasattr(data, "get") else {}
+    return data if data != {} else None
+
+
 # --- checking ------------------------------------------------------------------------------------------------------
 
 
-def _check_search(phase: PlanetPhase | DCEMPPOPhase, source: str) -> None:
+def _check_search(phase: Phase, source: str) -> None:
     """Every searched key must exist in the phase and every value that it can take must be a valid one."""
     where = f"{source}: phases.{phase.name}.search"
     plain = phase.model_dump(exclude={"search"})
@@ -235,7 +242,7 @@ def _explain(error: ValidationError, data: Any, root: type[BaseModel] = Spec) ->
             message = f"{path} is missing; set it"
         case "union_tag_invalid" | "union_tag_not_found":
             key = str(context["discriminator"]).strip("'")
-            tags = {"algorithm": ["planet", "dcem_ppo"], "kind": ["full", "embedded"]}[key]
+            tags = _tags(key)
             got = context.get("tag")
             message = f"{path}.{key} must be one of {', '.join(tags)}, got {got or 'nothing'}"
             message += _nearest(str(got), tags) if got else ""
@@ -297,6 +304,12 @@ def _nearest_key(word: str, models: list[type[BaseModel]]) -> str:
                     return f"; did you mean '{key}.{word}'?"
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _tags(discriminator: str) -> list[str]:
+    """What a union's key may say."""
+    union = {"algorithm": Phase, "kind": Controller}[discriminator]
+    return [typing.get_args(model.model_fields[discriminator].annotation)[0] for model in _models_in(union)]
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

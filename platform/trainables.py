@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+from ray.tune import Trainable
+
 from parsecrl.algorithms import dcem_ppo, planet
+from parsecrl.platform.analysis import ParallelMap, TrainedTrial
 from parsecrl.platform.progress import FAILURE
+from parsecrl.platform.spec_models import PhaseBase
 
 
 class _StopOnBadLoss:
@@ -35,7 +42,34 @@ class DCEMPPO(_StopOnBadLoss, dcem_ppo.DCEMPPO):
     pass
 
 
-ALGORITHMS: dict[str, tuple[Any, Any]] = {
-    "planet": (planet.PlanetConfig, Planet),
-    "dcem_ppo": (dcem_ppo.DCEMPPOConfig, DCEMPPO),
+@dataclass(frozen=True)
+class Algorithm:
+    """How Tune trains a phase of this algorithm, and what is made of its trials afterwards.
+
+    trainable: the class of a trial. make_config: (phase, env, resources, seed, start_from) -> its param space.
+    analyse: for a phase whose checkpoints hold no agent to evaluate, (trials, parallel_map) -> tables by name.
+    """
+
+    trainable: type[Trainable]
+    make_config: Callable[..., Any]
+    analyse: Callable[[Sequence[TrainedTrial], ParallelMap], dict[str, pd.DataFrame]] | None = None
+
+    def required_resources(self, config: Any) -> dict[str, float]:
+        """What one trial needs of the cluster."""
+        if isinstance(config, dict):
+            return {"CPU": config["num_cpus_per_trial"], "GPU": config["num_gpus_per_trial"]}
+        return self.trainable.default_resource_request(config).required_resources  # type: ignore[union-attr]
+
+
+def plain_config(
+    phase: dict[str, Any], env: dict[str, Any] | None, resources: dict[str, Any], seed: int, start_from: str | None
+) -> dict[str, Any]:
+    """The config of a plain trainable: the phase's own keys, `run_seed` (mix it with the phase's `seed`), and `env`."""
+    own = {key: value for key, value in phase.items() if key not in PhaseBase.unsearchable}
+    return {**own, "run_seed": seed, "env": env}
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "planet": Algorithm(Planet, planet.PlanetConfig.from_phase),
+    "dcem_ppo": Algorithm(DCEMPPO, dcem_ppo.DCEMPPOConfig.from_phase),
 }

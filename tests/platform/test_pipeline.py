@@ -1,5 +1,6 @@
 """A whole run in miniature, killed in every phase; and the parts that make it survive."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -206,16 +207,15 @@ def test_a_bad_loss_ends_the_run_with_its_message_and_keeps_the_last_good_checkp
     from parsecrl.platform.errors import RunFailed
     from parsecrl.platform.pipeline import run_spec
 
-    _, planet = phases.ALGORITHMS["planet"]
+    planet = phases.ALGORITHMS["planet"]
 
-    class Planet(planet):
+    class Planet(planet.trainable):
         def training_step(self):
             if self.iteration >= 2:
                 raise FloatingPointError("the loss term reward is nan at update 7")
             return super().training_step()
 
-    config, _ = phases.ALGORITHMS["planet"]
-    monkeypatch.setitem(phases.ALGORITHMS, "planet", (config, Planet))
+    monkeypatch.setitem(phases.ALGORITHMS, "planet", dataclasses.replace(planet, trainable=Planet))
     data = yaml.safe_load(TINY)
     data["phases"] = data["phases"][:1]
     file = tmp_path / "bad.yaml"

@@ -1,0 +1,65 @@
+"""What comes of the trials of a phase that has no agent to evaluate: tables, in <run>/analysis/<phase>/<table>.csv."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from parsecrl.platform.checkpoints import Stored, stored_checkpoints
+from parsecrl.platform.run_folder import RunFolder, write_atomically
+from parsecrl.platform.specs import set_path
+
+FOLDER = "analysis"
+ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # as the built-in map, in order
+
+
+@dataclass(frozen=True)
+class TrainedTrial:
+    """One trial at its end. parameters: what the phase searched over, by dotted key; config: all of its settings."""
+
+    name: str
+    parameters: dict[str, Any]
+    config: dict[str, Any]
+    checkpoint: Path  # the last one
+    metrics: dict[str, Any]  # at that checkpoint
+
+
+def trained_trials(phase_folder: Path, config: dict[str, Any]) -> list[TrainedTrial]:
+    """The trials that left a checkpoint, by name. config: the phase's, before the search."""
+    last: dict[str, Stored] = {}
+    for stored in stored_checkpoints(phase_folder):
+        if stored.trial not in last or stored.written >= last[stored.trial].written:
+            last[stored.trial] = stored
+    trials = []
+    for name, stored in sorted(last.items()):
+        own = copy.deepcopy(config)
+        parameters = dict(stored.metrics.get("parameters", {}))
+        for path, value in parameters.items():
+            set_path(own, path.split("."), value)
+        trials.append(TrainedTrial(name, parameters, own, stored.path, stored.metrics))
+    return trials
+
+
+def in_ray_tasks(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """`map`, each item a Ray task of one CPU, as many at a time as the cluster has; a lost one is tried again."""
+    import ray
+
+    task = ray.remote(function).options(num_cpus=1, max_retries=3)
+    yield from ray.get([task.remote(item) for item in items])
+
+
+def write_tables(folder: RunFolder, phase: str, tables: dict[str, pd.DataFrame]) -> None:
+    place = folder.path / FOLDER / phase
+    place.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        write_atomically(place / f"{name}.csv", table.to_csv(index=False))
+
+
+def read_tables(run_dir: Path, phase: str) -> dict[str, pd.DataFrame]:
+    """Table name -> table; empty before the phase was analysed."""
+    return {file.stem: pd.read_csv(file) for file in sorted((run_dir / FOLDER / phase).glob("*.csv"))}
