@@ -22,6 +22,7 @@ from parsecrl.platform.reports import paper
 from parsecrl.platform.statistics import Statistics, summarize
 
 RANDOM = "random"
+ACTING = ("planet", "dcem_ppo")  # algorithms whose checkpoints hold an agent
 FAILURE = "failure"  # result key: why a trial could not go on
 
 
@@ -78,6 +79,11 @@ class Phase:
         return str(self.summary.get("algorithm") or self.spec.get("algorithm") or "?")
 
     @property
+    def acts(self) -> bool:
+        """Whether its agent is evaluated; other phases are analysed (`studies`)."""
+        return self.algorithm in {*ACTING, "?"}
+
+    @property
     def trajectories(self) -> int | None:
         """Action sequences scored for one decision."""
         try:
@@ -94,7 +100,7 @@ class Phase:
         """The chosen trial; before there is one, that whose last return is highest."""
         named = [trial for trial in self.trials if trial.name == self.chosen]
         return next(iter(named), None) or max(
-            self.trials, key=lambda t: _or(t.last("episode_return_mean"), -math.inf), default=None
+            self.trials, key=lambda t: _or(t.last("score"), _or(t.last("episode_return_mean"), -math.inf)), default=None
         )
 
 
@@ -114,12 +120,23 @@ class Run:
 
     @property
     def task(self) -> str:
+        """The environment's short name; of a run without one, its algorithms."""
+        if not self.env and self.phases:
+            return ", ".join(dict.fromkeys(phase.algorithm.replace("_", " ") for phase in self.phases))
         return paper.task_of(str(self.env.get("id", "unknown")))
 
     @property
+    def acting(self) -> tuple[Phase, ...]:
+        return tuple(phase for phase in self.phases if phase.acts)
+
+    @property
+    def studies(self) -> tuple[Phase, ...]:
+        return tuple(phase for phase in self.phases if not phase.acts)
+
+    @property
     def rows(self) -> tuple[Phase, ...]:
-        """The table's rows: the random policy first, then every phase of the spec."""
-        return (self.random, *self.phases)
+        """The table's rows: the random policy first, then every phase that acts; none where no phase does."""
+        return (self.random, *self.acting) if self.acting else ()
 
 
 def load_run(run_dir: str | Path) -> Run:

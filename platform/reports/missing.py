@@ -12,7 +12,7 @@ def what_is_missing(run: Run) -> list[str]:
     evaluate = evaluate if isinstance(evaluate, dict) else {}
     wanted = [str(name) for name in evaluate.get("phases") or [p.name for p in run.phases]]
     lines = [line for phase in run.phases for line in _of_phase(run, phase, evaluate, phase.name in wanted)]
-    if evaluate.get("random", True) and run.random.statistics is None:
+    if run.acting and evaluate.get("random", True) and run.random.statistics is None:
         lines.append("The random policy was not evaluated.")
     if not run.summary:
         lines.append("summary.json is missing: the run has not finished or was interrupted; its machine is not known.")
@@ -36,6 +36,8 @@ def _of_phase(run: Run, phase: Phase, evaluate: dict, wanted: bool) -> list[str]
         if trial.failure
     ]
     lines += _short_of(phase)
+    if not phase.acts:
+        return lines
     if phase.statistics is None:
         lines.append(f"Phase {phase.name} was not evaluated." + ("" if wanted else " The spec does not ask for it."))
     else:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from parsecrl.platform.reports import figures, markup, paper
+from parsecrl.platform.reports import figures, markup, paper, studies
 from parsecrl.platform.reports.data import RANDOM, Phase, Run, load_run
 from parsecrl.platform.reports.iterates import Iterates, compute_iterates
 from parsecrl.platform.reports.missing import what_is_missing
@@ -39,27 +39,31 @@ def build_report(run_dir: str | Path, *, iterates: bool = True) -> Path:
     run = load_run(run_dir)
     out = run.folder / "report"
     problems: list[str] = []
-    body = [
-        _header(run),
-        _tiles(run),
-        markup.section(
-            "results",
-            "Results",
-            markup.table(HEADINGS, table_rows(run)),
-            markup.paragraph(EXPLANATION, "soft small"),
-            markup.paragraph(paper.note(run.task), "soft small"),
-        ),
-        _boxes(run, out / "figures"),
-        _curves(run, out / "figures"),
-        _iterates(run, out / "figures", problems) if iterates else "",
-        _planning(run),
-        _videos(run, problems),
-        "",
+    body = [_header(run)]
+    if run.acting:
+        body += [
+            _tiles(run),
+            markup.section(
+                "results",
+                "Results",
+                markup.table(HEADINGS, table_rows(run)),
+                markup.paragraph(EXPLANATION, "soft small"),
+                markup.paragraph(paper.note(run.task), "soft small"),
+            ),
+            _boxes(run, out / "figures"),
+            _curves(run, out / "figures"),
+            _iterates(run, out / "figures", problems) if iterates else "",
+            _planning(run),
+            _videos(run, problems),
+        ]
+    for phase in run.studies:
+        body += studies.sections(run, phase, out / "figures")
+    body += [
+        _missing(run, problems),
         markup.section("spec", "Spec, as resolved", markup.code(run.spec_text.strip() or "not recorded")),
         _machine(run),
         _commands(run),
     ]
-    body[8] = _missing(run, problems)
     return markup.write_page(
         out / "index.html", markup.page(f"{run.name}: {run.task}", [part for part in body if part])
     )
@@ -67,18 +71,23 @@ def build_report(run_dir: str | Path, *, iterates: bool = True) -> Path:
 
 def _header(run: Run) -> str:
     env = run.env
+    world = f"{env.get('id', 'unknown environment')}, action repeat {env.get('action_repeat', 1)}"
     facts = [
-        f"{env.get('id', 'unknown environment')}, action repeat {env.get('action_repeat', 1)}",
+        *([world] if run.acting else []),
         f"seed {run.spec.get('seed', 0)}",
         f"report made {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
     ]
-    anchors = {
+    acting = {
         "results": "Results",
         "returns": "Returns",
         "curves": "Learning curves",
         "iterates": "What the planner tries",
         "planning": "Planning cost",
         "videos": "Videos",
+    }
+    anchors = {
+        **(acting if run.acting else {}),
+        **{f"results-{phase.name}": f"Results of {phase.name}" for phase in run.studies},
         "missing": "Not run",
         "spec": "Spec",
         "machine": "Machine",
@@ -128,7 +137,7 @@ def _boxes(run: Run, folder: Path) -> str:
 
 def _curves(run: Run, folder: Path) -> str:
     parts: list[str] = []
-    for phase in run.phases:
+    for phase in run.acting:
         axis = figures.curve_axis(phase)
         drawn = [t for t in phase.trials if np.isfinite(t.column(axis) * t.column("episode_return_mean")).any()]
         parts.append(markup.heading(f"{phase.name}: {phase.title}"))
@@ -200,7 +209,7 @@ def _losses(phase: Phase, axis: str, folder: Path) -> str:
 
 def _iterates(run: Run, folder: Path, problems: list[str]) -> str:
     parts: list[str] = []
-    for phase in run.phases:
+    for phase in run.acting:
         if phase.checkpoint is None:
             continue
         try:
@@ -247,7 +256,7 @@ def _planning(run: Run) -> str:
         "trajectories, paper",
     )
     rows = []
-    for phase in run.phases:
+    for phase in run.acting:
         c = phase.controller
         reference = paper.result_for(run.task, phase.kind)
         horizon = c.get("horizon")
@@ -279,7 +288,7 @@ def _planning(run: Run) -> str:
 
 def _videos(run: Run, problems: list[str]) -> str:
     films = []
-    for phase in run.phases:
+    for phase in run.acting:
         if phase.video is not None:
             try:
                 films.append(markup.video(phase.video, f"{phase.name}: {phase.title}"))
@@ -321,7 +330,7 @@ def _commands(run: Run) -> str:
     lines += [f"parsec run {spec} --name {shlex.quote(run.folder.name)} --storage {storage}"]
     lines += ["", "# the same from the start, in a new folder", f"parsec run {spec} --fresh"]
     episodes = run.spec.get("evaluate", {}).get("episodes", 100) if isinstance(run.spec.get("evaluate"), dict) else 100
-    checkpoints = [p for p in run.phases if p.checkpoint is not None]
+    checkpoints = [p for p in run.acting if p.checkpoint is not None]
     if checkpoints:
         lines += ["", "# one controller again"]
     for phase in checkpoints:

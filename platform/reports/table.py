@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,32 @@ def format_table(run: str | Path | dict[str, Any] | Run) -> str:
         run = from_summary(run)
     elif not isinstance(run, Run):
         run = load_run(run)
-    rows = [HEADINGS, *table_rows(run)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
-    left = {0, 1}
+    parts = [f"{run.name}: {run.task}"]
+    if run.acting:
+        parts += [text_table(HEADINGS, table_rows(run)), _fill(EXPLANATION), _fill(paper.note(run.task))]
+    for phase in run.studies:
+        from parsecrl.platform.reports import studies
+
+        found = studies.result_table(run, phase)
+        parts += [f"{phase.name}: {phase.algorithm.replace('_', ' ')}" if len(run.phases) > 1 else ""]
+        parts += [text_table(found.headings, found.rows), _fill(found.note)] if found else ["not analysed"]
+    return "\n".join(filter(None, parts))
+
+
+def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 2) -> str:
+    """Aligned columns, the first `left` of them to the left."""
+    rows = [headings, *rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(headings))]
     lines = [
-        "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]
     lines.insert(1, "  ".join("-" * w for w in widths))
-    notes = [textwrap.fill(note, NOTE_WIDTH) for note in (EXPLANATION, paper.note(run.task))]
-    return "\n".join([f"{run.name}: {run.task}", *(line.rstrip() for line in lines), *notes])
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _fill(note: str) -> str:
+    return textwrap.fill(note, NOTE_WIDTH)
 
 
 def table_rows(run: Run) -> list[tuple[str, ...]]:
