@@ -44,11 +44,11 @@ def _make_config(spec: Spec, algorithm: str, phase: dict[str, Any], seed: int, s
 def check_trial_resources(spec: Spec) -> None:
     """Raise UserError when the cluster can never run a trial of some phase."""
     for phase in spec.phases:
-        # What a trial asks for depends on the spec's resources, and on the keys of a phase without runners.
+        # The phases that act ask for the same runners and learners; only planet's config is valid before any has run.
+        algorithm = "planet" if phase.acts else phase.algorithm
         plain = {} if phase.acts else phase.model_dump(exclude={"search"}, exclude_none=True)
-        config = _make_config(spec, phase.algorithm, plain, spec.seed, None)
-        needed = ALGORITHMS[phase.algorithm].required_resources(config)
-        check_resources(needed, f"a trial of phase {phase.name}")
+        config = _make_config(spec, algorithm, plain, spec.seed, None)
+        check_resources(ALGORITHMS[algorithm].required_resources(config), f"a trial of phase {phase.name}")
 
 
 def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine) -> dict[str, Any]:
