@@ -1,0 +1,122 @@
+"""What a trained energy regression shows (DCEM paper, figures 2, 6 and 7), as tables. Torch alone.
+
+Every table has the columns solver and seed, so that those of several trials can be put below each other.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from parsecrl.algorithms.energy_regression.checkpoint import load_regression
+from parsecrl.algorithms.energy_regression.update import Energy, InnerSolver, held_out_inputs, target, training_inputs
+from parsecrl.algorithms.seeding import derive_seed
+
+MAX_STEPS = 50
+SHOWN_STEPS = (1, 2, 5, 10, 15, 20, 50)
+Y_RANGE = (-7.0, 5.0)  # the target lies in [-4.82, 1.82]
+# Normalised energies below this, of 1, are drawn alike: the logarithm would show rounding.
+FLOOR = 1e-3
+CHUNK = 25
+
+
+def analyse(checkpoint: str | Path, max_steps: int = MAX_STEPS) -> dict[str, pd.DataFrame]:
+    """The tables of one checkpoint.
+
+    convergence: num_updates, loss, train_loss, test_loss (figure 6, left)
+    steps: num_steps, test_loss with that many inner steps, from 1 to max_steps (figure 6, right)
+    predictions: num_steps, x, y, target (figure 7)
+    surface: x, y, energy, normalized, log (figure 2; see `energy_surface`)
+    """
+    energy, solver, description = load_regression(checkpoint)
+    seed = description["seed"]
+    test, training = held_out_inputs(description["num_points"]), training_inputs(description["num_points"])
+    errors = (predictions_by_steps(energy, solver, test, max_steps, seed) - target(test)).square()
+    steps = pd.DataFrame({"num_steps": range(1, max_steps + 1), "test_loss": errors.mean((1, 2)).tolist()})
+    predicted = predictions_by_steps(energy, solver, training, max_steps, seed)
+    shown = [steps for steps in SHOWN_STEPS if steps <= max_steps]
+    predictions = pd.concat(
+        pd.DataFrame(
+            {
+                "num_steps": steps,
+                "x": training.flatten().tolist(),
+                "y": predicted[steps - 1].flatten().tolist(),
+                "target": target(training).flatten().tolist(),
+            }
+        )
+        for steps in shown
+    )
+    tables = {
+        "convergence": pd.DataFrame(description["curve"]),
+        "steps": steps,
+        "predictions": predictions,
+        "surface": surface_table(energy),
+    }
+    return {name: _named(table, solver.kind, seed) for name, table in tables.items()}
+
+
+def analyse_all(
+    checkpoints: list[Path], parallel_map: Any = map, max_steps: int = MAX_STEPS
+) -> dict[str, pd.DataFrame]:
+    """The tables of several checkpoints, each below the other. parallel_map: as the built-in map."""
+    found = (
+        list(parallel_map(analyse, checkpoints))
+        if max_steps == MAX_STEPS
+        else [analyse(checkpoint, max_steps) for checkpoint in checkpoints]
+    )
+    return {
+        name: pd.concat([tables[name] for tables in found], ignore_index=True) for name in (found[0] if found else {})
+    }
+
+
+@torch.no_grad()
+def predictions_by_steps(energy: Energy, solver: InnerSolver, x: Tensor, max_steps: int, seed: int = 0) -> Tensor:
+    """What the minimiser gives when it is stopped after 1, 2, ... max_steps steps: x [B, 1] -> [max_steps, B, 1].
+
+    One search of max_steps serves all: its first steps are those of a shorter one.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, "energy_regression analysis"))
+    paths = []
+    for part in x.split(CHUNK):
+        noise = solver.draw_noise(len(part), 1, generator, max_steps)
+        paths.append(solver.iterates(energy, part, 1, noise, max_steps)[1:])
+    return torch.cat(paths, dim=1)
+
+
+@torch.no_grad()
+def energy_surface(energy: Energy, x: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Energies over a grid, x [B, 1] and y [N]: (energy, normalized, log), each [B, N].
+
+    normalized: each x by itself, its lowest energy over y at 0 and its highest at 1. What is added to all energies of
+    one x changes no prediction, and would hide where the minima lie.
+    log: log10 of FLOOR + normalized.
+    """
+    energies = energy(x, y[None, :, None].expand(len(x), -1, -1)).double().numpy()
+    low, high = energies.min(1, keepdims=True), energies.max(1, keepdims=True)
+    normalized = (energies - low) / np.where(high > low, high - low, 1.0)
+    return energies, normalized, np.log10(FLOOR + normalized)
+
+
+def surface_table(energy: Energy, num_x: int = 80, num_y: int = 81) -> pd.DataFrame:
+    x, y = training_inputs(num_x), torch.linspace(*Y_RANGE, num_y)
+    energies, normalized, log = energy_surface(energy, x, y)
+    return pd.DataFrame(
+        {
+            "x": np.repeat(x.flatten().numpy().astype(float), num_y).round(5),
+            "y": np.tile(y.numpy().astype(float), num_x).round(5),
+            "energy": energies.flatten().round(6),
+            "normalized": normalized.flatten().round(6),
+            "log": log.flatten().round(5),
+        }
+    )
+
+
+def _named(table: pd.DataFrame, solver: str, seed: int) -> pd.DataFrame:
+    table.insert(0, "solver", solver)
+    table.insert(1, "seed", seed)
+    return table

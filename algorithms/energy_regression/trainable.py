@@ -1,0 +1,134 @@
+"""Energy-based regression on x sin x as a Tune trainable (DCEM paper, section 5.1 and appendix B)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from ray.tune import Trainable
+from torch import Tensor, nn
+
+from parsecrl.algorithms.energy_regression.checkpoint import load_state, save_state
+from parsecrl.algorithms.energy_regression.update import InnerSolver, Learner, held_out_inputs, target, training_inputs
+from parsecrl.algorithms.models.energy import EnergyNetwork
+from parsecrl.algorithms.seeding import derive_seed
+
+ROLE = "energy_regression"
+# Inputs evaluated at a time: 25 x 100 candidates x 128 units stay in a CPU's cache.
+CHUNK = 25
+
+
+class EnergyRegression(Trainable):
+    """One energy, trained by updates on randomly drawn training points.
+
+    config, all with the paper's values as default: seed; solver (the fields of `InnerSolver`); energy (the arguments of
+    `EnergyNetwork`); num_points, equally spaced; points_per_update, drawn together; updates_per_point, before the next
+    is drawn; lr; max_grad_norm; compile; updates_per_step, between two results. run_seed: mixed with seed.
+
+    Results: num_updates; loss, the mean over the step's updates, each before it was made; train_loss and test_loss,
+    mean squared errors over the training points and those midway between them; score, minus the test loss; update_ms.
+
+    For another energy, override `make_energy`.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        seed = derive_seed(config.get("run_seed", 0), ROLE, config.get("seed", 0))
+        self.settings = {name: _positive(config, name, default) for name, default in _COUNTS.items()}
+        self.solver = InnerSolver.from_dict(config.get("solver", {}))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "initialisation"))
+            self.energy = self.make_energy(config)
+        self.learner = Learner(
+            self.energy,
+            self.solver,
+            lr=_positive_number(config, "lr", 1e-3),
+            max_grad_norm=_positive_number(config, "max_grad_norm", 1.0),
+            compile=bool(config.get("compile", False)),
+        )
+        self.seed = seed
+        self.generator = torch.Generator().manual_seed(derive_seed(seed, "updates"))
+        self.inputs = training_inputs(self.settings["num_points"])  # [num_points, 1]
+        self.points = torch.zeros(self.settings["points_per_update"], dtype=torch.long)  # the ones in turn
+        self.num_updates = 0
+        self.curve: list[dict[str, float]] = []
+        self.evaluate()  # an energy of the wrong shape shall be found now
+
+    def make_energy(self, config: dict[str, Any]) -> nn.Module:
+        """What is trained: a module that maps x [B, 1] and y [B, N, 1] to energies [B, N]."""
+        return EnergyNetwork(1, 1, **config.get("energy", {}))
+
+    def step(self) -> dict[str, Any]:
+        losses, start = [], time.perf_counter()
+        for _ in range(self.settings["updates_per_step"]):
+            losses.append(self._update())
+        seconds = time.perf_counter() - start
+        loss = float(torch.stack(losses).mean())
+        if not loss < float("inf"):
+            raise FloatingPointError(
+                f"the training loss is {loss} within the {len(losses)} updates up to {self.num_updates}; "
+                f"lower lr, or look for NaN in the energy"
+            )
+        train_loss, test_loss = self.evaluate()
+        point = {"num_updates": self.num_updates, "loss": loss, "train_loss": train_loss, "test_loss": test_loss}
+        self.curve.append(point)
+        return {**point, "score": -test_loss, "update_ms": 1e3 * seconds / len(losses)}
+
+    def _update(self) -> Tensor:
+        if self.num_updates % self.settings["updates_per_point"] == 0:
+            self.points = torch.randint(len(self.inputs), self.points.shape, generator=self.generator)
+        x = self.inputs[self.points]  # [B, 1]
+        noise = self.solver.draw_noise(len(x), 1, self.generator)
+        self.num_updates += 1
+        return self.learner.update(x, target(x), noise)
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float, float]:
+        """(train_loss, test_loss), with as many inner steps as in training. The same noise at every call."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "evaluation"))
+        means = []
+        for inputs in (self.inputs, held_out_inputs(len(self.inputs))):
+            errors = []
+            for x in inputs.split(CHUNK):
+                noise = self.solver.draw_noise(len(x), 1, generator)
+                errors.append((self.solver.predict(self.energy, x, 1, noise) - target(x)).square())
+            means.append(float(torch.cat(errors).mean()))
+        return means[0], means[1]
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        description = {
+            "algorithm": ROLE,
+            "solver": vars(self.solver),
+            "energy": self.config.get("energy", {}),
+            "num_points": self.settings["num_points"],
+            "seed": self.config.get("seed", 0),
+            "num_updates": self.num_updates,
+            "curve": self.curve,
+        }
+        tensors = {"generator": self.generator.get_state(), "points": self.points}
+        save_state(checkpoint_dir, description, self.energy, self.learner.optimizer, tensors)
+
+    def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
+        assert isinstance(checkpoint, str)  # save_checkpoint returns nothing, so Tune hands over the folder
+        description, tensors = load_state(checkpoint, self.energy, self.learner.optimizer)
+        self.num_updates, self.curve = description["num_updates"], description["curve"]
+        self.points = tensors["points"]
+        self.generator.set_state(tensors["generator"])
+
+
+_COUNTS = {"num_points": 100, "points_per_update": 1, "updates_per_point": 3, "updates_per_step": 1000}
+
+
+def _positive(config: dict[str, Any], name: str, default: int) -> int:
+    value = config.get(name, default)
+    least = 2 if name == "num_points" else 1
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an integer of {least} or more, got {value!r}; the default is {default}")
+    return value
+
+
+def _positive_number(config: dict[str, Any], name: str, default: float) -> float:
+    value = config.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < float("inf"):
+        raise ValueError(f"{name} must be a positive number, got {value!r}; the default is {default}")
+    return float(value)

@@ -1,0 +1,33 @@
+"""An energy network: E(x, y; theta), low where y fits x (DCEM paper, sections 4.1 and 5.1)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from parsecrl.algorithms.models.layers import mlp
+
+
+class EnergyNetwork(nn.Module):
+    """One energy for each pair of an input x and an output y, with softplus units: smooth, so that it has slopes in y.
+
+    Axes: B inputs, N outputs for each of them, X and Y their sizes.
+    Raises ValueError on fewer than one hidden layer.
+    """
+
+    def __init__(self, x_size: int = 1, y_size: int = 1, hidden_size: int = 128, num_layers: int = 3):
+        super().__init__()
+        for name, value in (("hidden_size", hidden_size), ("num_layers", num_layers)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"energy.{name} must be an integer of 1 or more, got {value!r}; the paper has 128 and 3"
+                )
+        self.x_size, self.y_size = x_size, y_size
+        self.first = nn.Linear(x_size + y_size, hidden_size)
+        self.rest = mlp([hidden_size] * num_layers + [1], nn.Softplus)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x [B, X], y [B, N, Y], both in data units -> energies [B, N], dimensionless."""
+        W_x, W_y = self.first.weight.split([self.x_size, self.y_size], dim=1)
+        from_x = nn.functional.linear(x, W_x, self.first.bias)  # [B, hidden], once per input, not once per output
+        h = from_x.unsqueeze(1) + nn.functional.linear(y, W_y)  # [B, N, hidden]
+        return self.rest(nn.functional.softplus(h)).squeeze(-1)
