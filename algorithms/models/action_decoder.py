@@ -9,16 +9,19 @@ from parsecrl.algorithms.models.layers import mlp
 from parsecrl.algorithms.models.records import Belief
 
 CONDITIONING = ("none", "belief")
+OUTPUTS = ("tanh", "sigmoid")
 
 
 class ActionDecoder(nn.Module):
-    """u_{1:H} = f_dec(z), with ELU units and a tanh that keeps the actions within [-1, 1].
+    """u_{1:H} = f_dec(z), with ELU units and a squashed output that keeps the actions within [-1, 1].
 
     Axes: n latent, H horizon, A action. The latent box is [-1, 1]^n.
     init_scale multiplies the initial weights (earlier version of the paper, appendix on initialisation: too small a
     scale does not cover the action space, and learning to expand is hard). Biases start at zero.
     conditioning="belief" feeds the belief in beside z; the paper has none.
-    Raises ValueError on an unknown conditioning, and on fewer than one hidden layer.
+    output: "tanh", or "sigmoid", stretched to [-1, 1] (which is a tanh at half the slope; the cartpole's).
+    linear: the class of the layers, nn.Linear or one of its interface.
+    Raises ValueError on an unknown conditioning or output, and on fewer than one hidden layer.
     """
 
     def __init__(
@@ -31,8 +34,12 @@ class ActionDecoder(nn.Module):
         init_scale: float = 1.0,
         conditioning: str = "none",
         belief_size: int = 0,
+        output: str = "tanh",
+        linear: type[nn.Linear] = nn.Linear,
     ):
         super().__init__()
+        if output not in OUTPUTS:
+            raise ValueError(f"decoder.output must be one of {', '.join(OUTPUTS)}, got {output!r}")
         if conditioning not in CONDITIONING:
             raise ValueError(f"decoder.conditioning must be one of {', '.join(CONDITIONING)}, got {conditioning!r}")
         if num_layers < 1:
@@ -40,10 +47,10 @@ class ActionDecoder(nn.Module):
                 f"decoder.num_layers must be at least 1, got {num_layers}; the paper's decoders have 2 or 3"
             )
         self.latent_size, self.horizon, self.action_size = latent_size, horizon, action_size
-        self.conditioning = conditioning
-        self.latent_in = nn.Linear(latent_size, hidden_size)
+        self.conditioning, self.output = conditioning, output
+        self.latent_in = linear(latent_size, hidden_size)
         self.belief_in = nn.Linear(belief_size, hidden_size, bias=False) if conditioning == "belief" else None
-        self.body = mlp([hidden_size] * num_layers + [horizon * action_size], nn.ELU)
+        self.body = mlp([hidden_size] * num_layers + [horizon * action_size], nn.ELU, linear)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_normal_(module.weight)
@@ -59,5 +66,6 @@ class ActionDecoder(nn.Module):
                 raise ValueError("a decoder conditioned on the belief needs one: pass belief to ActionDecoder.forward")
             # Once per belief, not once per candidate.
             x = x + self.belief_in(torch.cat([belief.h, belief.s], -1))[:, None]
-        u = self.body(nn.functional.elu(x)).tanh()
+        raw = self.body(nn.functional.elu(x))
+        u = raw.tanh() if self.output == "tanh" else 2 * raw.sigmoid() - 1
         return u.unflatten(-1, (self.horizon, self.action_size))

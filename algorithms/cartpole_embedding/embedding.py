@@ -1,0 +1,172 @@
+"""Learning an embedding of action sequences on known dynamics (DCEM paper, algorithm 2): torch alone, no Ray.
+
+Axes: B initial states, n latent, H horizon, A action.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
+from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController, Plan
+from parsecrl.algorithms.models import ActionDecoder
+from parsecrl.algorithms.models.known_dynamics import KnownDynamics
+from parsecrl.algorithms.models.layers import OneDNNLinear
+from parsecrl.algorithms.seeding import derive_seed
+
+VALIDATION_SEED = 0  # the same states and draws for every seed, size and temperature
+
+
+class Validation(NamedTuple):
+    """Costs of plans from the validation states, in units of the dynamics' cost."""
+
+    costs: Tensor  # [num_states]
+    improved: bool
+    """Whether their mean is the lowest so far."""
+
+
+class EmbeddingLearner:
+    """Algorithm 2: draw initial states, solve for z with DCEM, push C(z) down by a step in the decoder's weights.
+
+    At temperature 0 the gradient passes the decoder at the z that was found, and not the search (appendix C).
+    Every draw comes from a generator seeded by (seed, role, index of the update), so that there is no state of a
+    generator to be saved, and an interrupted training continues with the numbers that it would have had.
+    """
+
+    def __init__(self, dynamics: KnownDynamics, settings: EmbeddingSettings, seed: int):
+        self.dynamics, self.settings, self.seed = dynamics, settings, seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "decoder"))
+            decoder = make_decoder(dynamics, settings)
+        self.controller = make_controller(decoder, settings)
+        self.parameters = list(decoder.parameters())
+        self.optimizer = torch.optim.Adam(self.parameters, settings.learning_rate, fused=True)
+        self.num_updates = 0
+        self.best_cost = float("inf")
+        self.validations_since_best = 0
+        self.validation_states = validation_states(dynamics, settings.validation_states)
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def update(self) -> Tensor:
+        """One step on `states_per_update` new states; returns the loss, the mean cost of their plans []."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "update", self.num_updates))
+        states = self.dynamics.sample_states(self.settings.states_per_update, generator)
+        loss = self.loss(states, generator)
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        if not bool(norm.isfinite()):
+            self._explain(states)
+        self.optimizer.step()
+        self.num_updates += 1
+        return loss.detach()
+
+    def loss(self, states: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None) -> Tensor:
+        """Mean over states [B, S] of C(z) at the z that the search finds; differentiable in the decoder."""
+        return self._costs(states, generator, noise).mean()
+
+    @torch.no_grad()
+    def validate(self) -> Validation:
+        """Plan from the fixed validation states, with the same draws each time, and lower the learning rate if due."""
+        generator = torch.Generator().manual_seed(derive_seed(VALIDATION_SEED, "validation_noise"))
+        costs = self._costs(self.validation_states, generator)
+        mean = float(costs.mean())
+        improved = mean < self.best_cost
+        if improved:
+            self.best_cost, self.validations_since_best = mean, 0
+        else:
+            self.validations_since_best += 1
+            if self.validations_since_best >= self.settings.patience:
+                self.validations_since_best = 0
+                for group in self.optimizer.param_groups:
+                    group["lr"] *= 0.5
+        return Validation(costs, improved)
+
+    def plan(self, states: Tensor, generator: torch.Generator | None = None, **options: Any) -> Plan:
+        """states [B, S] -> Plan, actions in [-1, 1]."""
+        return self.controller.plan(self.dynamics, self.dynamics.belief(states), generator=generator, **options)
+
+    def _costs(self, states: Tensor, generator: torch.Generator | None, noise: Tensor | None = None) -> Tensor:
+        plan = self.plan(states, generator, noise=noise)
+        return plan_costs(self.dynamics, states, plan.actions)
+
+    def _explain(self, states: Tensor) -> None:
+        """A gradient that is not finite: name the function that it comes from, if it is one of the dynamics'."""
+        generator = torch.Generator().manual_seed(0)
+        u = 2 * torch.rand(states.shape[0], self.settings.horizon, self.dynamics.action_size, generator=generator) - 1
+        self.dynamics.explain(states, self.dynamics.scale(u))
+        raise FloatingPointError(
+            f"the gradient of update {self.num_updates + 1} is not finite though {self.dynamics.name}'s costs are; "
+            f"lower learning_rate, or look for a derivative that is infinite where its function is not"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a continued training needs: tensors in `decoder` and `optimizer`, numbers elsewhere."""
+        return {
+            "decoder": self.controller.decoder.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "num_updates": self.num_updates,
+            "best_cost": self.best_cost,
+            "validations_since_best": self.validations_since_best,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.controller.decoder.load_state_dict(state["decoder"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.num_updates = state["num_updates"]
+        self.best_cost, self.validations_since_best = state["best_cost"], state["validations_since_best"]
+
+
+def make_decoder(dynamics: KnownDynamics, settings: EmbeddingSettings) -> ActionDecoder:
+    """Drawn from torch's global generator, as all modules."""
+    return ActionDecoder(
+        settings.latent_size,
+        settings.horizon,
+        dynamics.action_size,
+        hidden_size=settings.hidden_size,
+        num_layers=settings.num_layers,
+        init_scale=settings.init_scale,
+        output="sigmoid",
+        linear=OneDNNLinear,
+    )
+
+
+def make_controller(decoder: ActionDecoder, settings: EmbeddingSettings) -> EmbeddedController:
+    return EmbeddedController(
+        decoder,
+        num_samples=settings.num_samples,
+        num_elites=settings.num_elites,
+        num_iterations=settings.num_iterations,
+        init_std=settings.init_std,
+        temperature=settings.temperature,
+        normalize=True,
+    )
+
+
+def make_expert(dynamics: KnownDynamics, settings: EmbeddingSettings) -> FullSpaceController:
+    """CEM over whole action sequences: 30 iterations, initial standard deviation half of the range of the action."""
+    return FullSpaceController(
+        settings.horizon,
+        dynamics.action_size,
+        num_samples=settings.expert_samples,
+        num_elites=settings.expert_elites,
+        num_iterations=settings.expert_iterations,
+        init_std=1.0,
+    )
+
+
+def plan_costs(dynamics: KnownDynamics, states: Tensor, actions: Tensor) -> Tensor:
+    """The cost [B] of plans [B, H, A] in [-1, 1] from states [B, S]."""
+    return -dynamics.predict_rewards(dynamics.belief(states), actions.unsqueeze(1)).sum(-1).squeeze(1)
+
+
+def validation_states(dynamics: KnownDynamics, count: int = 100) -> Tensor:
+    """The fixed initial states [count, S] that every training of these dynamics is validated on."""
+    generator = torch.Generator().manual_seed(derive_seed(VALIDATION_SEED, "validation_states"))
+    return dynamics.sample_states(count, generator)

@@ -1,0 +1,126 @@
+"""Models that are known rather than learned: a pair of functions (DCEM paper, section 4.2, eqs. 7 and 8).
+
+Axes: B initial states, N candidates, H horizon, S state, A action. Costs are of (x_t, u_t) for t = 1..H, x_1 being the
+initial state, so that the state after the last action costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from parsecrl.algorithms.models.records import Belief
+
+Transition = Callable[[Tensor, Tensor], Tensor]
+Cost = Callable[[Tensor, Tensor], Tensor]
+SampleStates = Callable[[int, torch.Generator], Tensor]
+RollOut = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class KnownDynamics:
+    """A known system, and all that a controller or the embedding's training needs of it.
+
+    transition: state [..., S], action [..., A] -> next state [..., S], and cost: the same -> [...]. Both are torch
+        functions, differentiable, deterministic, and free to be called with any leading axes; actions are in the
+        system's own units.
+    low, high: bounds of the action, A numbers each. Plans are in [-1, 1] and mapped onto them.
+    sample_states: (count, generator) -> [count, S], the distribution of initial states.
+    fused_costs: optional; the same rollout made faster: state [R, S], action [R, H, A] in own units -> cost [R, H].
+        It needs to be differentiable in the actions only.
+    Raises ValueError, when made, on functions that return another shape, type or NaN, and on bounds without room.
+    """
+
+    name: str
+    transition: Transition
+    cost: Cost
+    state_size: int
+    action_size: int
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    sample_states: SampleStates
+    fused_costs: RollOut | None = None
+
+    def __post_init__(self) -> None:
+        for name, size in (("state_size", self.state_size), ("action_size", self.action_size)):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ValueError(f"{self.name}: {name} must be an integer of 1 or more, got {size!r}")
+        if len(self.low) != self.action_size or len(self.high) != self.action_size:
+            raise ValueError(
+                f"{self.name}: low and high must have one number for each of the {self.action_size} actions, "
+                f"got {self.low} and {self.high}"
+            )
+        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(
+                f"{self.name}: each lower bound must be below its upper one, got {self.low} and {self.high}"
+            )
+        states = self.sample_states(4, torch.Generator().manual_seed(0))
+        self._check("sample_states", states, (4, self.state_size))
+        with torch.no_grad():
+            for u in (-1.0, 0.0, 1.0):
+                action = self.scale(states.new_full((4, self.action_size), u))
+                self._check("cost", self.cost(states, action), (4,))
+                self._check("transition", self.transition(states, action), (4, self.state_size))
+
+    def scale(self, actions: Tensor) -> Tensor:
+        """Actions [..., A] in [-1, 1] -> the system's own units."""
+        low, high = actions.new_tensor(self.low), actions.new_tensor(self.high)
+        return (low + high) / 2 + actions * ((high - low) / 2)
+
+    def belief(self, state: Tensor) -> Belief:
+        """state [B, S] as what controllers plan from; the stochastic part is empty."""
+        if state.dim() != 2 or state.shape[-1] != self.state_size:
+            raise ValueError(f"{self.name}: states must have shape [B, {self.state_size}], got {tuple(state.shape)}")
+        return Belief(state, state.new_empty(state.shape[0], 0))
+
+    def predict_rewards(self, belief: Belief, actions: Tensor) -> Tensor:
+        """belief [B], actions [B, N, H, A] in [-1, 1] -> rewards [B, N, H], minus the costs."""
+        B, N, H, A = actions.shape
+        state, u = belief.h, self.scale(actions)
+        # The fused form is not asked for a gradient in the state: it has none.
+        if self.fused_costs is not None and not state.requires_grad:
+            rows = state.unsqueeze(1).expand(B, N, -1).reshape(B * N, -1)
+            return -self.fused_costs(rows, u.reshape(B * N, H, A)).view(B, N, H)
+        return -self.roll_out(state.unsqueeze(1).expand(B, N, -1), u)
+
+    def roll_out(self, state: Tensor, actions: Tensor) -> Tensor:
+        """Costs [..., H] of actions [..., H, A] in own units from state [..., S], by the two functions themselves."""
+        lead, costs = actions.shape[:-2], []
+        for t, action in enumerate(actions.unbind(-2)):
+            cost = self.cost(state, action)
+            self._check_shape("cost", cost, lead)
+            costs.append(cost)
+            if t + 1 < actions.shape[-2]:
+                state = self.transition(state, action)
+                self._check_shape("transition", state, (*lead, self.state_size))
+        return torch.stack(costs, -1)
+
+    @torch.no_grad()
+    def explain(self, state: Tensor, actions: Tensor) -> None:
+        """Roll out as `roll_out` does and raise ValueError at the first function that returns NaN or infinity."""
+        lead = actions.shape[:-2]
+        for t, action in enumerate(actions.unbind(-2)):
+            self._check("cost", self.cost(state, action), lead, f" in step {t + 1} of {actions.shape[-2]}")
+            state = self.transition(state, action)
+            self._check("transition", state, (*lead, self.state_size), f" in step {t + 1} of {actions.shape[-2]}")
+
+    def _check_shape(self, function: str, value: Tensor, shape: tuple[int, ...], where: str = "") -> None:
+        if not isinstance(value, Tensor) or value.shape != shape:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            axes = {"cost": "one cost for each state, [...]", "sample_states": "[count, state_size]"}
+            raise ValueError(
+                f"{self.name}: {function} must return {axes.get(function, 'the next state, [..., state_size]')}, here a "
+                f"tensor of shape {tuple(shape)}, got {got}{where}"
+            )
+
+    def _check(self, function: str, value: Tensor, shape: tuple[int, ...], where: str = "") -> None:
+        self._check_shape(function, value, shape, where)
+        if not value.is_floating_point() or not bool(value.isfinite().all()):
+            bad = "NaN or infinity" if value.is_floating_point() else str(value.dtype)
+            raise ValueError(
+                f"{self.name}: {function} must return finite floating-point numbers of shape {tuple(shape)}, got "
+                f"{bad}{where}; look for a root, logarithm or division out of its range"
+            )
