@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
 from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController, Plan
 from parsecrl.algorithms.models import ActionDecoder
+from parsecrl.algorithms.models.fused_decoder import FusedDecoder
 from parsecrl.algorithms.models.known_dynamics import KnownDynamics
-from parsecrl.algorithms.models.layers import OneDNNLinear
 from parsecrl.algorithms.seeding import derive_seed
 
 VALIDATION_SEED = 0  # the same states and draws for every seed, size and temperature
@@ -125,7 +125,7 @@ class EmbeddingLearner:
 
 def make_decoder(dynamics: KnownDynamics, settings: EmbeddingSettings) -> ActionDecoder:
     """Drawn from torch's global generator, as all modules."""
-    return ActionDecoder(
+    return FusedDecoder(
         settings.latent_size,
         settings.horizon,
         dynamics.action_size,
@@ -133,7 +133,6 @@ def make_decoder(dynamics: KnownDynamics, settings: EmbeddingSettings) -> Action
         num_layers=settings.num_layers,
         init_scale=settings.init_scale,
         output="sigmoid",
-        linear=OneDNNLinear,
     )
 
 

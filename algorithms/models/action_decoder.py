@@ -19,8 +19,7 @@ class ActionDecoder(nn.Module):
     init_scale multiplies the initial weights (earlier version of the paper, appendix on initialisation: too small a
     scale does not cover the action space, and learning to expand is hard). Biases start at zero.
     conditioning="belief" feeds the belief in beside z; the paper has none.
-    output: "tanh", or "sigmoid", stretched to [-1, 1] (which is a tanh at half the slope; the cartpole's).
-    linear: the class of the layers, nn.Linear or one of its interface.
+    output: "tanh", or "sigmoid", stretched to [-1, 1] (a tanh at half the slope; the cartpole's).
     Raises ValueError on an unknown conditioning or output, and on fewer than one hidden layer.
     """
 
@@ -35,7 +34,6 @@ class ActionDecoder(nn.Module):
         conditioning: str = "none",
         belief_size: int = 0,
         output: str = "tanh",
-        linear: type[nn.Linear] = nn.Linear,
     ):
         super().__init__()
         if output not in OUTPUTS:
@@ -48,9 +46,9 @@ class ActionDecoder(nn.Module):
             )
         self.latent_size, self.horizon, self.action_size = latent_size, horizon, action_size
         self.conditioning, self.output = conditioning, output
-        self.latent_in = linear(latent_size, hidden_size)
+        self.latent_in = nn.Linear(latent_size, hidden_size)
         self.belief_in = nn.Linear(belief_size, hidden_size, bias=False) if conditioning == "belief" else None
-        self.body = mlp([hidden_size] * num_layers + [horizon * action_size], nn.ELU, linear)
+        self.body = mlp([hidden_size] * num_layers + [horizon * action_size], nn.ELU)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_normal_(module.weight)

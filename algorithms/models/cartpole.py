@@ -36,7 +36,7 @@ STANDARD = CartpoleConstants()
 
 def cartpole(constants: CartpoleConstants = STANDARD) -> KnownDynamics:
     """Cost per step: -(cos th - 0.1 x^2 - 1e-5 u^2). Its rollout is fused where no constant is a tensor."""
-    fused = not any(isinstance(value, Tensor) for value in constants)
+    numbers = None if any(isinstance(value, Tensor) for value in constants) else tuple(map(float, constants))
     return KnownDynamics(
         name="cartpole",
         transition=lambda state, action: _transition(state, action, constants),
@@ -46,7 +46,7 @@ def cartpole(constants: CartpoleConstants = STANDARD) -> KnownDynamics:
         low=(-MAX_FORCE,),
         high=(MAX_FORCE,),
         sample_states=_sample_states,
-        fused_costs=(lambda state, actions: _RollOut.apply(state, actions[..., 0], constants)) if fused else None,
+        fused_costs=None if numbers is None else lambda state, u: _RollOut.apply(state, u[..., 0], numbers),
     )
 
 
@@ -59,9 +59,7 @@ def _transition(state: Tensor, action: Tensor, constants: CartpoleConstants) -> 
     ddx = push - pole * length * dw * c / total
     # The angle moves by dt * w: a rotation of (c, s), which needs no arc tangent.
     turn_c, turn_s = (dt * w).cos(), (dt * w).sin()
-    return torch.stack(
-        [x + dt * dx, dx + dt * ddx, c * turn_c - s * turn_s, s * turn_c + c * turn_s, w + dt * dw], -1
-    )
+    return torch.stack([x + dt * dx, dx + dt * ddx, c * turn_c - s * turn_s, s * turn_c + c * turn_s, w + dt * dw], -1)
 
 
 def _cost(state: Tensor, action: Tensor) -> Tensor:
@@ -84,7 +82,7 @@ class _RollOut(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, state: Tensor, force: Tensor, constants: CartpoleConstants) -> Tensor:
+    def forward(ctx: Any, state: Tensor, force: Tensor, constants: tuple[float, ...]) -> Tensor:
         g, cart, pole, length, dt = constants
         total = cart + pole
         k = pole * length / total

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -67,8 +68,7 @@ class KnownDynamics:
 
     def scale(self, actions: Tensor) -> Tensor:
         """Actions [..., A] in [-1, 1] -> the system's own units."""
-        low, high = actions.new_tensor(self.low), actions.new_tensor(self.high)
-        return (low + high) / 2 + actions * ((high - low) / 2)
+        return torch.addcmul(*_middle_and_half(self.low, self.high, actions.dtype, actions.device), actions)
 
     def belief(self, state: Tensor) -> Belief:
         """state [B, S] as what controllers plan from; the stochastic part is empty."""
@@ -112,8 +112,8 @@ class KnownDynamics:
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             axes = {"cost": "one cost for each state, [...]", "sample_states": "[count, state_size]"}
             raise ValueError(
-                f"{self.name}: {function} must return {axes.get(function, 'the next state, [..., state_size]')}, here a "
-                f"tensor of shape {tuple(shape)}, got {got}{where}"
+                f"{self.name}: {function} must return {axes.get(function, 'the next state, [..., state_size]')}, here "
+                f"a tensor of shape {tuple(shape)}, got {got}{where}"
             )
 
     def _check(self, function: str, value: Tensor, shape: tuple[int, ...], where: str = "") -> None:
@@ -124,3 +124,13 @@ class KnownDynamics:
                 f"{self.name}: {function} must return finite floating-point numbers of shape {tuple(shape)}, got "
                 f"{bad}{where}; look for a root, logarithm or division out of its range"
             )
+
+
+@lru_cache(maxsize=32)
+def _middle_and_half(
+    low: tuple[float, ...], high: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Of the interval [low, high], each [A]; kept, since making a tensor costs as much as a short rollout's step."""
+    bounds = torch.tensor([low, high], dtype=torch.float64)
+    middle, half = bounds.mean(0), (bounds[1] - bounds[0]) / 2
+    return middle.to(device, dtype), half.to(device, dtype)

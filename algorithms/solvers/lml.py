@@ -98,7 +98,8 @@ class _Projection(torch.autograd.Function):
 
 
 def _project(x: Tensor, k: int, temperature: float | Tensor) -> Tensor:
-    """y [..., N] for x [..., N] and k < N, in a fixed number of steps whatever the values.
+    """y [..., N] for x [..., N] and k < N, in a fixed number of steps whatever the values (the CPU may leave out some
+    that would change nothing).
 
     Scores enter relative to the middle between the k-th and the (k+1)-th largest. There |nu| is at most about log(N)
     whatever the scale of the scores, so that nu is known to the last bits, and F = exp(-s) is the only transcendental
@@ -116,6 +117,7 @@ def _project(x: Tensor, k: int, temperature: float | Tensor) -> Tensor:
     lo = torch.where(half >= b, -b, -half - math.log(rest))
     nu = (lo + hi) / 2
     target = math.log(k / rest)  # logit(k / N)
+    readable = x.device.type == "cpu" and not torch.compiler.is_compiling()
     for _ in range(_STEPS[x.dtype]):
         y = torch.mul(decay, (-nu).exp()).add_(1.0).reciprocal_()
         p = y.mean(-1, keepdim=True)
@@ -127,7 +129,10 @@ def _project(x: Tensor, k: int, temperature: float | Tensor) -> Tensor:
         short = error > 0
         lo, hi = torch.where(short, nu, lo), torch.where(short, hi, nu)
         # A step out of the bracket, or NaN where a row is saturated, becomes a bisection.
-        nu = torch.where((newton >= lo) & (newton <= hi), newton, torch.lerp(lo, hi, 0.5))
+        last, nu = nu, torch.where((newton >= lo) & (newton <= hi), newton, torch.lerp(lo, hi, 0.5))
+        # A step that moves no row to the last bit would repeat itself: the number of steps is saved, and no digit.
+        if readable and torch.equal(last, nu):
+            break
 
     y = torch.mul(decay, (-nu).exp()).add_(1.0).reciprocal_()
     # One last Newton step taken in the weights: the sum is right also where nu has too few digits for it.

@@ -65,6 +65,15 @@ def test_conditioned_decoder_asks_for_a_belief():
         decoder(conditioning="belief")(torch.zeros(1, 1, 4))
 
 
+def test_sigmoid_output_is_stretched_to_the_same_bounds():
+    z = 2 * torch.rand(2, 50, 4, generator=seeded(0)) - 1
+    tanh, sigmoid = decoder(), decoder(output="sigmoid")
+    assert sigmoid(z).abs().max() <= 1
+    torch.testing.assert_close(sigmoid(z), (tanh(z).double().atanh() / 2).tanh().float(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"tanh, sigmoid.*'relu'"):
+        decoder(output="relu")
+
+
 def test_unknown_conditioning_names_the_choices():
     with pytest.raises(ValueError, match=r"none, belief.*'state'"):
         decoder(conditioning="state")

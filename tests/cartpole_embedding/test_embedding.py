@@ -1,0 +1,217 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from parsecrl.algorithms.cartpole_embedding.embedding import (
+    EmbeddingLearner,
+    make_expert,
+    plan_costs,
+    validation_states,
+)
+from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings, make_dynamics
+from parsecrl.algorithms.models import ActionDecoder
+from parsecrl.algorithms.models.cartpole import cartpole
+from parsecrl.algorithms.models.pendulum import pendulum
+
+SMALL = EmbeddingSettings(
+    hidden_size=16, num_samples=20, num_elites=4, num_iterations=3, horizon=6, validation_states=4, states_per_update=3
+)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def learner(settings: EmbeddingSettings = SMALL, **changes) -> EmbeddingLearner:
+    return EmbeddingLearner(cartpole(), dataclasses.replace(settings, **changes), seed=0)
+
+
+def flat(tensors) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in tensors])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+def test_gradient_of_the_loss_is_the_finite_difference(temperature: float):
+    """Through the search, with fixed noise, in every parameter of a decoder in float64."""
+    it = learner(hidden_size=4, temperature=temperature)
+    it.controller.double()
+    states = it.dynamics.sample_states(2, seeded(0)).double()
+    noise = torch.randn(3, 2, 20, 2, generator=seeded(1), dtype=torch.float64)
+    grads = flat(torch.autograd.grad(it.loss(states, noise=noise), it.parameters))
+    numeric = torch.empty_like(grads)
+    i, step = 0, 1e-6
+    with torch.no_grad():
+        for p in it.parameters:
+            for j in range(p.numel()):
+                values = []
+                for sign in (1, -1):
+                    p.view(-1)[j] += sign * step
+                    values.append(it.loss(states, noise=noise).item())
+                    p.view(-1)[j] -= sign * step
+                numeric[i] = (values[0] - values[1]) / (2 * step)
+                i += 1
+    assert (grads - numeric).abs().max() <= 1e-5 * numeric.abs().max()
+
+
+def test_temperature_zero_differentiates_at_the_minimum_only():
+    it = learner(temperature=0.0)
+    states = it.dynamics.sample_states(2, seeded(0))
+    noise = torch.randn(3, 2, 20, 2, generator=seeded(1))
+    grads = torch.autograd.grad(it.loss(states, noise=noise), it.parameters)
+    with torch.no_grad():
+        z = it.plan(states, noise=noise).mean
+    actions = it.controller.decode(z, it.dynamics.belief(states))
+    expected = torch.autograd.grad(plan_costs(it.dynamics, states, actions).mean(), it.parameters)
+    torch.testing.assert_close(flat(grads), flat(expected))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_an_update_lowers_the_cost_of_the_solution_that_it_was_computed_at(temperature: float):
+    it = learner(temperature=temperature, learning_rate=1e-4)
+    lower = []
+    for i in range(10):
+        states = it.dynamics.sample_states(3, seeded(i))
+        noise = torch.randn(3, 3, 20, 2, generator=seeded(100 + i))
+        before = it.loss(states, noise=noise)
+        it.optimizer = torch.optim.SGD(it.parameters, 1e-3)
+        before.backward()
+        torch.nn.utils.clip_grad_norm_(it.parameters, 1.0)
+        plan = it.plan(states, noise=noise)
+        it.optimizer.step()
+        # at temperature 0 the same z, decoded anew; else the search is run again with the same draws
+        with torch.no_grad():
+            if temperature:
+                after = it.loss(states, noise=noise)
+            else:
+                actions = it.controller.decode(plan.mean, it.dynamics.belief(states))
+                after = plan_costs(it.dynamics, states, actions).mean()
+        it.optimizer.zero_grad()
+        lower.append(after.item() < before.item())
+    assert all(lower)
+
+
+def test_fast_and_general_paths_learn_the_same_numbers(monkeypatch: pytest.MonkeyPatch):
+    fast = learner(SMALL)
+    monkeypatch.setattr("parsecrl.algorithms.cartpole_embedding.embedding.FusedDecoder", ActionDecoder)
+    general = EmbeddingLearner(dataclasses.replace(cartpole(), fused_costs=None), SMALL, seed=0)
+    losses = [(fast.update().item(), general.update().item()) for _ in range(5)]
+    for a, b in losses:
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-4)
+    torch.testing.assert_close(flat(fast.parameters), flat(general.parameters), rtol=1e-3, atol=1e-4)
+
+
+def test_decoder_is_the_papers():
+    it = EmbeddingLearner(cartpole(), EmbeddingSettings(), 0)
+    shapes = [tuple(p.shape) for p in it.parameters if p.dim() == 2]
+    assert shapes == [(256, 2), (256, 256), (256, 256), (20, 256)]
+    for p in it.parameters:
+        if p.dim() == 2:
+            assert p.std().item() == pytest.approx(2 / math.sqrt(sum(p.shape)), rel=0.08)
+        else:
+            assert (p == 0).all()
+
+
+def test_learning_rate_halves_when_validation_stops_improving():
+    it = learner(patience=2)
+    it.best_cost = -1e9
+    rates = []
+    for _ in range(5):
+        assert not it.validate().improved
+        rates.append(it.learning_rate)
+    assert rates == [5e-4, 2.5e-4, 2.5e-4, 1.25e-4, 1.25e-4]
+    it.best_cost = math.inf
+    assert it.validate().improved
+    assert it.validations_since_best == 0
+
+
+def test_validation_is_the_same_for_every_seed_and_draws_nothing_from_training():
+    a, b = learner(), EmbeddingLearner(cartpole(), SMALL, seed=5)
+    assert torch.equal(a.validation_states, b.validation_states)
+    twice = [a.validate().costs for _ in range(2)]
+    assert torch.equal(*twice)
+    assert not torch.equal(flat(a.parameters), flat(b.parameters))
+    c = learner()
+    assert torch.equal(a.update(), c.update())
+
+
+def test_continued_training_is_the_uninterrupted_one():
+    whole, first = learner(), learner()
+    for _ in range(3):
+        whole.update(), first.update()
+        whole.validate(), first.validate()
+    second = EmbeddingLearner(cartpole(), SMALL, seed=0)
+    second.load_state_dict(first.state_dict())
+    for _ in range(3):
+        assert torch.equal(whole.update(), second.update())
+    assert torch.equal(flat(whole.parameters), flat(second.parameters))
+    assert second.num_updates == 6
+
+
+@pytest.mark.learn
+@pytest.mark.parametrize("system", [cartpole, pendulum])
+def test_learns_one_state_to_the_experts_cost(system):
+    """Known answers: the expert's plan beats doing nothing by far, and an overfitted embedding is as good."""
+    dynamics = system()
+    state = validation_states(dynamics, 1)
+    dynamics = dataclasses.replace(dynamics, sample_states=lambda count, generator: state.expand(count, -1))
+    settings = EmbeddingSettings(hidden_size=64, num_samples=40, num_elites=5, num_iterations=5, learning_rate=3e-3)
+    expert = make_expert(dynamics, dataclasses.replace(settings, expert_samples=1000, expert_elites=50))
+    plan = expert.plan(dynamics, dynamics.belief(state), generator=seeded(0))
+    best = plan_costs(dynamics, state, plan.actions).item()
+    nothing = plan_costs(dynamics, state, torch.zeros_like(plan.actions)).item()
+    assert best < nothing - 1
+    it = EmbeddingLearner(dynamics, settings, seed=0)
+    untrained = it.loss(state, seeded(0)).item()
+    for _ in range(80):
+        it.update()
+    trained = it.loss(state, seeded(0)).item()
+    assert trained < best + 0.1 * (nothing - best)
+    assert trained <= untrained
+
+
+def test_a_gradient_that_is_not_finite_is_explained():
+    dynamics = pendulum()
+    calls = []
+
+    def cost(state: Tensor, action: Tensor) -> Tensor:
+        calls.append(1)
+        bad = math.nan if len(calls) > 3 else 1.0
+        return state[..., 0] * bad
+
+    broken = dataclasses.replace(dynamics, cost=cost, name="mine")
+    with pytest.raises(ValueError, match=r"fewer than num_elites|mine: cost"):
+        EmbeddingLearner(broken, SMALL, 0).update()
+    rooted = dataclasses.replace(
+        dynamics, name="rooted", cost=lambda s, a: (s[..., 0] * 0 + action_root(a)) + s[..., 0] * 0
+    )
+    with pytest.raises(FloatingPointError, match="rooted's costs are; lower learning_rate"):
+        EmbeddingLearner(rooted, SMALL, 0).update()
+
+
+def action_root(action: Tensor) -> Tensor:
+    return (action[..., 0] * 0).sqrt()  # finite, with a derivative of 0 times infinity
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latent_size": 0}, "latent_size must be an integer of 1 or more, got 0"),
+        ({"num_samples": 2.5}, "num_samples must be an integer"),
+        ({"temperature": -1.0}, "temperature must be a finite number of 0 or more"),
+        ({"temperature": math.nan}, "temperature must be a finite number"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"num_elites": 20}, r"num_elites must lie in \[1, num_samples\)"),
+        ({"expert_elites": 100}, r"expert_elites must lie in \[1, expert_samples\)"),
+    ],
+)
+def test_settings_out_of_range(changes: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **changes)
+
+
+def test_unknown_dynamics_name_the_choices():
+    with pytest.raises(ValueError, match=r"cartpole, pendulum, got 'acrobot'"):
+        make_dynamics("acrobot")
