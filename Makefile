@@ -6,7 +6,7 @@ SPEC ?= cheetah_run_quick
 ARGS ?=
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: run test lint bench install clean
+.PHONY: run test lint bench metrics install clean
 
 install: $(VENV)/.installed
 
@@ -32,6 +32,10 @@ lint: install
 
 bench: install
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,rounds -s -o addopts="--import-mode=importlib" $(ARGS)
+
+# The Grafana dashboard and the table in docs/metrics.md, from the table of metrics in the code.
+metrics: install
+	$(BIN)/python -m parsecrl.platform.dashboards
 
 clean:
 	rm -rf $(VENV) .typing build dist *.egg-info

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -12,8 +13,11 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 
 from parsecrl.algorithms.agent_checkpoint import save_agent
 from parsecrl.algorithms.controllers import PlanningAgent
+from parsecrl.algorithms.measurements import Measurements, PlanTime
 
 ENVIRONMENT = "parsecrl.envs:parsecrl/Control-v0"
+# RLlib's name for what it clips, and ours for what we clip ourselves; the group is the optimiser.
+GRADIENT_NORM = re.compile(r"gradients_(?P<rllib>.+)_global_norm|(?P<own>.+)_gradient_norm")
 
 
 def configure_phase(
@@ -94,6 +98,12 @@ class PhaseMixin:
     # mypy does not know that super() is Algorithm here: hence the ignores.
     counts: dict[str, int]
     config: Any
+    loss_terms: ClassVar[tuple[str, ...]] = ()  # those of results["losses"] that are losses
+    plans: list[PlanTime] = []  # noqa: RUF012 (replaced, never changed) of the last step
+
+    def setup(self, config: Any) -> None:
+        super().setup(config)  # type: ignore[misc]
+        self.measurements = Measurements()
 
     def phase_results(self) -> dict[str, Any]:
         """Counters for the top level of each result; has env_steps."""
@@ -116,7 +126,17 @@ class PhaseMixin:
             for name, value in learner.get(DEFAULT_MODULE_ID, {}).items()
             if isinstance(value, int | float) or getattr(value, "ndim", None) == 0
         }
+        results["measured"] = self._measured(results["losses"])
         return results
+
+    def _measured(self, terms: dict[str, float]) -> dict[str, Any]:
+        """As `Measurements.take`, less the single plans; and the losses and gradient norms of the learner's terms."""
+        measured = self.measurements.take()
+        self.plans = measured.pop("plans", [])
+        measured["losses"] = {name: terms[name] for name in self.loss_terms if name in terms}
+        norms = ((GRADIENT_NORM.fullmatch(name), value) for name, value in terms.items())
+        measured["gradient_norms"] = {found["rllib"] or found["own"]: value for found, value in norms if found}
+        return measured
 
     def agent_description(self) -> dict[str, Any]:
         """agent.json, less the sizes."""

@@ -16,6 +16,7 @@ from parsecrl.algorithms.seeding import derive_seed
 from parsecrl.platform import checkpoints, tune_state
 from parsecrl.platform.cluster import check_resources
 from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.loggers import logger_callbacks
 from parsecrl.platform.progress import FAILURE, RESULT_KEYS, PhaseProgress, StopWhenReached
 from parsecrl.platform.run_folder import FAILED, FINISHED, RUNNING, RunFolder
 from parsecrl.platform.spec_models import Domain, Phase
@@ -68,6 +69,7 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     progress = PhaseProgress(
         phase.name, str(path), phase.stop.conditions, phase.checkpoint_every, dashboard, phase.search
     )
+    callbacks = [progress, *logger_callbacks(folder.spec.loggers, folder.path.name, phase.name)]
     stop = StopWhenReached(folder, phase.name)
     if tune_state.repair(path):
         # A trial that ended goes on if its end was moved, or if every trial failed.
@@ -85,12 +87,12 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
                 f"continue it with that version, or start over with --fresh"
             ) from None
         restored = tuner._local_tuner.get_run_config()  # type: ignore[union-attr]  # Ray client mode has none
-        restored.stop, restored.callbacks = stop, [progress]
+        restored.stop, restored.callbacks = stop, callbacks
         for trial_folder, number in _last_known_checkpoints(tuner).items():
             checkpoints.forget_after(trial_folder, number)
     else:
         _set_aside(path)
-        tuner = _new_tuner(folder, phase, trainable, space, stop, progress)
+        tuner = _new_tuner(folder, phase, trainable, space, stop, callbacks)
     progress.line = line
     state = {"status": RUNNING, "stop": phase.stop.conditions, "reopened": reopened}
     if "checkpoint" in before:  # a later phase may have started from it
@@ -121,7 +123,7 @@ def trial_folder_name(trial: Trial) -> str:
 
 
 def _new_tuner(
-    folder: RunFolder, phase: Phase, trainable: Any, space: dict[str, Any], stop: Any, progress: PhaseProgress
+    folder: RunFolder, phase: Phase, trainable: Any, space: dict[str, Any], stop: Any, callbacks: list[Any]
 ) -> tune.Tuner:
     goal_key, goal = next(iter(phase.stop.conditions.items()))
     scheduler = None
@@ -147,7 +149,7 @@ def _new_tuner(
             name=phase.name,
             storage_path=str(folder.path),
             stop=stop,
-            callbacks=[progress],
+            callbacks=callbacks,
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             # PhaseProgress asks for checkpoints, and `checkpoints` prunes them.

@@ -29,7 +29,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_environment(spec: Spec) -> None:
-    """Raise UserError when the spec's environment cannot be made or has no continuous actions."""
+    """Raise UserError when the spec's environment cannot be made or has no continuous actions, or a logger lacks."""
+    from parsecrl.platform.loggers import check_loggers
+
+    check_loggers(spec.loggers)
     if spec.env is None:
         return
     from parsecrl.envs import make_env

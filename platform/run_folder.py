@@ -27,7 +27,7 @@ from parsecrl.platform.specs import Spec, differences, dump, parse_spec
 
 STATE_FILE = "state.json"
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"  # the status of a phase
-CHANGEABLE = re.compile(r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate)(\.|$)")  # what a run may be continued with
+CHANGEABLE = re.compile(r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate|loggers)(\.|$)")  # when continuing
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Part = Literal["reward", "transition", "decoder"]
+Logger = Literal["tensorboard", "wandb", "mlflow"]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -298,6 +299,7 @@ class Spec(Group):
     resources: ResourcesSpec = ResourcesSpec()
     phases: list[Phase] = Field(min_length=1)
     evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec)
+    loggers: list[Logger] = ["tensorboard"]  # pydantic copies it
 
     def phase(self, name: str) -> Phase:
         return next(phase for phase in self.phases if phase.name == name)

@@ -11,6 +11,7 @@ from ray.tune import Trainable
 
 from parsecrl.algorithms import dcem_ppo, planet
 from parsecrl.platform.analysis import ParallelMap, TrainedTrial
+from parsecrl.platform.metrics import ReportsMetrics
 from parsecrl.platform.progress import FAILURE
 from parsecrl.platform.spec_models import PhaseBase
 
@@ -34,11 +35,11 @@ class _StopOnBadLoss:
 
 
 # The names stay those of the algorithms: they are written into checkpoints.
-class Planet(_StopOnBadLoss, planet.Planet):
+class Planet(_StopOnBadLoss, ReportsMetrics, planet.Planet):
     pass
 
 
-class DCEMPPO(_StopOnBadLoss, dcem_ppo.DCEMPPO):
+class DCEMPPO(_StopOnBadLoss, ReportsMetrics, dcem_ppo.DCEMPPO):
     pass
 
 

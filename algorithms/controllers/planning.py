@@ -27,6 +27,7 @@ class Plan(NamedTuple):
     actions: Tensor  # [B, H, A]
     mean: Tensor  # [B, n] the solution in the solver's own variables
     history: list[Iteration] | None  # per iteration, if asked for
+    entropy: Tensor | None = None  # [B] nats, of the last selection: see Solution.entropy
 
 
 class FullSpaceController(nn.Module):
@@ -53,6 +54,11 @@ class FullSpaceController(nn.Module):
     @property
     def plan_size(self) -> int:
         return self.horizon * self.action_size
+
+    @property
+    def trajectories(self) -> int:
+        """Candidates that the model rolls out for one decision."""
+        return self.num_samples * self.num_iterations
 
     def plan(
         self,
@@ -81,7 +87,7 @@ class FullSpaceController(nn.Module):
             noise=noise,
             keep_history=keep_history,
         )
-        return Plan(self.decode(solution.mean, belief), solution.mean, solution.history)
+        return Plan(self.decode(solution.mean, belief), solution.mean, solution.history, solution.entropy)
 
     def decode(self, x: Tensor, belief: Belief) -> Tensor:
         """Solver variables [B, ..., n] -> actions [B, ..., H, A]."""
@@ -120,6 +126,11 @@ class EmbeddedController(nn.Module):
     def plan_size(self) -> int:
         return self.decoder.latent_size
 
+    @property
+    def trajectories(self) -> int:
+        """Candidates that the model rolls out for one decision."""
+        return self.num_samples * self.num_iterations
+
     def plan(
         self,
         model: RewardModel,
@@ -147,7 +158,7 @@ class EmbeddedController(nn.Module):
             keep_history=keep_history,
             checkpoint=checkpoint,
         )
-        return Plan(self.decode(solution.mean, belief), solution.mean, solution.history)
+        return Plan(self.decode(solution.mean, belief), solution.mean, solution.history, solution.entropy)
 
     def cost(self, model: RewardModel, belief: Belief, z: Tensor) -> Tensor:
         """C(z; belief) of eq. (8): z [B, N, n] -> [B, N]."""

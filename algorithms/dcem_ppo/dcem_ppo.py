@@ -131,19 +131,20 @@ class DCEMPPO(PhaseMixin, PPO):
     """
 
     config: DCEMPPOConfig
+    loss_terms = ("policy_loss", "value_loss", "entropy")
 
     @classmethod
     def get_default_config(cls) -> DCEMPPOConfig:
         return DCEMPPOConfig()
 
     def setup(self, config: Any) -> None:
-        self.counts = {"decisions": 0, "ppo_steps": 0, "rounds": 0}
+        self.counts = {"decisions": 0, "ppo_steps": 0, "rounds": 0, "trajectories": 0}
         super().setup(config)
 
     def training_step(self) -> None:
-        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)), self.measurements.time("waiting"):
             episodes = self._gather()
-        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)), self.measurements.time("learning"):
             results = self.learner_group.update(
                 episodes=episodes,
                 timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.counts["decisions"]},
@@ -179,12 +180,16 @@ class DCEMPPO(PhaseMixin, PPO):
     def _log_rollouts(self, rollouts: list[Rollout]) -> None:
         self.counts["decisions"] += sum(int(rollout.metrics.get(NUM_ENV_STEPS_SAMPLED, 0)) for rollout in rollouts)
         self.metrics.aggregate([rollout.metrics for rollout in rollouts], key=ENV_RUNNER_RESULTS)
-        seconds = sum(rollout.planning_seconds for rollout in rollouts)
-        self.metrics.log_value("planning_ms", 1000 * seconds / sum(r.num_decisions for r in rollouts), window=20)
+        for rollout in rollouts:
+            self.measurements.add(rollout.times)
+            self.counts["trajectories"] += rollout.times.trajectories
+        seconds = sum(rollout.times.planning_seconds for rollout in rollouts)
+        decisions = sum(rollout.times.num_decisions for rollout in rollouts)
+        self.metrics.log_value("planning_ms", 1000 * seconds / decisions, window=20)
 
     def phase_results(self) -> dict[str, Any]:
         env_steps = self.counts["decisions"] * self.config.action_repeat
-        return {"env_steps": env_steps, "ppo_steps": self.counts["ppo_steps"]}
+        return {name: self.counts[name] for name in ("ppo_steps", "trajectories")} | {"env_steps": env_steps}
 
     def step(self) -> dict[str, Any]:
         results = super().step()

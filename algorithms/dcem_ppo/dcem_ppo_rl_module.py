@@ -28,6 +28,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
 from parsecrl.algorithms.agent_checkpoint import load_agent
+from parsecrl.algorithms.measurements import PlanLog
 from parsecrl.algorithms.models import Belief
 from parsecrl.algorithms.models.layers import RunningNorm, mlp
 from parsecrl.algorithms.seeding import derive_seed
@@ -68,7 +69,7 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
             torch.manual_seed(derive_seed(config["seed"], "weights"))
             self.value_net = mlp([self.agent.model.belief_size, 200, 200, 1])
         self.value_norm = RunningNorm(1)  # of the value targets
-        self.planning_seconds, self.num_decisions = 0.0, 0
+        self.plan_log = PlanLog()
 
     def seed(self, seed: int) -> None:
         """Restart this module's random numbers."""
@@ -134,8 +135,8 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         columns[Columns.ACTION_DIST_INPUTS] = inputs
         if obs.is_cuda:
             torch.cuda.synchronize(obs.device)
-        self.planning_seconds += time.perf_counter() - start
-        self.num_decisions += len(obs)
+        trajectories = len(obs) * self.agent.controller.trajectories
+        self.plan_log.add(time.perf_counter() - start, len(obs), trajectories, plan.entropy)
         next_state = self.agent.next_state(belief, action.clamp(-1.0, 1.0), plan)
         return {name: column[:, None] for name, column in columns.items()} | {Columns.STATE_OUT: next_state}
 

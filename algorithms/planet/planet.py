@@ -17,7 +17,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 
 from parsecrl.algorithms.phase_config import PhaseConfig, PhaseMixin
-from parsecrl.algorithms.planet.planet_learner import PlanetLearner
+from parsecrl.algorithms.planet.planet_learner import LOSSES, PlanetLearner
 from parsecrl.algorithms.planet.planet_rl_module import (
     DECODER_ONLY,
     INITIAL_ACTIONS,
@@ -112,10 +112,11 @@ class Planet(PhaseMixin, Algorithm):
     """Gather rollouts that plan, store them, update the model (and the decoder) in proportion.
 
     Result keys at top level: env_steps (simulator steps), num_updates, episode_return_mean, planning_ms (per decision),
-    time shares of the runners, and the loss terms.
+    the loss terms, and under `measured` what `algorithms/measurements.py` says.
     """
 
     config: PlanetConfig
+    loss_terms = LOSSES
 
     @classmethod
     def get_default_config(cls) -> PlanetConfig:
@@ -123,7 +124,9 @@ class Planet(PhaseMixin, Algorithm):
 
     def setup(self, config: Any) -> None:
         super().setup(config)
-        self.counts = dict.fromkeys(("decisions", "updates", "decoder_only_updates", "requests", "episodes"), 0)
+        self.counts = dict.fromkeys(
+            ("decisions", "updates", "decoder_only_updates", "requests", "episodes", "trajectories"), 0
+        )
         self.counts["seed_decisions"] = -1  # until the seed episodes are in
         self._recent_beliefs: list[np.ndarray] = []  # not in checkpoints: a new rollout brings new ones
         self._running_returns: dict[str, float] = {}  # of episodes that have not ended
@@ -134,13 +137,16 @@ class Planet(PhaseMixin, Algorithm):
     def training_step(self) -> None:
         decoder_only = self._decoder_only_updates_due()
         if decoder_only == 0:
-            for rollout in self._gather():
+            with self.measurements.time("waiting"):
+                rollouts = self._gather()
+            for rollout in rollouts:
                 self._store(rollout)
         due = decoder_only or self._updates_due()
         if due:
             start = time.perf_counter()
-            for _ in range(due):
-                self._update(decoder_only=decoder_only > 0)
+            with self.measurements.time("learning"):
+                for _ in range(due):
+                    self._update(decoder_only=decoder_only > 0)
             self._log_time("learning_ms_per_update", (time.perf_counter() - start) / due)
 
     # Gathering.
@@ -186,9 +192,12 @@ class Planet(PhaseMixin, Algorithm):
 
     def _store(self, rollout: Rollout) -> None:
         self.metrics.aggregate([rollout.metrics], key=ENV_RUNNER_RESULTS)
-        if rollout.num_decisions:
-            self._log_time("planning_ms", rollout.planning_seconds / rollout.num_decisions)
-            self.metrics.log_value("planning_share", rollout.planning_seconds / rollout.seconds, window=20)
+        times = rollout.times
+        if times.num_decisions:
+            self._log_time("planning_ms", times.planning_seconds / times.num_decisions)
+            self.metrics.log_value("planning_share", times.planning_seconds / times.seconds, window=20)
+        self.measurements.add(times)
+        self.counts["trajectories"] += times.trajectories
         if self.config.decoder_training == "after_planning":
             self._remember_beliefs(rollout)
         steps = sum(len(episode) for episode in rollout.episodes)
@@ -285,6 +294,7 @@ class Planet(PhaseMixin, Algorithm):
         return {
             "env_steps": self.env_steps,
             "num_updates": self.counts["updates"],
+            "trajectories": self.counts["trajectories"],
             "replay_decisions": self.local_replay_buffer.get_num_timesteps(),
             # RLlib's own is NaN in an iteration without an episode's end, and a checkpoint needs a score.
             "episode_return_mean": float(np.mean(self._last_returns)) if self._last_returns else float("nan"),

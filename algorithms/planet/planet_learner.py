@@ -9,6 +9,9 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
 from parsecrl.algorithms.planet.planet_rl_module import UPDATE
 
+# The terms that the module computes, as far as its settings have them.
+LOSSES = ("model_loss", "observation", "reward", "kl", "overshooting_kl", "decoder_loss", "decoder_distance")
+
 
 class PlanetLearner(TorchLearner):
     """Takes the losses from the module's forward pass, so that they run inside DistributedDataParallel as well."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from parsecrl.algorithms.agent_checkpoint import load_matching_weights
 from parsecrl.algorithms.controllers import EmbeddedController, Plan, PlanningAgent
+from parsecrl.algorithms.measurements import PlanLog
 from parsecrl.algorithms.models import Belief, LossWeights, ReplaySequence
 from parsecrl.algorithms.seeding import derive_seed
 
@@ -43,7 +44,7 @@ class PlanetRLModule(TorchRLModule):
         self.loss_weights = LossWeights(**c["loss"])
         self._generators: dict[torch.device, torch.Generator] = {}
         self.seed(derive_seed(c["seed"], "module"))
-        self.planning_seconds, self.num_decisions = 0.0, 0
+        self.plan_log = PlanLog()
 
     def seed(self, seed: int) -> None:
         """Restart this module's random numbers."""
@@ -77,14 +78,15 @@ class PlanetRLModule(TorchRLModule):
             # The seed episodes: uniform actions until weights arrive that have seen data.
             action = 2 * torch.rand(state["action"].shape, generator=self._generator(), device=obs.device) - 1
             plan = Plan(action[:, None], state["plan"], None)
+            trajectories = 0
         else:
             plan = self.agent.plan(belief, state, generator=self._generator())
             action = plan.actions[:, 0]
+            trajectories = obs.shape[0] * self.agent.controller.trajectories
             if explore:
                 noise = torch.randn(action.shape, generator=self._generator(), device=action.device)
                 action = (action + self.model_config["exploration_noise"] * noise).clamp(-1, 1)
-        self.planning_seconds += time.perf_counter() - start
-        self.num_decisions += obs.shape[0]
+        self.plan_log.add(time.perf_counter() - start, obs.shape[0], trajectories, plan.entropy)
         next_state = self.agent.next_state(belief, action, plan)
         return {Columns.ACTIONS: action[:, None], Columns.STATE_OUT: next_state}
 

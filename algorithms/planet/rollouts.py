@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from parsecrl.algorithms.measurements import RolloutTimes
 
 
 class Rollout(NamedTuple):
@@ -14,9 +15,7 @@ class Rollout(NamedTuple):
 
     episodes: list[SingleAgentEpisode]
     metrics: dict[str, Any]
-    seconds: float
-    planning_seconds: float
-    num_decisions: int
+    times: RolloutTimes
     error: str = ""
 
 
@@ -27,19 +26,17 @@ def collect(runner: SingleAgentEnvRunner, weights: Any, seed: int) -> Rollout:
     has just been restarted; so does the seed, which restarts the runner's random numbers. Environments are seeded by
     their first request only.
     """
-    runner.set_state({"rl_module": weights})
     module: Any = runner.module
+    module.plan_log.begin()
+    runner.set_state({"rl_module": weights})
     module.seed(seed)
     runner._seed = seed
-    module.planning_seconds, module.num_decisions = 0.0, 0
-    start = time.perf_counter()
     try:
         episodes = runner.sample()
     except Exception as error:  # whatever the task or the planner raises
         # RLlib would take an exception for a lost runner, and ask it again without a word.
-        return Rollout([], {}, 0.0, 0.0, 0, f"{type(error).__name__}: {error}")
-    seconds = time.perf_counter() - start
-    return Rollout(episodes, runner.get_metrics(), seconds, module.planning_seconds, module.num_decisions)
+        return Rollout([], {}, RolloutTimes(), f"{type(error).__name__}: {error}")
+    return Rollout(episodes, runner.get_metrics(), module.plan_log.finish())
 
 
 def raise_errors(rollouts: list[Rollout]) -> list[Rollout]:

@@ -35,6 +35,9 @@ class Solution(NamedTuple):
     mean: Tensor  # [B, n]
     std: Tensor  # [B, n]
     history: list[Iteration] | None  # T entries, with keep_history=True
+    # [B] nats, without gradient: of the last iteration's weights as a distribution over candidates, w / k. log k for a
+    # hard selection; the softer, the larger, up to log N. Its exponential is an effective number of elites.
+    entropy: Tensor | None = None
 
 
 def cem(
@@ -144,19 +147,24 @@ class _Search:
         mean, std = self.mean, self.std
         history: list[Iteration] | None = [] if keep_history else None
         counts = []
+        soft: Tensor | None = None
         for t in range(self.num_iterations):
             eps = self._draw(t)
             if self.checkpoint and torch.is_grad_enabled():
-                step, count = recompute_in_backward(
+                step, count, soft = recompute_in_backward(
                     self._step, objective, mean, std, eps, keep_history, guarded, use_reentrant=False
                 )
             else:
-                step, count = self._step(objective, mean, std, eps, keep_history, guarded)
+                step, count, soft = self._step(objective, mean, std, eps, keep_history, guarded)
             mean, std = step[-2:]
             counts.append(count)
             if history is not None:
                 history.append(Iteration(*step))
-        return Solution(mean, std, history), torch.stack(counts)
+        if soft is None:
+            entropy = mean.new_full(mean.shape[:1], math.log(self.num_elites))
+        else:
+            entropy = torch.special.entr(soft / self.num_elites).sum(-1)
+        return Solution(mean, std, history, entropy), torch.stack(counts)
 
     def _draw(self, t: int) -> Tensor:
         """Standard normal noise of iteration t, [B or 1, N, n]."""
@@ -169,8 +177,9 @@ class _Search:
 
     def _step(
         self, objective: Objective, mean: Tensor, std: Tensor, eps: Tensor, keep_all: bool, guarded: bool
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """(samples, costs, weights, mean, std), or (mean, std) unless keep_all; and the least count of finite costs."""
+    ) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
+        """(samples, costs, weights, mean, std), or (mean, std) unless keep_all; the least count of finite costs; the
+        soft weights [B, N] without gradient, None for a hard selection."""
         samples = (std.unsqueeze(1) * eps).add_(mean.unsqueeze(1))  # [B, N, n]
         if self.bounds is not None:
             clamp = torch.clamp if samples.requires_grad else torch.clamp_
@@ -188,7 +197,8 @@ class _Search:
             weights = lml_projection(torch.where(finite, scores, -math.inf), self.num_elites, self.temperature)
             mean, std = self._refit_to_weights(samples, weights)
         count = finite.sum(-1).amin()
-        return ((samples, costs, weights, mean, std) if keep_all else (mean, std)), count
+        soft = None if self.temperature is None else weights.detach()
+        return ((samples, costs, weights, mean, std) if keep_all else (mean, std)), count, soft
 
     def _evaluate(self, objective: Objective, samples: Tensor) -> Tensor:
         costs = objective(samples)

@@ -108,6 +108,12 @@ def test_same_seed_same_numbers_also_across_a_checkpoint(ray_runtime, make_confi
     assert second["planning_ms"] > 0
     assert second["ratio_deviation"] <= 1e-4
     assert {"policy_loss", "value_loss", "entropy"} <= set(second["losses"])
+    measured, controller = second["measured"], algorithm.config.controller
+    assert measured["losses"].keys() == {"policy_loss", "value_loss", "entropy"}
+    assert measured["gradient_norms"].keys() == {"fine_tuned"}
+    assert measured["time_shares"].keys() == {"main", "runner"}
+    assert second["trajectories"] >= 2 * 4 * 3 * controller["num_samples"] * controller["num_iterations"]
+    assert np.log(controller["num_elites"]) < measured["soft_top_k_entropy"] <= np.log(controller["num_samples"])
 
     saved, description = load_agent(checkpoint)
     assert description["algorithm"] == "dcem_ppo"

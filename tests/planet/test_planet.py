@@ -57,6 +57,31 @@ def test_counts_and_results(build):
     returns = [sum(e.get_rewards()) for e in algorithm.local_replay_buffer.episodes if e.is_done]
     assert result["episode_return_mean"] == pytest.approx(np.mean(returns[-10:]), rel=1e-5)
     assert {"observation", "reward", "kl", "model_loss", "decoder_loss"} <= result["losses"].keys()
+    assert result["measured"]["gradient_norms"].keys() == {"model", "decoder"}
+    assert result["measured"]["losses"]["kl"] == result["losses"]["kl"]
+
+
+@pytest.mark.parametrize("resources", [{}, {"num_env_runners": 1, "num_envs_per_env_runner": 2}])
+def test_measurements(build, resources):
+    algorithm = build(resources=resources)
+    results = [algorithm.train() for _ in range(5)]
+    first, last = results[0]["measured"], results[-1]["measured"]
+    for measured in (first, last):
+        for shares in measured["time_shares"].values():
+            assert sum(shares.values()) == pytest.approx(1)
+            assert min(shares.values()) >= 0
+        assert measured["time_shares"].keys() == {"main", "runner"}
+        assert measured["time_shares"]["runner"].keys() == {"planning", "stepping", "waiting"}
+    # Random actions are no plans.
+    assert "planning_seconds" not in first
+    assert results[0]["trajectories"] == 0
+    # 8 candidates, 2 iterations; the weights are between those of 2 elites alone and of all candidates.
+    planned = sum(plan.decisions for plan in algorithm.plans)
+    assert results[-1]["trajectories"] - results[-2]["trajectories"] == planned * 16
+    assert planned >= (results[-1]["env_steps"] - results[-2]["env_steps"]) / 20
+    assert 0 < last["planning_seconds"]["p50"] <= last["planning_seconds"]["p95"]
+    assert np.log(2) < last["soft_top_k_entropy"] <= np.log(8)
+    assert last["time_shares"]["main"]["learning"] > 0
 
 
 def test_two_runs_with_one_seed_are_the_same(build):

@@ -80,6 +80,21 @@ def test_finds_the_better_of_two_valleys():
         assert (mean - 2).abs().max() < 0.1
 
 
+def test_entropy_is_that_of_the_last_weights():
+    costs = torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]])
+    hard = cem(lambda x: costs, *start(1), 6, 2, 3, generator=seeded(0))
+    torch.testing.assert_close(hard.entropy, torch.tensor([2.0], dtype=hard.mean.dtype).log())
+    flat = dcem(lambda x: 0 * costs, *start(1), 6, 2, 3, generator=seeded(0))
+    torch.testing.assert_close(flat.entropy, torch.tensor([6.0], dtype=flat.mean.dtype).log())
+    for checkpoint in (False, True):
+        mean, std = (t.requires_grad_() for t in start(2))
+        soft = dcem(bowl, mean, std, 20, 4, 3, generator=seeded(0), keep_history=True, checkpoint=checkpoint)
+        p = soft.history[-1].weights / 4
+        torch.testing.assert_close(soft.entropy, -(p * p.log()).sum(-1).detach())
+        assert (soft.entropy > math.log(4)).all()
+        assert not soft.entropy.requires_grad
+
+
 # -- CEM as the limit of DCEM
 
 

@@ -1,0 +1,149 @@
+"""What an algorithm measures of itself while it runs: how long plans take, and where the time goes.
+
+Seconds are wall time. A runner plans, steps (everything else that it does for a rollout: environment, connectors,
+loading weights) or waits for the next request. The main process learns, waits for rollouts, or does something else
+(replay, results, checkpoints). Without remote runners the main process gathers them itself: its waiting is then the
+runner's planning and stepping, and the runner's waiting is the main process's learning and the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class PlanTime(NamedTuple):
+    """One call of a planner, which decides for a batch of environments."""
+
+    seconds: float  # per decision: those of the call, over the batch's size
+    decisions: int
+
+
+class RolloutTimes(NamedTuple):
+    """What a runner measured from the end of one rollout to the end of the next."""
+
+    seconds: float = 0.0  # of the rollout itself
+    planning_seconds: float = 0.0  # within it, with the belief's update
+    waiting_seconds: float = 0.0  # before it
+    num_decisions: int = 0  # random ones too
+    plans: tuple[PlanTime, ...] = ()
+    trajectories: int = 0  # candidate plans that the model rolled out
+    entropy: float = float("nan")  # nats, mean over the plans of the last iteration's selection
+
+
+class PlanLog:
+    """Kept by a module that plans for a runner; nothing in it waits for a device until `finish`."""
+
+    def __init__(self) -> None:
+        self._idle_since: float | None = None
+        self._begin(0.0)
+
+    def _begin(self, waiting_seconds: float) -> None:
+        self._waiting_seconds = waiting_seconds
+        self._seconds, self._decisions = 0.0, 0
+        self._plans: list[PlanTime] = []
+        self._trajectories = 0
+        self._entropies: list[Tensor] = []
+
+    def begin(self) -> None:
+        """A rollout begins."""
+        self._started = time.perf_counter()
+        self._begin(self._started - self._idle_since if self._idle_since is not None else 0.0)
+
+    def add(self, seconds: float, decisions: int, trajectories: int, entropy: Tensor | None) -> None:
+        """A call that took `seconds`. trajectories: candidates in all; 0 for random actions, which are no plans.
+
+        entropy [B]: of the selection, see `Solution.entropy`.
+        """
+        self._seconds += seconds
+        self._decisions += decisions
+        if trajectories:
+            self._plans.append(PlanTime(seconds / decisions, decisions))
+            self._trajectories += trajectories
+        if entropy is not None:
+            self._entropies.append(entropy.mean())
+
+    def finish(self) -> RolloutTimes:
+        """The rollout has ended. Reads the device once."""
+        entropy = float(torch.stack(self._entropies).mean()) if self._entropies else float("nan")
+        self._idle_since = time.perf_counter()
+        return RolloutTimes(
+            self._idle_since - self._started,
+            self._seconds,
+            self._waiting_seconds,
+            self._decisions,
+            tuple(self._plans),
+            self._trajectories,
+            entropy,
+        )
+
+
+class Measurements:
+    """Gathered in the main process from one result to the next."""
+
+    def __init__(self) -> None:
+        self._last_result = time.perf_counter()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._main = {"learning": 0.0, "waiting": 0.0}
+        self._rollouts: list[RolloutTimes] = []
+
+    @contextmanager
+    def time(self, activity: str) -> Iterator[None]:
+        """Count what runs inside as "learning" or "waiting"."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._main[activity] += time.perf_counter() - start
+
+    def add(self, rollout: RolloutTimes) -> None:
+        self._rollouts.append(rollout)
+
+    def take(self) -> dict[str, Any]:
+        """What was measured since the last call, and begin anew.
+
+        time_shares: process -> activity -> share, sum 1 for each process. plans: every `PlanTime`; planning_seconds:
+        their mean, p50 and p95 over the decisions; soft_top_k_entropy: nats. Without rollouts, the main process's
+        shares alone.
+        """
+        now = time.perf_counter()
+        main = {**self._main, "other": max(0.0, now - self._last_result - sum(self._main.values()))}
+        rollouts = self._rollouts
+        taken: dict[str, Any] = {"time_shares": {"main": _shares(main)}}
+        if rollouts:
+            planning = sum(r.planning_seconds for r in rollouts)
+            runner = {
+                "planning": planning,
+                "stepping": sum(r.seconds for r in rollouts) - planning,
+                "waiting": sum(r.waiting_seconds for r in rollouts),
+            }
+            taken["time_shares"]["runner"] = _shares(runner)
+        plans = [plan for rollout in rollouts for plan in rollout.plans]
+        if plans:
+            taken["plans"] = plans
+            taken["planning_seconds"] = _summary(plans)
+        entropies = [r.entropy for r in rollouts if np.isfinite(r.entropy)]
+        if entropies:
+            taken["soft_top_k_entropy"] = float(np.mean(entropies))
+        self._last_result = now
+        self._clear()
+        return taken
+
+
+def _shares(seconds: dict[str, float]) -> dict[str, float]:
+    total = sum(seconds.values())
+    return {activity: value / total for activity, value in seconds.items()}
+
+
+def _summary(plans: Sequence[PlanTime]) -> dict[str, float]:
+    seconds = np.repeat([plan.seconds for plan in plans], [plan.decisions for plan in plans])
+    p50, p95 = np.quantile(seconds, [0.5, 0.95])
+    return {"mean": float(seconds.mean()), "p50": float(p50), "p95": float(p95)}
