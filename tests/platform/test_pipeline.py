@@ -265,7 +265,7 @@ def store(trial, number, score, age=0.0):
     folder = trial / f"checkpoint_{number:06d}"
     folder.mkdir(parents=True)
     (folder / "agent.json").write_text(json.dumps({"env_steps": number}))
-    checkpoints.mark_whole(folder, {"episode_return_mean": score, "env_steps": number})
+    checkpoints.mark_whole(folder, {"score": score, "env_steps": number})
     written = time.time() - age
     os.utime(folder / "metrics.json", (written, written))
     return folder
@@ -324,7 +324,7 @@ def test_the_status_line_says_how_long_it_will_take():
 
     assert fraction_done({"env_steps": 100, "time_s": 10}, {"env_steps": 20, "time_total_s": 5}) == 0.5
     progress = PhaseProgress("planet", "/nowhere", {"env_steps": 100}, 1, "http://here:8265")
-    progress.results["a"] = {"env_steps": 25, "episode_return_mean": 12.3, "planning_ms": 4.56, "time_total_s": 60.0}
+    progress.results["a"] = {"env_steps": 25, "score": 12.3, "planning_ms": 4.56, "time_total_s": 60.0}
     progress.recent["a"] = [(0.0, 0.25)]
     text = progress.describe(running=1)
     assert "25 of 100 env steps" in text
