@@ -12,7 +12,7 @@ from parsecrl.platform.errors import RunFailed, UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0; 1 for a run that stopped by itself; 2 for a mistake of the user; 130 for Ctrl-C."""
+    """Exit code 0; 1 for a run that stopped by itself; 2 for a mistake of the user; 130 for Ctrl-C, 143 for SIGTERM."""
     options = _parser().parse_args(arguments)
     try:
         return options.command(options) or 0
@@ -22,9 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunFailed as error:
         print(f"parsec: {_one_line(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("\nparsec: interrupted; the same command continues", file=sys.stderr)
-        return 130
+        return getattr(error, "exit_code", 130)
     except BrokenPipeError:  # such as `parsec specs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -52,7 +52,33 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--name", help="of the run folder (default: the spec's name)")
     run.add_argument("--address", default="local", help="Ray: auto, ray://..., or local (default: %(default)s)")
     run.add_argument("--fresh", action="store_true", help="start over in a new folder; never deletes")
+    run.add_argument("--trust", action="store_true", help="continue a run made elsewhere: unpickles what is in it")
     run.set_defaults(command=_run)
+
+    submit = commands.add_parser("submit", help="run or continue a spec on a Ray cluster", allow_abbrev=False)
+    submit.add_argument("spec", metavar="SPEC", help="a spec file, or the name of a bundled one (see parsec specs)")
+    submit.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="override a key"
+    )
+    submit.add_argument("--storage", metavar="URI", help="as the cluster's nodes see it (default: ~/parsec_runs)")
+    submit.add_argument("--name", help="of the job and its run folder (default: the spec's name)")
+    submit.add_argument("--fresh", action="store_true", help="start over in a new folder; never deletes")
+    submit.add_argument("--trust", action="store_true", help="continue a run made elsewhere: unpickles what is in it")
+    submit.add_argument("--follow", action="store_true", help="print the log, and end with the job's exit status")
+    _add_head(submit)
+    submit.set_defaults(command=_submit)
+
+    jobs = commands.add_parser(
+        "jobs", help="list the jobs on a Ray cluster, their phases and progress", allow_abbrev=False
+    )
+    jobs.add_argument("--stop", metavar="JOB", help="the same as parsec stop JOB")
+    _add_head(jobs)
+    jobs.set_defaults(command=_jobs)
+
+    stop = commands.add_parser("stop", help="stop a job; its trials write checkpoints first", allow_abbrev=False)
+    stop.add_argument("stop", metavar="JOB", help="the job's id, or the name it was submitted with")
+    _add_head(stop)
+    stop.set_defaults(command=_jobs)
 
     evaluate = commands.add_parser("evaluate", help="evaluate the controller of a checkpoint", allow_abbrev=False)
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint folder, or a run folder's phase")
@@ -81,13 +107,55 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_head(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--address", metavar="URL", help="of the head's dashboard (default: $RAY_API_SERVER_ADDRESS, or this machine's)"
+    )
+    command.add_argument(
+        "--token-file", metavar="FILE", help="with the cluster's token (default: $RAY_AUTH_TOKEN, $RAY_AUTH_TOKEN_PATH)"
+    )
+
+
 def _run(options: argparse.Namespace) -> int:
     from parsecrl.platform.specs import load_spec
 
     spec = load_spec(options.spec, options.overrides)
     from parsecrl.platform.pipeline import run_for_table
 
-    print(run_for_table(spec, options.storage, options.name, options.address, options.fresh))
+    print(run_for_table(spec, options.storage, options.name, options.address, options.fresh, options.trust))
+    return 0
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from parsecrl.platform.specs import load_spec
+
+    spec = load_spec(options.spec, options.overrides)
+    from parsecrl.platform import jobs
+    from parsecrl.platform.pipeline import check_environment
+
+    client = jobs.connect(options.address, options.token_file)
+    check_environment(spec)
+    storage = options.storage or jobs.DEFAULT_STORAGE
+    job = jobs.submit(client, spec, storage, options.name, options.fresh, options.trust)
+    print(job, flush=True)
+    if not options.follow:
+        return 0
+    try:
+        return jobs.follow(client, job)
+    except KeyboardInterrupt:
+        print(f"\nparsec: the job goes on; to stop it: parsec stop {job}", file=sys.stderr)
+        return 130
+
+
+def _jobs(options: argparse.Namespace) -> int:
+    from parsecrl.platform import jobs
+
+    client = jobs.connect(options.address, options.token_file)
+    if options.stop is not None:
+        jobs.stop(client, options.stop)
+        return 0
+    found = jobs.project_jobs(client)
+    print(jobs.table(found) if found else f"no jobs of {jobs.PROJECT} at {client.get_address()}")
     return 0
 
 

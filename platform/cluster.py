@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.job_progress import JOB_CONFIG
 
 LOCAL = "local"
 
 
 def quiet_ray() -> None:
     """Before Ray is imported: keep its hints and its tables to itself."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    has_token = bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"))
+    os.environ.setdefault("RAY_AUTH_MODE", "token" if has_token else "disabled")  # Ray wants to be told
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # no return before the first episode ends
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # with verbose=0 the old output is silent, the new one is not
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # a spec names its loggers
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the command at once; it can be continued
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # interruption.py has its own
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")  # what a kill can cost, beyond the time since a checkpoint
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -45,19 +49,29 @@ def run_on_head_node(address: str, function: Callable[..., Any], *arguments: Any
         raise error.cause if isinstance(error.cause, UserError | RunFailed) else error from None
 
 
-def connect(address: str | None = LOCAL, *, dashboard: bool = True, log_to_driver: bool = False) -> str:
+def connect(
+    address: str | None = LOCAL,
+    *,
+    dashboard: bool = True,
+    log_to_driver: bool = False,
+    env_vars: Mapping[str, str] | None = None,
+) -> str:
     """Start Ray here (`local`), or join the cluster at `address`. Returns the dashboard's URL, or "" without one.
 
-    Raises UserError when no cluster answers there.
+    env_vars: for this process and all workers. Raises UserError when no cluster answers at the address.
     """
     quiet_ray()
+    if address in {None, LOCAL}:
+        _stay_on_loopback()
     import ray
 
     from parsecrl.envs import choose_rendering_backend
 
     choose_rendering_backend()
     if not ray.is_initialized():
-        passed_on = {key: os.environ[key] for key in ("MUJOCO_GL", "OMP_NUM_THREADS") if key in os.environ}
+        os.environ.update(env_vars or {})
+        names = {"MUJOCO_GL", "OMP_NUM_THREADS", *(env_vars or {})} - _given_to_the_job()
+        passed_on = {key: os.environ[key] for key in sorted(names) if key in os.environ}
         _check_reachable(address)
         options: dict[str, Any] = {"include_dashboard": dashboard} if address in {None, LOCAL} else {}
         try:
@@ -76,6 +90,23 @@ def connect(address: str | None = LOCAL, *, dashboard: bool = True, log_to_drive
     quiet_ray()
     url = getattr(ray._private.worker._global_node, "webui_url", None) if _is_driver_node() else None
     return f"http://{url}" if url else ""
+
+
+def _stay_on_loopback() -> None:
+    """A Ray that is started here is for this machine alone; by itself it listens on every interface.
+
+    Ray has this for macOS and Windows, where it spares the firewall's questions, and takes the same switch elsewhere.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    if "ray" in sys.modules:  # read at its import
+        from ray._private import ray_constants
+
+        ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def _given_to_the_job() -> set[str]:
+    """Names of the variables that a Ray job was submitted with; Ray refuses to be given them again."""
+    return set(json.loads(os.environ.get(JOB_CONFIG, "{}")).get("runtime_env", {}).get("env_vars", {}))
 
 
 def _check_reachable(address: str | None) -> None:
@@ -97,11 +128,12 @@ def _is_driver_node() -> bool:
     return getattr(ray._private.worker, "_global_node", None) is not None
 
 
-def check_resources(needed: Mapping[str, float], what: str) -> None:
+def check_resources(needed: Mapping[str, float], what: str, available: Mapping[str, float] | None = None) -> None:
     """Raise UserError when the cluster will never have `needed`, for which Tune would wait without end."""
-    import ray
+    if available is None:
+        import ray
 
-    available = ray.cluster_resources()
+        available = ray.cluster_resources()
     for kind, amount in needed.items():
         if amount > available.get(kind, 0.0) + 1e-6:
             have = f"{available.get(kind, 0.0):g}"

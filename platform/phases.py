@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from parsecrl.algorithms.seeding import derive_seed
-from parsecrl.platform import checkpoints, tune_state
+from parsecrl.platform import checkpoints, interruption, tune_state
 from parsecrl.platform.cluster import check_resources
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.loggers import logger_callbacks
@@ -42,14 +43,18 @@ def _make_config(spec: Spec, algorithm: str, phase: dict[str, Any], seed: int, s
     return ALGORITHMS[algorithm].make_config(phase, env, spec.resources.model_dump(), seed, start_from)
 
 
-def check_trial_resources(spec: Spec) -> None:
-    """Raise UserError when the cluster can never run a trial of some phase."""
+def check_trial_resources(spec: Spec, available: Mapping[str, float] | None = None) -> None:
+    """Raise UserError when the cluster can never run a trial of some phase.
+
+    available: what the cluster has, by default that of the one this process is connected to.
+    """
     for phase in spec.phases:
         # The phases that act ask for the same runners and learners; only planet's config is valid before any has run.
         algorithm = "planet" if phase.acts else phase.algorithm
         plain = {} if phase.acts else phase.model_dump(exclude={"search"}, exclude_none=True)
         config = _make_config(spec, algorithm, plain, spec.seed, None)
-        check_resources(ALGORITHMS[algorithm].required_resources(config), f"a trial of phase {phase.name}")
+        needed = ALGORITHMS[algorithm].required_resources(config)
+        check_resources(needed, f"a trial of phase {phase.name}", available)
 
 
 def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine) -> dict[str, Any]:
@@ -99,7 +104,8 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
         state["checkpoint"] = before["checkpoint"]
         progress.protected = str(folder.path / before["checkpoint"])
     folder.record(phase.name, state)
-    results = tuner.fit()
+    with interruption.awaiting_checkpoints():
+        results = tuner.fit()
     return _conclude(folder, phase, results)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from parsecrl.platform import interruption, job_progress
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.run_folder import RunFolder, write_atomically
 from parsecrl.platform.spec_models import Phase
@@ -51,32 +52,43 @@ def run_spec(
     fresh: bool = False,
     *,
     dashboard: bool = True,
+    trust: bool = False,
 ) -> Path:
     """Run or continue `spec` and return the run folder.
 
     storage: a folder; the run's own is `name` in it, by default the spec's. fresh: into a new folder (name-2, ...).
-    address: of the Ray cluster; "local" starts one. Raises UserError before anything is written, RunFailed where a
-    phase cannot go on.
+    address: of the Ray cluster; "local" starts one. trust: continue a run that was made elsewhere.
+    Raises UserError before anything is written, RunFailed where a phase cannot go on, Interrupted where it was asked
+    to stop.
     """
     check_environment(spec)
-    folder = RunFolder.choose(spec, storage, name, fresh)
+    folder = RunFolder.choose(spec, storage, name, fresh, trust)
     line = StatusLine()
     url = _connect_if_needed(folder, address, dashboard)
+    line.publish = job_progress.publisher()
     folder.open()
     try:
         line.note(f"run folder: {folder.path}")
-        _run_phases(folder, url, line)
-        changed = _evaluate(folder, line)
-        changed |= _analyse(folder, line)
-        _videos(folder, line)
-        _report(folder, line, changed)
+        with interruption.handled():
+            _run_phases(folder, url, line)
+            changed = _evaluate(folder, line)
+            changed |= _analyse(folder, line)
+            _videos(folder, line)
+            _report(folder, line, changed)
     finally:
         folder.close()
     return folder.path
 
 
 def run_for_table(
-    spec: Spec, storage: str | Path, name: str | None, address: str | None, fresh: bool, *, dashboard: bool = True
+    spec: Spec,
+    storage: str | Path,
+    name: str | None,
+    address: str | None,
+    fresh: bool,
+    trust: bool = False,
+    *,
+    dashboard: bool = True,
 ) -> str:
     """`run_spec`, and what ends it: the table and where the report is.
 
@@ -86,10 +98,10 @@ def run_for_table(
         check_environment(spec)
         from parsecrl.platform.cluster import run_on_head_node
 
-        return run_on_head_node(address, run_for_table, spec, str(storage), name, None, fresh)
+        return run_on_head_node(address, run_for_table, spec, str(storage), name, None, fresh, trust)
     from parsecrl.platform.reports import format_table
 
-    run_dir = run_spec(spec, storage, name, address, fresh, dashboard=dashboard)
+    run_dir = run_spec(spec, storage, name, address, fresh, dashboard=dashboard, trust=trust)
     report = run_dir / "report" / "index.html"
     return format_table(run_dir) + (f"\n\nreport: {report}" if report.exists() else "")
 
@@ -101,7 +113,7 @@ def _connect_if_needed(folder: RunFolder, address: str | None, dashboard: bool) 
         return ""
     from parsecrl.platform.cluster import connect
 
-    url = connect(address, dashboard=dashboard)
+    url = connect(address, dashboard=dashboard, env_vars=folder.spec.runtime.env_vars)
     if waiting:
         from parsecrl.platform import phases
 

@@ -13,7 +13,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from parsecrl.platform import checkpoints, tune_state
+from parsecrl.platform import checkpoints, interruption, tune_state
 from parsecrl.platform.run_folder import STATE_FILE, RunFolder
 from parsecrl.platform.specs import get_path
 from parsecrl.platform.status_line import StatusLine
@@ -71,9 +71,10 @@ class PhaseProgress(tune.Callback):
         self.total_trials = 1
         self.results: dict[str, dict[str, Any]] = {}
         self.recent: dict[str, deque[tuple[float, float]]] = {}
+        self.awaited: set[str] | None = None  # trials that write a checkpoint before the run stops
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "line": None, "results": {}, "recent": {}}  # Tune pickles its callbacks
+    def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
+        return {**self.__dict__, "line": None, "results": {}, "recent": {}, "awaited": None}
 
     def setup(
         self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
@@ -83,11 +84,20 @@ class PhaseProgress(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         tune_state.back_up(Path(self.folder))
+        if interruption.requested() and not self._await_checkpoints(trials):
+            interruption.end_experiment()
+
+    def _await_checkpoints(self, trials: list[Trial]) -> set[str]:
+        """The trials that were running when the run was asked to stop, and still owe a checkpoint."""
+        running = {trial.trial_id for trial in trials if trial.status == Trial.RUNNING}
+        self.awaited = running if self.awaited is None else self.awaited & running
+        return self.awaited
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         due = result.get("done") or result.get("training_iteration", 0) % self.checkpoint_every == 0
+        due = due or interruption.requested()
         # Not Tune's own checkpoint_frequency: a trial that failed shall keep its last good checkpoint as its last.
         result["should_checkpoint"] = bool(due) and FAILURE not in result
         self.total_trials = max(self.total_trials, len(trials))
@@ -98,6 +108,8 @@ class PhaseProgress(tune.Callback):
 
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
         path = Path(checkpoint.path)
+        if interruption.requested():
+            self._await_checkpoints(trials).discard(trial.trial_id)
         parameters = {key: get_path(trial.config, key.split(".")) for key in self.searched}
         checkpoints.mark_whole(path, trial.last_result, parameters)
         checkpoints.prune(path.parent.parent, path.parent.name, self.protected)

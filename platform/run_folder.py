@@ -1,6 +1,6 @@
 """The folder of a run: who may write into it, what it was started with, how far it is.
 
-    spec.yaml  state.json  <phase>/ (Tune's experiment)  evaluation.csv  summary.json  videos/  report/
+    spec.yaml  state.json  made_by.json  <phase>/ (Tune's experiment)  evaluation.csv  summary.json  videos/  report/
 
 Every file of ours is written whole or not at all, so that a kill -9 at any moment leaves a folder that the same command
 continues.
@@ -20,14 +20,16 @@ from urllib.parse import unquote, urlparse
 
 import yaml
 
+from parsecrl.platform import ownership
 from parsecrl.platform.checkpoints import METRICS
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.spec_models import Phase
 from parsecrl.platform.specs import Spec, differences, dump, parse_spec
 
 STATE_FILE = "state.json"
+OWN = {".lock", ownership.RECORD}  # what a run writes before its spec
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"  # the status of a phase
-CHANGEABLE = re.compile(r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate|loggers)(\.|$)")  # when continuing
+CHANGEABLE = re.compile(r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate|loggers|runtime)(\.|$)")  # when continuing
 
 
 def write_atomically(file: Path, text: str) -> None:
@@ -70,13 +72,16 @@ def writable_storage(storage: str | Path) -> Path:
 class RunFolder:
     """An open run folder, held by one process at a time."""
 
-    def __init__(self, path: Path, spec: Spec):
+    def __init__(self, path: Path, spec: Spec, trust: bool = False):
         self.path = path
         self.spec = spec
+        self.trust = trust  # continue it whoever made it
         self._lock: IO[str] | None = None
 
     @classmethod
-    def choose(cls, spec: Spec, storage: str | Path, name: str | None = None, fresh: bool = False) -> RunFolder:
+    def choose(
+        cls, spec: Spec, storage: str | Path, name: str | None = None, fresh: bool = False, trust: bool = False
+    ) -> RunFolder:
         """The folder to run `spec` in: new, or that of a run with the same spec. Makes nothing yet."""
         name = name or spec.name
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
@@ -85,7 +90,7 @@ class RunFolder:
         path = root / name
         if fresh and path.exists():
             path = next(p for p in (root / f"{name}-{n}" for n in itertools.count(2)) if not p.exists())
-        folder = cls(path, spec)
+        folder = cls(path, spec, trust)
         folder._check()
         if (path / ".lock").exists():  # say now that another process has it, not after Ray has started
             folder._take_lock()
@@ -99,7 +104,7 @@ class RunFolder:
     def _check(self) -> None:
         """Raise UserError unless the folder is free, or holds a run that this spec may continue."""
         if self.is_new:
-            if self.path.exists() and (not self.path.is_dir() or any(p.name != ".lock" for p in self.path.iterdir())):
+            if self.path.exists() and (not self.path.is_dir() or any(p.name not in OWN for p in self.path.iterdir())):
                 raise UserError(f"{self.path} exists and is no run folder; give another --name or --storage")
             return
         try:
@@ -121,6 +126,24 @@ class RunFolder:
                 f"{self.path} was started with another spec ({'; '.join(kept)}); "
                 f"give the same values, another --name, or --fresh for a new folder"
             )
+        self._check_maker()
+
+    def _check_maker(self) -> None:
+        """Raise UserError where continuing would unpickle what somebody else stored."""
+        begun = [
+            phase for phase in self.spec.phases if not self.is_finished(phase) and (self.path / phase.name).exists()
+        ]
+        record = self._made_by()
+        if begun and not self.trust and not ownership.is_own(record):
+            raise UserError(
+                f"{self.path} was not made here (it says: by {ownership.maker(record)}), and continuing its phase "
+                f"{begun[0].name} would unpickle files in it, which can run any code; give --trust if you trust all "
+                f"who could write it, or --fresh for a new folder"
+            )
+
+    def _made_by(self) -> str | None:
+        file = self.path / ownership.RECORD
+        return file.read_text(encoding="utf-8", errors="replace") if file.exists() else None
 
     def _is_ahead(self, path: str) -> bool:
         """Whether a dotted path of the spec concerns a phase that has not begun, which may still be planned anew."""
@@ -137,6 +160,8 @@ class RunFolder:
             ) from None
         self._take_lock()
         self._check()  # again: it may have changed before the lock was ours
+        if (self.is_new or self.trust) and not ownership.is_own(self._made_by()):
+            write_atomically(self.path / ownership.RECORD, json.dumps(ownership.new_record(), indent=1))
         text = dump(self.spec)
         file = self.path / "spec.yaml"
         if not file.exists() or file.read_text(encoding="utf-8") != text:

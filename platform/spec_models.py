@@ -5,6 +5,7 @@ Unknown keys, wrong types and values out of range are errors. A later algorithm 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -38,6 +39,25 @@ class ResourcesSpec(Group):
     num_cpus_per_env_runner: NonNegative = 1
     num_cpus_for_main_process: Positive = 1  # with num_learners: 0 the learner is there; RLlib miscounts a 0
     sample_timeout_s: Positive = 1800.0  # longest wait for a piece of a rollout
+
+
+class RuntimeSpec(Group):
+    """What the run's processes find in their environment, on every node."""
+
+    env_vars: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("env_vars")
+    @classmethod
+    def _plain_and_public(cls, variables: dict[str, str]) -> dict[str, str]:
+        for name in variables:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"runtime.env_vars needs names of letters, digits and _, got {name!r}")
+            if re.search(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|API_KEY|^RAY_AUTH|^PARSEC_KEY", name.upper()):
+                raise ValueError(
+                    f"runtime.env_vars must hold no secrets, which the run folder and the dashboard would show, "
+                    f"got {name}; set it in the environment of the cluster's nodes"
+                )
+        return variables
 
 
 class _Elites(Group):
@@ -297,6 +317,7 @@ class Spec(Group):
     env: EnvSpec | None = None
     seed: int = Field(0, ge=0, lt=2**31)
     resources: ResourcesSpec = ResourcesSpec()
+    runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
     phases: list[Phase] = Field(min_length=1)
     evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec)
     loggers: list[Logger] = ["tensorboard"]  # pydantic copies it

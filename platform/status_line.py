@@ -6,6 +6,7 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 SECONDS_BETWEEN_LINES = 30.0  # where lines cannot be rewritten
@@ -18,8 +19,11 @@ class StatusLine:
         self.stream = stream or sys.stderr
         self.rewrites = self.stream.isatty()
         self._last, self._printed = "", -math.inf
+        self.publish: Callable[[str], None] | None = None  # also told what the line says
 
     def show(self, text: str, *, final: bool = False) -> None:
+        if self.publish is not None:
+            self.publish(text)
         if self.rewrites:
             width = shutil.get_terminal_size().columns - 1
             self._write("\r\x1b[K" + text[:width] + ("\n" if final else ""))

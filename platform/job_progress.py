@@ -1,0 +1,63 @@
+"""How far a run is, where the Ray dashboard and `parsec jobs` show it: in the job's own record on the head.
+
+Ray has no call to change a job's message and metadata after the submission. The record is JSON in Ray's key-value
+store; the job's supervisor writes it before the driver starts and after it ended, so in between the driver can.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray's supervisor for the driver of a job
+SECONDS_BETWEEN = 5.0
+logger = logging.getLogger(__name__)
+
+
+def submission_id() -> str | None:
+    """Of the Ray job that this process is the driver of; None for a run that was not submitted."""
+    try:
+        return json.loads(os.environ[JOB_CONFIG])["metadata"]["job_submission_id"]
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def publisher() -> Callable[[str], None] | None:
+    """A function that publishes the status line, at most every few seconds; None outside a job."""
+    job = submission_id()
+    return _Publisher(job) if job else None
+
+
+class _Publisher:
+    def __init__(self, job: str):
+        self.job, self.shown, self.phase = job, -math.inf, ""
+
+    def __call__(self, text: str) -> None:
+        phase, _, rest = text.partition(": ")
+        if phase == self.phase and time.monotonic() - self.shown < SECONDS_BETWEEN:
+            return
+        self.phase, self.shown = phase, time.monotonic()
+        progress = rest.partition(" | dashboard ")[0]
+        try:
+            _update(self.job, phase, progress)
+        except Exception as error:  # a run does not end because nobody could watch it
+            logger.debug("progress was not published: %s", error)
+
+
+def _update(job: str, phase: str, progress: str) -> None:
+    from ray._private.ray_constants import KV_NAMESPACE_JOB
+    from ray.dashboard.modules.job.common import JobInfoStorageClient
+    from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+
+    key = JobInfoStorageClient.JOB_DATA_KEY.format(job_id=job)
+    stored = _internal_kv_get(key, namespace=KV_NAMESPACE_JOB)
+    info = json.loads(stored) if stored else {}
+    if info.get("status") != "RUNNING":
+        return
+    info["metadata"] = {**(info.get("metadata") or {}), "phase": phase, "progress": progress}
+    info["message"] = f"{phase}: {progress}" if progress else phase
+    _internal_kv_put(key, json.dumps(info), namespace=KV_NAMESPACE_JOB)

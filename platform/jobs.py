@@ -1,0 +1,379 @@
+"""Runs as Ray jobs on a cluster: submit, list, follow, stop.
+
+    client = connect("http://head:8265", token_file="token")
+    follow(client, submit(client, load_spec("cheetah_run_quick"), "/mnt/runs"))
+
+Everything goes over HTTP to the head's dashboard; nothing of Ray runs here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from parsecrl.platform import packing
+from parsecrl.platform.cluster import quiet_ray
+from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.specs import Spec, dump
+
+quiet_ray()
+
+import requests  # noqa: E402
+from ray.exceptions import AuthenticationError  # noqa: E402
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient  # noqa: E402
+
+PROJECT = "parsecrl"
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+DEFAULT_STORAGE = "~/parsec_runs"  # on the head
+SPEC_FILE = "spec.yaml"
+STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"  # read by the job's supervisor, in the job's own environment
+DEFAULT_STOP_WAIT_S = 600
+STOPPED_EXIT_CODE = 130
+TIMEOUT_S = (8, 12)  # to connect, and between two bytes of the answer
+UPLOAD_TIMEOUT_S = (8, 300)
+LOST_S = 60.0  # a head that is silent for so long while its log is followed is taken for lost
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+# --- the connection ------------------------------------------------------------------------------------------------
+
+
+class Client(JobSubmissionClient):
+    """Ray's client, with time limits and with one sentence for what can be wrong."""
+
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
+        options.setdefault("timeout", UPLOAD_TIMEOUT_S if method == "PUT" else TIMEOUT_S)
+        try:
+            return super()._do_request(method, endpoint, **options)
+        except AuthenticationError as error:
+            if "required" in str(error).partition(":")[0]:
+                raise UserError(
+                    f"the Ray head at {self._address} asks for a token and got none; give --token-file, or set "
+                    f"RAY_AUTH_TOKEN_PATH"
+                ) from None
+            raise UserError(
+                f"the Ray head at {self._address} refuses the token; give its own with --token-file"
+            ) from None
+        except requests.RequestException as error:
+            raise UserError(
+                f"no Ray head answers at {self._address} ({_reason(error)}); give --address the URL of its dashboard, "
+                f"such as http://head:8265"
+            ) from None
+
+
+def connect(address: str | None = None, token_file: str | Path | None = None) -> Client:
+    """A client of the head whose dashboard is at `address`. Raises UserError where there is none that fits."""
+    url = _checked_url(address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS)
+    token = read_token(token_file)
+    for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
+    with _without("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # with them Ray would ignore the address that is given
+        try:
+            client = Client(url, headers={"Authorization": f"Bearer {token}"} if token else None)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:  # an answer, but none of Ray's
+            raise UserError(
+                f"what answers at {url} is no Ray head ({_short(error)}); give --address the URL of its dashboard"
+            ) from None
+    import ray
+
+    theirs, ours = str(client._server_ray_version), ray.__version__
+    if theirs.split(".")[:2] != ours.split(".")[:2]:
+        raise UserError(f"the cluster at {url} runs Ray {theirs} and this is for {ours}; use an image with Ray {ours}")
+    return client
+
+
+def read_token(token_file: str | Path | None = None) -> str | None:
+    """The token to show to the head: of the file, or where Ray itself would look. It goes nowhere else."""
+    if token_file is None:
+        mode = os.environ.get("RAY_AUTH_MODE", "").lower()
+        if mode == "disabled":
+            return None
+        if given := os.environ.get("RAY_AUTH_TOKEN"):
+            return given.strip()
+        default = Path.home() / ".ray" / "auth_token" if mode == "token" else None
+        token_file = os.environ.get("RAY_AUTH_TOKEN_PATH") or default
+        if token_file is None:
+            return None
+    try:
+        token = Path(token_file).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise UserError(f"the token file {token_file} cannot be read ({reason}); give another --token-file") from None
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise UserError(f"the token file {token_file} must hold one token in one line; give another --token-file")
+    return token
+
+
+def _checked_url(address: str) -> str:
+    url = address if "://" in address else f"http://{address}"
+    parts = urlsplit(url)
+    try:
+        fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and not parts.username and parts.port != 0
+    except ValueError:  # a port that is no number
+        fine = False
+    if not fine:
+        raise UserError(f"--address must be the URL of the head's dashboard, such as http://head:8265, got {address!r}")
+    return url.rstrip("/")
+
+
+@contextlib.contextmanager
+def _without(*names: str) -> Iterator[None]:
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    text = str(error)
+    for known in ("Name or service not known", "Temporary failure in name resolution", "Connection refused"):
+        if known in text:
+            return known
+    return type(error).__name__
+
+
+def _short(error: object) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+# --- submitting ----------------------------------------------------------------------------------------------------
+
+
+def submit(
+    client: Client,
+    spec: Spec,
+    storage: str = DEFAULT_STORAGE,
+    name: str | None = None,
+    fresh: bool = False,
+    trust: bool = False,
+) -> str:
+    """Submit `spec` as a job and return the job's id, <name>-<attempt>. Raises UserError before anything is sent.
+
+    storage: a folder or URI as the cluster's nodes see it. name: of the run folder in it, by default the spec's; with
+    the name of an earlier job its run is continued. The driver runs on the head and asks for no CPU: the head is the
+    one node whose loss ends the job in any case, so that no other node's does.
+    """
+    name = name or spec.name
+    if not NAME.fullmatch(name):
+        raise UserError(f"--name must be letters, digits, - and _, got {name!r}")
+    _check_storage(storage)
+    files = packing.package_files()
+    packing.check_size(files)
+    attempt = _next_attempt(client, name)
+    _check_cluster(client, spec)
+    job = f"{name}-{attempt}"
+    with tempfile.TemporaryDirectory(prefix="parsec-submit-") as folder:
+        working_dir = Path(folder) / "work"
+        working_dir.mkdir()
+        (working_dir / SPEC_FILE).write_text(dump(spec), encoding="utf-8")
+        wheel = packing.build_wheel(Path(folder), files)
+        packing.check_size({wheel.name: wheel})
+        try:
+            return client.submit_job(
+                entrypoint=entrypoint(storage, name, fresh, trust),
+                submission_id=job,
+                runtime_env={
+                    "working_dir": str(working_dir),
+                    "py_modules": [str(wheel)],
+                    "env_vars": {STOP_WAIT: str(stop_wait_s()), **spec.runtime.env_vars},
+                },
+                metadata={"project": PROJECT, "name": name, "spec": spec.name},
+            )
+        except RuntimeError as error:
+            if "already exists" in str(error):
+                raise UserError(f"the name {name!r} was taken by another job just now; give another --name") from None
+            raise RunFailed(f"the Ray head at {client.get_address()} refused the job: {_short(error)}") from None
+
+
+def entrypoint(storage: str, name: str, fresh: bool = False, trust: bool = False) -> str:
+    """The command of the job. Ray gives it to a shell, so what a user chose is quoted, and the rest is fixed words."""
+    words = ["python", "-m", "parsecrl.platform.cli", "run", SPEC_FILE, "--address=auto"]
+    words += [f"--storage={storage}", f"--name={name}", *["--fresh"] * fresh, *["--trust"] * trust]
+    return "exec " + shlex.join(words)  # exec: signals reach the run, not a shell before it
+
+
+def stop_wait_s() -> int:
+    """Seconds between the request to stop and SIGKILL: the environment's RAY_JOB_STOP_WAIT_TIME_S, or ten minutes."""
+    given = os.environ.get(STOP_WAIT, str(DEFAULT_STOP_WAIT_S))
+    if not given.isdigit():
+        raise UserError(f"{STOP_WAIT} must be a whole number of seconds, got {given!r}; set another")
+    return int(given)
+
+
+def _check_storage(storage: str) -> None:
+    parts = urlsplit(storage)
+    if not parts.scheme and not storage.startswith(("/", "~")):
+        raise UserError(
+            f"--storage must be absolute or a URI, as the cluster's nodes see it, got {storage!r}; "
+            f"give a folder that they share, such as /mnt/runs"
+        )
+    if "@" in parts.netloc:
+        raise UserError(
+            "--storage must hold no credentials, which the job's record would show; "
+            "set them in the environment of the cluster's nodes"
+        )
+
+
+def _next_attempt(client: Client, name: str) -> int:
+    attempts = [0]
+    for job in project_jobs(client):
+        if job.metadata["name"] != name:
+            continue
+        if not job.status.is_terminal():
+            raise UserError(
+                f"the name {name!r} is in use by the job {job.submission_id}, which is {job.status}; give another "
+                f"--name, or stop it with parsec stop {job.submission_id}"
+            )
+        number = str(job.submission_id).rpartition("-")[2]
+        attempts.append(int(number) if number.isdigit() else 0)
+    return max(attempts) + 1
+
+
+def _check_cluster(client: Client, spec: Spec) -> None:
+    """Raise UserError when the cluster will never have what a trial needs; one that grows by itself is not judged."""
+    has = cluster_resources(client)
+    if has is None:
+        return
+    from parsecrl.platform.phases import check_trial_resources
+
+    quiet_ray()  # RLlib sets its loggers up at its import
+    check_trial_resources(spec, has)
+
+
+def cluster_resources(client: Client) -> dict[str, float] | None:
+    """What all nodes have together; None where the head does not say, or where an autoscaler may add nodes."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        status = client._do_request("GET", "/api/cluster_status").json()["data"]["clusterStatus"] or {}
+        kinds = status.get("autoscalerReport", {}).get("nodeTypeMapping") or {}
+        if any(kind != f"node_{node}" for node, kind in kinds.items()):  # Ray names a node's type so without one
+            return None
+        nodes = client._do_request("GET", "/api/v0/nodes?detail=1&limit=10000&timeout=10").json()["data"]["result"]
+        total: dict[str, float] = {}
+        for node in nodes["result"]:
+            if node["state"] == "ALIVE":
+                for kind, amount in node["resources_total"].items():
+                    total[kind] = total.get(kind, 0.0) + amount
+        return total
+    return None
+
+
+# --- watching and stopping -----------------------------------------------------------------------------------------
+
+
+def project_jobs(client: Client) -> list[JobDetails]:
+    """The jobs of this project that the head knows, oldest first."""
+    try:
+        jobs = client.list_jobs()
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise RunFailed(f"the Ray head at {client.get_address()} does not list its jobs: {_short(error)}") from None
+    own = [job for job in jobs if job.submission_id and (job.metadata or {}).get("project") == PROJECT]
+    return sorted((job for job in own if "name" in job.metadata), key=lambda job: job.start_time or 0)
+
+
+def table(jobs: Sequence[JobDetails]) -> str:
+    """A row a job: id, name, spec, phase, progress, status."""
+    rows: list[tuple[str, ...]] = [("job", "name", "spec", "phase", "progress", "status")]
+    for job in jobs:
+        found = job.metadata or {}
+        told = [found.get(key) or "-" for key in ("name", "spec", "phase", "progress")]
+        rows.append((str(job.submission_id), *map(_printable, told), str(job.status)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _printable(text: str) -> str:
+    """Other people's jobs are listed too: no control characters into the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def follow(client: Client, job: str, write: Callable[[str], object] = sys.stdout.write) -> int:
+    """Print the log of a job until it ends. Returns its exit status: 0, that of its driver, or 130 if it was stopped.
+
+    Raises RunFailed when the head is silent for a minute.
+    """
+    quiet_ray()  # aiohttp's deprecation warnings
+    printed, heard = 0, time.monotonic()
+    while True:
+        try:
+            printed = asyncio.run(_print_log(client, job, printed, write))
+            details = client.get_job_info(job)
+            heard = time.monotonic()
+            if details.status.is_terminal():
+                return _exit_status(details)
+        except (OSError, RuntimeError, UserError) as error:  # aiohttp's errors are OSErrors or caught in _print_log
+            if time.monotonic() - heard > LOST_S:
+                raise RunFailed(
+                    f"the head at {client.get_address()} answers no more ({_short(error)}); the job {job} may still run"
+                ) from None
+        time.sleep(1.0)
+
+
+async def _print_log(client: Client, job: str, skip: int, write: Callable[[str], object]) -> int:
+    """Print the log from character `skip` on, as it grows. Returns its length when the connection ends."""
+    import aiohttp
+
+    seen = 0
+    try:
+        async for text in client.tail_job_logs(job):
+            new = text[max(0, skip - seen) :]
+            seen += len(text)
+            if new:
+                write(new)
+                sys.stdout.flush()
+    except aiohttp.ClientError as error:
+        raise ConnectionError(str(error)) from None
+    return max(skip, seen)
+
+
+def _exit_status(details: JobDetails) -> int:
+    if details.status == JobStatus.SUCCEEDED:
+        return 0
+    if details.status == JobStatus.STOPPED:
+        return STOPPED_EXIT_CODE
+    if details.driver_exit_code is None:  # it never came to running
+        raise RunFailed(f"the job {details.submission_id} failed: {_short(details.message)}")
+    return details.driver_exit_code or 1
+
+
+def stop(client: Client, job: str, write: Callable[[str], object] = print) -> None:
+    """Ask a job, given by id or name, to stop, and wait until it has: its trials write checkpoints first."""
+    found = _find(client, job)
+    name = str(found.submission_id)
+    if found.status.is_terminal():
+        write(f"{name} has ended before: {found.status}")
+        return
+    try:
+        client.stop_job(name)
+    except RuntimeError as error:
+        raise RunFailed(f"the head at {client.get_address()} did not stop {name}: {_short(error)}") from None
+    limit = ((found.runtime_env or {}).get("env_vars") or {}).get(STOP_WAIT, "?")
+    write(f"stopping {name}: each trial writes a checkpoint after its iteration; killed after {limit} s")
+    while not (status := client.get_job_info(name).status).is_terminal():
+        time.sleep(0.5)
+    write(f"{name}: {status}")
+
+
+def _find(client: Client, job: str) -> JobDetails:
+    jobs = project_jobs(client)
+    by_name = [found for found in jobs if found.metadata["name"] == job]
+    fitting = [found for found in jobs if found.submission_id == job] or by_name[-1:]
+    if fitting:
+        return fitting[0]
+    running = ", ".join(str(found.submission_id) for found in jobs if not found.status.is_terminal()) or "none"
+    raise UserError(f"no job {job!r} of {PROJECT} at {client.get_address()}; running: {running}")

@@ -1,0 +1,87 @@
+"""Whose run folder it is: continuing a run unpickles what Tune and RLlib stored, which runs code of who wrote it.
+
+A run folder holds a record that only the holder of a key can make; the key is a file of this user's. So a folder that
+was downloaded or handed over is known as such. It is no seal on the contents: who can write into a folder of yours can
+change its pickles (docs/operations.md, Security).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import socket
+import tempfile
+from pathlib import Path
+
+RECORD = "made_by.json"
+KEY_VARIABLE = "PARSEC_KEY_FILE"
+
+
+def new_record() -> dict[str, str]:
+    """Who makes a run folder here. Without a key that can be kept, no one can prove to have made it."""
+    run, key = secrets.token_hex(16), _key(make=True)
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = f"user {os.getuid()}"
+    return {"user": user, "host": socket.gethostname(), "run": run, "mark": _mark(key, run) if key else ""}
+
+
+def is_own(record: str | None) -> bool:
+    """Whether the text of a record was made with the key of this user."""
+    try:
+        found = json.loads(record or "{}")
+        run, mark = str(found["run"]), str(found["mark"])
+    except (ValueError, KeyError, TypeError):
+        return False
+    key = _key()
+    return key is not None and hmac.compare_digest(mark.encode(), _mark(key, run).encode())
+
+
+def maker(record: str | None) -> str:
+    """For a message; it is what the record says, true or not."""
+    try:
+        found = json.loads(record or "{}")
+        return f"{found['user']} on {found['host']}"[:80]
+    except (ValueError, KeyError, TypeError):
+        return "somebody unknown"
+
+
+def key_file() -> Path:
+    """$PARSEC_KEY_FILE, or parsecrl/key in this user's folder for configurations."""
+    given = os.environ.get(KEY_VARIABLE)
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "parsecrl" / "key"
+
+
+def _key(*, make: bool = False) -> bytes | None:
+    file = key_file()
+    try:
+        if make and not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _write_new(file)
+        return file.read_bytes() or None
+    except OSError:
+        return None
+
+
+def _write_new(file: Path) -> None:
+    """A key that only this user can read, there as a whole or not at all; where another process was faster, its key."""
+    descriptor, unfinished = tempfile.mkstemp(dir=file.parent)  # mode 0600
+    try:
+        with open(descriptor, "w", encoding="ascii") as stream:
+            stream.write(secrets.token_hex(32))
+        with contextlib.suppress(FileExistsError):
+            os.link(unfinished, file)
+    finally:
+        os.unlink(unfinished)
+
+
+def _mark(key: bytes, run: str) -> str:
+    return hmac.new(key, b"parsecrl run " + run.encode(), hashlib.sha256).hexdigest()
