@@ -108,9 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_head(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--address", metavar="URL", help="of the head's dashboard (default: $RAY_API_SERVER_ADDRESS, or this machine's)"
-    )
+    command.add_argument("--address", metavar="URL", help="of the head's dashboard (default: $RAY_API_SERVER_ADDRESS)")
     command.add_argument(
         "--token-file", metavar="FILE", help="with the cluster's token (default: $RAY_AUTH_TOKEN, $RAY_AUTH_TOKEN_PATH)"
     )

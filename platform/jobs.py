@@ -34,7 +34,6 @@ from ray.exceptions import AuthenticationError  # noqa: E402
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient  # noqa: E402
 
 PROJECT = "parsecrl"
-DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 DEFAULT_STORAGE = "~/parsec_runs"  # on the head
 SPEC_FILE = "spec.yaml"
 STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"  # read by the job's supervisor, in the job's own environment
@@ -74,7 +73,10 @@ class Client(JobSubmissionClient):
 
 def connect(address: str | None = None, token_file: str | Path | None = None) -> Client:
     """A client of the head whose dashboard is at `address`. Raises UserError where there is none that fits."""
-    url = _checked_url(address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS)
+    address = address or os.environ.get("RAY_API_SERVER_ADDRESS")
+    if not address:
+        raise UserError("no cluster was named; give --address the URL of its dashboard, such as http://head:8265")
+    url = _checked_url(address)
     token = read_token(token_file)
     for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
         logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
@@ -140,10 +142,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.Timeout):
         return "no answer in time"
     text = str(error)
-    for known in ("Name or service not known", "Temporary failure in name resolution", "Connection refused"):
-        if known in text:
-            return known
-    return type(error).__name__
+    known = ("Name or service not known", "name resolution", "Connection refused", "No route to host", "unreachable")
+    return next((reason for reason in known if reason in text), "the connection failed")
 
 
 def _short(error: object) -> str:

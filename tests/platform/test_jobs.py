@@ -1,0 +1,367 @@
+"""A run as a Ray job on a head of its own, with token authentication; and what is refused before anything is sent."""
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import requests
+
+from parsecrl.platform import cli, jobs, packing
+from parsecrl.platform.errors import UserError
+
+TOKEN = "5a1b3e5c7f9d4e2b8c6a0f1e2d3c4b5a"
+SPEC = """
+name: small
+env: {id: dm_control/cheetah-run-v0, action_repeat: 10}
+resources: {num_env_runners: 0, num_envs_per_env_runner: 1}
+runtime: {env_vars: {PARSEC_TEST_VARIABLE: "a $(touch pwned) 'b'"}}
+phases:
+  - name: planet
+    algorithm: planet
+    controller: {kind: full, horizon: 3, num_samples: 8, num_elites: 2, num_iterations: 2}
+    world_model: {deterministic_size: 16, stochastic_size: 4, hidden_size: 16}
+    train_ratio: 0.002
+    seed_episodes: 1
+    batch_size: 4
+    batch_length: 10
+    stop: {env_steps: 10000000}
+    checkpoint_every: 100000
+evaluate: {episodes: 1, random: false, videos: false}
+"""
+
+
+# --- without Ray ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The package as pip would install it."""
+    folder = tmp_path_factory.mktemp("site")
+    wheel = packing.build_wheel(folder, packing.package_files())
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_is_the_whole_package_and_packs_itself_again(site, tmp_path):
+    code = (
+        "import pathlib, sys, parsecrl.platform.cli as cli\n"
+        "from parsecrl.platform import packing\n"
+        "from parsecrl.platform.specs import bundled_specs\n"
+        "assert 'cheetah_run_quick' in bundled_specs()\n"
+        "print(cli.__file__)\n"
+        "print(packing.build_wheel(pathlib.Path(sys.argv[1]), packing.package_files()))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=env, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    module, again = map(Path, done.stdout.split())
+    assert module.is_relative_to(site)
+    here = packing.build_wheel(tmp_path.parent, packing.package_files())
+    assert again.name == here.name  # installed or in the source tree: the same wheel
+    assert again.read_bytes() == here.read_bytes()
+    names = zipfile.ZipFile(here).namelist()
+    assert not any("__pycache__" in name or ".git" in name or name.startswith("tests") for name in names)
+    metadata = zipfile.ZipFile(here).read(next(name for name in names if name.endswith("METADATA"))).decode()
+    assert "Requires-Dist" not in metadata
+
+
+def test_another_file_makes_another_wheel(tmp_path):
+    files = dict(packing.package_files())
+    first = packing.build_wheel(tmp_path, files)
+    (tmp_path / "changed.py").write_text("changed = True\n")
+    files["parsecrl/envs/__init__.py"] = tmp_path / "changed.py"
+    assert packing.build_wheel(tmp_path, files).name != first.name  # Ray tells wheels apart by name alone
+
+
+HOSTILE = [
+    "/x; touch pwned",
+    "$(touch pwned)",
+    "`touch pwned`",
+    "a' 'b\"; touch pwned #",
+    "--trust",
+    "a\ntouch pwned\n",
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_no_value_reaches_the_shell(tmp_path, value):
+    fake = tmp_path / "python"
+    fake.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    fake.chmod(0o755)
+    done = subprocess.run(
+        jobs.entrypoint(value, value), shell=True, cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    words = json.loads(done.stdout)
+    assert words[:2] == ["-m", "parsecrl.platform.cli"]
+    options = cli._parser().parse_args(words[2:])
+    assert (options.storage, options.name, options.address) == (value, value, "auto")
+    assert not options.trust
+    assert not (tmp_path / "pwned").exists()
+    assert shlex.split(jobs.entrypoint("/x", "n", fresh=True, trust=True))[-2:] == ["--fresh", "--trust"]
+
+
+def test_where_the_token_comes_from(tmp_path, monkeypatch):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "a").write_text("from-a-file\n")
+    (tmp_path / "b").write_text("two words")
+    assert jobs.read_token() is None
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "a"))
+    assert jobs.read_token() == "from-a-file"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "from-the-environment")
+    assert jobs.read_token() == "from-the-environment"
+    assert jobs.read_token(tmp_path / "a") == "from-a-file"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert jobs.read_token() is None
+    for bad in (tmp_path / "b", tmp_path / "absent", tmp_path):
+        with pytest.raises(UserError, match="token file") as told:
+            jobs.read_token(bad)
+        assert "two words" not in str(told.value)
+
+
+# --- with a head ---------------------------------------------------------------------------------------------------
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    """The URL and the token file of a Ray head on loopback that asks for a token."""
+    folder = tmp_path_factory.mktemp("head")
+    token = folder / "token"
+    token.write_text(TOKEN + "\n")
+    port = free_port()
+    environment = {
+        **{key: value for key, value in os.environ.items() if key not in {"RAY_ADDRESS", "RAY_AUTH_TOKEN"}},
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback alone
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    options = ["--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}"]
+    options += [
+        f"--dashboard-agent-listen-port={free_port()}",
+        "--dashboard-host=127.0.0.1",
+        f"--ray-client-server-port={free_port()}",
+        "--num-cpus=2",
+    ]
+    options += [f"--temp-dir=/tmp/parsec-{os.getpid()}", "--object-store-memory=268435456", "--disable-usage-stats"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", *options],
+            env=environment, stdout=log, stderr=log, start_new_session=True, cwd=folder,
+        )  # fmt: skip
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 90
+    while True:
+        with contextlib.suppress(requests.ConnectionError):
+            if requests.get(f"{url}/api/version", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=5).ok:
+                break
+        assert process.poll() is None, (folder / "log").read_text()
+        assert time.monotonic() < deadline, (folder / "log").read_text()
+        time.sleep(0.5)
+    yield url, token
+    process.send_signal(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=30)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "small.yaml").write_text(SPEC)
+    return tmp_path
+
+
+def parsec(*arguments):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = cli.main([str(word) for word in arguments])
+        except SystemExit as exit:
+            code = exit.code
+    return code, out.getvalue(), err.getvalue()
+
+
+def submitting(folder, head, *arguments, env=None):
+    """The command as a process of its own, its log in folder/follow.txt."""
+    url, token = head
+    words = ["submit", folder / "small.yaml", "--address", url, "--token-file", token, "--storage", folder / "runs"]
+    with (folder / "follow.txt").open("a") as log:
+        return subprocess.Popen(
+            [Path(sys.executable).with_name("parsec"), *words, "--follow", *arguments],
+            stdout=log, stderr=log, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+        )  # fmt: skip
+
+
+def results(run):
+    rows = []
+    for file in run.glob("planet/*/result.json"):
+        for line in file.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+    return rows
+
+
+def wait_for(condition, log, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.2)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_a_job_is_followed_left_stopped_and_continued_to_its_report(folder, head):
+    url, token = head
+    run, log = folder / "runs" / "mine", folder / "follow.txt"
+    where = ["--address", url, "--token-file", token]
+
+    first = submitting(folder, head, "--name", "mine")
+    wait_for(lambda: len(results(run)) >= 2 and "planet: starting" in log.read_text(), log)
+    first.send_signal(signal.SIGINT)  # leaves the job alone
+    assert first.wait(timeout=20) == 130
+    assert "the job goes on" in log.read_text()
+    client = jobs.connect(url, token)
+    assert client.get_job_status("mine-1") == "RUNNING"
+    assert_refused(parsec("submit", folder / "small.yaml", *where, "--name", "mine"), "'mine' is in use", "mine-1")
+
+    wait_for(lambda: client.get_job_info("mine-1").metadata.get("progress", "").count("env steps"), log)
+    code, listed, _ = parsec("jobs", *where)
+    row = next(line for line in listed.splitlines() if line.startswith("mine-1"))
+    assert code == 0
+    assert all(word in row for word in ("mine", "small", "planet", "of 10,000,000 env steps", "RUNNING"))
+    assert "env steps" in client.get_job_info("mine-1").message  # what the dashboard's table shows
+
+    code, said, _ = parsec("stop", "mine", *where)
+    assert (code, "mine-1: STOPPED" in said) == (0, True)
+    before = results(run)
+    last = max(row["training_iteration"] for row in before)
+    (checkpoint,) = run.glob("planet/*/checkpoint_*/metrics.json")  # none was due for a long time
+    assert json.loads(checkpoint.read_text())["training_iteration"] == last
+    assert json.loads((run / "state.json").read_text())["planet"]["status"] == "running"
+
+    goal = max(row["env_steps"] for row in before) + 2500
+    second = submitting(folder, head, "--name", "mine", "--set", f"phases.planet.stop.env_steps={goal}")
+    assert second.wait(timeout=180) == 0, log.read_text()[-3000:]
+    after = [row for row in results(run) if row["pid"] not in {row["pid"] for row in before}]
+    assert [row["training_iteration"] for row in after] == [last + 1]
+    assert after[0]["env_steps"] == goal
+    assert after[0]["replay_decisions"] * 10 == goal
+    assert (run / "report" / "index.html").exists()
+    text = log.read_text()
+    assert "median" in text
+    assert "\r" not in text
+    code, listed, _ = parsec("jobs", *where)
+    assert [line.split()[0] for line in listed.splitlines() if "SUCCEEDED" in line] == ["mine-2"]
+    assert [line.split()[0] for line in listed.splitlines() if "STOPPED" in line] == ["mine-1"]
+
+    # The token is in no file of the run, in no record and in no log; no file was made by a value of the spec.
+    records = requests.get(f"{url}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10).text
+    logs = "".join(client.get_job_logs(f"mine-{number}") for number in (1, 2))
+    assert "PARSEC_TEST_VARIABLE" in records
+    assert TOKEN not in records + logs + text + listed + said
+    assert not [file for file in folder.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]
+    assert not list(folder.rglob("pwned"))
+
+
+@pytest.mark.ray
+def test_a_job_that_fails_ends_follow_with_its_exit_code(folder, head):
+    (folder / "runs" / "taken").mkdir(parents=True)
+    (folder / "runs" / "taken" / "thesis.tex").write_text("mine")
+    process = submitting(folder, head, "--name", "taken")
+    assert process.wait(timeout=100) == 2
+    assert "exists and is no run folder" in (folder / "follow.txt").read_text()
+
+
+def assert_refused(done, *words):
+    code, out, err = done
+    assert code == 2, err
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("parsec")
+    assert all(word in err for word in words), err
+    assert out == ""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--address", "http://127.0.0.1:1"], ["http://127.0.0.1:1", "Connection refused"]),
+        (["--address", "http://192.0.2.123:8265"], ["no Ray head answers at http://192.0.2.123:8265"]),
+        (["--address", "http://no-such-head.invalid:8265"], ["no-such-head.invalid"]),
+        (["--address", "ray://head:10001"], ["URL of the head's dashboard", "ray://head:10001"]),
+        (["--address", "http://head:port"], ["URL of the head's dashboard"]),
+        (["--token-file", ""], ["asks for a token and got none", "--token-file"]),
+        (["--token-file", "wrong"], ["refuses the token", "--token-file"]),
+        (["--token-file", "absent"], ["absent", "cannot be read"]),
+        (["--set", "resources.num_gpus_per_learner=1", "--set", "resources.num_learners=1"], ["1 GPU", "has 0"]),
+        (["--set", "resources.num_env_runners=9"], ["10 CPU", "has 2"]),
+        (["--storage", "runs"], ["absolute", "'runs'"]),
+        (["--storage", "s3://key:secret@bucket/runs"], ["credentials"]),
+        (["--name", "../up"], ["--name", "'../up'"]),
+        (["--set", "env.id=CartPole-v1"], ["continuous"]),
+        (["--set", "runtime.env_vars={WANDB_API_KEY: abc}"], ["secrets", "WANDB_API_KEY"]),
+    ],
+)
+def test_submit_refuses_in_time_and_sends_nothing(folder, head, monkeypatch, arguments, words):
+    url, token = head
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    (folder / "wrong").write_text("not-the-token")
+    arguments = [str(folder / word) if word in {"wrong", "absent"} else word for word in arguments]
+    given = {"--address": url, "--token-file": token, "--storage": "/tmp/runs"}
+    for option, value in zip(arguments[::2], arguments[1::2], strict=True):
+        if option in given:
+            given[option] = value
+    rest = [word for pair in zip(arguments[::2], arguments[1::2], strict=True) if pair[0] not in given for word in pair]
+    options = [word for option, value in given.items() if value for word in (option, value)]
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    before = requests.get(f"{url}/api/jobs/", headers=headers, timeout=10).json()
+    begun = time.monotonic()
+    done = parsec("submit", folder / "small.yaml", *options, *rest)
+    assert_refused(done, *words)
+    assert time.monotonic() - begun < 30
+    assert "not-the-token" not in done[2]
+    assert "secret@" not in done[2]
+    after = requests.get(f"{url}/api/jobs/", headers=headers, timeout=10).json()
+    assert [job["submission_id"] for job in after] == [job["submission_id"] for job in before]
+
+
+@pytest.mark.ray
+def test_a_package_over_the_limit_names_its_largest_files(folder, head, site):
+    url, token = head
+    data = site / "parsecrl" / "envs" / "recordings.npz"
+    with data.open("wb") as stream:
+        stream.truncate(101 * 2**20)
+    try:
+        code = "import sys; from parsecrl.platform.cli import main; sys.exit(main())"
+        words = ["submit", str(folder / "small.yaml"), "--address", url, "--token-file", str(token)]
+        env = {**os.environ, "PYTHONPATH": str(site)}
+        done = subprocess.run([sys.executable, "-c", code, *words], env=env, cwd=folder, capture_output=True, text=True)
+    finally:
+        data.unlink()
+    assert_refused((done.returncode, done.stdout, done.stderr), "recordings.npz (101.0 MiB)", "100.0 MiB")
+
+
+@pytest.mark.ray
+def test_stop_names_the_jobs_there_are(head):
+    url, token = head
+    assert_refused(parsec("stop", "absent", "--address", url, "--token-file", token), "no job 'absent'", "running:")
+    assert_refused(parsec("jobs"), "--address")
