@@ -5,10 +5,12 @@ import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -162,7 +164,8 @@ def head(tmp_path_factory):
         f"--ray-client-server-port={free_port()}",
         "--num-cpus=2",
     ]
-    options += [f"--temp-dir=/tmp/parsec-{os.getpid()}", "--object-store-memory=268435456", "--disable-usage-stats"]
+    scratch = tempfile.mkdtemp(prefix="parsec-", dir="/tmp")  # Ray's sockets need a short path
+    options += [f"--temp-dir={scratch}", "--object-store-memory=268435456", "--disable-usage-stats"]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", *options],
@@ -182,6 +185,7 @@ def head(tmp_path_factory):
         process.wait(timeout=30)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 @pytest.fixture

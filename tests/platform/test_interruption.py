@@ -1,0 +1,199 @@
+"""Ctrl-C and SIGTERM on a laptop: every trial checkpoints, and the same command goes on there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from parsecrl.platform import interruption, ownership
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.run_folder import RunFolder
+from parsecrl.platform.specs import load_spec
+
+SPEC = """
+name: sweep
+env: {id: dm_control/cheetah-run-v0, action_repeat: 10}
+resources: {num_env_runners: 0, num_envs_per_env_runner: 1}
+phases:
+  - name: planet
+    algorithm: planet
+    controller: {kind: full, horizon: 3, num_samples: 8, num_elites: 2, num_iterations: 2}
+    world_model: {deterministic_size: 16, stochastic_size: 4, hidden_size: 16}
+    search: {controller.num_iterations: {grid: [1, 2]}}
+    train_ratio: 0.002
+    seed_episodes: 1
+    batch_size: 4
+    batch_length: 10
+    stop: {env_steps: 10000000}
+    checkpoint_every: 100000
+evaluate: {episodes: 1, random: false, videos: false}
+"""
+# The command on a machine of two CPUs, whatever this one has.
+COMMAND = """
+import sys, ray, functools
+ray.init = functools.partial(ray.init, num_cpus=2, object_store_memory=256 * 1024**2)
+from parsecrl.platform.cli import main
+sys.exit(main())
+"""
+
+
+def start(folder, *arguments):
+    with (folder / "log.txt").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", COMMAND, "run", "sweep.yaml", *arguments],
+            cwd=folder, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+
+def iterations(trial):
+    lines = (trial / "result.json").read_text().splitlines() if (trial / "result.json").exists() else []
+    return [(row["training_iteration"], row["pid"]) for row in map(json.loads, lines)]
+
+
+def wait_until(condition, process, log):
+    deadline = time.monotonic() + 150
+    while not condition():
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.1)
+
+
+def checkpointed(trial):
+    """The iterations of the whole checkpoints of a trial."""
+    files = trial.glob("checkpoint_*/metrics.json")
+    return sorted(json.loads(file.read_text())["training_iteration"] for file in files)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_every_trial_of_an_interrupted_sweep_checkpoints_and_goes_on_there(tmp_path):
+    (tmp_path / "sweep.yaml").write_text(SPEC)
+    log, trials = tmp_path / "log.txt", [tmp_path / "runs" / "sweep" / "planet" / f"trial_0000{n}" for n in (0, 1)]
+
+    process = start(tmp_path)
+    wait_until(lambda: all(len(iterations(trial)) >= 2 for trial in trials), process, log)
+    own = {process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))}
+    listening = [found.laddr.ip for pid in own for found in connections(pid) if found.status == psutil.CONN_LISTEN]
+    assert listening
+    assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130, log.read_text()[-3000:]
+    reached = [max(number for number, _ in iterations(trial)) for trial in trials]
+    assert [checkpointed(trial)[-1] for trial in trials] == reached
+
+    process = start(tmp_path)
+    firsts = [{pid for _, pid in iterations(trial)} for trial in trials]
+    both = list(zip(trials, firsts, strict=True))
+    wait_until(lambda: all({pid for _, pid in iterations(trial)} > first for trial, first in both), process, log)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143, log.read_text()[-3000:]
+    for trial, first, number in zip(trials, firsts, reached, strict=True):
+        found = [n for n, _ in iterations(trial)]
+        assert found == list(range(1, len(found) + 1))  # none lost, none twice
+        assert next(n for n, pid in iterations(trial) if pid not in first) == number + 1
+        assert checkpointed(trial)[-1] == found[-1]
+    assert json.loads((tmp_path / "runs" / "sweep" / "state.json").read_text())["planet"]["status"] == "running"
+    assert log.read_text().count("each trial writes a checkpoint") == 2
+
+
+def connections(pid):
+    try:
+        return psutil.Process(pid).net_connections(kind="tcp")
+    except psutil.NoSuchProcess:
+        return []
+
+
+def in_a_phase(*signals):
+    """How far a phase gets in which these signals arrive."""
+    passed = []
+    with interruption.handled(), interruption.awaiting_checkpoints():
+        try:
+            for number in signals:
+                signal.raise_signal(number)
+                passed.append(interruption.requested())
+        finally:
+            assert passed == [True]
+
+
+def test_the_first_signal_asks_and_the_second_ends():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(interruption.Interrupted) as ended:
+        in_a_phase(signal.SIGTERM)
+    assert ended.value.exit_code == 143
+    with pytest.raises(interruption.Interrupted) as ended:
+        in_a_phase(signal.SIGTERM, signal.SIGINT)
+    assert ended.value.exit_code == 130
+    with interruption.handled(), pytest.raises(interruption.Interrupted):
+        signal.raise_signal(signal.SIGINT)  # outside a phase there is nothing to wait for
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not interruption.requested()
+
+
+# --- whose run it is -----------------------------------------------------------------------------------------------
+
+
+def begun(folder, name="sweep"):
+    """A run whose first phase has begun, as after an interruption."""
+    (folder / "sweep.yaml").write_text(SPEC)
+    run = RunFolder.choose(load_spec(folder / "sweep.yaml"), folder, name)
+    run.open()
+    run.record("planet", {"status": "running", "stop": {"env_steps": 10000000}})
+    (run.path / "planet").mkdir()
+    run.close()
+    return run.path
+
+
+def test_a_run_from_elsewhere_is_not_continued_unless_trusted(tmp_path, monkeypatch):
+    monkeypatch.setenv(ownership.KEY_VARIABLE, str(tmp_path / "theirs" / "key"))
+    path = begun(tmp_path)
+    spec = load_spec(tmp_path / "sweep.yaml")
+    RunFolder.choose(spec, tmp_path)  # its own maker goes on
+
+    monkeypatch.setenv(ownership.KEY_VARIABLE, str(tmp_path / "mine" / "key"))
+    for change in (lambda: None, lambda: forge(path), lambda: (path / ownership.RECORD).unlink()):
+        change()
+        with pytest.raises(UserError, match=r"not made here.*unpickle.*--trust"):
+            RunFolder.choose(spec, tmp_path)
+    assert RunFolder.choose(spec, tmp_path, fresh=True).path.name == "sweep-2"
+    trusted = RunFolder.choose(spec, tmp_path, trust=True)
+    trusted.open()
+    trusted.close()
+    RunFolder.choose(spec, tmp_path)  # from now on it counts as this user's
+    assert Path(ownership.key_file()).stat().st_mode & 0o077 == 0
+    key = ownership.key_file().read_text()
+    assert not [file for file in path.rglob("*") if file.is_file() and key in file.read_text()]
+
+
+def forge(path):
+    record = json.loads((path / ownership.RECORD).read_text())
+    (path / ownership.RECORD).write_text(json.dumps({**record, "user": "me", "mark": "0" * 64}))
+
+
+def test_a_finished_run_from_elsewhere_can_be_looked_at_but_not_prolonged(tmp_path, monkeypatch):
+    monkeypatch.setenv(ownership.KEY_VARIABLE, str(tmp_path / "theirs"))
+    path = begun(tmp_path)
+    checkpoint = path / "planet" / "trial_00000" / "checkpoint_000000"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "metrics.json").write_text("{}")
+    done = {"status": "finished", "stop": {"env_steps": 10000000}, "checkpoint": str(checkpoint.relative_to(path))}
+    (path / "state.json").write_text(json.dumps({"planet": done}))
+    monkeypatch.setenv(ownership.KEY_VARIABLE, str(tmp_path / "mine"))
+    spec = load_spec(tmp_path / "sweep.yaml")
+    run = RunFolder.choose(spec, tmp_path)  # nothing in it is unpickled
+    run.open()
+    run.close()
+    with pytest.raises(UserError, match="not made here"):
+        RunFolder.choose(load_spec(tmp_path / "sweep.yaml", ["phases.planet.stop.env_steps=20000000"]), tmp_path)
+
+
+def test_without_a_place_for_a_key_a_run_starts_and_needs_trust_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.setenv(ownership.KEY_VARIABLE, "/proc/nowhere/key")
+    begun(tmp_path)
+    with pytest.raises(UserError, match="--trust"):
+        RunFolder.choose(load_spec(tmp_path / "sweep.yaml"), tmp_path)
