@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import shlex
 import shutil
 import socket
 import subprocess
@@ -42,7 +41,6 @@ phases:
     decisions_per_iteration: 1000  # some seconds: longer than Ray keeps a gauge that is not set again
     stop: {env_steps: 100000000}
 """
-METADATA = {"project": "parsecrl", "name": "watched", "spec": "watched.yaml"}
 
 pytestmark = [
     pytest.mark.ray,
@@ -99,7 +97,8 @@ def head(tmp_path_factory):
     log = tmp_path_factory.mktemp("head") / "log.txt"
     address = f"http://127.0.0.1:{dashboard}"
     try:
-        with process(command, log, RAY_metrics_report_interval_ms="1000") as ray_start:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # the job's processes are to find this python
+        with process(command, log, RAY_metrics_report_interval_ms="1000", PATH=path) as ray_start:
 
             def answers():
                 assert ray_start.poll() is None, log.read_text()[-2000:]
@@ -119,10 +118,10 @@ def job(head, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("job")
     (folder / "watched.yaml").write_text(SPEC)
-    command = [sys.executable, "-m", "parsecrl.platform.cli", "run", str(folder / "watched.yaml")]
-    command += ["--address", "auto", "--storage", str(folder)]
-    client = JobSubmissionClient(head[0])
-    submission = client.submit_job(entrypoint=shlex.join(command), metadata=METADATA)
+    command = [sys.executable, "-m", "parsecrl.platform.cli", "submit", str(folder / "watched.yaml")]
+    done = subprocess.run([*command, "--address", head[0], "--storage", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    client, submission = JobSubmissionClient(head[0]), "watched-1"
 
     def has_results():
         status = client.get_job_status(submission)
@@ -259,12 +258,13 @@ def test_promtool_accepts_the_configuration():
 def test_the_ray_dashboard_shows_the_job_and_its_metadata(head, job, tmp_path):
     client, submission, _ = job
     listed = page_text(f"{head[0]}/#/jobs", tmp_path / "list.png")
-    assert re.search(rf"{submission} .*watched\.yaml.* RUNNING", listed)
+    assert re.search(rf"{submission} .*parsecrl.* RUNNING", listed)
     job_id = client.get_job_info(submission).job_id
     shown = page_text(f"{head[0]}/#/jobs/{job_id}", tmp_path / "job.png")
     assert re.search(rf"Status RUNNING .*Job ID {job_id} Submission ID {submission}", shown)
     (metadata,) = re.findall(r"User-provided metadata (\{.*?\})", shown)
-    assert json.loads(metadata) == METADATA
+    of_the_spec = {"project": "parsecrl", "name": "watched", "spec": "watched"}
+    assert {key: json.loads(metadata).get(key) for key in of_the_spec} == of_the_spec
 
 
 def page_text(url, picture):
