@@ -257,9 +257,10 @@ def _check_cluster(client: Client, spec: Spec) -> None:
 def cluster_resources(client: Client) -> dict[str, float] | None:
     """What all nodes have together; None where the head does not say, or where an autoscaler may add nodes."""
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        status = client._do_request("GET", "/api/cluster_status").json()["data"]["clusterStatus"] or {}
-        kinds = status.get("autoscalerReport", {}).get("nodeTypeMapping") or {}
-        if any(kind != f"node_{node}" for node, kind in kinds.items()):  # Ray names a node's type so without one
+        # A head by itself reports here and names each node's type after it; Kubernetes' autoscaler does neither.
+        status = client._do_request("GET", "/api/cluster_status").json()["data"]["clusterStatus"]
+        kinds = status["autoscalerReport"].get("nodeTypeMapping") or {}
+        if any(kind != f"node_{node}" for node, kind in kinds.items()):
             return None
         nodes = client._do_request("GET", "/api/v0/nodes?detail=1&limit=10000&timeout=10").json()["data"]["result"]
         total: dict[str, float] = {}
@@ -348,7 +349,7 @@ def _exit_status(details: JobDetails) -> int:
         return STOPPED_EXIT_CODE
     if details.driver_exit_code is None:  # it never came to running
         raise RunFailed(f"the job {details.submission_id} failed: {_short(details.message)}")
-    return details.driver_exit_code or 1
+    return max(details.driver_exit_code, 0) or 1  # negative: killed by a signal
 
 
 def stop(client: Client, job: str, write: Callable[[str], object] = print) -> None:

@@ -143,7 +143,10 @@ class RunFolder:
 
     def _made_by(self) -> str | None:
         file = self.path / ownership.RECORD
-        return file.read_text(encoding="utf-8", errors="replace") if file.exists() else None
+        try:
+            return file.read_text(encoding="utf-8") if file.exists() else None
+        except UnicodeDecodeError:
+            return None
 
     def _is_ahead(self, path: str) -> bool:
         """Whether a dotted path of the spec concerns a phase that has not begun, which may still be planned anew."""

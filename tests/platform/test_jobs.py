@@ -19,7 +19,7 @@ import pytest
 import requests
 
 from parsecrl.platform import cli, jobs, packing
-from parsecrl.platform.errors import UserError
+from parsecrl.platform.errors import RunFailed, UserError
 
 TOKEN = "5a1b3e5c7f9d4e2b8c6a0f1e2d3c4b5a"
 SPEC = """
@@ -132,6 +132,21 @@ def test_where_the_token_comes_from(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="token file") as told:
             jobs.read_token(bad)
         assert "two words" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "driver", "code"),
+    [("SUCCEEDED", 0, 0), ("STOPPED", None, 130), ("FAILED", 1, 1), ("FAILED", 2, 2), ("FAILED", -9, 1)],
+)
+def test_following_ends_with_the_exit_status_of_the_job(status, driver, code):
+    details = {"type": "SUBMISSION", "status": status, "entrypoint": "", "driver_exit_code": driver}
+    assert jobs._exit_status(jobs.JobDetails(submission_id="a-1", **details)) == code
+
+
+def test_a_job_that_never_ran_says_why():
+    details = {"type": "SUBMISSION", "status": "FAILED", "entrypoint": "", "message": "runtime_env setup failed"}
+    with pytest.raises(RunFailed, match=r"a-1 failed: runtime_env setup failed"):
+        jobs._exit_status(jobs.JobDetails(submission_id="a-1", **details))
 
 
 # --- with a head ---------------------------------------------------------------------------------------------------
@@ -284,15 +299,6 @@ def test_a_job_is_followed_left_stopped_and_continued_to_its_report(folder, head
     assert TOKEN not in records + logs + text + listed + said
     assert not [file for file in folder.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]
     assert not list(folder.rglob("pwned"))
-
-
-@pytest.mark.ray
-def test_a_job_that_fails_ends_follow_with_its_exit_code(folder, head):
-    (folder / "runs" / "taken").mkdir(parents=True)
-    (folder / "runs" / "taken" / "thesis.tex").write_text("mine")
-    process = submitting(folder, head, "--name", "taken")
-    assert process.wait(timeout=100) == 2
-    assert "exists and is no run folder" in (folder / "follow.txt").read_text()
 
 
 def assert_refused(done, *words):
