@@ -41,6 +41,8 @@ DEFAULT_STOP_WAIT_S = 600
 STOPPED_EXIT_CODE = 130
 TIMEOUT_S = (8, 12)  # to connect, and between two bytes of the answer
 UPLOAD_TIMEOUT_S = (8, 300)
+REPORTS_AFTER_S = 120.0  # a head younger than this may not have reported its nodes yet
+REPORT_WAIT_S = 12.0
 LOST_S = 60.0  # a head that is silent for so long while its log is followed is taken for lost
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -257,19 +259,26 @@ def _check_cluster(client: Client, spec: Spec) -> None:
 def cluster_resources(client: Client) -> dict[str, float] | None:
     """What all nodes have together; None where the head does not say, or where an autoscaler may add nodes."""
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        nodes = client._do_request("GET", "/api/v0/nodes?detail=1&limit=10000&timeout=10").json()["data"]["result"]
+        alive = [node for node in nodes["result"] if node["state"] == "ALIVE"]
+        young = time.time() - min(node["start_time_ms"] for node in alive) / 1000 < REPORTS_AFTER_S
+        deadline = time.monotonic() + (REPORT_WAIT_S if young else 0.0)
         # A head by itself reports here and names each node's type after it; Kubernetes' autoscaler does neither.
-        status = client._do_request("GET", "/api/cluster_status").json()["data"]["clusterStatus"]
-        kinds = status["autoscalerReport"].get("nodeTypeMapping") or {}
+        while (status := _autoscaler_status(client)) is None and time.monotonic() < deadline:
+            time.sleep(0.5)
+        kinds = status["autoscalerReport"].get("nodeTypeMapping") or {}  # type: ignore[index]
         if any(kind != f"node_{node}" for node, kind in kinds.items()):
             return None
-        nodes = client._do_request("GET", "/api/v0/nodes?detail=1&limit=10000&timeout=10").json()["data"]["result"]
         total: dict[str, float] = {}
-        for node in nodes["result"]:
-            if node["state"] == "ALIVE":
-                for kind, amount in node["resources_total"].items():
-                    total[kind] = total.get(kind, 0.0) + amount
+        for node in alive:
+            for kind, amount in node["resources_total"].items():
+                total[kind] = total.get(kind, 0.0) + amount
         return total
     return None
+
+
+def _autoscaler_status(client: Client) -> dict[str, Any] | None:
+    return client._do_request("GET", "/api/cluster_status").json()["data"]["clusterStatus"]
 
 
 # --- watching and stopping -----------------------------------------------------------------------------------------
