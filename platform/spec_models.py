@@ -300,7 +300,41 @@ class DCEMPPOPhase(PhaseBase):
         return parts
 
 
-Phase = Annotated[PlanetPhase | DCEMPPOPhase, Field(discriminator="algorithm")]
+class InnerSolverSpec(_Elites):
+    """The minimiser that an energy is trained through; learning_rate for unrolled_gd, what follows for dcem."""
+
+    kind: Literal["unrolled_gd", "dcem"] = "dcem"  # search it for both
+    num_iterations: Count = 10
+    learning_rate: Positive = 0.1
+    num_samples: int = Field(100, ge=2)
+    num_elites: Count = 10
+    temperature: NonNegative = 1.0
+    init_std: Positive = 7.0  # units of y
+    normalize: bool = True
+
+
+class EnergySpec(Group):
+    hidden_size: Count = 128
+    num_layers: Count = 3
+
+
+class EnergyRegressionPhase(StudyPhase):
+    """An energy network trained through its own minimiser, on x sin x."""
+
+    algorithm: Literal["energy_regression"]
+    solver: InnerSolverSpec = Field(default_factory=InnerSolverSpec)
+    energy: EnergySpec = Field(default_factory=EnergySpec)
+    num_points: int = Field(100, ge=2)  # equally spaced in [0, 2 pi]
+    points_per_update: Count = 1
+    updates_per_point: Count = 3  # before the next are drawn
+    lr: Positive = 1.0e-3
+    max_grad_norm: Positive = 1.0
+    updates_per_step: Count = 1000  # between two results
+    compile: bool = False  # dcem's iteration by torch.compile: pays above some 5,000 updates
+    stop: UpdatesStop
+
+
+Phase = Annotated[PlanetPhase | DCEMPPOPhase | EnergyRegressionPhase, Field(discriminator="algorithm")]
 
 
 class EvaluateSpec(Group):

@@ -1,4 +1,7 @@
-"""Order statistics of episode returns, for summary.json and the tables. Axis: n episodes."""
+"""Order statistics of episode returns, for summary.json and the tables; intervals of means over trials.
+
+Axis: n episodes, or n trials.
+"""
 
 from __future__ import annotations
 
@@ -54,3 +57,13 @@ def summarize(
     return Statistics(
         int(x.size), float(median), float(q25), float(q75), float(interquartile_mean(x)), float(low), float(high)
     )
+
+
+def mean_interval(x: np.ndarray | Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """(mean, low, high) over n trials, by Student's t; a single trial tells no interval: low and high are NaN."""
+    from scipy.stats import t as student
+
+    values = np.asarray(x, dtype=np.float64)
+    mean, n = float(values.mean()), values.size
+    half = float(student.ppf(0.5 + level / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    return mean, mean - half, mean + half

@@ -10,6 +10,8 @@ import pandas as pd
 from ray.tune import Trainable
 
 from parsecrl.algorithms import dcem_ppo, planet
+from parsecrl.algorithms.energy_regression import analysis as regression_analysis
+from parsecrl.algorithms.energy_regression import trainable as regression
 from parsecrl.platform.analysis import ParallelMap, TrainedTrial
 from parsecrl.platform.metrics import ReportsMetrics
 from parsecrl.platform.progress import FAILURE
@@ -43,6 +45,10 @@ class DCEMPPO(_StopOnBadLoss, ReportsMetrics, dcem_ppo.DCEMPPO):
     pass
 
 
+class EnergyRegression(_StopOnBadLoss, regression.EnergyRegression):
+    pass
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """How Tune trains a phase of this algorithm, and what is made of its trials afterwards.
@@ -70,7 +76,13 @@ def plain_config(
     return {**own, "run_seed": seed, "env": env}
 
 
+def _analyse_regressions(trials: Sequence[TrainedTrial], parallel_map: ParallelMap) -> dict[str, pd.DataFrame]:
+    parameters = [trial.parameters for trial in trials]
+    return regression_analysis.analyse_all([trial.checkpoint for trial in trials], parameters, parallel_map)
+
+
 ALGORITHMS: dict[str, Algorithm] = {
     "planet": Algorithm(Planet, planet.PlanetConfig.from_phase),
     "dcem_ppo": Algorithm(DCEMPPO, dcem_ppo.DCEMPPOConfig.from_phase),
+    "energy_regression": Algorithm(EnergyRegression, plain_config, _analyse_regressions),
 }

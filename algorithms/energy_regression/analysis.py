@@ -1,10 +1,11 @@
 """What a trained energy regression shows (DCEM paper, figures 2, 6 and 7), as tables. Torch alone.
 
-Every table has the columns solver and seed, so that those of several trials can be put below each other.
+Every table has the columns method and seed, so that those of several trials can be put below each other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from parsecrl.algorithms.energy_regression.checkpoint import load_regression
 from parsecrl.algorithms.energy_regression.update import Energy, InnerSolver, held_out_inputs, target, training_inputs
 from parsecrl.algorithms.seeding import derive_seed
 
+ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
 MAX_STEPS = 50
 SHOWN_STEPS = (1, 2, 5, 10, 15, 20, 50)
 Y_RANGE = (-7.0, 5.0)  # the target lies in [-4.82, 1.82]
@@ -28,6 +31,7 @@ CHUNK = 25
 def analyse(checkpoint: str | Path, max_steps: int = MAX_STEPS) -> dict[str, pd.DataFrame]:
     """The tables of one checkpoint.
 
+    training: num_steps, the inner steps that it was trained with
     convergence: num_updates, loss, train_loss, test_loss (figure 6, left)
     steps: num_steps, test_loss with that many inner steps, from 1 to max_steps (figure 6, right)
     predictions: num_steps, x, y, target (figure 7)
@@ -52,6 +56,7 @@ def analyse(checkpoint: str | Path, max_steps: int = MAX_STEPS) -> dict[str, pd.
         for steps in shown
     )
     tables = {
+        "training": pd.DataFrame({"num_steps": [solver.num_iterations]}),
         "convergence": pd.DataFrame(description["curve"]),
         "steps": steps,
         "predictions": predictions,
@@ -61,17 +66,22 @@ def analyse(checkpoint: str | Path, max_steps: int = MAX_STEPS) -> dict[str, pd.
 
 
 def analyse_all(
-    checkpoints: list[Path], parallel_map: Any = map, max_steps: int = MAX_STEPS
+    checkpoints: Sequence[str | Path], parameters: Sequence[dict[str, Any]], parallel_map: ParallelMap = map
 ) -> dict[str, pd.DataFrame]:
-    """The tables of several checkpoints, each below the other. parallel_map: as the built-in map."""
-    found = (
-        list(parallel_map(analyse, checkpoints))
-        if max_steps == MAX_STEPS
-        else [analyse(checkpoint, max_steps) for checkpoint in checkpoints]
-    )
-    return {
-        name: pd.concat([tables[name] for tables in found], ignore_index=True) for name in (found[0] if found else {})
-    }
+    """The tables of several checkpoints, each below the other.
+
+    parameters: what each was searched over, by dotted key; those beside solver.kind and seed become part of its method.
+    parallel_map: as the built-in map.
+    """
+    found: dict[str, list[pd.DataFrame]] = {}
+    for tables, searched in zip(parallel_map(analyse, checkpoints), parameters, strict=True):
+        others = [
+            f"{key.rpartition('.')[2]}={value}" for key, value in searched.items() if key not in ("solver.kind", "seed")
+        ]
+        for name, table in tables.items():
+            table["method"] = ", ".join([str(table["method"].iloc[0]), *others])
+            found.setdefault(name, []).append(table)
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
 
 
 @torch.no_grad()
@@ -117,6 +127,6 @@ def surface_table(energy: Energy, num_x: int = 80, num_y: int = 81) -> pd.DataFr
 
 
 def _named(table: pd.DataFrame, solver: str, seed: int) -> pd.DataFrame:
-    table.insert(0, "solver", solver)
+    table.insert(0, "method", solver)
     table.insert(1, "seed", seed)
     return table

@@ -18,7 +18,7 @@ from parsecrl.platform.analysis import read_tables
 from parsecrl.platform.reports import markup
 from parsecrl.platform.reports.data import Phase, Run
 
-MODULES: dict[str, str] = {}  # algorithm -> module
+MODULES: dict[str, str] = {"energy_regression": "parsecrl.platform.reports.energy_regression"}  # algorithm -> module
 
 
 @dataclass(frozen=True)

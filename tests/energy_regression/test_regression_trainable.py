@@ -148,7 +148,7 @@ def test_the_tables_of_a_checkpoint(kind: str, tmp_path: Path):
         trainable.step()
     trainable.save_checkpoint(str(tmp_path))
     tables = analysis.analyse(tmp_path, max_steps=7)
-    assert all((t["solver"] == kind).all() and (t["seed"] == 3).all() for t in tables.values())
+    assert all((t["method"] == kind).all() and (t["seed"] == 3).all() for t in tables.values())
     assert tables["convergence"]["num_updates"].tolist() == [10, 20]
     assert tables["convergence"]["test_loss"].tolist() == [p["test_loss"] for p in trainable.curve]
     assert tables["steps"]["num_steps"].tolist() == list(range(1, 8))

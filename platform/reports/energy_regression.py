@@ -1,0 +1,219 @@
+"""Energy-based regression in the report: the paper's figures 2, 6 and 7 with the run's own numbers.
+
+Tables: see `parsecrl.algorithms.energy_regression.analysis`. Intervals are over trials, by Student's t.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+
+from parsecrl.platform.reports import figures, markup
+from parsecrl.platform.reports.data import Phase
+from parsecrl.platform.reports.figures import Draw, Image, Theme
+from parsecrl.platform.reports.studies import ResultTable
+from parsecrl.platform.statistics import mean_interval
+
+Tables = dict[str, pd.DataFrame]
+
+TITLES = {"unrolled_gd": "unrolled gradient descent", "dcem": "DCEM"}
+COMPARED_STEPS = (1, 5, 20, 50)
+LAST_SHARE = 0.1  # of the results, over which a training loss is averaged: single ones jump with every update
+NOTE = (
+    "Mean squared errors, mean over seeds [95 % interval]. Training loss: over the training points, mean of the last "
+    f"{LAST_SHARE:.0%} of the results. Test loss: between them, by inner steps at test time; *: as in training. The paper prints curves, not numbers. Its finding: both solvers reach the same training loss; "
+    "with another number of inner steps than in training, gradient descent's predictions fall apart and DCEM's do not "
+    "(section 5.1, figures 6 and 7)."
+)
+
+
+def result_table(tables: Tables) -> ResultTable:
+    steps, convergence = tables["steps"], tables["convergence"]
+    trained = int(tables["training"]["num_steps"].iloc[0])
+    shown = sorted({*COMPARED_STEPS, trained} & set(steps["num_steps"]))
+    rows = []
+    for method in methods(tables):
+        curve = convergence[convergence["method"] == method]
+        errors = steps[steps["method"] == method]
+        final = [part.tail(math.ceil(LAST_SHARE * len(part)))["train_loss"].mean() for _, part in curve.groupby("seed")]
+        cells = [errors[errors["num_steps"] == n]["test_loss"] for n in shown]
+        updates = int(curve["num_updates"].max())
+        rows.append(
+            (title(method), f"{len(final)}", f"{updates:,}", interval(final), *(interval(cell) for cell in cells))
+        )
+    marks = [f"{n}{'*' * (n == trained)} step{'s' * (n > 1)}" for n in shown]
+    headings = ("inner solver", "seeds", "updates", "training loss", f"test loss, {marks[0]}", *marks[1:])
+    return ResultTable(headings, rows, NOTE)
+
+
+def sections(phase: Phase, tables: Tables, folder: Path) -> list[str]:
+    """Figures 6, 7 and 2."""
+    drawn = draw_all(tables, folder, phase.name)
+    captions = {
+        "convergence": "Training loss over the updates; lines are means over seeds, bands 95 % intervals. After the "
+        "paper's figure 6, left.",
+        "steps": "The same energies, minimised with another number of inner steps than they were trained with (dotted "
+        "line). After the paper's figure 6, right.",
+        "predictions": f"Predictions after several numbers of inner steps, seed {first_seed(tables)}; the target is "
+        "dashed. After the paper's figure 7.",
+        "surface": f"The learned energies, seed {first_seed(tables)}; for each x its lowest energy counts 0 and its "
+        "highest 1, on a logarithmic scale; lighter is lower. After the paper's figure 2.",
+    }
+    return [
+        markup.section(
+            f"figures-{phase.name}",
+            f"Figures of {phase.name}",
+            *(
+                markup.figure(image, captions[name], wide=name in ("predictions", "surface"))
+                for name, image in drawn.items()
+            ),
+        )
+    ]
+
+
+def draw_all(tables: Tables, folder: Path, prefix: str) -> dict[str, Image]:
+    """Every figure by its name, drawn into folder as <prefix>-<name>.png."""
+    wide = (1.2 + 3.6 * len(methods(tables)), 3.6)
+    made = {
+        "convergence": (draw_convergence(tables), (6.4, 3.8), "Training loss of both solvers over updates"),
+        "steps": (draw_steps(tables), (6.4, 3.8), "Test loss against the number of inner steps"),
+        "predictions": (draw_predictions(tables), wide, "Predictions for several numbers of inner steps"),
+        "surface": (draw_surfaces(tables), wide, "Energy surfaces over x and y"),
+    }
+    return {
+        name: figures.render(draw, folder, f"{prefix}-{name}", size, alt) for name, (draw, size, alt) in made.items()
+    }
+
+
+def draw_convergence(tables: Tables) -> Draw:
+    def draw(figure: Figure, theme: Theme) -> None:
+        axes = figure.add_subplot()
+        _bands(axes, tables["convergence"], "num_updates", "train_loss", tables)
+        _log_scale(axes)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set_xlim(left=0)
+        axes.set_xlabel("updates")
+        axes.set_ylabel("training loss")
+        axes.legend()
+
+    return draw
+
+
+def draw_steps(tables: Tables) -> Draw:
+    def draw(figure: Figure, theme: Theme) -> None:
+        axes = figure.add_subplot()
+        for trained in sorted(set(tables["training"]["num_steps"])):
+            axes.axvline(trained, color=theme.paper, lw=1.2, ls=":")
+        _bands(axes, tables["steps"], "num_steps", "test_loss", tables)
+        _log_scale(axes)
+        axes.set_xlim(1, tables["steps"]["num_steps"].max())
+        axes.set_xlabel("inner steps at test time")
+        axes.set_ylabel("test loss")
+        axes.legend()
+
+    return draw
+
+
+def draw_predictions(tables: Tables) -> Draw:
+    def draw(figure: Figure, theme: Theme) -> None:
+        shown = first_trials(tables, "predictions")
+        low, high = np.percentile(tables["predictions"]["y"], [0.5, 99.5])
+        numbers, trained = sorted(set(tables["predictions"]["num_steps"])), set(tables["training"]["num_steps"])
+        for axes, (method, table) in zip(_panels(figure, len(shown)), shown.items(), strict=True):
+            for i, steps in enumerate(numbers):
+                part = table[table["num_steps"] == steps]
+                width, note = (2.6, " (trained)") if steps in trained else (1.3, "")
+                color = _shade(i, len(numbers), theme)
+                axes.plot(part["x"], part["y"], color=color, lw=width, label=f"{steps}{note}")
+            axes.plot(part["x"], part["target"], color=theme.ink, lw=2.2, ls="--", label="target")
+            axes.set_title(title(method))
+            axes.set_ylim(np.clip(low, -9.0, -5.5), np.clip(high, 2.5, 6.0))  # the target stays readable
+            axes.set_xlabel("x")
+        figure.axes[0].set_ylabel("y")
+        handles, labels = figure.axes[-1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center", title="inner steps")
+
+    return draw
+
+
+def draw_surfaces(tables: Tables) -> Draw:
+    def draw(figure: Figure, theme: Theme) -> None:
+        shown = first_trials(tables, "surface")
+        predictions = first_trials(tables, "predictions")
+        cmap = ListedColormap(figures.matplotlib.colormaps["viridis_r"](np.linspace(0, 1, 200)))  # lighter is lower
+        for axes, (method, table) in zip(_panels(figure, len(shown)), shown.items(), strict=True):
+            grid = table.pivot_table(index="y", columns="x", values="log")
+            drawn = axes.contourf(grid.columns, grid.index, grid.to_numpy(), levels=24, cmap=cmap)
+            line = predictions[method].drop_duplicates("x").sort_values("x")
+            axes.plot(line["x"], line["target"], color="black", lw=2.0)
+            axes.set_title(title(method))
+            axes.set_xlabel("x")
+            axes.grid(False)
+        figure.axes[0].set_ylabel("y")
+        bar = figure.colorbar(drawn, ax=figure.axes)
+        bar.set_label("log10 of the normalised energy", fontsize=9)
+        bar.ax.grid(False)
+        bar.outline.set_visible(False)
+
+    return draw
+
+
+def methods(tables: Tables) -> list[str]:
+    """In the order of TITLES, variants of a solver after it."""
+    order = list(TITLES)
+    return sorted(set(tables["steps"]["method"]), key=lambda m: (order.index(m.split(",")[0]), m))
+
+
+def title(method: str) -> str:
+    solver, *others = method.split(", ")
+    return ", ".join([TITLES.get(solver, solver), *others])
+
+
+def first_seed(tables: Tables) -> int:
+    return int(tables["steps"]["seed"].min())
+
+
+def first_trials(tables: Tables, name: str) -> dict[str, pd.DataFrame]:
+    """Method -> the rows of its first seed."""
+    table = tables[name]
+    parts = {method: table[table["method"] == method] for method in methods(tables)}
+    return {method: part[part["seed"] == part["seed"].min()] for method, part in parts.items()}
+
+
+def interval(values: pd.Series | list[float]) -> str:
+    mean, low, high = mean_interval(np.asarray(values, dtype=float))
+    return f"{mean:.3g}" if np.isnan(low) else f"{mean:.3g} [{max(low, 0.0):.3g}, {high:.3g}]"
+
+
+def _bands(axes: Axes, table: pd.DataFrame, x: str, y: str, tables: Tables) -> None:
+    """A line a method, the mean over its seeds, and the interval as a band (cut at a tenth of the mean below)."""
+    for i, method in enumerate(methods(tables)):
+        by_x = table[table["method"] == method].groupby(x)[y]
+        found = pd.DataFrame([mean_interval(part.to_numpy()) for _, part in by_x], columns=["mean", "low", "high"])
+        at, color = list(by_x.groups), figures.color_of(i, len(methods(tables)))
+        axes.plot(at, found["mean"], color=color, lw=1.8, label=title(method))
+        axes.fill_between(at, np.maximum(found["low"], found["mean"] / 10), found["high"], color=color, alpha=0.2, lw=0)
+
+
+def _log_scale(axes: Axes) -> None:
+    """Ticks in plain numbers: the report's style has mathematical text switched off."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _panels(figure: Figure, count: int) -> list[Axes]:
+    return list(figure.subplots(1, count, squeeze=False, sharex=True, sharey=True)[0])
+
+
+def _shade(index: int, total: int, theme: Theme) -> str:
+    span = (0.0, 0.85) if theme.name == "light" else (0.2, 1.0)
+    return figures.to_hex(figures.matplotlib.colormaps["viridis"](np.linspace(*span, total)[index]))
