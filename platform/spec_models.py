@@ -306,7 +306,7 @@ class InnerSolverSpec(_Elites):
     kind: Literal["unrolled_gd", "dcem"] = "dcem"  # search it for both
     num_iterations: Count = 10
     learning_rate: Positive = 0.1
-    num_samples: int = Field(100, ge=2)
+    num_samples: Annotated[int, Field(ge=2)] = 100
     num_elites: Count = 10
     temperature: NonNegative = 1.0
     init_std: Positive = 7.0  # units of y

@@ -28,9 +28,10 @@ COMPARED_STEPS = (1, 5, 20, 50)
 LAST_SHARE = 0.1  # of the results, over which a training loss is averaged: single ones jump with every update
 NOTE = (
     "Mean squared errors, mean over seeds [95 % interval]. Training loss: over the training points, mean of the last "
-    f"{LAST_SHARE:.0%} of the results. Test loss: between them, by inner steps at test time; *: as in training. The paper prints curves, not numbers. Its finding: both solvers reach the same training loss; "
-    "with another number of inner steps than in training, gradient descent's predictions fall apart and DCEM's do not "
-    "(section 5.1, figures 6 and 7)."
+    f"{LAST_SHARE:.0%} of the results. Test loss: between them, by inner steps at test time; *: as in training. The "
+    "paper prints curves, not numbers. Its finding: both solvers reach the same training loss; with another number of "
+    "inner steps than in training, gradient descent's predictions fall apart and DCEM's do not (section 5.1, figures 6 "
+    "and 7)."
 )
 
 
@@ -197,7 +198,7 @@ def _bands(axes: Axes, table: pd.DataFrame, x: str, y: str, tables: Tables) -> N
     for i, method in enumerate(methods(tables)):
         by_x = table[table["method"] == method].groupby(x)[y]
         found = pd.DataFrame([mean_interval(part.to_numpy()) for _, part in by_x], columns=["mean", "low", "high"])
-        at, color = list(by_x.groups), figures.color_of(i, len(methods(tables)))
+        at, color = by_x.size().index.to_numpy(dtype=float), figures.color_of(i, len(methods(tables)))
         axes.plot(at, found["mean"], color=color, lw=1.8, label=title(method))
         axes.fill_between(at, np.maximum(found["low"], found["mean"] / 10), found["high"], color=color, alpha=0.2, lw=0)
 
