@@ -1,6 +1,7 @@
 """An agent on disk: agent.json (what it is) and agent.safetensors (its weights), beside Ray's own checkpoint files.
 
-Nothing here is pickled: a checkpoint from elsewhere can be read without running code of its author's.
+Nothing here is pickled: a checkpoint from elsewhere can be read without running code of its author's. A folder to read
+is a path, or lies in an object store (s3://bucket/..., gs://bucket/...).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from parsecrl.algorithms.checkpoint_files import local_file
 from parsecrl.algorithms.controllers import PlanningAgent
 
 FORMAT = 1
@@ -34,13 +36,15 @@ def save_agent(folder: str | Path, agent: PlanningAgent, description: dict[str, 
     os.replace(folder / (DESCRIPTION + ".tmp"), folder / DESCRIPTION)
 
 
-def read_description(folder: str | Path) -> dict[str, Any]:
+def read_description(folder: Any) -> dict[str, Any]:
     """agent.json of a checkpoint folder. Raises ValueError when the folder holds no agent of this format."""
-    file = Path(folder) / DESCRIPTION
-    if not file.is_file():
-        raise ValueError(f"{folder} holds no {DESCRIPTION}: give a checkpoint folder that parsecrl wrote")
+    with local_file(folder, DESCRIPTION) as local:
+        if not local.is_file():
+            raise ValueError(f"{folder} holds no {DESCRIPTION}: give a checkpoint folder that parsecrl wrote")
+        text = local.read_text()
+    file = f"{folder}/{DESCRIPTION}"
     try:
-        description = json.loads(file.read_text())
+        description = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{file} is not JSON ({error}); give an undamaged checkpoint folder") from error
     if not isinstance(description, dict) or "format" not in description:
@@ -53,18 +57,18 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     return description
 
 
-def read_weights(folder: str | Path) -> dict[str, Tensor]:
+def read_weights(folder: Any) -> dict[str, Tensor]:
     """agent.safetensors of a checkpoint folder. Raises ValueError when it is missing or damaged."""
-    file = Path(folder) / WEIGHTS
-    if not file.is_file():
-        raise ValueError(f"{folder} holds no {WEIGHTS}: give a checkpoint folder that parsecrl wrote")
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} is damaged ({error}); give an undamaged checkpoint folder") from error
+    with local_file(folder, WEIGHTS) as file:
+        if not file.is_file():
+            raise ValueError(f"{folder} holds no {WEIGHTS}: give a checkpoint folder that parsecrl wrote")
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{folder}/{WEIGHTS} is damaged ({error}); give an undamaged checkpoint folder") from error
 
 
-def load_agent(folder: str | Path) -> tuple[PlanningAgent, dict[str, Any]]:
+def load_agent(folder: Any) -> tuple[PlanningAgent, dict[str, Any]]:
     """The agent of a checkpoint folder, on the CPU and in evaluation mode, and its description.
 
     Raises ValueError when the folder holds no agent, or one whose weights are not those that its description asks for.
@@ -80,7 +84,7 @@ def load_agent(folder: str | Path) -> tuple[PlanningAgent, dict[str, Any]]:
         )
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{Path(folder) / DESCRIPTION} describes no agent of this version ({error}); use the version that wrote it"
+            f"{folder}/{DESCRIPTION} describes no agent of this version ({error}); use the version that wrote it"
         ) from error
     stored, own = read_weights(folder), agent.state_dict()
     for name in sorted(stored.keys() | own.keys()):
@@ -94,7 +98,7 @@ def load_agent(folder: str | Path) -> tuple[PlanningAgent, dict[str, Any]]:
     return agent.eval(), description
 
 
-def load_matching_weights(agent: PlanningAgent, folder: str | Path) -> list[str]:
+def load_matching_weights(agent: PlanningAgent, folder: Any) -> list[str]:
     """Copy the weights that `agent` shares with the one in `folder` (the decoder only if both have it).
 
     Returns the names of the agent's own weights that stayed as they were.

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
+
+from parsecrl.algorithms.checkpoint_files import StorageUnreachable
+from parsecrl.platform.storage import Location, RemotePath, in_parallel, remove_tree, write_atomically
 
 METRICS = "metrics.json"
 SCORE = "score"  # result key, higher is better; that of an agent is its mean training return
@@ -32,7 +33,7 @@ KEEP_SECONDS = 60.0
 class Stored:
     """One whole checkpoint."""
 
-    path: Path
+    path: Location
     trial: str
     number: int
     metrics: dict[str, Any]
@@ -44,59 +45,64 @@ class Stored:
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else -math.inf
 
 
-def mark_whole(path: Path, result: Mapping[str, Any], parameters: Mapping[str, Any] | None = None) -> None:
+def mark_whole(path: Location, result: Mapping[str, Any], parameters: Mapping[str, Any] | None = None) -> None:
     """Say that the checkpoint is complete, what the trial had reached, and with which searched parameters."""
     metrics: dict[str, Any] = {key: _plain(result[key]) for key in KEPT_RESULTS if _plain(result.get(key)) is not None}
     if parameters:
         metrics["parameters"] = dict(parameters)
-    unfinished = path / f".{METRICS}.tmp"
-    unfinished.write_text(json.dumps(metrics))
-    os.replace(unfinished, path / METRICS)
+    write_atomically(path / METRICS, json.dumps(metrics))
 
 
-def stored_checkpoints(phase_folder: Path) -> list[Stored]:
-    """The whole checkpoints of all trials, oldest first within each trial."""
-    found = []
-    for file in sorted(phase_folder.glob(f"*/checkpoint_*/{METRICS}")):
-        folder = file.parent
-        try:
-            metrics = json.loads(file.read_text(encoding="utf-8"))
-            agent_file = folder / "agent.json"
-            agent = json.loads(agent_file.read_text(encoding="utf-8")) if agent_file.exists() else {}
-        except (OSError, ValueError):
-            continue
+def stored_checkpoints(phase_folder: Location, trial: str = "*") -> list[Stored]:
+    """The whole checkpoints of all trials, or of one, oldest first within each trial."""
+    files: list[Any] = sorted(phase_folder.glob(f"{trial}/checkpoint_*/{METRICS}"))
+    if isinstance(phase_folder, RemotePath):
+        return [stored for stored in in_parallel(_stored, files) if stored is not None]
+    return [stored for file in files if (stored := _stored(file)) is not None]
+
+
+def _stored(file: Location) -> Stored | None:
+    """The checkpoint that a metrics.json belongs to, unless it is not whole."""
+    folder = file.parent
+    try:
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+        agent_file = folder / "agent.json"
+        agent = json.loads(agent_file.read_text(encoding="utf-8")) if agent_file.exists() else {}
         # Tune reuses a number after a restart: half of a new checkpoint in an old folder does not count.
         if "env_steps" in metrics and agent.get("env_steps", metrics["env_steps"]) != metrics["env_steps"]:
-            continue
-        found.append(Stored(folder, folder.parent.name, number_of(folder), metrics, file.stat().st_mtime))
-    return found
+            return None
+        return Stored(folder, folder.parent.name, number_of(folder), metrics, file.stat().st_mtime)
+    except StorageUnreachable:  # not the same as a checkpoint that is not there
+        raise
+    except (OSError, ValueError):
+        return None
 
 
-def best_checkpoint(phase_folder: Path) -> Stored | None:
+def best_checkpoint(phase_folder: Location) -> Stored | None:
     """The one with the highest mean return, the later of equals."""
     return max(stored_checkpoints(phase_folder), key=lambda c: (c.score, c.number), default=None)
 
 
-def prune(phase_folder: Path, trial: str, protected: str = "") -> None:
+def prune(phase_folder: Location, trial: str, protected: str = "") -> None:
     """Delete what is neither among the best nor needed for a restart."""
-    stored = [checkpoint for checkpoint in stored_checkpoints(phase_folder) if checkpoint.trial == trial]
+    stored = stored_checkpoints(phase_folder, trial)
     best = sorted(stored, key=lambda c: (c.score, c.number))[-KEEP_BEST:]
     settled = [checkpoint for checkpoint in stored if checkpoint.written < time.time() - KEEP_SECONDS]
     for checkpoint in settled[:-1]:
         if checkpoint not in best and str(checkpoint.path) != protected:
             (checkpoint.path / METRICS).unlink()  # first: a deletion that is cut short leaves nothing that counts
-            shutil.rmtree(checkpoint.path, ignore_errors=True)
+            remove_tree(checkpoint.path)
 
 
-def forget_after(trial_folder: Path, number: int) -> None:
+def forget_after(trial_folder: Location, number: int) -> None:
     """Delete checkpoints later than `number`: a restart goes on from there and will write them anew."""
     for folder in trial_folder.glob("checkpoint_*"):
         if number_of(folder) > number:
             (folder / METRICS).unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
 
 
-def number_of(folder: Path) -> int:
+def number_of(folder: Location | PurePath) -> int:
     suffix = folder.name.rpartition("_")[2]
     return int(suffix) if suffix.isdigit() else -1
 

@@ -6,8 +6,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from parsecrl.algorithms.checkpoint_files import StorageUnreachable
 from parsecrl.platform.errors import RunFailed, UserError
 
 
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"parsec: {_one_line(error)}", file=sys.stderr)
         return 2
-    except RunFailed as error:
+    except (RunFailed, StorageUnreachable) as error:
         print(f"parsec: {_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
@@ -48,7 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run or continue a spec: all phases, evaluation, report", allow_abbrev=False)
     run.add_argument("spec", metavar="SPEC", help="a spec file, or the name of a bundled one (see parsec specs)")
     run.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="override a key")
-    run.add_argument("--storage", metavar="URI", default="runs", help="where run folders are (default: %(default)s)")
+    run.add_argument(
+        "--storage",
+        metavar="URI",
+        default="runs",
+        help="where run folders are: a folder, s3:// or gs:// (default: %(default)s)",
+    )
     run.add_argument("--name", help="of the run folder (default: the spec's name)")
     run.add_argument("--address", default="local", help="Ray: auto, ray://..., or local (default: %(default)s)")
     run.add_argument("--fresh", action="store_true", help="start over in a new folder; never deletes")
@@ -161,17 +166,19 @@ def _evaluate(options: argparse.Namespace) -> int:
     from parsecrl.platform.evaluate_command import evaluate_checkpoint
 
     evaluate_checkpoint(
-        Path(options.checkpoint), options.episodes, options.controller, options.env, options.seed, options.video
+        options.checkpoint, options.episodes, options.controller, options.env, options.seed, options.video
     )
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
     from parsecrl.platform.reports import build_comparison, build_report, format_table
+    from parsecrl.platform.reports.data import load_run
 
     if len(options.run_dirs) == 1 and options.out is None:
-        page = build_report(options.run_dirs[0])
-        print(format_table(options.run_dirs[0]))
+        run = load_run(options.run_dirs[0])
+        page: object = build_report(run)
+        print(format_table(run))
     else:
         page = build_comparison(options.run_dirs, options.out or "comparison.html")
     print(f"\nreport: {page}")

@@ -15,6 +15,11 @@ from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.job_progress import JOB_CONFIG
 
 LOCAL = "local"
+# From this process's environment to the workers'. Never credentials: Ray shows a job's environment to all who can look.
+PASSED_ON = (
+    *("MUJOCO_GL", "OMP_NUM_THREADS", "PARSEC_STORAGE_RETRY_S"),
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
+)
 
 
 def quiet_ray() -> None:
@@ -70,7 +75,8 @@ def connect(
     choose_rendering_backend()
     if not ray.is_initialized():
         os.environ.update(env_vars or {})
-        names = {"MUJOCO_GL", "OMP_NUM_THREADS", *(env_vars or {})} - _given_to_the_job()
+        names = {name for name in PASSED_ON if "@" not in os.environ.get(name, "")}  # an endpoint with a key in it
+        names = {*names, *(env_vars or {})} - _given_to_the_job()
         passed_on = {key: os.environ[key] for key in sorted(names) if key in os.environ}
         _check_reachable(address)
         options: dict[str, Any] = {"include_dashboard": dashboard} if address in {None, LOCAL} else {}

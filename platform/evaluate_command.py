@@ -10,12 +10,13 @@ from parsecrl.algorithms.agent_checkpoint import DESCRIPTION, WEIGHTS, read_desc
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation import evaluate
 from parsecrl.platform.statistics import summarize
+from parsecrl.platform.storage import Location, location_of
 
 KNOWN_ALGORITHMS = ("planet", "dcem_ppo")
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, episodes: int, controller: str | None, env_id: str | None, seed: int, video: str | None
+    checkpoint: str | Location, episodes: int, controller: str | None, env_id: str | None, seed: int, video: str | None
 ) -> None:
     """Print one line of statistics, as the table of a run has them. Raises UserError for what cannot be evaluated."""
     if episodes < 1:
@@ -24,7 +25,7 @@ def evaluate_checkpoint(
         raise UserError(f"--video must name an .mp4 file, got {video}")
     if video is not None and not Path(video).absolute().parent.is_dir():
         raise UserError(f"--video must lie in a folder that exists, got {video}; make {Path(video).parent} first")
-    folder = find_checkpoint(checkpoint)
+    folder = find_checkpoint(location_of(checkpoint))
     description = _description(folder)
     kind = description.get("controller", {}).get("kind", "full")
     if controller is not None and controller != kind:
@@ -50,7 +51,7 @@ def evaluate_checkpoint(
         print(f"video: {made}" if made else "video: none, because this machine cannot draw (see `parsec doctor`)")
 
 
-def find_checkpoint(path: Path) -> Path:
+def find_checkpoint(path: Location) -> Location:
     """The checkpoint folder that is meant: itself, or the best one of a phase's folder in a run."""
     if (path / DESCRIPTION).is_file():
         return path
@@ -66,7 +67,7 @@ def find_checkpoint(path: Path) -> Path:
     )
 
 
-def _description(folder: Path) -> dict[str, Any]:
+def _description(folder: Location) -> dict[str, Any]:
     try:
         description = read_description(folder)
     except (ValueError, OSError) as error:

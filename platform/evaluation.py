@@ -59,7 +59,8 @@ def evaluate(
 ) -> pd.DataFrame:
     """Evaluate a controller: one row an episode, in the columns of evaluation.csv, ordered by episode.
 
-    controller: a checkpoint folder, a PlanningAgent, or "random" (uniform in [-1, 1], seeded).
+    controller: a checkpoint folder (on disk or in an object store), a PlanningAgent, or "random" (uniform in
+        [-1, 1], seeded).
     env: {"id", "action_repeat"}; with a checkpoint folder its own by default.
     episodes: how many, or the numbers of those to run.
     seed: the spec's; fixes the episodes' initial states, the planner's noise and the random policy.

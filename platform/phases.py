@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from ray import tune
@@ -23,6 +22,7 @@ from parsecrl.platform.run_folder import FAILED, FINISHED, RUNNING, RunFolder
 from parsecrl.platform.spec_models import Domain, Phase
 from parsecrl.platform.specs import Spec, set_path
 from parsecrl.platform.status_line import StatusLine
+from parsecrl.platform.storage import Location, for_tune, remove_tree
 from parsecrl.platform.trainables import ALGORITHMS
 
 MAX_FAILURES = 2  # of processes; a trial goes on from its last checkpoint
@@ -72,7 +72,7 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
         trainable = tune.with_resources(trainable, {kind.lower(): amount for kind, amount in needed.items()})
     space = param_space(config, phase.search)
     progress = PhaseProgress(
-        phase.name, str(path), phase.stop.conditions, phase.checkpoint_every, dashboard, phase.search
+        phase.name, path, phase.stop.conditions, phase.checkpoint_every, dashboard, phase.search
     )
     callbacks = [progress, *logger_callbacks(folder.spec.loggers, folder.path.name, phase.name)]
     stop = StopWhenReached(folder, phase.name)
@@ -83,7 +83,10 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
         finished = kinds.RESUME if reopened else kinds.SKIP
         how = tune.ResumeConfig(unfinished=kinds.RESUME, errored=kinds.RESUME, finished=finished)
         try:
-            tuner = tune.Tuner.restore(str(path), trainable=trainable, param_space=space, _resume_config=how)
+            where, filesystem = for_tune(path)
+            tuner = tune.Tuner.restore(
+                where, trainable=trainable, param_space=space, storage_filesystem=filesystem, _resume_config=how
+            )
         except ValueError as error:
             if "param_space" not in str(error):
                 raise
@@ -93,7 +96,7 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
             ) from None
         restored = tuner._local_tuner.get_run_config()  # type: ignore[union-attr]  # Ray client mode has none
         restored.stop, restored.callbacks = stop, callbacks
-        for trial_folder, number in _last_known_checkpoints(tuner).items():
+        for trial_folder, number in _last_known_checkpoints(tuner, path).items():
             checkpoints.forget_after(trial_folder, number)
     else:
         _set_aside(path)
@@ -131,6 +134,7 @@ def trial_folder_name(trial: Trial) -> str:
 def _new_tuner(
     folder: RunFolder, phase: Phase, trainable: Any, space: dict[str, Any], stop: Any, callbacks: list[Any]
 ) -> tune.Tuner:
+    storage_path, storage_filesystem = for_tune(folder.path)
     goal_key, goal = next(iter(phase.stop.conditions.items()))
     scheduler = None
     if phase.scheduler == "asha":
@@ -153,7 +157,8 @@ def _new_tuner(
         ),
         run_config=tune.RunConfig(
             name=phase.name,
-            storage_path=str(folder.path),
+            storage_path=storage_path,
+            storage_filesystem=storage_filesystem,
             stop=stop,
             callbacks=callbacks,
             verbose=0,
@@ -164,7 +169,7 @@ def _new_tuner(
     )
 
 
-def _last_known_checkpoints(tuner: tune.Tuner) -> dict[Path, int]:
+def _last_known_checkpoints(tuner: tune.Tuner, folder: Location) -> dict[Location, int]:
     """Trial folder -> number of the checkpoint that the trial will go on from, -1 for none."""
     try:
         results = tuner.get_results()
@@ -172,22 +177,22 @@ def _last_known_checkpoints(tuner: tune.Tuner) -> dict[Path, int]:
         return {}
     known = {}
     for result in _each(results):
-        number = checkpoints.number_of(Path(result.checkpoint.path)) if result.checkpoint else -1
-        known[Path(result.path)] = number
+        number = checkpoints.number_of(PurePosixPath(result.checkpoint.path)) if result.checkpoint else -1
+        known[folder / PurePosixPath(result.path).name] = number
     return known
 
 
-def _set_aside(path: Path) -> None:
+def _set_aside(path: Location) -> None:
     """Clear the place for a new experiment: a start that was cut short is removed, anything more is renamed."""
     if not path.exists():
         return
     if not checkpoints.stored_checkpoints(path):
-        shutil.rmtree(path)
+        remove_tree(path)
         return
     number = 1
     while (aside := path.with_name(f"{path.name}.broken-{number}")).exists():
         number += 1
-    path.rename(aside)
+    path.rename(aside)  # type: ignore[arg-type]  # both on disk, or neither
 
 
 def _conclude(folder: RunFolder, phase: Phase, results: tune.ResultGrid) -> dict[str, Any]:
@@ -200,13 +205,13 @@ def _conclude(folder: RunFolder, phase: Phase, results: tune.ResultGrid) -> dict
         why = problems[0] if problems else "no checkpoint was written"
         kept = f"; the last good checkpoint is {_latest(folder, phase)}" if best else ""
         raise RunFailed(f"phase {phase.name} stopped: {why}{kept}")
-    own = {Path(result.path).name: result for result in _each(results)}
+    own = {PurePosixPath(result.path).name: result for result in _each(results)}
     metrics = (own[best.trial].metrics if best.trial in own else None) or best.metrics
     outcome = {
         "status": FINISHED,
         "stop": phase.stop.conditions,
         "trial": best.trial,
-        "checkpoint": str(best.path.relative_to(folder.path)),
+        "checkpoint": f"{phase.name}/{best.trial}/{best.path.name}",
         "checkpoint_metrics": best.metrics,
         "env_steps": metrics.get("env_steps"),
         "wall_time_s": metrics.get("time_total_s"),
@@ -221,7 +226,7 @@ def _each(results: tune.ResultGrid) -> list[tune.Result]:
     return [results[i] for i in range(len(results))]
 
 
-def _latest(folder: RunFolder, phase: Phase) -> Path:
+def _latest(folder: RunFolder, phase: Phase) -> Location:
     return max(checkpoints.stored_checkpoints(folder.path / phase.name), key=lambda c: c.written).path
 
 

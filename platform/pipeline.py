@@ -7,6 +7,7 @@ Everything that is done is on disk, so the same call after an interruption goes 
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from parsecrl.platform.run_folder import RunFolder, write_atomically
 from parsecrl.platform.spec_models import Phase
 from parsecrl.platform.specs import Spec
 from parsecrl.platform.status_line import StatusLine
+from parsecrl.platform.storage import Location
 
 VIDEO_SECONDS = 10.0
 logger = logging.getLogger(__name__)
@@ -46,20 +48,20 @@ def check_environment(spec: Spec) -> None:
 
 def run_spec(
     spec: Spec,
-    storage: str | Path = "runs",
+    storage: str | Location = "runs",
     name: str | None = None,
     address: str | None = "local",
     fresh: bool = False,
     *,
     dashboard: bool = True,
     trust: bool = False,
-) -> Path:
+) -> Location:
     """Run or continue `spec` and return the run folder.
 
-    storage: a folder; the run's own is `name` in it, by default the spec's. fresh: into a new folder (name-2, ...).
-    address: of the Ray cluster; "local" starts one. trust: continue a run that was made elsewhere.
-    Raises UserError before anything is written, RunFailed where a phase cannot go on, Interrupted where it was asked
-    to stop.
+    storage: a folder, or an address in an object store; the run's own is `name` in it, by default the spec's. fresh:
+    into a new folder (name-2, ...). address: of the Ray cluster; "local" starts one. trust: continue a run that was
+    made elsewhere. Raises UserError before anything is written, RunFailed where a phase cannot go on, Interrupted where
+    it was asked to stop.
     """
     check_environment(spec)
     folder = RunFolder.choose(spec, storage, name, fresh, trust)
@@ -82,7 +84,7 @@ def run_spec(
 
 def run_for_table(
     spec: Spec,
-    storage: str | Path,
+    storage: str | Location,
     name: str | None,
     address: str | None,
     fresh: bool,
@@ -165,7 +167,9 @@ def _episodes(folder: RunFolder) -> pd.DataFrame:
     from parsecrl.platform.evaluation import COLUMNS
 
     file = folder.path / "evaluation.csv"
-    return pd.read_csv(file) if file.exists() else pd.DataFrame(columns=COLUMNS)
+    if not file.exists():
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.read_csv(io.StringIO(file.read_text(encoding="utf-8")))
 
 
 def _evaluate(folder: RunFolder, line: StatusLine) -> bool:
@@ -309,7 +313,7 @@ def _statistics(table: pd.DataFrame, name: str) -> dict[str, Any]:
     return {**measured, "planning_ms": float(rows["planning_ms"].median())}
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _read_json(file: Location) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 

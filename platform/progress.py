@@ -7,7 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ray import tune
@@ -17,6 +17,7 @@ from parsecrl.platform import checkpoints, interruption, tune_state
 from parsecrl.platform.run_folder import STATE_FILE, RunFolder
 from parsecrl.platform.specs import get_path
 from parsecrl.platform.status_line import StatusLine
+from parsecrl.platform.storage import Location
 
 RESULT_KEYS = {
     "env_steps": "env_steps",
@@ -57,13 +58,14 @@ class PhaseProgress(tune.Callback):
     def __init__(
         self,
         phase: str,
-        folder: str,
+        folder: str | Location,
         conditions: Mapping[str, float],
         checkpoint_every: int = 1,
         dashboard: str = "",
         searched: Iterable[str] = (),
     ):
-        self.phase, self.folder, self.conditions, self.dashboard = phase, folder, dict(conditions), dashboard
+        self.phase, self.conditions, self.dashboard = phase, dict(conditions), dashboard
+        self.folder: Location = Path(folder) if isinstance(folder, str) else folder
         self.checkpoint_every = checkpoint_every
         self.searched = tuple(searched)  # dotted keys of the config
         self.line: StatusLine | None = None
@@ -83,7 +85,7 @@ class PhaseProgress(tune.Callback):
         self._show(f"{self.phase}: starting" + self._where())
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        tune_state.back_up(Path(self.folder))
+        tune_state.back_up(self.folder)
         if interruption.requested() and not self._await_checkpoints(trials):
             interruption.end_experiment()
 
@@ -107,12 +109,12 @@ class PhaseProgress(tune.Callback):
         self._show(self.describe(running=sum(t.status == Trial.RUNNING for t in trials)))
 
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
-        path = Path(checkpoint.path)
+        trial_folder, name = PurePosixPath(checkpoint.path).parts[-2:]
         if interruption.requested():
             self._await_checkpoints(trials).discard(trial.trial_id)
         parameters = {key: get_path(trial.config, key.split(".")) for key in self.searched}
-        checkpoints.mark_whole(path, trial.last_result, parameters)
-        checkpoints.prune(path.parent.parent, path.parent.name, self.protected)
+        checkpoints.mark_whole(self.folder / trial_folder / name, trial.last_result, parameters)
+        checkpoints.prune(self.folder, trial_folder, self.protected)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         if self.results:

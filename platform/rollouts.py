@@ -22,13 +22,14 @@ from parsecrl.algorithms.agent_checkpoint import load_agent
 from parsecrl.algorithms.controllers import EmbeddedController, PlanningAgent
 from parsecrl.envs import make_env
 from parsecrl.platform.errors import UserError
+from parsecrl.platform.storage import Location, RemotePath
 
 RANDOM = "random"
 
 # Roles in a seed sequence: (spec seed, role) gives streams that have nothing in common.
 EPISODE_ROLE, NOISE_ROLE, ACTION_ROLE = 0xE0A1, 0xE0A2, 0xE0A3
 
-Controller = str | Path | PlanningAgent
+Controller = str | Location | PlanningAgent
 
 
 class EpisodeResult(NamedTuple):
@@ -186,7 +187,7 @@ def check_sizes(agent: PlanningAgent | None, env: Mapping[str, Any], controller:
         return
     own = [agent.model.obs_size, agent.model.action_size]
     if own != sizes:
-        name = controller if isinstance(controller, str | Path) else "the controller"
+        name = controller if isinstance(controller, str | Path | RemotePath) else "the controller"
         raise UserError(
             f"a controller must have the sizes of its environment, got {name} with {own[0]} observations and {own[1]} "
             f"actions for {env['id']} with {sizes[0]} and {sizes[1]}; choose the environment that it was trained on"

@@ -2,85 +2,45 @@
 
     spec.yaml  state.json  made_by.json  <phase>/ (Tune's experiment)  evaluation.csv  summary.json  videos/  report/
 
-Every file of ours is written whole or not at all, so that a kill -9 at any moment leaves a folder that the same command
-continues.
+It lies on disk or in an object store. Every file of ours is written whole or not at all, so that a kill -9 at any
+moment leaves a folder that the same command continues.
 """
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
-import os
 import re
-import tempfile
-from pathlib import Path
-from typing import IO, Any
-from urllib.parse import unquote, urlparse
+from typing import Any
 
 import yaml
 
 from parsecrl.platform import ownership
 from parsecrl.platform.checkpoints import METRICS
 from parsecrl.platform.errors import UserError
+from parsecrl.platform.lock import LEASE_FILE, LOCK_FILE, lock_of
 from parsecrl.platform.spec_models import Phase
 from parsecrl.platform.specs import Spec, differences, dump, parse_spec
+from parsecrl.platform.storage import Location, writable_storage, write_atomically
 
 STATE_FILE = "state.json"
-OWN = {".lock", ownership.RECORD}  # what a run writes before its spec
+OWN = {LOCK_FILE, LEASE_FILE, ownership.RECORD}  # what a run writes before its spec
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"  # the status of a phase
 CHANGEABLE = re.compile(r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate|loggers|runtime)(\.|$)")  # when continuing
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Replace `file` by `text` in one step; what was written survives a crash of the machine."""
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def writable_storage(storage: str | Path) -> Path:
-    """The local folder that `storage` (a path or a file:// URI) names. Makes nothing that stays.
-
-    Raises UserError where nothing can be written.
-    """
-    text = str(storage)
-    if "://" in text:
-        uri = urlparse(text)
-        if uri.scheme != "file" or uri.netloc not in {"", "localhost"}:
-            raise UserError(f"--storage must be a path that every node can write, or a file:// URI of one, got {text}")
-        text = unquote(uri.path)
-    folder = Path(text).expanduser().absolute()
-    existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
-    try:
-        with tempfile.NamedTemporaryFile(dir=existing, prefix=".parsec-"):
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"the storage path {folder} cannot be written ({reason}); give --storage a folder that can"
-        ) from None
-    return folder
 
 
 class RunFolder:
     """An open run folder, held by one process at a time."""
 
-    def __init__(self, path: Path, spec: Spec, trust: bool = False):
+    def __init__(self, path: Location, spec: Spec, trust: bool = False):
         self.path = path
         self.spec = spec
         self.trust = trust  # continue it whoever made it
-        self._lock: IO[str] | None = None
+        self._lock = lock_of(path)
 
     @classmethod
     def choose(
-        cls, spec: Spec, storage: str | Path, name: str | None = None, fresh: bool = False, trust: bool = False
+        cls, spec: Spec, storage: str | Location, name: str | None = None, fresh: bool = False, trust: bool = False
     ) -> RunFolder:
         """The folder to run `spec` in: new, or that of a run with the same spec. Makes nothing yet."""
         name = name or spec.name
@@ -92,9 +52,7 @@ class RunFolder:
             path = next(p for p in (root / f"{name}-{n}" for n in itertools.count(2)) if not p.exists())
         folder = cls(path, spec, trust)
         folder._check()
-        if (path / ".lock").exists():  # say now that another process has it, not after Ray has started
-            folder._take_lock()
-            folder.close()
+        folder._lock.check()  # say now that another process has it, not after Ray has started
         return folder
 
     @property
@@ -161,7 +119,7 @@ class RunFolder:
             raise UserError(
                 f"the run folder {self.path} cannot be written ({error.strerror or error}); give another --storage"
             ) from None
-        self._take_lock()
+        self._lock.take()
         self._check()  # again: it may have changed before the lock was ours
         if (self.is_new or self.trust) and not ownership.is_own(self._made_by()):
             write_atomically(self.path / ownership.RECORD, json.dumps(ownership.new_record(), indent=1))
@@ -170,26 +128,8 @@ class RunFolder:
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             write_atomically(file, text)
 
-    def _take_lock(self) -> None:
-        """The lock ends with the process, however that ends."""
-        try:
-            self._lock = (self.path / ".lock").open("a+")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise UserError(
-                f"{self.path} is in use by another parsec run; wait for it to end, or give another --name"
-            ) from None
-        except OSError as error:
-            self.close()
-            raise UserError(
-                f"the run folder {self.path} cannot be locked ({error.strerror or error}); give another --storage"
-            ) from None
-
     def close(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.release()
 
     def state(self, phase: str) -> dict[str, Any]:
         """What is recorded of a phase: status (running, finished, failed), stop, and once it ended its outcome."""
@@ -203,11 +143,15 @@ class RunFolder:
         return (self.path / state["checkpoint"] / METRICS).exists()
 
     def record(self, phase: str, state: dict[str, Any]) -> None:
+        self._lock.still_held()
         write_atomically(self.path / STATE_FILE, json.dumps({**self._read_state(), phase: state}, indent=1))
 
     def _read_state(self) -> dict[str, Any]:
         file = self.path / STATE_FILE
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+__all__ = ["FAILED", "FINISHED", "RUNNING", "STATE_FILE", "RunFolder", "writable_storage", "write_atomically"]
 
 
 def _short(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 Tune copies its state over the old one every few seconds, in place: a kill in that moment leaves half a file, and
 the whole experiment could not be restored. `back_up` keeps a copy of the last state that was whole; `repair` puts it
-back. Neither depends on what the files say.
+back. Neither depends on what the files say. In an object store a file is whole or absent, and there is nothing to mend.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 from pathlib import Path
+
+from parsecrl.platform.storage import Location, RemotePath
 
 EXPERIMENT = "experiment_state-*.json"
 PATTERNS = (
@@ -23,8 +25,10 @@ PATTERNS = (
 BACKUP, TUNER = ".last_good", "tuner.pkl"
 
 
-def back_up(folder: Path) -> None:
+def back_up(folder: Location) -> None:
     """Copy the newest state files aside if they changed since, and are whole."""
+    if isinstance(folder, RemotePath):
+        return
     newest = _newest(folder)
     state = newest.get(EXPERIMENT)
     copy = folder / BACKUP
@@ -40,8 +44,10 @@ def back_up(folder: Path) -> None:
         os.replace(unfinished, copy / file.name)
 
 
-def repair(folder: Path) -> bool:
+def repair(folder: Location) -> bool:
     """Make the newest state files whole again. False when there is nothing to restore an experiment from."""
+    if isinstance(folder, RemotePath):
+        return next(folder.glob(EXPERIMENT), None) is not None and (folder / TUNER).exists()
     for pattern in PATTERNS:
         for file in folder.glob(pattern):
             if not _is_whole(file):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from parsecrl.envs import choose_rendering_backend, make_env
 from parsecrl.platform.rollouts import Controller, Policy, check_sizes, episode_seed, resolve, torch_threads
+from parsecrl.platform.storage import Location, RemotePath, upload
 
 logger = logging.getLogger(__name__)
 MAX_FPS = 50
@@ -26,13 +28,13 @@ def record_video(
     controller: Controller,
     env: Mapping[str, Any] | None,
     seed: int,
-    file: str | Path,
+    file: str | Location,
     *,
     episode: int = 0,
     max_seconds: float | None = None,
     device: str = "cpu",
     num_threads: int = 1,
-) -> Path | None:
+) -> Location | None:
     """Run evaluation episode `episode` of the spec's `seed` and write it as MP4 (H.264), in simulated time.
 
     A frame a decision, at most 50 frames a second. max_seconds cuts the episode short.
@@ -41,7 +43,7 @@ def record_video(
     """
     agent, env = resolve(controller, env)
     check_sizes(agent, env, controller)
-    file = Path(file)
+    file = Path(file) if isinstance(file, str) else file
     try:
         task = _make_drawable(env)
     except DrawingError as error:
@@ -60,13 +62,12 @@ def record_video(
         task.close()
 
 
-def _write(task: gymnasium.Env, policy: Policy, obs: np.ndarray, file: Path, max_seconds: float | None) -> Path:
+def _write(task: gymnasium.Env, policy: Policy, obs: np.ndarray, file: Location, max_seconds: float | None) -> Location:
     rate = float(task.metadata["render_fps"])  # decisions in a simulated second
     every = max(1, round(rate / MAX_FPS))
     limit = None if max_seconds is None else max(1, round(max_seconds * rate))
     frame = _draw(task)  # before the first plan: a machine that cannot draw shall not plan an episode for nothing
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.stem}.{os.getpid()}.mp4")
+    unfinished = _beside(file)
     video = _Video(unfinished, rate / every)
     try:
         video.add(frame)
@@ -77,11 +78,20 @@ def _write(task: gymnasium.Env, policy: Policy, obs: np.ndarray, file: Path, max
             if decision % every == 0:
                 video.add(_draw(task))
         video.close()
-        os.replace(unfinished, file)
+        upload(unfinished, file)
     finally:
         video.abandon()
         unfinished.unlink(missing_ok=True)
     return file
+
+
+def _beside(file: Location) -> Path:
+    """Where the film is written until it is whole: beside `file`, or for an object store among temporary files."""
+    name = f".{file.stem}.{os.getpid()}.mp4"
+    if isinstance(file, RemotePath):
+        return Path(tempfile.gettempdir()) / f"parsec{name}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file.with_name(name)
 
 
 class _Video:

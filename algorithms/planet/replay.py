@@ -10,6 +10,8 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
+from parsecrl.algorithms.checkpoint_files import local_file
+
 REPLAY_FILE = "replay.npz"
 
 
@@ -46,12 +48,16 @@ def save_replay(buffer: EpisodeReplayBuffer, folder: str | Path) -> None:
 
 
 def load_replay(folder: str | Path) -> list[SingleAgentEpisode]:
-    """The episodes that `save_replay` wrote. An unfinished one stays as it was cut."""
-    file = Path(folder) / REPLAY_FILE
-    if not file.is_file():
-        raise ValueError(
-            f"{folder} holds no {REPLAY_FILE}; set keep_replay: false to start with an empty replay buffer"
-        )
+    """The episodes that `save_replay` wrote. An unfinished one stays as it was cut. folder: a path or an address."""
+    with local_file(folder, REPLAY_FILE) as file:
+        if not file.is_file():
+            raise ValueError(
+                f"{folder} holds no {REPLAY_FILE}; set keep_replay: false to start with an empty replay buffer"
+            )
+        return _read_episodes(file)
+
+
+def _read_episodes(file: Path) -> list[SingleAgentEpisode]:
     episodes: list[SingleAgentEpisode] = []
     with np.load(file, allow_pickle=False) as arrays:
         lengths = arrays["length"]

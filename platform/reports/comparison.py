@@ -11,9 +11,10 @@ from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports import figures, markup, paper
 from parsecrl.platform.reports.data import RANDOM, Phase, Run, load_run
 from parsecrl.platform.reports.table import EXPLANATION, HEADINGS, table_rows
+from parsecrl.platform.storage import Location
 
 
-def build_comparison(run_dirs: Sequence[str | Path], out: str | Path) -> Path:
+def build_comparison(run_dirs: Sequence[str | Location], out: str | Path) -> Path:
     """Write a page that compares runs, and its figures beside it.
 
     out: the page, ending in .html (figures in <name>_figures/), or a folder that gets index.html and figures/.
@@ -43,13 +44,13 @@ def _labelled(runs: Sequence[Run]) -> list[tuple[str, Run]]:
     depth = 1
     while len(set(labels)) < len({run.folder for run in runs}):
         depth += 1
-        labels = ["/".join(run.folder.parts[-depth:]) for run in runs]
+        labels = ["/".join(run.address(run.folder).parts[-depth:]) for run in runs]
     return list(zip(labels, runs, strict=True))
 
 
 def _table(runs: Sequence[tuple[str, Run]]) -> str:
     rows = [(label, *row) for label, run in runs for row in table_rows(run)]
-    folders = [(label, str(run.folder)) for label, run in runs]
+    folders = [(label, str(run.address(run.folder))) for label, run in runs]
     notes = [paper.note(task) for task in dict.fromkeys(run.task for _, run in runs)]
     return markup.section(
         "results",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ import yaml
 from parsecrl.platform.checkpoints import METRICS, Stored, best_checkpoint
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports import paper
+from parsecrl.platform.reports.mirror import Mirror
 from parsecrl.platform.statistics import Statistics, summarize
+from parsecrl.platform.storage import Location, RemotePath, location_of
 
 RANDOM = "random"
 ACTING = ("planet", "dcem_ppo")  # algorithms whose checkpoints hold an agent
@@ -113,6 +115,11 @@ class Run:
     summary: dict[str, Any]
     phases: tuple[Phase, ...]
     random: Phase
+    mirror: Mirror | None = None  # of a run in an object store, whose copy `folder` then is
+
+    def address(self, path: Path) -> Location:
+        """A path of the run as a user would name it."""
+        return self.mirror.address_of(path) if self.mirror and path.is_relative_to(self.folder) else path
 
     @property
     def env(self) -> dict[str, Any]:
@@ -139,13 +146,21 @@ class Run:
         return (self.random, *self.acting) if self.acting else ()
 
 
-def load_run(run_dir: str | Path) -> Run:
-    """Read a run folder. Raises UserError where there is nothing that could be a run."""
-    folder = Path(run_dir).expanduser().resolve()
+def load_run(run_dir: str | Location) -> Run:
+    """Read a run folder, on disk or in an object store. Raises UserError where there is nothing that could be a run."""
+    location = location_of(run_dir)
+    if isinstance(location, RemotePath):
+        mirror = Mirror(location)
+        return replace(_load(mirror.folder, location), mirror=mirror)
+    folder = location.resolve()
+    return _load(folder, folder)
+
+
+def _load(folder: Path, shown: Location) -> Run:
     spec_file, summary_file = folder / "spec.yaml", folder / "summary.json"
     if not spec_file.is_file() and not summary_file.is_file():
         raise UserError(
-            f"a run folder holds spec.yaml or summary.json, {folder} holds neither; "
+            f"a run folder holds spec.yaml or summary.json, {shown} holds neither; "
             "give the folder that `parsec run` printed"
         )
     spec_text = spec_file.read_text(encoding="utf-8", errors="replace") if spec_file.is_file() else ""
@@ -342,8 +357,10 @@ def _find_checkpoint(folder: Path | None, phase_folder: Path | None, stated: Any
         if folder is not None and phase_folder is not None:
             candidates += [phase_folder / Path(*path.parts[-2:]), folder / path, phase_folder / path]
         candidates.append(path)
+    elif isinstance(stated, str) and phase_folder is not None:  # an address: this may be a copy of what lies there
+        candidates.append(phase_folder / Path(*PurePosixPath(stated).parts[-2:]))
     if stored is not None:
-        candidates.append(stored.path)
+        candidates.append(Path(str(stored.path)))
     return next((c.resolve() for c in candidates if (c / "agent.json").is_file()), None)
 
 

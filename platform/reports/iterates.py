@@ -6,10 +6,11 @@ Axes: N samples of one iteration, H decisions of the horizon, A action dimension
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from parsecrl.platform.storage import Location
 
 ITERATIONS = (1, 5, 7, 10)
 
@@ -50,7 +51,7 @@ def nearest_iterations(available: int, wanted: tuple[int, ...] = ITERATIONS) -> 
     return sorted({min(i, available) for i in wanted} | {available})
 
 
-def compute_iterates(checkpoint: Path, *, decisions: int = 20, seed: int = 0) -> Iterates:
+def compute_iterates(checkpoint: Location, *, decisions: int = 20, seed: int = 0) -> Iterates:
     """Act for a few decisions with the checkpoint's own controller, then plan once more and keep every iteration."""
     import torch
 

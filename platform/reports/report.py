@@ -24,19 +24,21 @@ from parsecrl.platform.reports.table import (
     milliseconds,
     table_rows,
 )
+from parsecrl.platform.storage import Location
 
 LOSS_LIMIT = 12
 LEARNER = "learners/default_policy/"
 BOOKKEEPING = re.compile(r"/|^(num_|total_loss$|module_train|weights_seq)|learning_rate|throughput|diff_num|timers?$")
 
 
-def build_report(run_dir: str | Path, *, iterates: bool = True) -> Path:
-    """Write report/index.html for a run folder, finished or not, and return its path.
+def build_report(run_dir: str | Location | Run, *, iterates: bool = True) -> Location:
+    """Write report/index.html into a run folder, finished or not, and return its path.
 
+    run_dir: a path, an address in an object store, or a run that was loaded from there.
     iterates: also load each phase's checkpoint and plan once with it, to show what the planner tries (seconds a phase).
     Raises UserError where the folder holds no run.
     """
-    run = load_run(run_dir)
+    run = run_dir if isinstance(run_dir, Run) else load_run(run_dir)
     out = run.folder / "report"
     problems: list[str] = []
     body = [_header(run)]
@@ -64,9 +66,12 @@ def build_report(run_dir: str | Path, *, iterates: bool = True) -> Path:
         _machine(run),
         _commands(run),
     ]
-    return markup.write_page(
+    page = markup.write_page(
         out / "index.html", markup.page(f"{run.name}: {run.task}", [part for part in body if part])
     )
+    if run.mirror is not None:
+        run.mirror.send_back(out)
+    return run.address(page)
 
 
 def _header(run: Run) -> str:
@@ -213,7 +218,7 @@ def _iterates(run: Run, folder: Path, problems: list[str]) -> str:
         if phase.checkpoint is None:
             continue
         try:
-            found = compute_iterates(phase.checkpoint, seed=_seed(run))
+            found = compute_iterates(run.address(phase.checkpoint), seed=_seed(run))
         except Exception as error:  # a report is never lost to a checkpoint that this machine cannot play
             problems.append(f"The planning iterates of phase {phase.name} could not be computed: {_first_line(error)}")
             continue
@@ -321,21 +326,22 @@ def _machine(run: Run) -> str:
 
 
 def _commands(run: Run) -> str:
-    folder = shlex.quote(str(run.folder))
-    spec = shlex.quote(str(run.folder / "spec.yaml"))
-    storage = shlex.quote(str(run.folder.parent))
+    home = run.address(run.folder)
+    folder = shlex.quote(str(home))
+    spec = shlex.quote("spec.yaml" if run.mirror else str(run.folder / "spec.yaml"))
+    storage = shlex.quote(str(home.parent))
     stated = run.summary.get("command")
     lines = ["# this run"]
     lines += [str(stated)] if stated else []
     lines += [f"parsec run {spec} --name {shlex.quote(run.folder.name)} --storage {storage}"]
     lines += ["", "# the same from the start, in a new folder", f"parsec run {spec} --fresh"]
     episodes = run.spec.get("evaluate", {}).get("episodes", 100) if isinstance(run.spec.get("evaluate"), dict) else 100
-    checkpoints = [p for p in run.acting if p.checkpoint is not None]
+    checkpoints = [(p.name, run.address(p.checkpoint)) for p in run.acting if p.checkpoint is not None]
     if checkpoints:
         lines += ["", "# one controller again"]
-    for phase in checkpoints:
-        film = shlex.quote(f"{_slug(phase.name)}.mp4")
-        lines.append(f"parsec evaluate {shlex.quote(str(phase.checkpoint))} --episodes {episodes} --video {film}")
+    for name, checkpoint in checkpoints:
+        film = shlex.quote(f"{_slug(name)}.mp4")
+        lines.append(f"parsec evaluate {shlex.quote(str(checkpoint))} --episodes {episodes} --video {film}")
     lines += ["", "# this page", f"parsec report {folder}"]
     return markup.section("commands", "Reproduce", markup.code("\n".join(lines)))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from parsecrl.platform.reports import paper
 from parsecrl.platform.reports.data import RANDOM, Phase, Run, from_summary, load_run
+from parsecrl.platform.storage import Location
 
 HEADINGS = (
     "phase",
@@ -30,7 +30,7 @@ NOTHING, NOT_EVALUATED = "-", "not evaluated"
 NOTE_WIDTH = 120
 
 
-def format_table(run: str | Path | dict[str, Any] | Run) -> str:
+def format_table(run: str | Location | dict[str, Any] | Run) -> str:
     """The table as text, for a run folder, a summary (as in summary.json) or a run already loaded."""
     if isinstance(run, dict):
         run = from_summary(run)

@@ -1,0 +1,338 @@
+"""Object stores (s3://, gs://) as pyarrow file systems that outlast an outage and carry no credentials.
+
+Every operation that fails for a passing reason is tried again for PARSEC_STORAGE_RETRY_S seconds (default 300). A file
+is written whole or not at all: what is written gathers here and is sent when it is closed, in one request where it is
+small. Credentials and endpoint come from the environment of the process that uses the file system: what is pickled,
+into Tune's state too, is the name of the bucket.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import pyarrow
+from pyarrow import fs
+
+from parsecrl.algorithms.checkpoint_files import StorageUnreachable
+
+SCHEMES = ("s3", "gs")
+RETRY_VARIABLE = "PARSEC_STORAGE_RETRY_S"
+DEFAULT_RETRY_SECONDS = 300.0
+CHUNK = 8 * 1024**2  # bytes, of a copy; files up to this size are sent in one request
+# What will not be otherwise when tried again, as the AWS and Google clients word it.
+LASTING = re.compile(
+    r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|INVALID_CLIENT_TOKEN_ID|NO_SUCH_KEY"
+    r"|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION_TOKEN|InvalidBucketName|AuthorizationHeaderMalformed"
+    r"|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|HTTP status 40[0-79]"
+    r"|PERMISSION_DENIED|UNAUTHENTICATED|INVALID_ARGUMENT|NOT_FOUND|Not a directory|Is a directory"
+)
+Result = TypeVar("Result")
+
+
+def retry_seconds() -> float:
+    """For how long an operation is tried again; ValueError unless the variable holds a number that is not negative."""
+    text = os.environ.get(RETRY_VARIABLE, str(DEFAULT_RETRY_SECONDS))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds < 1e9:
+        raise ValueError(f"{RETRY_VARIABLE} must be a number of seconds, 0 or more, got {text!r}")
+    return seconds
+
+
+def with_retries(operation: Callable[[], Result], where: str, patience: float | None = None) -> Result:
+    """The operation's result; tried again, at growing intervals, while the store fails for a passing reason.
+
+    patience: seconds, by default those of the environment. Raises StorageUnreachable after it.
+    """
+    begin, pause = time.monotonic(), 0.5
+    while True:
+        try:
+            return operation()
+        except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError):
+            raise
+        except OSError as error:
+            if isinstance(error, StorageUnreachable) or LASTING.search(str(error)):
+                raise
+            left = (retry_seconds() if patience is None else patience) - (time.monotonic() - begin)
+            if left <= 0.0:
+                reason = " ".join(str(error).split())[:300]
+                raise StorageUnreachable(
+                    f"{where} could not be reached for {time.monotonic() - begin:.0f} s ({reason}); the same command "
+                    f"continues once it can, and {RETRY_VARIABLE} sets how long to wait for it"
+                ) from error
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, 5.0)
+
+
+def endpoint_of_environment() -> str | None:
+    """AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, which pyarrow does not read by itself.
+
+    Raises ValueError, without repeating it, unless it is http(s)://host[:port].
+    """
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if text := os.environ.get(name):
+            parts = urlsplit(text)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc or parts.query:
+                raise ValueError(f"{name} must be http(s)://host:port and no more, without a user or a key in it")
+            return f"{parts.scheme}://{parts.netloc}"
+    return None
+
+
+@cache
+def _client(scheme: str, bucket: str, process: int) -> fs.FileSystem:
+    """One a process: a forked one shall not share its parent's connections."""
+    if scheme == "gs":
+        return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=10))
+    options: dict[str, Any] = {}
+    if endpoint := endpoint_of_environment():
+        options["scheme"], _, options["endpoint_override"] = endpoint.partition("://")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if not region and not endpoint:
+        try:
+            region = fs.resolve_s3_region(bucket)
+        except OSError:
+            region = None
+    if region:
+        options["region"] = region
+    return fs.S3FileSystem(
+        connect_timeout=5,
+        request_timeout=20,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=2),  # with_retries does the rest
+        # Written by pyarrow's own pool of threads, from which copies come here too: they would wait for each other.
+        background_writes=False,
+        allow_delayed_open=True,  # a small file is one request
+        **options,
+    )
+
+
+class RetryingHandler(fs.FileSystemHandler):
+    """The file system of one bucket. Paths start with its name, as pyarrow has them.
+
+    Folders are prefixes: making one does nothing. patience: as in `with_retries`.
+    """
+
+    def __init__(self, scheme: str, bucket: str, patience: float | None = None):
+        self.scheme, self.bucket, self.patience = scheme, bucket, patience
+
+    @property
+    def client(self) -> fs.FileSystem:
+        return _client(self.scheme, self.bucket, os.getpid())
+
+    def _try(self, operation: Callable[[fs.FileSystem], Result]) -> Result:
+        return with_retries(lambda: operation(self.client), f"{self.scheme}://{self.bucket}", self.patience)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RetryingHandler) and (self.scheme, self.bucket) == (other.scheme, other.bucket)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((self.scheme, self.bucket))
+
+    def get_type_name(self) -> str:
+        return self.scheme
+
+    def normalize_path(self, path: str) -> str:
+        return path.rstrip("/")
+
+    def get_file_info(self, paths: list[str]) -> list[fs.FileInfo]:
+        return self._try(lambda client: client.get_file_info(paths))
+
+    def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        return self._try(lambda client: client.get_file_info(selector))
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        pass
+
+    def delete_dir(self, path: str) -> None:
+        self._try(lambda client: client.delete_dir(path))
+
+    def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
+        self._try(lambda client: client.delete_dir_contents(path, missing_dir_ok=missing_dir_ok))
+
+    def delete_root_dir_contents(self) -> None:
+        raise NotImplementedError("a whole object store is never deleted")
+
+    def delete_file(self, path: str) -> None:
+        self._try(lambda client: client.delete_file(path))
+
+    def move(self, src: str, dest: str) -> None:
+        self._try(lambda client: client.move(src, dest))
+
+    def copy_file(self, src: str, dest: str) -> None:
+        self._try(lambda client: client.copy_file(src, dest))
+
+    def open_input_stream(self, path: str) -> pyarrow.NativeFile:
+        return pyarrow.PythonFile(_Reader(self, path), mode="r")
+
+    open_input_file = open_input_stream
+
+    def open_output_stream(self, path: str, metadata: Any) -> pyarrow.NativeFile:
+        return pyarrow.PythonFile(_Writer(self, path), mode="w")
+
+    def open_append_stream(self, path: str, metadata: Any) -> pyarrow.NativeFile:
+        raise NotImplementedError("object stores cannot append to a file")
+
+    def read(self, path: str) -> bytes:
+        """A whole small file. Its length and its content are two requests, and another process may replace it between
+        them: it is read again until it stayed the same."""
+
+        def look(client: fs.FileSystem, read: bool) -> tuple[Any, bytes]:
+            with client.open_input_file(path) as file:
+                size = file.size()
+                return (size, file.metadata()), file.read_at(size, 0) if read and size else b""
+
+        version, data = self._try(lambda client: look(client, True))
+        while self._try(lambda client: look(client, False))[0] != version:
+            version, data = self._try(lambda client: look(client, True))
+        return data
+
+    def upload(self, stream: Any, path: str) -> None:
+        """Send a binary stream from its beginning; again from there when that fails."""
+
+        def send(client: fs.FileSystem) -> None:
+            stream.seek(0)
+            first = stream.read(CHUNK)
+            with client.open_output_stream(path) as target:
+                while first:
+                    target.write(first)
+                    first = stream.read(CHUNK)
+
+        self._try(send)
+
+
+class _Reader(io.RawIOBase):
+    """A file whose reads are tried again one by one."""
+
+    def __init__(self, handler: RetryingHandler, path: str):
+        self.handler = handler
+        self.file = handler._try(lambda client: client.open_input_file(path))
+        self.length = self.file.size()
+        self.position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def size(self) -> int:
+        return self.length
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.length}[whence]
+        self.position = start + offset
+        return self.position
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self.length - self.position)
+        count = left if size is None or size < 0 else min(size, left)
+        data = self.handler._try(lambda client: self.file.read_at(count, self.position)) if count else b""
+        self.position += len(data)
+        return data
+
+    def readall(self) -> bytes:
+        return self.read(-1)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.file.close()
+        super().close()
+
+
+class _Writer:
+    """What is written lies in memory, or in a temporary file from CHUNK on, until it is closed: then it is sent.
+
+    One that is dropped without being closed, as after an error, leaves nothing in the store.
+    """
+
+    def __init__(self, handler: RetryingHandler, path: str):
+        self.handler, self.path = handler, path
+        self.buffer = tempfile.SpooledTemporaryFile(max_size=CHUNK)  # noqa: SIM115  # closed when it was sent
+        self.closed = False
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.buffer.tell()
+
+    def write(self, data: Any) -> int:
+        return self.buffer.write(data)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            with self.buffer:
+                self.handler.upload(self.buffer, self.path)
+
+
+def split_address(address: str) -> tuple[str, str, str]:
+    """s3://bucket/some/key -> (s3, bucket, bucket/some/key).
+
+    Raises ValueError unless it is scheme://bucket/path and nothing else; what may be a secret is not repeated.
+    """
+    scheme, separator, rest = address.partition("://")
+    if not separator or scheme not in SCHEMES:
+        raise ValueError(f"an address must begin with {' or '.join(s + '://' for s in SCHEMES)}, got {scheme[:40]!r}")
+    if re.search(r"[@?#]", rest):
+        raise ValueError(
+            f"an address must be {scheme}://bucket/path and no more: credentials and options belong into the "
+            f"environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL; GOOGLE_APPLICATION_CREDENTIALS)"
+        )
+    parts = [part for part in rest.split("/") if part]
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,221}", parts[0] if parts else "") or {".", ".."} & set(parts):
+        raise ValueError(f"an address must name a bucket, as in {scheme}://bucket/path, got {address!r}")
+    return scheme, parts[0], "/".join(parts)
+
+
+@cache
+def handler_of(scheme: str, bucket: str, patience: float | None = None) -> RetryingHandler:
+    return RetryingHandler(scheme, bucket, patience)
+
+
+def download(handler: RetryingHandler, path: str, target: Path) -> None:
+    """Copy one object into a local file, a chunk at a time. FileNotFoundError where there is none."""
+    reader = _Reader(handler, path)
+    try:
+        with target.open("wb") as stream:
+            while data := reader.read(CHUNK):
+                stream.write(data)
+    finally:
+        reader.close()
+
+
+@contextmanager
+def downloaded(folder: str, name: str) -> Iterator[Path]:
+    """The file `name` of a folder in an object store as a local one, for as long as the context lasts.
+
+    The path does not exist where the store has no such file.
+    """
+    scheme, bucket, path = split_address(folder)
+    with tempfile.TemporaryDirectory(prefix="parsec-") as temporary:
+        file = Path(temporary) / name
+        try:
+            download(handler_of(scheme, bucket), f"{path}/{name}", file)
+        except FileNotFoundError:
+            file.unlink(missing_ok=True)
+        yield file

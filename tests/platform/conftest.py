@@ -1,0 +1,82 @@
+"""An S3 server of its own process (moto's), on the loopback interface, for the tests that ask for it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SECRET = "the-secret-of-the-tests"
+
+
+def unused_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Server:
+    """moto's server, which keeps what it holds while it is stopped (SIGSTOP) and forgets it when it ends."""
+
+    def __init__(self, log: Path):
+        self.port = unused_port()
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        with log.open("w") as stream:
+            self.process = subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, "http_proxy": ""})
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                assert self.process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    @property
+    def environment(self):
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "tests",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def make_bucket(self, name):
+        from pyarrow import fs
+
+        endpoint = f"127.0.0.1:{self.port}"
+        fs.S3FileSystem(
+            access_key="tests",
+            secret_key=SECRET,
+            region="us-east-1",
+            scheme="http",
+            endpoint_override=endpoint,
+            allow_bucket_creation=True,
+        ).create_dir(name)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("s3") / "log.txt")
+    server.make_bucket("bucket")
+    yield server
+    server.process.kill()
+    server.process.wait()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch, tmp_path):
+    """An address of this test's own; this process's environment leads there."""
+    from parsecrl.algorithms import object_store
+
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    object_store._client.cache_clear()
+    yield f"s3://bucket/{tmp_path.name}"
+    object_store._client.cache_clear()

@@ -1,0 +1,306 @@
+"""Folders on disk and in an object store behave alike; the store is a real S3 server in its own process."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from parsecrl.algorithms import object_store
+from parsecrl.platform import checkpoints, cli, lock, storage
+from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.run_folder import RunFolder
+from parsecrl.platform.specs import load_spec
+from parsecrl.platform.storage import (
+    RemotePath,
+    for_tune,
+    location_of,
+    remove_tree,
+    upload,
+    writable_storage,
+    write_atomically,
+)
+
+
+@pytest.fixture(params=["disk", "s3"])
+def root(request, tmp_path):
+    return tmp_path if request.param == "disk" else location_of(request.getfixturevalue("s3"))
+
+
+def fill(root, *names):
+    for name in names:
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, name)
+
+
+def test_what_is_written_can_be_read_listed_and_deleted(root):
+    fill(root, "a/b/x.txt", "a/b/y.json", "a/c/x.txt", "top.txt")
+    assert (root / "a" / "b" / "x.txt").read_text(encoding="utf-8") == "a/b/x.txt"
+    assert (root / "a").is_dir()
+    assert not (root / "a").is_file()
+    assert (root / "top.txt").is_file()
+    assert (root / "top.txt").exists()
+    assert not (root / "none").exists()
+    assert (root / "top.txt").stat().st_size == len("top.txt")
+    assert abs((root / "top.txt").stat().st_mtime - time.time()) < 60
+    assert sorted(p.name for p in root.iterdir()) == ["a", "top.txt"]
+    assert sorted(str(p.relative_to(root)) for p in root.glob("*/*/x.txt")) == ["a/b/x.txt", "a/c/x.txt"]
+    assert sorted(str(p.relative_to(root)) for p in root.glob("a/*")) == ["a/b", "a/c"]
+    assert [p.name for p in root.glob("*.txt")] == ["top.txt"]
+    (root / "top.txt").unlink()
+    (root / "top.txt").unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError):
+        (root / "top.txt").unlink()
+    with pytest.raises(FileNotFoundError):
+        (root / "top.txt").read_text()
+    with pytest.raises(FileNotFoundError):
+        (root / "top.txt").stat()
+    (root / "a").rename(root / "moved")
+    assert not (root / "a" / "b" / "x.txt").exists()
+    assert (root / "moved" / "c" / "x.txt").read_text() == "a/c/x.txt"
+    remove_tree(root / "moved")
+    assert not (root / "moved" / "c" / "x.txt").exists()
+    remove_tree(root / "never-there")
+
+
+def test_paths_have_parts(root):
+    path = root / "phase" / "trial_0" / "checkpoint_000007"
+    assert (path.name, path.parent.name, path.parent.parent.name) == ("checkpoint_000007", "trial_0", "phase")
+    assert path == root / "phase/trial_0" / "checkpoint_000007"
+    assert str(path.relative_to(root)) == "phase/trial_0/checkpoint_000007"
+    assert str(path) == f"{root}/phase/trial_0/checkpoint_000007"
+    assert (path / "agent.json").suffix == ".json"
+    assert pickle.loads(pickle.dumps(path)) == path
+    assert {path: 1}[root / "phase" / "trial_0" / "checkpoint_000007"] == 1
+
+
+def test_readers_never_see_half_a_file(root):
+    file, texts = root / "state.json", {"a" * 10, "b" * 300_000}
+    write_atomically(file, "a" * 10)
+    seen, stop = set(), threading.Event()
+
+    def read():
+        while not stop.is_set():
+            seen.add(file.read_text())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(5):
+        for text in texts:
+            write_atomically(file, text)
+    stop.set()
+    reader.join()
+    assert seen <= texts
+
+
+def test_large_files_go_both_ways_in_pieces(root, tmp_path):
+    data = np.random.default_rng(0).bytes(3 * object_store.CHUNK + 17)
+    source = tmp_path / "source.bin"
+    source.write_bytes(data)
+    upload(source, root / "replay.npz")
+    from parsecrl.algorithms.checkpoint_files import local_file
+
+    with local_file(root, "replay.npz") as copy:
+        assert copy.read_bytes() == data
+    with local_file(root, "none.npz") as copy:
+        assert not copy.exists()
+
+
+def test_what_breaks_off_leaves_nothing(s3):
+    root = location_of(s3)
+    _, filesystem = for_tune(root)
+
+    def write():
+        stream = filesystem.open_output_stream((root / "half").key)
+        stream.write(b"x" * (2 * object_store.CHUNK))
+        raise RuntimeError("a source that cannot be read")
+
+    with pytest.raises(RuntimeError):
+        write()
+    assert not (root / "half").exists()
+
+
+def test_tune_gets_a_file_system_that_holds_no_secret(s3, tmp_path):
+    root = location_of(s3)
+    path, filesystem = for_tune(root)
+    assert path == s3.removeprefix("s3://")
+    for_workers = pickle.dumps((root, filesystem))
+    assert b"the-secret" not in for_workers
+    assert b"127.0.0.1" not in for_workers
+    from pyarrow import fs
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.bin").write_bytes(b"a" * 100)
+    copy = pickle.loads(for_workers)[1]
+    fs.copy_files(str(tmp_path / "in"), f"{path}/up", destination_filesystem=copy)
+    (tmp_path / "out").mkdir()
+    fs.copy_files(f"{path}/up", str(tmp_path / "out"), source_filesystem=copy)
+    assert (tmp_path / "out" / "a.bin").read_bytes() == b"a" * 100
+    with copy.open_input_file(f"{path}/up/a.bin") as stream:
+        assert stream.readall() == b"a" * 100
+
+
+def test_an_outage_is_waited_for_and_a_longer_one_is_said(s3, s3_server, monkeypatch):
+    file = location_of(s3) / "state.json"
+    file.write_text("before")
+    s3_server.process.send_signal(signal.SIGSTOP)
+    threading.Timer(2.0, s3_server.process.send_signal, [signal.SIGCONT]).start()
+    begin = time.monotonic()
+    file.write_text("after")
+    assert time.monotonic() - begin > 1.5
+    assert file.read_text() == "after"
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("PARSEC_STORAGE_RETRY_S", "1.5")
+    object_store._client.cache_clear()
+    with pytest.raises(object_store.StorageUnreachable, match=r"s3://bucket could not be reached .*continues"):
+        file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ftp://host/x", "must be a path .* got ftp://"),
+        ("file://host/x", "must be a path"),
+        ("s3://", "must name a bucket"),
+        ("s3:///x", "must name a bucket"),
+        ("s3://bucket/../x", "must name a bucket"),
+        ("s3://key:hidden@bucket/x", "credentials and options belong into the environment"),
+        ("s3://bucket/x?access_key=a&secret_key=hidden", "credentials and options belong into the environment"),
+        ("https://key:hidden@host/x", "must be a path .* got https://"),
+        ("s3://no-such-bucket/x", "there is no bucket 'no-such-bucket'"),
+    ],
+)
+def test_bad_addresses_end_in_one_sentence(s3, address, message):
+    with pytest.raises(UserError, match=message) as error:
+        writable_storage(address)
+    assert "hidden" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"AWS_ACCESS_KEY_ID": None, "HOME": "/nonexistent"}, "no credentials .* set AWS_ACCESS_KEY_ID"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "the store does not answer"),
+        ({"AWS_ENDPOINT_URL": "http://key:hidden@127.0.0.1:9"}, "AWS_ENDPOINT_URL must be http"),
+        ({"AWS_ENDPOINT_URL": "127.0.0.1:9"}, "AWS_ENDPOINT_URL must be http"),
+    ],
+)
+def test_a_bad_environment_ends_in_one_sentence(s3, variables, message, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+    monkeypatch.setattr(storage, "PATIENCE", 1.0)
+    object_store._client.cache_clear()
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=message) as error:
+        writable_storage(s3)
+    assert "hidden" not in str(error.value)
+    assert time.monotonic() - begin < 30
+
+
+def test_the_command_says_so_too(s3, capsys):
+    for arguments in (
+        ["run", "cheetah_run_quick", "--storage", "s3://no-such-bucket/x"],
+        ["report", s3],
+        ["evaluate", f"{s3}/x"],
+    ):
+        assert cli.main(arguments) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_checkpoints_are_found_marked_pruned_and_forgotten(s3):
+    phase = location_of(s3) / "planet"
+    for number, score in enumerate([1.0, 5.0, 4.0, 3.0, 2.0, 1.0]):
+        folder = phase / "trial_00000" / f"checkpoint_{number:06d}"
+        (folder / "agent.json").write_text(json.dumps({"env_steps": number}))
+        (folder / "weights" / "x.bin").write_text("x")
+        if number != 5:  # cut short
+            checkpoints.mark_whole(folder, {"episode_return_mean": score, "env_steps": number})
+    assert [c.number for c in checkpoints.stored_checkpoints(phase)] == [0, 1, 2, 3, 4]
+    assert checkpoints.best_checkpoint(phase).number == 1
+    old = checkpoints.KEEP_SECONDS
+    try:
+        checkpoints.KEEP_SECONDS = -100.0  # as if a minute had passed
+        checkpoints.prune(phase, "trial_00000")
+    finally:
+        checkpoints.KEEP_SECONDS = old
+    assert {c.number for c in checkpoints.stored_checkpoints(phase)} == {1, 2, 3, 4}
+    assert not (phase / "trial_00000" / "checkpoint_000000" / "weights" / "x.bin").exists()
+    checkpoints.forget_after(phase / "trial_00000", 2)
+    assert {c.number for c in checkpoints.stored_checkpoints(phase)} == {1, 2}
+    assert not list(phase.glob("trial_00000/checkpoint_000005/*"))
+
+
+# --- one writer at a time --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    monkeypatch.setattr(lock, "RENEW_SECONDS", 0.5)
+    monkeypatch.setattr(lock, "EXPIRY_SECONDS", 3.0)
+
+
+def test_a_run_in_a_store_has_one_owner(s3, fast, capsys):
+    spec = load_spec("cheetah_run_quick")
+    first = RunFolder.choose(spec, s3)
+    first.open()
+    with pytest.raises(UserError, match=rf"in use by another parsec run \(process {os.getpid()} on "):
+        RunFolder.choose(spec, s3)
+    first.close()
+    assert not (first.path / lock.LEASE_FILE).exists()
+    second = RunFolder.choose(spec, s3)
+    second.open()
+    second.close()
+
+
+def test_the_lease_of_another_machine_is_waited_for(s3, fast, capfd):
+    folder = location_of(s3)
+    dead = lock.Lease(folder)
+    dead.file.write_text(json.dumps({**json.loads(dead.content), "machine": "another", "host": "node7", "beat": 3}))
+    mine = lock.Lease(folder)
+    mine.take()
+    assert "node7" in capfd.readouterr().err
+    mine.release()
+
+    alive = lock.Lease(folder)
+    alive.content = json.dumps({**json.loads(alive.content), "machine": "another", "host": "node8"})
+    alive.take()
+    with pytest.raises(UserError, match=r"in use .*node8"):
+        mine.check()
+    # Taken over all the same, as after an outage longer than the lease: the first one notices, and ends.
+    mine._write(0)
+    alive.thread.join(timeout=10)
+    with pytest.raises(RunFailed, match="taken over"):
+        alive.still_held()
+    alive.release()
+    assert mine._read()["token"] == mine.token
+
+
+def test_a_process_that_was_killed_holds_nothing(s3, fast):
+    code = (
+        "import sys, time; from parsecrl.platform import lock, storage;"
+        "lock.Lease(storage.remote_path(sys.argv[1])).take(); print('taken', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, s3], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "taken\n"
+    mine = lock.Lease(location_of(s3))
+    with pytest.raises(UserError, match=f"process {process.pid} on"):
+        mine.check()
+    process.kill()
+    process.wait()
+    begin = time.monotonic()
+    mine.take()
+    assert time.monotonic() - begin < lock.EXPIRY_SECONDS
+    mine.release()
+
+
+def test_a_remote_path_is_no_local_one():
+    with pytest.raises(ValueError):
+        RemotePath("runs/here")

@@ -1,0 +1,125 @@
+"""A whole run in an object store: killed in mid-phase, continued by the same command, to its report there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from parsecrl.platform import cli
+from parsecrl.platform.storage import location_of
+
+SPEC = """
+name: tiny
+env: {id: dm_control/cheetah-run-v0, action_repeat: 10}
+resources: {num_env_runners: 0, num_envs_per_env_runner: 1}
+phases:
+  - name: planet
+    algorithm: planet
+    controller: {kind: full, horizon: 3, num_samples: 8, num_elites: 2, num_iterations: 2}
+    world_model: {deterministic_size: 16, stochastic_size: 4, hidden_size: 16}
+    decoder: {hidden_size: 16}
+    train_ratio: 0.002
+    seed_episodes: 1
+    batch_size: 4
+    batch_length: 10
+    stop: {env_steps: 5000}
+    checkpoint_every: 1
+  - name: embed
+    algorithm: planet
+    start_from: planet
+    controller: {kind: embedded, latent_size: 2, horizon: 3, num_samples: 8, num_elites: 2, num_iterations: 2}
+    train_ratio: 0.002
+    seed_episodes: 0
+    batch_size: 4
+    batch_length: 10
+    decoder_beliefs: 4
+    stop: {env_steps: 10000}
+    checkpoint_every: 1
+  - name: finetune
+    algorithm: dcem_ppo
+    start_from: embed
+    episodes_per_step: 1
+    noise_bank_size: 2
+    stop: {ppo_steps: 2}
+    checkpoint_every: 1
+evaluate: {episodes: 1, videos: false}
+"""
+# The command, with a Ray runtime as light as that of the other tests.
+DRIVER = """
+import logging, sys
+import ray
+from parsecrl.platform.cluster import quiet_ray
+quiet_ray()
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+         object_store_memory=256 * 1024**2)
+from parsecrl.platform.cli import main
+sys.exit(main(["run", "tiny.yaml", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_a_run_in_an_object_store_survives_a_kill(s3, s3_server, tmp_path, capsys):
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+    run = location_of(s3) / "tiny"
+
+    def start():
+        with (tmp_path / "log.txt").open("a") as log:
+            return subprocess.Popen(
+                [sys.executable, "-c", DRIVER, "--storage", s3],
+                cwd=tmp_path,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "1"},
+            )
+
+    def rows():
+        files = run.glob("embed/*/result.json")
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+    process = start()
+    deadline = time.monotonic() + 120
+    while not (rows() and (saved := list(run.glob("embed/*/checkpoint_*/metrics.json")))):
+        assert process.poll() is None, (tmp_path / "log.txt").read_text()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = json.loads(saved[0].read_text())
+    assert json.loads((run / "state.json").read_text())["planet"]["status"] == "finished"
+    process = start()
+    assert process.wait(timeout=200) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+
+    state = json.loads((run / "state.json").read_text())
+    assert [state[phase]["status"] for phase in ("planet", "embed", "finetune")] == ["finished"] * 3
+    assert state["embed"]["env_steps"] >= 10000
+    found = rows()
+    assert len({row["pid"] for row in found}) == 2  # it went on after the kill,
+    later = [row["env_steps"] for row in found if row["pid"] == found[-1]["pid"]]
+    assert later[0] > before["env_steps"] / 2  # from what it had,
+    assert later == sorted(later)
+    config = json.loads(next(run.glob("embed/*/params.json")).read_text())
+    assert config["start_from"] == f"{run}/{state['planet']['checkpoint']}"  # having begun with the phase before
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["phases"]["finetune"]["checkpoint"] == f"{run}/{state['finetune']['checkpoint']}"
+    page = (run / "report" / "index.html").read_text()
+    assert str(run) in page
+    assert "could not be computed" not in page
+    assert f"report: {run}/report/index.html" in (tmp_path / "log.txt").read_text()
+
+    # The other commands, from its address.
+    assert cli.main(["report", str(run)]) == 0
+    assert "finetune" in capsys.readouterr().out
+    assert cli.main(["evaluate", f"{run}/embed", "--episodes", "1"]) == 0
+    assert "embedded | 1 episodes" in capsys.readouterr().out
+
+    # Whoever may read the run folder learns no secret, and the lease is gone.
+    secret = s3_server.environment["AWS_SECRET_ACCESS_KEY"].encode()
+    files = run.files()
+    assert len(files) > 50
+    assert not [str(file) for file in files if secret in file.read_bytes()]
+    assert not (run / ".lease").exists()
