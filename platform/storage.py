@@ -7,9 +7,10 @@ has. On disk everything stays as pathlib does it.
 from __future__ import annotations
 
 import fnmatch
+import http.client
+import io
 import os
 import shutil
-import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -141,8 +142,7 @@ class RemotePath:
         return self.read_bytes().decode(encoding, errors)
 
     def write_bytes(self, data: bytes) -> None:
-        with self.handler.open_output_stream(self.key, None) as stream:
-            stream.write(data)
+        self.handler.upload(io.BytesIO(data), self.key)
 
     def write_text(self, text: str, encoding: str = "utf-8") -> None:
         self.write_bytes(text.encode(encoding))
@@ -253,8 +253,7 @@ def writable_storage(storage: Any) -> Location:
         probe = location / f".parsec-{uuid.uuid4().hex}"
         with _explained(location):
             handler = _impatient(location)
-            with handler.open_output_stream(probe.key, None):
-                pass
+            handler.upload(io.BytesIO(), probe.key)
             handler.delete_file(probe.key)
         return location
     folder = location.absolute()
@@ -391,13 +390,20 @@ def _has_credentials(scheme: str) -> bool:
     }[scheme]
     if any(Path(file).expanduser().is_file() for file in files):
         return True
-    return os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true" and _answers("169.254.169.254", 80)
-
-
-def _answers(host: str, port: int) -> bool:
-    """Whether something listens there: on a cloud's machine, what hands out credentials."""
-    try:
-        socket.create_connection((host, port), timeout=1).close()
-    except OSError:
+    if scheme == "gs":
+        return _metadata_server_says("GET", "/", {"Metadata-Flavor": "Google"})
+    if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         return False
-    return True
+    return _metadata_server_says("PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+
+
+def _metadata_server_says(method: str, path: str, headers: dict[str, str]) -> bool:
+    """Whether this is a machine of a cloud that hands out credentials."""
+    connection = http.client.HTTPConnection("169.254.169.254", timeout=2)
+    try:
+        connection.request(method, path, headers=headers)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

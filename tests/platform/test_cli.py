@@ -100,7 +100,7 @@ def assert_refused(done, *words):
         (["broken.yaml"], ["broken.yaml is not YAML", "line 1"]),
         (["small.yaml", "--storage", "/proc/nowhere/runs"], ["/proc", "cannot be written"]),
         (["small.yaml", "--storage", "small.yaml/runs"], ["small.yaml", "cannot be written"]),
-        (["small.yaml", "--storage", "s3://bucket/runs"], ["s3://bucket/runs", "path"]),
+        (["small.yaml", "--storage", "ftp://bucket/runs"], ["ftp://", "path", "s3://bucket/prefix"]),
         (["small.yaml", "--name", "../up"], ["--name", "'../up'"]),
         (["small.yaml", "--name", "taken"], ["taken", "no run folder"]),
         (["small.yaml", "--name", "other"], ["another spec", "seed was 5, is 0"]),

@@ -143,6 +143,12 @@ def test_tune_gets_a_file_system_that_holds_no_secret(s3, tmp_path):
     (tmp_path / "out").mkdir()
     fs.copy_files(f"{path}/up", str(tmp_path / "out"), source_filesystem=copy)
     assert (tmp_path / "out" / "a.bin").read_bytes() == b"a" * 100
+    written = (root / "up" / "a.bin").stat().st_mtime
+    time.sleep(1.1)  # times are whole seconds
+    fs.copy_files(str(tmp_path / "in"), f"{path}/up", destination_filesystem=copy)
+    assert (root / "up" / "a.bin").stat().st_mtime == written  # it was there already
+    (root / "up" / "a.bin").unlink()
+    fs.copy_files(str(tmp_path / "in"), f"{path}/up", destination_filesystem=copy)
     with copy.open_input_file(f"{path}/up/a.bin") as stream:
         assert stream.readall() == b"a" * 100
 

@@ -62,7 +62,7 @@ sys.exit(main(["run", "tiny.yaml", *sys.argv[1:]]))
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 def test_a_run_in_an_object_store_survives_a_kill(s3, s3_server, tmp_path, capsys):
     (tmp_path / "tiny.yaml").write_text(SPEC)
     run = location_of(s3) / "tiny"
@@ -82,7 +82,7 @@ def test_a_run_in_an_object_store_survives_a_kill(s3, s3_server, tmp_path, capsy
         return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
     process = start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not (rows() and (saved := list(run.glob("embed/*/checkpoint_*/metrics.json")))):
         assert process.poll() is None, (tmp_path / "log.txt").read_text()[-3000:]
         assert time.monotonic() < deadline
