@@ -13,6 +13,7 @@ import pandas as pd
 from parsecrl.platform.checkpoints import Stored, stored_checkpoints
 from parsecrl.platform.run_folder import RunFolder, write_atomically
 from parsecrl.platform.specs import set_path
+from parsecrl.platform.storage import Location
 
 FOLDER = "analysis"
 ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # as the built-in map, in order
@@ -25,11 +26,11 @@ class TrainedTrial:
     name: str
     parameters: dict[str, Any]
     config: dict[str, Any]
-    checkpoint: Path  # the last one
+    checkpoint: Location  # the last one
     metrics: dict[str, Any]  # at that checkpoint
 
 
-def trained_trials(phase_folder: Path, config: dict[str, Any]) -> list[TrainedTrial]:
+def trained_trials(phase_folder: Location, config: dict[str, Any]) -> list[TrainedTrial]:
     """The trials that left a checkpoint, by name. config: the phase's, before the search."""
     last: dict[str, Stored] = {}
     for stored in stored_checkpoints(phase_folder):

@@ -71,9 +71,7 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
         needed = ALGORITHMS[phase.algorithm].required_resources(config)
         trainable = tune.with_resources(trainable, {kind.lower(): amount for kind, amount in needed.items()})
     space = param_space(config, phase.search)
-    progress = PhaseProgress(
-        phase.name, path, phase.stop.conditions, phase.checkpoint_every, dashboard, phase.search
-    )
+    progress = PhaseProgress(phase.name, path, phase.stop.conditions, phase.checkpoint_every, dashboard, phase.search)
     callbacks = [progress, *logger_callbacks(folder.spec.loggers, folder.path.name, phase.name)]
     stop = StopWhenReached(folder, phase.name)
     if tune_state.repair(path):

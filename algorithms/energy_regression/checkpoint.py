@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from parsecrl.algorithms.checkpoint_files import local_file
 from parsecrl.algorithms.energy_regression.update import InnerSolver
 from parsecrl.algorithms.models.energy import EnergyNetwork
 
@@ -41,11 +42,12 @@ def save_state(
     os.replace(folder / (DESCRIPTION + ".tmp"), folder / DESCRIPTION)
 
 
-def read_description(folder: str | Path) -> dict[str, Any]:
+def read_description(folder: Any) -> dict[str, Any]:
     """regression.json. Raises ValueError when the folder holds no energy regression of this format."""
-    file = Path(folder) / DESCRIPTION
+    file = f"{folder}/{DESCRIPTION}"
     try:
-        description = json.loads(file.read_text())
+        with local_file(folder, DESCRIPTION) as local:
+            description = json.loads(local.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{folder} holds no readable {DESCRIPTION} ({error}); give a checkpoint of an energy regression"
@@ -57,16 +59,17 @@ def read_description(folder: str | Path) -> dict[str, Any]:
 
 
 def load_state(
-    folder: str | Path, energy: nn.Module, optimizer: torch.optim.Optimizer | None = None
+    folder: Any, energy: nn.Module, optimizer: torch.optim.Optimizer | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Fill the energy and the optimizer from a folder; returns the description and the other tensors by name.
 
     Raises ValueError when a file is missing, damaged, or of an energy of other sizes.
     """
     description = read_description(folder)
-    file = Path(folder) / TENSORS
+    file = f"{folder}/{TENSORS}"
     try:
-        groups = _by_prefix(load_file(file))
+        with local_file(folder, TENSORS) as local:
+            groups = _by_prefix(load_file(local))
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{file} is missing or damaged ({error}); give an undamaged checkpoint folder") from error
     stored, own = groups.get("energy", {}), energy.state_dict()
@@ -84,7 +87,7 @@ def load_state(
     return description, groups.get("other", {})
 
 
-def load_regression(folder: str | Path) -> tuple[EnergyNetwork, InnerSolver, dict[str, Any]]:
+def load_regression(folder: Any) -> tuple[EnergyNetwork, InnerSolver, dict[str, Any]]:
     """The trained energy of a checkpoint, the solver that it was trained through, and its description."""
     description = read_description(folder)
     energy = EnergyNetwork(1, 1, **description["energy"])

@@ -228,7 +228,7 @@ def test_checkpoints_are_found_marked_pruned_and_forgotten(s3):
         (folder / "agent.json").write_text(json.dumps({"env_steps": number}))
         (folder / "weights" / "x.bin").write_text("x")
         if number != 5:  # cut short
-            checkpoints.mark_whole(folder, {"episode_return_mean": score, "env_steps": number})
+            checkpoints.mark_whole(folder, {checkpoints.SCORE: score, "env_steps": number})
     assert [c.number for c in checkpoints.stored_checkpoints(phase)] == [0, 1, 2, 3, 4]
     assert checkpoints.best_checkpoint(phase).number == 1
     old = checkpoints.KEEP_SECONDS
