@@ -99,7 +99,7 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     else:
         _set_aside(path)
         tuner = _new_tuner(folder, phase, trainable, space, stop, callbacks)
-    progress.line = line
+    progress.line, progress.check_lock = line, folder.check_lock
     state = {"status": RUNNING, "stop": phase.stop.conditions, "reopened": reopened}
     if "checkpoint" in before:  # a later phase may have started from it
         state["checkpoint"] = before["checkpoint"]

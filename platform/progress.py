@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -69,6 +69,7 @@ class PhaseProgress(tune.Callback):
         self.checkpoint_every = checkpoint_every
         self.searched = tuple(searched)  # dotted keys of the config
         self.line: StatusLine | None = None
+        self.check_lock: Callable[[], None] | None = None  # raises once the run folder is another process's
         self.protected = ""  # a checkpoint that is never pruned
         self.total_trials = 1
         self.results: dict[str, dict[str, Any]] = {}
@@ -76,7 +77,7 @@ class PhaseProgress(tune.Callback):
         self.awaited: set[str] | None = None  # trials that write a checkpoint before the run stops
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
-        return {**self.__dict__, "line": None, "results": {}, "recent": {}, "awaited": None}
+        return {**self.__dict__, "line": None, "check_lock": None, "results": {}, "recent": {}, "awaited": None}
 
     def setup(
         self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
@@ -85,6 +86,8 @@ class PhaseProgress(tune.Callback):
         self._show(f"{self.phase}: starting" + self._where())
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if self.check_lock is not None:
+            self.check_lock()
         tune_state.back_up(self.folder)
         if interruption.requested() and not self._await_checkpoints(trials):
             interruption.end_experiment()

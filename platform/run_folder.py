@@ -128,6 +128,10 @@ class RunFolder:
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             write_atomically(file, text)
 
+    def check_lock(self) -> None:
+        """Raise RunFailed when another process has taken the folder over, as it may in an object store."""
+        self._lock.still_held()
+
     def close(self) -> None:
         self._lock.release()
 
@@ -143,7 +147,7 @@ class RunFolder:
         return (self.path / state["checkpoint"] / METRICS).exists()
 
     def record(self, phase: str, state: dict[str, Any]) -> None:
-        self._lock.still_held()
+        self.check_lock()
         write_atomically(self.path / STATE_FILE, json.dumps({**self._read_state(), phase: state}, indent=1))
 
     def _read_state(self) -> dict[str, Any]:
