@@ -223,7 +223,7 @@ def _check_storage(storage: str) -> None:
             f"--storage must be absolute or a URI, as the cluster's nodes see it, got {storage!r}; "
             f"give a folder that they share, such as /mnt/runs"
         )
-    if "@" in parts.netloc:
+    if "@" in parts.netloc or parts.query:
         raise UserError(
             "--storage must hold no credentials, which the job's record would show; "
             "set them in the environment of the cluster's nodes"
