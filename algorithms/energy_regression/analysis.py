@@ -6,7 +6,6 @@ Every table has the columns method and seed, so that those of several trials can
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ FLOOR = 1e-3
 CHUNK = 25
 
 
-def analyse(checkpoint: str | Path, max_steps: int = MAX_STEPS) -> dict[str, pd.DataFrame]:
+def analyse(checkpoint: Any, max_steps: int = MAX_STEPS) -> dict[str, pd.DataFrame]:
     """The tables of one checkpoint.
 
     training: num_steps, the inner steps that it was trained with
@@ -66,7 +65,7 @@ def analyse(checkpoint: str | Path, max_steps: int = MAX_STEPS) -> dict[str, pd.
 
 
 def analyse_all(
-    checkpoints: Sequence[str | Path], parameters: Sequence[dict[str, Any]], parallel_map: ParallelMap = map
+    checkpoints: Sequence[Any], parameters: Sequence[dict[str, Any]], parallel_map: ParallelMap = map
 ) -> dict[str, pd.DataFrame]:
     """The tables of several checkpoints, each below the other.
 
