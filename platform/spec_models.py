@@ -308,7 +308,7 @@ class InnerSolverSpec(_Elites):
     learning_rate: Positive = 0.1
     num_samples: Annotated[int, Field(ge=2)] = 100
     num_elites: Count = 10
-    temperature: NonNegative = 1.0
+    temperature: Positive = 1.0  # at 0 no gradient would reach the energy
     init_std: Positive = 7.0  # units of y
     normalize: bool = True
 

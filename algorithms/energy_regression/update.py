@@ -56,6 +56,11 @@ class InnerSolver:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"solver.kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if self.kind == "dcem" and not self.temperature > 0.0:
+            raise ValueError(
+                f"solver.temperature must be above 0, got {self.temperature}; "
+                f"a hard selection passes no gradient on to the energy"
+            )
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> InnerSolver:

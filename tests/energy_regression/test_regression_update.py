@@ -153,6 +153,8 @@ def test_a_wrong_energy_is_named_with_the_shape_it_should_have(kind: str, energy
 def test_settings_that_do_not_exist_are_refused():
     with pytest.raises(ValueError, match=r"solver\.kind must be one of unrolled_gd, dcem, got 'newton'"):
         InnerSolver("newton")
+    with pytest.raises(ValueError, match=r"solver\.temperature must be above 0, got 0\.0"):
+        InnerSolver(temperature=0.0)
     with pytest.raises(ValueError, match=r"solver\.steps is no setting; solver has kind, num_iterations"):
         InnerSolver.from_dict({"steps": 3})
 
