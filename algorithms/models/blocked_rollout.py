@@ -87,7 +87,7 @@ def _roll_out(model: RSSM, start: tuple[Tensor, ...], actions: Tensor, rewards: 
             torch.addmm(b_h, h, w_h, out=from_h)
         r.add_(from_h_r).sigmoid_()
         z.add_(from_h_z).sigmoid_()
-        n.add_(from_h_n.mul_(r)).tanh_()
+        n.add_(from_h_n.mul_(r)).mul_(2).sigmoid_().mul_(2).sub_(1)  # layers.gru_step says why no tanh
         h.sub_(n).mul_(z).add_(n)
         torch.addmm(p1.bias, h, p1.weight.t(), out=prior_1).relu_()
         torch.addmm(p2.bias, prior_1, p2.weight.t(), out=prior_2).relu_()

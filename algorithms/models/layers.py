@@ -55,3 +55,16 @@ class RunningNorm(nn.Module):
         )
         self.mean.add_(share * delta)
         self.count.copy_(total)
+
+
+def gru_step(from_input: Tensor, from_h: Tensor, h: Tensor) -> Tensor:
+    """GRUCell from its two products [..., 3D] (reset, update, new; biases in) and its state h [..., D] -> [..., D].
+
+    The tanh is 2 sigmoid(2x) - 1, equal to 1e-7: on a CPU torch's tanh takes nine times as long as its sigmoid, and
+    with 100 candidates that is a twentieth of a plan.
+    """
+    D = h.shape[-1]
+    r, z, _ = (from_input + from_h).chunk(3, -1)
+    r, z = torch.sigmoid(r), torch.sigmoid(z)
+    n = torch.sigmoid((from_input[..., 2 * D :] + r * from_h[..., 2 * D :]) * 2) * 2 - 1
+    return (h - n) * z + n

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
 from parsecrl.algorithms.models.blocked_rollout import predict_rewards_in_blocks
-from parsecrl.algorithms.models.layers import RunningNorm, mlp
+from parsecrl.algorithms.models.layers import RunningNorm, gru_step, mlp
 from parsecrl.algorithms.models.records import Belief, Gaussian, ReplaySequence
 
 
@@ -210,20 +210,18 @@ class RSSM(nn.Module):
     def _roll_out(self, belief: Belief, actions: Tensor) -> Tensor:
         """predict_rewards, differentiable."""
         B, N, H, A = actions.shape
-        D, S = self.deterministic_size, self.stochastic_size
+        S = self.stochastic_size
         w_ih, w_hh, b_ih, b_hh = self.gru.weight_ih, self.gru.weight_hh, self.gru.bias_ih, self.gru.bias_hh
         steps = actions.reshape(B * N, H, A)
         from_action = linear(steps[:, 0], w_ih[:, S:]).unflatten(0, (B, N))  # [B, N, 3D]
         from_state = linear(belief.s, w_ih[:, :S], b_ih)[:, None]  # [B, 1, 3D]
         from_h = linear(belief.h, w_hh, b_hh)[:, None]
         from_input = from_action + from_state
-        r, z, _ = (from_input + from_h).chunk(3, -1)
-        r, z = torch.sigmoid(r), torch.sigmoid(z)
-        n = torch.tanh(from_input[..., 2 * D :] + r * from_h[..., 2 * D :])
-        h = ((belief.h[:, None] - n) * z + n).flatten(0, 1)  # [B * N, D]
+        h = gru_step(from_input, from_h, belief.h[:, None]).flatten(0, 1)  # [B * N, D]
         hs, states = [h], [self._prior_mean(h)]
         for t in range(1, H):
-            h = self.gru(torch.cat([states[-1], steps[:, t]], -1), h)
+            x = torch.cat([states[-1], steps[:, t]], -1)
+            h = gru_step(linear(x, w_ih, b_ih), linear(h, w_hh, b_hh), h)
             hs.append(h)
             states.append(self._prior_mean(h))
         features = torch.cat([torch.cat(hs), torch.cat(states)], -1)  # [H * B * N, D + S]
