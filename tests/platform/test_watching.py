@@ -131,7 +131,7 @@ def job(head, tmp_path_factory):
     wait_for(has_results, "result")
     yield client, submission, folder
     client.stop_job(submission)
-    wait_for(lambda: client.get_job_status(submission).is_terminal(), "end of the job", 60)
+    wait_for(lambda: client.get_job_status(submission).is_terminal(), "end of the job")
 
 
 def rows(folder):
