@@ -47,7 +47,7 @@ def start(folder, *arguments):
     with (folder / "log.txt").open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-c", COMMAND, "run", "sweep.yaml", *arguments],
-            cwd=folder, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=folder, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
         )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def test_every_trial_of_an_interrupted_sweep_checkpoints_and_goes_on_there(tmp_p
     listening = [found.laddr.ip for pid in own for found in connections(pid) if found.status == psutil.CONN_LISTEN]
     assert listening
     assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to Ray's processes as well
     assert process.wait(timeout=60) == 130, log.read_text()[-3000:]
     reached = [max(number for number, _ in iterations(trial)) for trial in trials]
     assert [checkpointed(trial)[-1] for trial in trials] == reached
