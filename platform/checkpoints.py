@@ -25,6 +25,7 @@ KEPT_RESULTS = (
     *("planning_ms", "training_iteration", "time_total_s"),
 )
 KEEP_BEST = 3
+_known: dict[Any, Stored] = {}  # by path and stat, of those in a store
 # Tune saves its state every few seconds. What it held within the last minute must stay, for a restart to find.
 KEEP_SECONDS = 60.0
 
@@ -64,6 +65,10 @@ def stored_checkpoints(phase_folder: Location, trial: str = "*") -> list[Stored]
 def _stored(file: Location) -> Stored | None:
     """The checkpoint that a metrics.json belongs to, unless it is not whole."""
     folder = file.parent
+    # Pruning looks at a trial's checkpoints again and again: in a store those that are known are not read twice.
+    key = (str(file), file.stat()) if isinstance(file, RemotePath) else None
+    if key in _known:
+        return _known[key]
     try:
         metrics = json.loads(file.read_text(encoding="utf-8"))
         agent_file = folder / "agent.json"
@@ -71,11 +76,16 @@ def _stored(file: Location) -> Stored | None:
         # Tune reuses a number after a restart: half of a new checkpoint in an old folder does not count.
         if "env_steps" in metrics and agent.get("env_steps", metrics["env_steps"]) != metrics["env_steps"]:
             return None
-        return Stored(folder, folder.parent.name, number_of(folder), metrics, file.stat().st_mtime)
+        found = Stored(folder, folder.parent.name, number_of(folder), metrics, file.stat().st_mtime)
     except StorageUnreachable:  # not the same as a checkpoint that is not there
         raise
     except (OSError, ValueError):
         return None
+    if key is not None:
+        if len(_known) > 10_000:
+            _known.clear()
+        _known[key] = found
+    return found
 
 
 def best_checkpoint(phase_folder: Location) -> Stored | None:
@@ -87,7 +97,9 @@ def prune(phase_folder: Location, trial: str, protected: str = "") -> None:
     """Delete what is neither among the best nor needed for a restart."""
     stored = stored_checkpoints(phase_folder, trial)
     best = sorted(stored, key=lambda c: (c.score, c.number))[-KEEP_BEST:]
-    settled = [checkpoint for checkpoint in stored if checkpoint.written < time.time() - KEEP_SECONDS]
+    # A store's clock is not ours; the last checkpoint was written a moment ago.
+    now = max((c.written for c in stored), default=0.0) if isinstance(phase_folder, RemotePath) else time.time()
+    settled = [checkpoint for checkpoint in stored if checkpoint.written < now - KEEP_SECONDS]
     for checkpoint in settled[:-1]:
         if checkpoint not in best and str(checkpoint.path) != protected:
             (checkpoint.path / METRICS).unlink()  # first: a deletion that is cut short leaves nothing that counts

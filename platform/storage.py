@@ -10,6 +10,7 @@ import fnmatch
 import http.client
 import io
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -365,7 +366,9 @@ def _explained(location: RemotePath) -> Iterator[None]:
         elif isinstance(error, ValueError):
             remedy = text
         else:
-            remedy = f"the store refuses ({text[:160]}); see the credentials in the environment and their rights"
+            code = re.search(r"AWS Error ([A-Z_]+)", text)
+            reason = code[1] if code and code[1] != "UNKNOWN" else text[:160]
+            remedy = f"the store refuses ({reason}); see the credentials in the environment and their rights"
         raise UserError(f"{location} cannot be used: {remedy}") from None
 
 

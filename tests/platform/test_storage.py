@@ -211,6 +211,16 @@ def test_a_bad_environment_ends_in_one_sentence(s3, variables, message, monkeypa
     assert time.monotonic() - begin < 30
 
 
+def test_keys_that_the_store_refuses_end_in_one_sentence(s3, s3_server):
+    s3_server.ask_for_authentication(True)
+    try:
+        with pytest.raises(UserError, match=r"the store refuses \(INVALID_ACCESS_KEY_ID\)"):
+            writable_storage(s3)
+    finally:
+        s3_server.ask_for_authentication(False)
+    writable_storage(s3)
+
+
 def test_the_command_says_so_too(s3, capsys):
     for arguments in (
         ["run", "cheetah_run_quick", "--storage", "s3://no-such-bucket/x"],
