@@ -46,6 +46,7 @@ class EmbeddingLearner:
         self.optimizer = torch.optim.Adam(self.parameters, settings.learning_rate, fused=True)
         self.num_updates = 0
         self.best_cost = float("inf")
+        self.best_decoder = _copy(decoder.state_dict())  # with the lowest validation cost so far
         self.validations_since_best = 0
         self.validation_states = validation_states(dynamics, settings.validation_states)
 
@@ -57,12 +58,20 @@ class EmbeddingLearner:
         """One step on `states_per_update` new states; returns the loss, the mean cost of their plans []."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "update", self.num_updates))
         states = self.dynamics.sample_states(self.settings.states_per_update, generator)
-        loss = self.loss(states, generator)
+        try:
+            loss = self.loss(states, generator)
+        except ValueError:  # of the solver, which has too few finite costs
+            self._explain(states)
+            raise
         self.optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         if not bool(norm.isfinite()):
             self._explain(states)
+            raise FloatingPointError(
+                f"the gradient of update {self.num_updates + 1} is not finite though {self.dynamics.name}'s costs are; "
+                f"lower learning_rate, or look for a derivative that is infinite where its function is not"
+            )
         self.optimizer.step()
         self.num_updates += 1
         return loss.detach()
@@ -80,6 +89,7 @@ class EmbeddingLearner:
         improved = mean < self.best_cost
         if improved:
             self.best_cost, self.validations_since_best = mean, 0
+            self.best_decoder = _copy(self.controller.decoder.state_dict())
         else:
             self.validations_since_best += 1
             if self.validations_since_best >= self.settings.patience:
@@ -97,19 +107,16 @@ class EmbeddingLearner:
         return plan_costs(self.dynamics, states, plan.actions)
 
     def _explain(self, states: Tensor) -> None:
-        """A gradient that is not finite: name the function that it comes from, if it is one of the dynamics'."""
+        """Raise ValueError that names the dynamics' function that is not finite, if one is."""
         generator = torch.Generator().manual_seed(0)
-        u = 2 * torch.rand(states.shape[0], self.settings.horizon, self.dynamics.action_size, generator=generator) - 1
-        self.dynamics.explain(states, self.dynamics.scale(u))
-        raise FloatingPointError(
-            f"the gradient of update {self.num_updates + 1} is not finite though {self.dynamics.name}'s costs are; "
-            f"lower learning_rate, or look for a derivative that is infinite where its function is not"
-        )
+        shape = (states.shape[0], self.settings.horizon, self.dynamics.action_size)
+        self.dynamics.explain(states, self.dynamics.scale(2 * torch.rand(shape, generator=generator) - 1))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a continued training needs: tensors in `decoder` and `optimizer`, numbers elsewhere."""
+        """All that a continued training needs; the tensors are in `decoder`, `best_decoder` and `optimizer`."""
         return {
             "decoder": self.controller.decoder.state_dict(),
+            "best_decoder": self.best_decoder,
             "optimizer": self.optimizer.state_dict(),
             "num_updates": self.num_updates,
             "best_cost": self.best_cost,
@@ -119,6 +126,7 @@ class EmbeddingLearner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.controller.decoder.load_state_dict(state["decoder"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.best_decoder = _copy(state["best_decoder"])
         self.num_updates = state["num_updates"]
         self.best_cost, self.validations_since_best = state["best_cost"], state["validations_since_best"]
 
@@ -169,3 +177,7 @@ def validation_states(dynamics: KnownDynamics, count: int = 100) -> Tensor:
     """The fixed initial states [count, S] that every training of these dynamics is validated on."""
     generator = torch.Generator().manual_seed(derive_seed(VALIDATION_SEED, "validation_states"))
     return dynamics.sample_states(count, generator)
+
+
+def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in weights.items()}

@@ -40,6 +40,8 @@ class EmbeddingSettings:
     expert_samples: int = 100
     expert_elites: int = 10
     expert_iterations: int = 30
+    control_states: int = 10  # episodes of receding-horizon control in the analysis
+    control_steps: int = 100
 
     def __post_init__(self) -> None:
         for field in fields(self):

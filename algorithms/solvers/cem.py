@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
+from parsecrl.algorithms.solvers.arguments import Bounds, check_arguments
+from parsecrl.algorithms.solvers.influence import most_influential
 from parsecrl.algorithms.solvers.lml import lml_projection
 
 Objective = Callable[[Tensor], Tensor]
-Bounds = tuple[float | Tensor, float | Tensor]
 
 
 class Iteration(NamedTuple):
@@ -64,7 +65,10 @@ def cem(
     wrong shape, and when an iteration has fewer finite costs than elites. That last check reads the device once, after
     the loop; under torch.compile and CUDA graph capture it is left out, and such a problem's mean is NaN.
     """
-    search = _search(init_mean, init_std, num_samples, num_elites, num_iterations, bounds, generator, noise)
+    std, bounds = check_arguments(
+        init_mean, init_std, num_samples, num_elites, num_iterations, bounds, generator, noise
+    )
+    search = _Search(init_mean, std, num_samples, num_elites, num_iterations, bounds, generator, noise)
     return search.run(objective, keep_history)
 
 
@@ -82,6 +86,7 @@ def dcem(
     noise: Tensor | None = None,
     keep_history: bool = False,
     checkpoint: bool = False,
+    keep_fraction: float = 1.0,
 ) -> Solution:
     """Minimise by the differentiable cross-entropy method (DCEM paper, algorithm 1 and Prop. 3).
 
@@ -91,19 +96,28 @@ def dcem(
     normalize: bring each problem's finite costs to mean 0 and (population) standard deviation 1 first, every iteration,
         so that the temperature need not know the scale of the costs.
     checkpoint: keep only each iteration's noise and distribution, and recompute the rest in backward.
+    keep_fraction: below 1, all candidates are evaluated without a graph, and of each problem's only this fraction,
+        those whose costs move the answer most, again with one. The answer is the same; its gradient misses what the others'
+        costs depend on. The objective must take any number of candidates and be deterministic.
 
     A candidate of NaN or infinite cost has weight 0, and adds exactly 0 to every gradient. When one turns up and a
     gradient is wanted, the search is run again with such candidates replaced before the objective sees them, since 0
     times an infinite derivative inside the objective would be NaN; the objective must be deterministic for that. Under
     torch.compile and CUDA graph capture, where nothing can be read, there is no second run.
     """
-    search = _search(init_mean, init_std, num_samples, num_elites, num_iterations, bounds, generator, noise)
+    std, bounds = check_arguments(
+        init_mean, init_std, num_samples, num_elites, num_iterations, bounds, generator, noise
+    )
+    if isinstance(keep_fraction, bool) or not 0.0 < keep_fraction <= 1.0:
+        raise ValueError(f"keep_fraction must lie in (0, 1], got {keep_fraction!r}; 1 keeps every candidate's gradient")
+    search = _Search(init_mean, std, num_samples, num_elites, num_iterations, bounds, generator, noise)
     if not isinstance(temperature, Tensor):
         if not 0.0 <= temperature < math.inf:
             raise ValueError(f"temperature must be finite and 0 or more, got {temperature}; 0 is the hard selection")
         if temperature == 0.0:
             return search.run(objective, keep_history)
     search.temperature, search.normalize, search.checkpoint = temperature, normalize, checkpoint
+    search.num_kept = math.ceil(keep_fraction * num_samples)
     return search.run(objective, keep_history)
 
 
@@ -122,6 +136,7 @@ class _Search:
     temperature: float | Tensor | None = None
     normalize: bool = False
     checkpoint: bool = False
+    num_kept: int | None = None  # None: no gradient passes the objective
 
     def run(self, objective: Objective, keep_history: bool) -> Solution:
         if self.noise is None and self.temperature is not None and torch.is_grad_enabled():
@@ -138,7 +153,9 @@ class _Search:
                     f"{count} of {self.num_samples} candidates, fewer than num_elites={self.num_elites}; look for NaN "
                     f"or infinity in the objective, tighten the bounds or lower num_elites"
                 )
-        if self.temperature is not None and solution.mean.requires_grad and min(finite) < self.num_samples:
+        dropping = self.num_kept is not None and self.num_kept < self.num_samples  # is guarded as it is
+        soft = self.temperature is not None and not dropping
+        if soft and solution.mean.requires_grad and min(finite) < self.num_samples:
             solution, _ = self._loop(objective, keep_history, guarded=True)
         return solution
 
@@ -190,9 +207,12 @@ class _Search:
             finite = costs.isfinite()
             mean, std, weights = self._refit_to_best(samples, costs, finite, keep_all)
         else:
-            costs, finite = (
-                self._evaluate_guarded(objective, samples) if guarded else self._evaluate_once(objective, samples)
-            )
+            if self.num_kept is not None and self.num_kept < self.num_samples and torch.is_grad_enabled():
+                costs, finite = self._evaluate_influential(objective, samples)
+            elif guarded:
+                costs, finite = self._evaluate_guarded(objective, samples)
+            else:
+                costs, finite = self._evaluate_once(objective, samples)
             scores = -(_normalize(costs, finite) if self.normalize else costs)
             weights = lml_projection(torch.where(finite, scores, -math.inf), self.num_elites, self.temperature)
             mean, std = self._refit_to_weights(samples, weights)
@@ -224,6 +244,23 @@ class _Search:
         costs = self._evaluate(objective, torch.where(finite.unsqueeze(-1), samples, anchor))
         finite = finite & costs.isfinite()
         return torch.where(finite, costs, raw), finite
+
+    def _evaluate_influential(self, objective: Objective, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Costs of all candidates, with a gradient in the most influential ones of finite cost only."""
+        assert self.num_kept is not None
+        with torch.no_grad():
+            raw = self._evaluate(objective, samples)
+            finite = raw.isfinite()
+            scores = torch.where(finite, -(_normalize(raw, finite) if self.normalize else raw), -math.inf)
+            weights = lml_projection(scores, self.num_elites, self.temperature)  # type: ignore[arg-type]
+            kept = most_influential(samples, scores, weights, self.num_kept, self.normalize)  # [B, K]
+            kept_finite = finite.gather(1, kept)
+            best = scores.argmax(1, keepdim=True)
+        # In place of a candidate whose derivative may be infinite, the best one, whose second copy then counts 0.
+        chosen = torch.where(kept_finite, kept, best).unsqueeze(-1).expand(-1, -1, samples.shape[-1])
+        costs = self._evaluate(objective, samples.gather(1, chosen))
+        change = torch.where(kept_finite, costs - costs.detach(), 0.0)  # 0, with the gradient of the cost
+        return raw.scatter_add(1, kept, change), finite
 
     def _refit_to_best(
         self, samples: Tensor, costs: Tensor, finite: Tensor, keep_all: bool
@@ -265,94 +302,3 @@ def _normalize(costs: Tensor, finite: Tensor) -> Tensor:
     scaled = centred / torch.where(flat, 1.0, largest)  # so that no square overflows or vanishes
     spread = (scaled.square().sum(-1, keepdim=True) / count).masked_fill(flat, 1.0).sqrt()
     return scaled / spread
-
-
-def _search(
-    init_mean: Tensor,
-    init_std: Tensor | float,
-    num_samples: int,
-    num_elites: int,
-    num_iterations: int,
-    bounds: Bounds | None,
-    generator: torch.Generator | None,
-    noise: Tensor | None,
-) -> _Search:
-    """Check the arguments that both methods share. Values in tensors are read on the CPU only, where none waits."""
-    if not isinstance(init_mean, Tensor) or init_mean.dim() != 2 or 0 in init_mean.shape:
-        got = f"shape {tuple(init_mean.shape)}" if isinstance(init_mean, Tensor) else type(init_mean).__name__
-        raise ValueError(f"init_mean must be a tensor [B, n], got {got}; add an axis for the batch of problems")
-    if init_mean.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"init_mean must be float32 or float64, got {init_mean.dtype}; convert it first")
-    for name, value, least in (("num_samples", num_samples, 2), ("num_iterations", num_iterations, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be an integer of {least} or more, got {value!r}; set controller.{name}")
-    if isinstance(num_elites, bool) or not isinstance(num_elites, int) or not 1 <= num_elites < num_samples:
-        raise ValueError(
-            f"num_elites must lie in [1, num_samples), got {num_elites!r} with num_samples={num_samples}; "
-            f"set controller.num_elites in the spec"
-        )
-    B, n = init_mean.shape
-    std = torch.as_tensor(init_std, dtype=init_mean.dtype, device=init_mean.device)
-    if not _broadcasts(std, (B, n)):
-        raise ValueError(
-            f"init_std must broadcast to init_mean's shape {(B, n)}, got shape {tuple(std.shape)}; reshape it"
-        )
-    if _readable(std) and not bool(((std >= 0) & (std < math.inf)).all()):
-        raise ValueError(f"init_std must be finite and 0 or more, got a minimum of {std.min().item()}; raise it")
-    if noise is not None:
-        allowed = [(num_iterations, rows, num_samples, n) for rows in (B, 1)]
-        if tuple(noise.shape) not in allowed or noise.dtype != init_mean.dtype or noise.device != init_mean.device:
-            raise ValueError(
-                f"noise must be {init_mean.dtype} on {init_mean.device} of shape {allowed[0]} or {allowed[1]}, "
-                f"got {noise.dtype} on {noise.device} of shape {tuple(noise.shape)}; draw it for these settings"
-            )
-    elif generator is not None and generator.device.type != init_mean.device.type:
-        raise ValueError(
-            f"the generator must live where init_mean does, on {init_mean.device}, got {generator.device}; "
-            f"make it with torch.Generator(device=...)"
-        )
-    return _Search(
-        init_mean,
-        std.expand(B, n),
-        num_samples,
-        num_elites,
-        num_iterations,
-        _check_bounds(bounds, init_mean),
-        generator,
-        noise,
-    )
-
-
-def _check_bounds(bounds: Bounds | None, init_mean: Tensor) -> Bounds | None:
-    if bounds is None:
-        return None
-    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise ValueError(f"bounds must be a pair (low, high), got {bounds!r}; use None for no bounds")
-    low, high = bounds
-    if not isinstance(low, Tensor) and not isinstance(high, Tensor):
-        if not low < high:
-            raise ValueError(f"the lower bound must be below the upper one, got ({low}, {high}); swap them")
-        return low, high
-    low, high = (torch.as_tensor(b, dtype=init_mean.dtype, device=init_mean.device) for b in (low, high))
-    n = init_mean.shape[1]
-    for b in (low, high):
-        if not _broadcasts(b, (n,)):
-            raise ValueError(
-                f"a bound must broadcast to the {n} variables, shape ({n},), got shape {tuple(b.shape)}; reshape it"
-            )
-    if _readable(low) and not bool((low < high).all()):
-        raise ValueError(
-            f"each lower bound must be below its upper one, got ({low.tolist()}, {high.tolist()}); swap them"
-        )
-    return low, high
-
-
-def _broadcasts(tensor: Tensor, shape: tuple[int, ...]) -> bool:
-    try:
-        return torch.broadcast_shapes(tensor.shape, shape) == shape
-    except RuntimeError:
-        return False
-
-
-def _readable(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

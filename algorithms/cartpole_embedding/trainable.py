@@ -1,0 +1,85 @@
+"""Algorithm 2 on known dynamics as a Tune trainable (DCEM paper, section 5.2.1 and appendix C)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from ray.tune import Trainable
+
+from parsecrl.algorithms.cartpole_embedding.checkpoint import load_embedding, save_embedding
+from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
+from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings, make_dynamics
+from parsecrl.algorithms.models.known_dynamics import KnownDynamics
+from parsecrl.algorithms.seeding import derive_seed
+
+
+class CartpoleEmbedding(Trainable):
+    """One decoder, trained by algorithm 2.
+
+    config: the fields of `EmbeddingSettings`, all with the paper's values as default; dynamics, a name; seed, and
+    run_seed, which is mixed with it; updates_per_step, between two results.
+
+    Results: num_updates; loss, the mean over the step's updates of the planned cost, each before it was made;
+    validation_cost and best_validation_cost, means over the validation states; score, minus the validation cost;
+    learning_rate; update_ms.
+
+    For other dynamics, override `make_dynamics`.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.updates_per_step = config.get("updates_per_step", 250)
+        if not isinstance(self.updates_per_step, int) or self.updates_per_step < 1:
+            raise ValueError(f"updates_per_step must be an integer of 1 or more, got {self.updates_per_step!r}")
+        seed = derive_seed(config.get("run_seed", 0), "cartpole_embedding", config.get("seed", 0))
+        self.learner = EmbeddingLearner(self.make_dynamics(config), EmbeddingSettings.from_mapping(config), seed)
+        self.curve: list[dict[str, float | None]] = []  # a point for each validation
+        self.losses: list[float] = []  # since the last one
+
+    def make_dynamics(self, config: dict[str, Any]) -> KnownDynamics:
+        return make_dynamics(config.get("dynamics", "cartpole"))
+
+    def step(self) -> dict[str, Any]:
+        if not self.curve:
+            self._validate()
+        losses, seconds = [], 0.0
+        for _ in range(self.updates_per_step):
+            start = time.perf_counter()
+            losses.append(self.learner.update())
+            seconds += time.perf_counter() - start
+            self.losses.append(float(losses[-1]))
+            if self.learner.num_updates % self.learner.settings.validate_every == 0:
+                self._validate()
+        validation_cost = self.curve[-1]["validation_cost"]
+        assert validation_cost is not None
+        return {
+            "num_updates": self.learner.num_updates,
+            "loss": float(torch.stack(losses).mean()),
+            "validation_cost": validation_cost,
+            "best_validation_cost": self.learner.best_cost,
+            "score": -validation_cost,
+            "learning_rate": self.learner.learning_rate,
+            "update_ms": 1e3 * seconds / len(losses),
+        }
+
+    def _validate(self) -> None:
+        cost = float(self.learner.validate().costs.mean())
+        loss = sum(self.losses) / len(self.losses) if self.losses else None
+        self.curve.append({"num_updates": self.learner.num_updates, "loss": loss, "validation_cost": cost})
+        self.losses = []
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        description = {
+            "algorithm": "cartpole_embedding",
+            "dynamics": self.config.get("dynamics", "cartpole"),
+            "seed": self.config.get("seed", 0),
+            "curve": self.curve,
+            "losses": self.losses,
+        }
+        save_embedding(checkpoint_dir, self.learner, description)
+
+    def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
+        assert isinstance(checkpoint, str)  # save_checkpoint returns nothing, so Tune hands over the folder
+        description = load_embedding(checkpoint, self.learner)
+        self.curve, self.losses = description["curve"], description["losses"]
