@@ -46,9 +46,7 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     try:
         description = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{folder} holds no readable {DESCRIPTION} ({error}); give a checkpoint of one"
-        ) from error
+        raise ValueError(f"{folder} holds no readable {DESCRIPTION} ({error}); give a checkpoint of one") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         got = description.get("format") if isinstance(description, dict) else description
         raise ValueError(f"{file} has format {got!r}, this version reads {FORMAT}; use the version that wrote it")

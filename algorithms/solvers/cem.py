@@ -97,8 +97,8 @@ def dcem(
         so that the temperature need not know the scale of the costs.
     checkpoint: keep only each iteration's noise and distribution, and recompute the rest in backward.
     keep_fraction: below 1, all candidates are evaluated without a graph, and of each problem's only this fraction,
-        those whose costs move the answer most, again with one. The answer is the same; its gradient misses what the others'
-        costs depend on. The objective must take any number of candidates and be deterministic.
+        those whose costs move the answer most, again with one. The answer is the same; the gradient misses what the
+        other costs depend on. The objective must take any number of candidates and be deterministic.
 
     A candidate of NaN or infinite cost has weight 0, and adds exactly 0 to every gradient. When one turns up and a
     gradient is wanted, the search is run again with such candidates replaced before the objective sees them, since 0

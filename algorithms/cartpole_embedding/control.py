@@ -1,0 +1,48 @@
+"""Receding-horizon control of known dynamics: plan, apply the first action, plan again from where the last plan was.
+
+Axes: B episodes, T steps, S state, A action.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController
+from parsecrl.algorithms.models.known_dynamics import KnownDynamics
+
+
+class Episode(NamedTuple):
+    """B episodes; actions[:, t] is taken in states[:, t] and costs costs[:, t]."""
+
+    states: Tensor  # [B, T, S]
+    actions: Tensor  # [B, T, A] in [-1, 1]
+    costs: Tensor  # [B, T]
+
+
+@torch.no_grad()
+def control(
+    dynamics: KnownDynamics,
+    controller: FullSpaceController | EmbeddedController | None,
+    states: Tensor,
+    num_steps: int,
+    generator: torch.Generator,
+) -> Episode:
+    """Run from states [B, S]. Each search starts at the last solution, shifted by a step; None acts at random."""
+    warm_start: Tensor | None = None
+    seen, taken, paid = [], [], []
+    for _ in range(num_steps):
+        if controller is None:
+            shape = (states.shape[0], dynamics.action_size)
+            action = 2 * torch.rand(shape, generator=generator, device=states.device) - 1
+        else:
+            plan = controller.plan(dynamics, dynamics.belief(states), warm_start, generator)
+            action, warm_start = plan.actions[:, 0], controller.shift(plan.mean)
+        u = dynamics.scale(action)
+        seen.append(states)
+        taken.append(action)
+        paid.append(dynamics.cost(states, u))
+        states = dynamics.transition(states, u)
+    return Episode(torch.stack(seen, 1), torch.stack(taken, 1), torch.stack(paid, 1))
