@@ -5,6 +5,7 @@ Unknown keys, wrong types and values out of range are errors. A later algorithm 
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -334,7 +335,55 @@ class EnergyRegressionPhase(StudyPhase):
     stop: UpdatesStop
 
 
-Phase = Annotated[PlanetPhase | DCEMPPOPhase | EnergyRegressionPhase, Field(discriminator="algorithm")]
+class LatentSearch(_Elites):
+    """DCEM over the latent points of an embedding, in the box [-1, 1]."""
+
+    latent_size: Count = 2
+    horizon: Count = 20
+    num_samples: Annotated[int, Field(ge=2)] = 100
+    num_elites: Count = 10
+    num_iterations: Count = 10
+    temperature: NonNegative = 1.0  # 0: differentiate at the minimum only
+    init_std: Positive = 0.5
+
+
+class CartpoleDecoder(Group):
+    hidden_size: Count = 256
+    num_layers: Count = 3
+    init_scale: Positive = math.sqrt(2)  # times Xavier's: the paper's 2 / sqrt(fan_in + fan_out)
+
+
+class ExpertSpec(_Elites):
+    """CEM over whole action sequences; its initial standard deviation is half of the action's range."""
+
+    num_samples: Annotated[int, Field(ge=2)] = 100
+    num_elites: Count = 10
+    num_iterations: Count = 30
+
+
+class CartpoleEmbeddingPhase(StudyPhase):
+    """Algorithm 2: a decoder of action sequences, learned on known dynamics."""
+
+    algorithm: Literal["cartpole_embedding"]
+    dynamics: Literal["cartpole", "pendulum"] = "cartpole"
+    controller: LatentSearch = Field(default_factory=LatentSearch)
+    decoder: CartpoleDecoder = Field(default_factory=CartpoleDecoder)
+    expert: ExpertSpec = Field(default_factory=ExpertSpec)
+    learning_rate: Positive = 5.0e-4
+    max_grad_norm: Positive = 1.0
+    states_per_update: Count = 1
+    validate_every: Count = 100  # updates
+    validation_states: Count = 100
+    patience: Count = 20  # validations without a new best before the learning rate is halved
+    control_states: Count = 10  # episodes of receding-horizon control in the analysis
+    control_steps: Count = 100
+    updates_per_step: Count = 250  # between two results
+    stop: UpdatesStop
+
+
+Phase = Annotated[
+    PlanetPhase | DCEMPPOPhase | EnergyRegressionPhase | CartpoleEmbeddingPhase, Field(discriminator="algorithm")
+]
 
 
 class EvaluateSpec(Group):

@@ -10,6 +10,8 @@ import pandas as pd
 from ray.tune import Trainable
 
 from parsecrl.algorithms import dcem_ppo, planet
+from parsecrl.algorithms.cartpole_embedding import analysis as embedding_analysis
+from parsecrl.algorithms.cartpole_embedding import trainable as embedding
 from parsecrl.algorithms.energy_regression import analysis as regression_analysis
 from parsecrl.algorithms.energy_regression import trainable as regression
 from parsecrl.platform.analysis import ParallelMap, TrainedTrial
@@ -49,6 +51,10 @@ class EnergyRegression(_StopOnBadLoss, regression.EnergyRegression):
     pass
 
 
+class CartpoleEmbedding(_StopOnBadLoss, embedding.CartpoleEmbedding):
+    pass
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """How Tune trains a phase of this algorithm, and what is made of its trials afterwards.
@@ -81,8 +87,13 @@ def _analyse_regressions(trials: Sequence[TrainedTrial], parallel_map: ParallelM
     return regression_analysis.analyse_all([trial.checkpoint for trial in trials], parameters, parallel_map)
 
 
+def _analyse_embeddings(trials: Sequence[TrainedTrial], parallel_map: ParallelMap) -> dict[str, pd.DataFrame]:
+    return embedding_analysis.analyse_all([trial.checkpoint for trial in trials], parallel_map)
+
+
 ALGORITHMS: dict[str, Algorithm] = {
     "planet": Algorithm(Planet, planet.PlanetConfig.from_phase),
     "dcem_ppo": Algorithm(DCEMPPO, dcem_ppo.DCEMPPOConfig.from_phase),
     "energy_regression": Algorithm(EnergyRegression, plain_config, _analyse_regressions),
+    "cartpole_embedding": Algorithm(CartpoleEmbedding, plain_config, _analyse_embeddings),
 }

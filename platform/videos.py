@@ -68,7 +68,7 @@ def _write(task: gymnasium.Env, policy: Policy, obs: np.ndarray, file: Location,
     limit = None if max_seconds is None else max(1, round(max_seconds * rate))
     frame = _draw(task)  # before the first plan: a machine that cannot draw shall not plan an episode for nothing
     unfinished = _beside(file)
-    video = _Video(unfinished, rate / every)
+    video = Video(unfinished, rate / every)
     try:
         video.add(frame)
         decision, over = 0, False
@@ -94,7 +94,7 @@ def _beside(file: Location) -> Path:
     return file.with_name(name)
 
 
-class _Video:
+class Video:
     """An H.264 file that browsers play: yuv420p, even sides, its index in front."""
 
     def __init__(self, file: Path, fps: float):

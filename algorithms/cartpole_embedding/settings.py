@@ -63,9 +63,17 @@ class EmbeddingSettings:
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> EmbeddingSettings:
-        """The settings among a phase's keys; keys that are none are left to whoever knows them."""
+        """The settings in a phase's keys: its groups controller, decoder and expert, and the fields beside them.
+
+        Keys beside the groups that are no fields are left to whoever knows them.
+        """
         known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in config.items() if key in known})
+        flat = {**config.get("controller", {}), **config.get("decoder", {})}
+        flat |= {f"expert_{key.removeprefix('num_')}": value for key, value in config.get("expert", {}).items()}
+        unknown = sorted(set(flat) - known)
+        if unknown:
+            raise ValueError(f"unknown settings {', '.join(unknown)} in controller, decoder or expert; leave them out")
+        return cls(**flat, **{key: value for key, value in config.items() if key in known})
 
 
 def make_dynamics(name: str) -> KnownDynamics:

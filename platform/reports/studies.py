@@ -18,7 +18,10 @@ from parsecrl.platform.analysis import read_tables
 from parsecrl.platform.reports import markup
 from parsecrl.platform.reports.data import Phase, Run
 
-MODULES: dict[str, str] = {"energy_regression": "parsecrl.platform.reports.energy_regression"}  # algorithm -> module
+MODULES: dict[str, str] = {  # algorithm -> module
+    "energy_regression": "parsecrl.platform.reports.energy_regression",
+    "cartpole_embedding": "parsecrl.platform.reports.cartpole_embedding",
+}
 
 
 @dataclass(frozen=True)

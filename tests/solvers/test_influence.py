@@ -88,9 +88,9 @@ def test_more_kept_is_nearer_to_the_exact_gradient(normalize: bool, checkpoint: 
 
 
 def test_only_the_kept_are_evaluated_with_a_graph():
-    sizes = []
+    sizes, theta = [], THETA.clone().requires_grad_()
 
-    def cost(x: Tensor, theta=THETA.clone().requires_grad_()) -> Tensor:
+    def cost(x: Tensor) -> Tensor:
         sizes.append((x.shape[1], torch.is_grad_enabled()))
         return bowl(theta)(x)
 

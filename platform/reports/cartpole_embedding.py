@@ -1,0 +1,327 @@
+"""The embedded cartpole in the report: the paper's figures 3, 5, 9 and 10 (and figure 7 of its earlier version).
+
+Tables: see `parsecrl.algorithms.cartpole_embedding.analysis`. Intervals are over trials, by Student's t.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from parsecrl.platform.reports import cartpole_film, figures, markup
+from parsecrl.platform.reports.data import Phase
+from parsecrl.platform.reports.figures import PALETTE, Draw, Image, Theme
+from parsecrl.platform.reports.studies import ResultTable
+from parsecrl.platform.statistics import mean_interval
+from parsecrl.platform.videos import DrawingError
+
+logger = logging.getLogger(__name__)
+Tables = dict[str, pd.DataFrame]
+
+# Read off the paper's figure 5: (latent size, temperature) -> improvement factor.
+PAPER_FACTORS = {
+    **{(2, 1.0): 1.08, (8, 1.0): 1.18, (16, 1.0): 1.09},
+    **{(2, 0.1): 1.05, (8, 0.1): 0.80, (16, 0.1): 0.82},
+    **{(2, 0.0): 1.09, (8, 0.0): 0.89, (16, 0.0): 0.65},
+}
+NOTE = (
+    "cost: mean over the validation states of the plan of each trial's best model; expert: CEM over whole action "
+    "sequences, the mean of several searches; improvement factor: the first over the second (both are negative, so "
+    "that above 1 is better), mean over seeds [95 % interval]; control: accumulated cost of receding-horizon control. "
+    "Paper: Amos and Yarats, ICML 2020, read off figure 5, 100,000 updates; its expert costs about -9.0."
+)
+
+
+def result_table(tables: Tables) -> ResultTable:
+    control = tables["control"]
+    rows = []
+    for size, temperature in pairs(tables):
+        part = _select(tables["improvement"], size, temperature)
+        paid = _select(control[control["controller"] == "embedded DCEM"], size, temperature)["cost"]
+        paper = PAPER_FACTORS.get((size, temperature))
+        rows.append(
+            (
+                f"embedded DCEM, {size}",
+                f"{temperature:g}",
+                f"{len(part)}",
+                f"{int(part['num_updates'].max()):,}",
+                f"{part['cost'].mean():.2f}",
+                f"{part['expert_cost'].iloc[0]:.2f}",
+                interval(part["factor"]),
+                f"{paper:.2f}" if paper else "-",
+                f"{paid.mean():.1f}",
+            )
+        )
+    for name in ("CEM", "random"):
+        cost = control[control["controller"] == name]["cost"].mean()
+        rows.append((name, "-", "-", "-", "-", "-", "-", "-", f"{cost:.1f}"))
+    headings = ("controller, latent size", "τ", "seeds", "updates", "cost", "expert", "improvement", "paper", "control")
+    return ResultTable(headings, rows, NOTE)
+
+
+def sections(phase: Phase, tables: Tables, folder: Path) -> list[str]:
+    """The figures, and a film of the controlled cartpole where it can be encoded."""
+    drawn = draw_all(tables, folder, phase.name)
+    captions = {
+        "convergence": "Validation cost over the updates; lines are means over seeds, bands 95 % intervals, dashed: "
+        "the expert, CEM in the full action space. After the paper's figure 9.",
+        "improvement": "Improvement factor over the expert, with 95 % intervals; a dot is one seed. After the "
+        "paper's figure 5.",
+        "samples": "What both controllers try for one state: action sequences coloured by cost, red: the mean. After "
+        "the paper's figure 3.",
+        "surfaces": "Learned costs over the latent plane, a row a state, a column a temperature; lighter is lower, "
+        "the cross is where the search ends. After the paper's figure 10.",
+        "decoders": "Outputs of untrained decoders without biases, by activation and scale of the weights. After figure "
+        "7 of the paper's earlier version.",
+        "control": "Receding-horizon control with warm start: accumulated cost, mean over episodes.",
+    }
+    parts = [
+        markup.figure(image, captions[name], wide=name not in ("improvement", "control"))
+        for name, image in drawn.items()
+    ]
+    try:
+        film = cartpole_film.write_film(tables["episodes"], folder / f"{phase.name}-control.mp4")
+        if film is not None:
+            parts.append(markup.video(film, "Receding-horizon control from the same initial state"))
+    except DrawingError as error:
+        logger.warning("no film of the controlled cartpole: %s", error)
+    return [markup.section(f"figures-{phase.name}", f"Figures of {phase.name}", *parts)]
+
+
+def draw_all(tables: Tables, folder: Path, prefix: str) -> dict[str, Image]:
+    """Every figure by its name, drawn into folder as <prefix>-<name>.png."""
+    sizes = len({size for size, _ in pairs(tables)})
+    made: dict[str, tuple[Draw, tuple[float, float], str]] = {
+        "convergence": (draw_convergence(tables), (1.6 + 3.2 * sizes, 3.6), "Validation cost over updates"),
+        "improvement": (draw_improvement(tables), (6.4, 3.8), "Improvement factor by latent size and temperature"),
+        "samples": (draw_samples(tables), (10.0, 4.6), "Sampled action sequences of CEM and embedded DCEM"),
+    }
+    if "surfaces" in tables:
+        states, columns = _counts(tables["surfaces"])
+        size = (1.4 + 2.1 * columns, 0.6 + 1.9 * states)
+        made["surfaces"] = (draw_surfaces(tables), size, "Cost over the latent plane for several states")
+    made["decoders"] = (draw_decoders(tables), (9.0, 5.4), "Outputs of untrained decoders")
+    made["control"] = (draw_control(tables), (6.4, 3.8), "Accumulated cost of receding-horizon control")
+    return {
+        name: figures.render(draw, folder, f"{prefix}-{name}", size, alt) for name, (draw, size, alt) in made.items()
+    }
+
+
+def draw_convergence(tables: Tables) -> Draw:
+    expert = float(tables["improvement"]["expert_cost"].iloc[0])
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        sizes = sorted({size for size, _ in pairs(tables)})
+        for axes, size in zip(_panels(figure, 1, len(sizes)).flat, sizes, strict=True):
+            for of_size, temperature in pairs(tables):
+                if of_size != size:
+                    continue
+                part = _select(tables["convergence"], size, temperature)
+                by_x = part[part["num_updates"] > 0].groupby("num_updates")["validation_cost"]
+                found = np.array([mean_interval(costs.to_numpy()) for _, costs in by_x])
+                x, color = by_x.size().index.to_numpy(dtype=float), _color(tables, temperature)
+                axes.plot(x, found[:, 0], color=color, lw=1.6, label=f"τ = {temperature:g}")
+                axes.fill_between(x, found[:, 1], found[:, 2], color=color, alpha=0.2, lw=0)
+            axes.axhline(expert, color=theme.paper, lw=1.3, ls="--", label="expert")
+            axes.set_title(f"latent size {size}")
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.set_xlabel("updates")
+        figure.axes[0].set_ylabel("validation cost")
+        figure.axes[0].legend(loc="upper right")
+
+    return draw
+
+
+def draw_improvement(tables: Tables) -> Draw:
+    def draw(figure: Figure, theme: Theme) -> None:
+        axes = figure.add_subplot()
+        sizes = sorted({size for size, _ in pairs(tables)})
+        temperatures = _temperatures(tables)
+        for size, temperature in pairs(tables):
+            factors = _select(tables["improvement"], size, temperature)["factor"].to_numpy()
+            x = sizes.index(size) + 0.24 * (temperatures.index(temperature) - (len(temperatures) - 1) / 2)
+            mean, low, high = mean_interval(factors)
+            color = _color(tables, temperature)
+            label = f"τ = {temperature:g}" if size == sizes[0] else None
+            axes.bar(x, mean, width=0.2, color=color + "66", edgecolor=color, label=label)
+            if np.isfinite(low):
+                axes.errorbar(x, mean, [[mean - low], [high - mean]], color=theme.ink, capsize=3, lw=1.3)
+            axes.plot([x] * factors.size, factors, ".", color=color, ms=5)
+            if (size, temperature) in PAPER_FACTORS:
+                first = (size, temperature) == pairs(tables)[0]
+                axes.plot(
+                    x + 0.07, PAPER_FACTORS[size, temperature], "D", ms=5, mfc="none", mec=theme.paper,
+                    label="paper, figure 5" if first else None,
+                )  # fmt: skip
+        axes.axhline(1.0, color=theme.paper, lw=1.2, ls="--")
+        axes.set_xticks(range(len(sizes)), [f"latent size {size}" for size in sizes])
+        axes.grid(axis="x", visible=False)
+        axes.set_ylabel("improvement factor over CEM")
+        figure.legend(loc="outside lower center", ncols=4)
+
+    return draw
+
+
+def draw_samples(tables: Tables) -> Draw:
+    table = tables["samples"]
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        controllers = list(dict.fromkeys(table["controller"]))
+        costs = table[table["sample"] >= 0]["cost"]
+        low, high = np.percentile(costs, [1, 90])
+        scale, cmap = Normalize(low, max(high, low + 1e-6)), _shades(theme)
+        columns = max(part["iteration"].nunique() for _, part in table.groupby("controller"))
+        grid = _panels(figure, len(controllers), columns)
+        for row, name in zip(grid, controllers, strict=True):
+            part = table[table["controller"] == name]
+            for axes, (number, tried) in zip(row, part.groupby("iteration"), strict=False):
+                samples = tried[tried["sample"] >= 0].pivot_table(index="sample", columns="step", values="action")
+                cost = tried[tried["sample"] >= 0].groupby("sample")["cost"].first().to_numpy()
+                order = np.argsort(-cost)
+                ahead = samples.columns.to_numpy(dtype=float)
+                lines = [np.column_stack([ahead, samples.to_numpy()[j]]) for j in order]
+                axes.add_collection(LineCollection(lines, array=cost[order], cmap=cmap, norm=scale, lw=0.7, alpha=0.5))
+                mean = tried[tried["sample"] == -1]
+                axes.plot(mean["step"], mean["action"], color=theme.surface, lw=3.4)
+                axes.plot(mean["step"], mean["action"], color="#e5383b", lw=1.7)
+                axes.set_title(f"iteration {number}: {mean['cost'].iloc[0]:.2f}", fontsize=9)
+                axes.set_xlim(ahead.min(), ahead.max())
+                axes.set_ylim(-1.08, 1.08)
+                axes.grid(False)
+            row[0].set_ylabel(name)
+        _bar(figure, scale, cmap, "cost")
+        figure.supxlabel("steps ahead", fontsize=9)
+
+    return draw
+
+
+def draw_surfaces(tables: Tables) -> Draw:
+    surfaces, solutions = tables["surfaces"], tables["solutions"]
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        temperatures = sorted(set(surfaces["temperature"]), reverse=True)
+        states = sorted(set(surfaces["state"]))
+        grid = _panels(figure, len(states), len(temperatures))
+        for j, temperature in enumerate(temperatures):
+            of_trial = _first_seed(surfaces[surfaces["temperature"] == temperature])
+            ends = _first_seed(solutions[solutions["temperature"] == temperature])
+            for i, state in enumerate(states):
+                costs = of_trial[of_trial["state"] == state].pivot_table(index="z_2", columns="z_1", values="cost")
+                axes = grid[i][j]
+                # Each its own scale: what matters is where the low regions are, and how wide.
+                axes.contourf(costs.columns, costs.index, costs.to_numpy(), levels=20, cmap=_lighter_is_lower())
+                end = ends[ends["state"] == state]
+                axes.plot(end["z_1"], end["z_2"], "x", color="#e5383b", ms=7, mew=2)
+                box = {"facecolor": "#ffffffaa", "edgecolor": "none", "pad": 1.5}
+                lowest = f"{costs.to_numpy().min():.1f}"
+                axes.text(0.04, 0.05, lowest, transform=axes.transAxes, fontsize=8, color="#22262e", bbox=box)
+                axes.grid(False)
+                axes.set_xticks([-1, 0, 1])
+                axes.set_yticks([-1, 0, 1])
+                if i == 0:
+                    axes.set_title(f"τ = {temperature:g}", fontsize=9)
+                if j == 0:
+                    axes.set_ylabel(f"state {state + 1}", fontsize=9)
+
+    return draw
+
+
+def draw_decoders(tables: Tables) -> Draw:
+    table = tables["decoders"]
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        activations, scales = list(dict.fromkeys(table["activation"])), sorted(set(table["scale"]))
+        grid = figure.subplots(len(activations), len(scales), squeeze=False, sharex=True)
+        for axes, scale in zip(grid[0], scales, strict=True):
+            axes.set_title(f"scale {scale:g}", fontsize=9)
+        for row, activation in zip(grid, activations, strict=True):
+            for axes, scale in zip(row, scales, strict=True):
+                part = table[(table["activation"] == activation) & (table["scale"] == scale)]
+                outputs = part.pivot_table(index="sample", columns="step", values="output")
+                axes.plot(outputs.columns, outputs.to_numpy().T, color=PALETTE[0], lw=0.6, alpha=0.5)
+                axes.tick_params(labelsize=7)
+                axes.grid(False)
+            row[0].set_ylabel({"elu": "ELU", "relu": "ReLU"}.get(activation, activation))
+        figure.supxlabel("step of the action sequence", fontsize=9)
+
+    return draw
+
+
+def draw_control(tables: Tables) -> Draw:
+    def draw(figure: Figure, theme: Theme) -> None:
+        axes = figure.add_subplot()
+        for name, color in (("CEM", PALETTE[0]), ("embedded DCEM", PALETTE[1]), ("random", "#8b8f98")):
+            part = cartpole_film.shown_trial(tables["episodes"], name)
+            costs = part.pivot_table(index="episode", columns="step", values="cost").cumsum(axis=1)
+            axes.plot(costs.columns + 1, costs.mean(), color=color, lw=1.8, label=name)
+        axes.set_yscale("symlog", linthresh=10)
+        axes.set_yticks([-100, -10, 0, 10, 100, 1000], ["-100", "-10", "0", "10", "100", "1000"])
+        axes.set_xlabel("step")
+        axes.set_ylabel("accumulated cost")
+        axes.legend()
+
+    return draw
+
+
+def pairs(tables: Tables) -> list[tuple[int, float]]:
+    """(latent size, temperature) of the trials: sizes rising, temperatures falling."""
+    found = {(int(size), float(t)) for size, t in tables["improvement"][["latent_size", "temperature"]].to_numpy()}
+    return sorted(found, key=lambda pair: (pair[0], -pair[1]))
+
+
+def interval(values: Any) -> str:
+    mean, low, high = mean_interval(np.asarray(values, dtype=float))
+    return f"{mean:.3f}" if np.isnan(low) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _select(table: pd.DataFrame, size: int, temperature: float) -> pd.DataFrame:
+    return table[(table["latent_size"] == size) & (table["temperature"] == temperature)]
+
+
+def _first_seed(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["seed"] == table["seed"].min()]
+
+
+def _temperatures(tables: Tables) -> list[float]:
+    return sorted({temperature for _, temperature in pairs(tables)}, reverse=True)
+
+
+def _color(tables: Tables, temperature: float) -> str:
+    return figures.color_of(_temperatures(tables).index(temperature), len(_temperatures(tables)))
+
+
+def _counts(surfaces: pd.DataFrame) -> tuple[int, int]:
+    return surfaces["state"].nunique(), surfaces["temperature"].nunique()
+
+
+def _panels(figure: Figure, rows: int, columns: int) -> np.ndarray:
+    return figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+
+
+def _shades(theme: Theme) -> ListedColormap:
+    """The cheapest stand out from the page."""
+    span = (0.0, 0.93) if theme.name == "light" else (1.0, 0.2)
+    return ListedColormap(matplotlib.colormaps["viridis"](np.linspace(*span, 200)))
+
+
+def _lighter_is_lower() -> ListedColormap:
+    return ListedColormap(matplotlib.colormaps["viridis_r"](np.linspace(0, 1, 200)))
+
+
+def _bar(figure: Figure, scale: Normalize, cmap: ListedColormap, label: str) -> None:
+    axes: list[Axes] = figure.axes
+    bar = figure.colorbar(matplotlib.cm.ScalarMappable(norm=scale, cmap=cmap), ax=axes)
+    bar.set_label(label, fontsize=9)
+    bar.ax.grid(False)
+    bar.outline.set_visible(False)  # type: ignore[operator]
