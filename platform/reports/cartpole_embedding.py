@@ -81,8 +81,8 @@ def sections(phase: Phase, tables: Tables, folder: Path) -> list[str]:
         "the paper's figure 3.",
         "surfaces": "Learned costs over the latent plane, a row a state, a column a temperature; lighter is lower, "
         "the cross is where the search ends. After the paper's figure 10.",
-        "decoders": "Outputs of untrained decoders without biases, by activation and scale of the weights. After figure "
-        "7 of the paper's earlier version.",
+        "decoders": "Outputs of untrained decoders without biases, by activation and scale of the weights. After "
+        "figure 7 of the paper's earlier version.",
         "control": "Receding-horizon control with warm start: accumulated cost, mean over episodes.",
     }
     parts = [
