@@ -7,7 +7,6 @@ seeded: the same checkpoints give the same tables.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -40,8 +39,8 @@ SCALES = (1.0, 2.0, 4.0, 8.0)
 PARAMETERS = ["latent_size", "temperature", "seed"]
 
 
-def analyse_all(checkpoints: Sequence[str | Path], parallel_map: ParallelMap = map) -> Tables:
-    """The tables of several checkpoints, each below the other. parallel_map: as the built-in map.
+def analyse_all(checkpoints: Sequence[Any], parallel_map: ParallelMap = map) -> Tables:
+    """The tables of several checkpoints (folders), each below the other. parallel_map: as the built-in map.
 
     convergence: num_updates, loss, validation_cost (figure 9)
     improvement: cost, expert_cost, factor = cost / expert_cost, means over the validation states (figure 5)
@@ -56,7 +55,7 @@ def analyse_all(checkpoints: Sequence[str | Path], parallel_map: ParallelMap = m
         return {}
     first = read_description(checkpoints[0])
     dynamics, settings = make_dynamics(first["dynamics"]), EmbeddingSettings(**first["settings"])
-    found = list(parallel_map(analyse, list(map(str, checkpoints))))
+    found = list(parallel_map(analyse, checkpoints))
     names = dict.fromkeys(name for tables in found for name in tables)
     tables = {
         name: pd.concat([tables[name] for tables in found if name in tables], ignore_index=True) for name in names
@@ -81,7 +80,7 @@ def analyse_all(checkpoints: Sequence[str | Path], parallel_map: ParallelMap = m
     return tables
 
 
-def analyse(checkpoint: str | Path) -> Tables:
+def analyse(checkpoint: Any) -> Tables:
     """The tables of one trial, by its best decoder."""
     learner, description = load_trial(checkpoint)
     dynamics, settings = learner.dynamics, learner.settings
@@ -103,7 +102,7 @@ def analyse(checkpoint: str | Path) -> Tables:
     return tables
 
 
-def load_trial(checkpoint: str | Path) -> tuple[EmbeddingLearner, dict[str, Any]]:
+def load_trial(checkpoint: Any) -> tuple[EmbeddingLearner, dict[str, Any]]:
     """The learner of a checkpoint with its best decoder, without gradients, and its description."""
     description = read_description(checkpoint)
     learner = EmbeddingLearner(
@@ -148,7 +147,7 @@ def _episode_table(controller: str, episode: Episode) -> pd.DataFrame:
     return pd.DataFrame({**index, **columns}).round(5)
 
 
-def sample_table(checkpoint: str | Path) -> pd.DataFrame:
+def sample_table(checkpoint: Any) -> pd.DataFrame:
     """What both controllers try from one state, first action variable; four iterations each."""
     learner, _ = load_trial(checkpoint)
     dynamics, settings = learner.dynamics, learner.settings

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
+from parsecrl.algorithms.checkpoint_files import local_file
 
 FORMAT = 1
 DESCRIPTION, TENSORS = "embedding.json", "embedding.safetensors"
@@ -40,27 +41,33 @@ def save_embedding(folder: str | Path, learner: EmbeddingLearner, description: d
     os.replace(folder / (DESCRIPTION + ".tmp"), folder / DESCRIPTION)
 
 
-def read_description(folder: str | Path) -> dict[str, Any]:
-    """embedding.json. Raises ValueError when the folder holds no embedding of this format."""
-    file = Path(folder) / DESCRIPTION
+def read_description(folder: Any) -> dict[str, Any]:
+    """embedding.json. Raises ValueError when the folder holds no embedding of this format.
+
+    folder: a path or an object store's address, as everywhere here.
+    """
     try:
-        description = json.loads(file.read_text())
+        with local_file(folder, DESCRIPTION) as file:
+            description = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} holds no readable {DESCRIPTION} ({error}); give a checkpoint of one") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         got = description.get("format") if isinstance(description, dict) else description
-        raise ValueError(f"{file} has format {got!r}, this version reads {FORMAT}; use the version that wrote it")
+        raise ValueError(
+            f"{folder}/{DESCRIPTION} has format {got!r}, this version reads {FORMAT}; use the version that wrote it"
+        )
     return description
 
 
-def load_embedding(folder: str | Path, learner: EmbeddingLearner) -> dict[str, Any]:
+def load_embedding(folder: Any, learner: EmbeddingLearner) -> dict[str, Any]:
     """Fill a learner of the same settings; returns the description.
 
     Raises ValueError when a file is missing, damaged, or of a decoder of other sizes.
     """
-    description, file = read_description(folder), Path(folder) / TENSORS
+    description, file = read_description(folder), f"{folder}/{TENSORS}"
     try:
-        tensors = load_file(file)
+        with local_file(folder, TENSORS) as local:
+            tensors = load_file(local)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{file} is missing or damaged ({error}); give an undamaged checkpoint folder") from error
     groups: dict[str, dict[str, Tensor]] = {"decoder": {}, "best_decoder": {}, "optimizer": {}}

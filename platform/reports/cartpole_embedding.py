@@ -12,7 +12,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
@@ -44,7 +43,7 @@ NOTE = (
 
 def result_table(tables: Tables) -> ResultTable:
     control = tables["control"]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for size, temperature in pairs(tables):
         part = _select(tables["improvement"], size, temperature)
         paid = _select(control[control["controller"] == "embedded DCEM"], size, temperature)["cost"]
@@ -101,6 +100,7 @@ def sections(phase: Phase, tables: Tables, folder: Path) -> list[str]:
 def draw_all(tables: Tables, folder: Path, prefix: str) -> dict[str, Image]:
     """Every figure by its name, drawn into folder as <prefix>-<name>.png."""
     sizes = len({size for size, _ in pairs(tables)})
+    panels = ("samples", "surfaces", "decoders")  # laying out so many automatically takes seconds
     made: dict[str, tuple[Draw, tuple[float, float], str]] = {
         "convergence": (draw_convergence(tables), (1.6 + 3.2 * sizes, 3.6), "Validation cost over updates"),
         "improvement": (draw_improvement(tables), (6.4, 3.8), "Improvement factor by latent size and temperature"),
@@ -113,7 +113,10 @@ def draw_all(tables: Tables, folder: Path, prefix: str) -> dict[str, Image]:
     made["decoders"] = (draw_decoders(tables), (9.0, 5.4), "Outputs of untrained decoders")
     made["control"] = (draw_control(tables), (6.4, 3.8), "Accumulated cost of receding-horizon control")
     return {
-        name: figures.render(draw, folder, f"{prefix}-{name}", size, alt) for name, (draw, size, alt) in made.items()
+        name: figures.render(
+            draw, folder, f"{prefix}-{name}", size, alt, layout=None if name in panels else "constrained"
+        )
+        for name, (draw, size, alt) in made.items()
     }
 
 
@@ -182,7 +185,7 @@ def draw_samples(tables: Tables) -> Draw:
         low, high = np.percentile(costs, [1, 90])
         scale, cmap = Normalize(low, max(high, low + 1e-6)), _shades(theme)
         columns = max(part["iteration"].nunique() for _, part in table.groupby("controller"))
-        grid = _panels(figure, len(controllers), columns)
+        grid = _panels(figure, len(controllers), columns, right=1.05)
         for row, name in zip(grid, controllers, strict=True):
             part = table[table["controller"] == name]
             for axes, (number, tried) in zip(row, part.groupby("iteration"), strict=False):
@@ -201,7 +204,7 @@ def draw_samples(tables: Tables) -> Draw:
                 axes.grid(False)
             row[0].set_ylabel(name)
         _bar(figure, scale, cmap, "cost")
-        figure.supxlabel("steps ahead", fontsize=9)
+        figure.supxlabel("steps ahead", fontsize=9, y=0.02)
 
     return draw
 
@@ -212,7 +215,7 @@ def draw_surfaces(tables: Tables) -> Draw:
     def draw(figure: Figure, theme: Theme) -> None:
         temperatures = sorted(set(surfaces["temperature"]), reverse=True)
         states = sorted(set(surfaces["state"]))
-        grid = _panels(figure, len(states), len(temperatures))
+        grid = _panels(figure, len(states), len(temperatures), right=0.15)
         for j, temperature in enumerate(temperatures):
             of_trial = _first_seed(surfaces[surfaces["temperature"] == temperature])
             ends = _first_seed(solutions[solutions["temperature"] == temperature])
@@ -242,7 +245,7 @@ def draw_decoders(tables: Tables) -> Draw:
 
     def draw(figure: Figure, theme: Theme) -> None:
         activations, scales = list(dict.fromkeys(table["activation"])), sorted(set(table["scale"]))
-        grid = figure.subplots(len(activations), len(scales), squeeze=False, sharex=True)
+        grid = _panels(figure, len(activations), len(scales), right=0.15, between=0.3, sharey=False)
         for axes, scale in zip(grid[0], scales, strict=True):
             axes.set_title(f"scale {scale:g}", fontsize=9)
         for row, activation in zip(grid, activations, strict=True):
@@ -253,7 +256,7 @@ def draw_decoders(tables: Tables) -> Draw:
                 axes.tick_params(labelsize=7)
                 axes.grid(False)
             row[0].set_ylabel({"elu": "ELU", "relu": "ReLU"}.get(activation, activation))
-        figure.supxlabel("step of the action sequence", fontsize=9)
+        figure.supxlabel("step of the action sequence", fontsize=9, y=0.02)
 
     return draw
 
@@ -264,7 +267,7 @@ def draw_control(tables: Tables) -> Draw:
         for name, color in (("CEM", PALETTE[0]), ("embedded DCEM", PALETTE[1]), ("random", "#8b8f98")):
             part = cartpole_film.shown_trial(tables["episodes"], name)
             costs = part.pivot_table(index="episode", columns="step", values="cost").cumsum(axis=1)
-            axes.plot(costs.columns + 1, costs.mean(), color=color, lw=1.8, label=name)
+            axes.plot(costs.columns.to_numpy(dtype=float) + 1, costs.mean(), color=color, lw=1.8, label=name)
         axes.set_yscale("symlog", linthresh=10)
         axes.set_yticks([-100, -10, 0, 10, 100, 1000], ["-100", "-10", "0", "10", "100", "1000"])
         axes.set_xlabel("step")
@@ -305,8 +308,16 @@ def _counts(surfaces: pd.DataFrame) -> tuple[int, int]:
     return surfaces["state"].nunique(), surfaces["temperature"].nunique()
 
 
-def _panels(figure: Figure, rows: int, columns: int) -> np.ndarray:
-    return figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+def _panels(
+    figure: Figure, rows: int, columns: int, right: float | None = None, between: float = 0.12, sharey: bool = True
+) -> np.ndarray:
+    """Axes [rows, columns]. right: the margin there, inches, where the layout is not automatic."""
+    margins = None
+    if right is not None:
+        width, height = figure.get_size_inches()
+        margins = {"left": 0.7 / width, "right": 1 - right / width, "top": 1 - 0.35 / height, "bottom": 0.6 / height}
+        margins |= {"wspace": between, "hspace": 0.28}
+    return figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=sharey, gridspec_kw=margins)
 
 
 def _shades(theme: Theme) -> ListedColormap:
@@ -320,8 +331,11 @@ def _lighter_is_lower() -> ListedColormap:
 
 
 def _bar(figure: Figure, scale: Normalize, cmap: ListedColormap, label: str) -> None:
-    axes: list[Axes] = figure.axes
-    bar = figure.colorbar(matplotlib.cm.ScalarMappable(norm=scale, cmap=cmap), ax=axes)
+    """In the margin to the right of the panels."""
+    width, height = figure.get_size_inches()
+    place = figure.add_axes((1 - 0.9 / width, 0.6 / height, 0.12 / width, 1 - 0.95 / height))
+    bar = figure.colorbar(matplotlib.cm.ScalarMappable(norm=scale, cmap=cmap), cax=place)
     bar.set_label(label, fontsize=9)
     bar.ax.grid(False)
+    bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)  # type: ignore[operator]

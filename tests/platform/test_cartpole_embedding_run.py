@@ -1,0 +1,31 @@
+"""The quick spec of the embedded cartpole through the command line."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from parsecrl.platform.cli import main
+
+
+@pytest.mark.ray
+def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: None, capsys: pytest.CaptureFixture[str]):
+    command = ["run", "cartpole_embedding_quick", "--storage", str(tmp_path)]
+    small = ["phases.embedding.stop.num_updates=100", "phases.embedding.updates_per_step=25"]
+    assert main([*command, *(part for change in small for part in ("--set", change))]) == 0
+    printed = capsys.readouterr().out
+    assert "embedded DCEM, 2" in printed
+    run = tmp_path / "cartpole_embedding_quick"
+    curve = pd.read_csv(run / "analysis" / "embedding" / "convergence.csv")
+    assert set(curve["temperature"]) == {0.0, 1.0}
+    assert curve["num_updates"].max() == 100
+    for _, trial in curve.groupby("temperature"):
+        assert trial["validation_cost"].min() < trial["validation_cost"].iloc[0] - 1  # it learns
+    improvement = pd.read_csv(run / "analysis" / "embedding" / "improvement.csv")
+    assert len(improvement) == 2
+    assert (improvement["expert_cost"] < -4).all()
+    page = (run / "report" / "index.html").read_text()
+    assert "Results of embedding" in page
+    assert "video/mp4" in page
+    assert json.loads((run / "summary.json").read_text())
