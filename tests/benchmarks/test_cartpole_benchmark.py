@@ -13,6 +13,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
+from parsecrl.algorithms.cartpole_embedding.memory import keep_freed_memory
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
 from parsecrl.algorithms.models import ActionDecoder
 from parsecrl.algorithms.models.cartpole import cartpole
@@ -22,6 +23,7 @@ from parsecrl.algorithms.models.cartpole import cartpole
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the trainable does
     yield
     torch.set_num_threads(threads)
 
