@@ -148,8 +148,8 @@ def _draw(task: gymnasium.Env) -> np.ndarray:
         frame: Any = task.render()
     except Exception as error:
         raise DrawingError(
-            f"cannot render with MUJOCO_GL={choose_rendering_backend()} ({error}); on Debian install libegl1 and "
-            f"libegl-mesa0 (egl) or libosmesa6 (osmesa), and unset MUJOCO_GL"
+            f"cannot render with MUJOCO_GL={choose_rendering_backend()} ({error}); on Debian install libegl1 "
+            f"libegl-mesa0 libgl1-mesa-dri libopengl0 (egl) or libosmesa6 (osmesa), and unset MUJOCO_GL"
         ) from error
     if not isinstance(frame, np.ndarray):
         raise DrawingError(f"the environment rendered {type(frame).__name__}, not an array")

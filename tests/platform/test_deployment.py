@@ -23,7 +23,7 @@ KUBERNETES = "1.33"
 COMPOSE_FILES = sorted(DOCKER.glob("compose*.yaml"))
 PINNED = re.compile(r"[a-z0-9.\-/]+:v?\d+\.\d+(\.\d+)?[\w.\-]*")
 
-# The fields of ray.io/v1 that KubeRay 1.5 has (ray-operator/apis/ray/v1/*_types.go); pods are checked by Kubernetes' schema.
+# Fields of ray.io/v1 that KubeRay has (ray-operator/apis/ray/v1/*_types.go); pods are checked by Kubernetes' schema.
 CLUSTER_FIELDS = {
     "authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "gcsFaultToleranceOptions", "headGroupSpec",
     "headServiceAnnotations", "managedBy", "rayVersion", "suspend", "workerGroupSpecs",
@@ -105,7 +105,10 @@ def test_the_image_has_the_versions_of_constraints_txt():
         assert "--constraint constraints.txt" in options or options.split() == ["--no-deps", "."]
     text = (ROOT / "pyproject.toml").read_text()
     needed = re.search(r"^dependencies = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL).group(1)
-    pinned = {name.lower().replace("_", "-") for name in re.findall(r"^([\w.\-]+)==", (ROOT / "constraints.txt").read_text(), re.M)}
+    pinned = {
+        name.lower().replace("_", "-")
+        for name in re.findall(r"^([\w.\-]+)==", (ROOT / "constraints.txt").read_text(), re.M)
+    }
     for name in re.findall(r'"([\w.\-]+)', needed):
         assert name.lower().replace("_", "-") in pinned, name
     assert re.search(r"^USER 1000:1000$", instructions, re.MULTILINE)
@@ -116,7 +119,16 @@ def test_the_image_is_made_of_the_package_alone():
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "*"
     allowed = {line[1:].rstrip("/") for line in lines if line.startswith("!")}
-    assert allowed == {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "algorithms", "envs", "platform", "tune_specs"}
+    assert allowed == {
+        "pyproject.toml",
+        "constraints.txt",
+        "README.md",
+        "LICENSE",
+        "algorithms",
+        "envs",
+        "platform",
+        "tune_specs",
+    }
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
@@ -211,7 +223,10 @@ def test_kuberay_knows_every_field():
     assert all(group.keys() <= WORKER_FIELDS for group in spec["workerGroupSpecs"])
     assert read("kubernetes/rayjob.yaml")["spec"].keys() <= JOB_FIELDS
     for file, kind in (("raycluster", "RayCluster"), ("rayjob", "RayJob")):
-        assert (read(f"kubernetes/{file}.yaml")["apiVersion"], read(f"kubernetes/{file}.yaml")["kind"]) == ("ray.io/v1", kind)
+        assert (read(f"kubernetes/{file}.yaml")["apiVersion"], read(f"kubernetes/{file}.yaml")["kind"]) == (
+            "ray.io/v1",
+            kind,
+        )
 
 
 @pytest.mark.parametrize("name", pods())
@@ -296,7 +311,9 @@ def documented_commands():
     for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for block in re.findall(r"^```sh\n(.*?)^```", file.read_text(), re.MULTILINE | re.DOTALL):
             for line in re.sub(r"\\\n", " ", block).splitlines():
-                found = re.match(r"(?:\S+=\S+ )*(?:docker compose exec head )?(?:\.venv/bin/)?(parsec .*)", line.strip())
+                found = re.match(
+                    r"(?:\S+=\S+ )*(?:docker compose exec head )?(?:\.venv/bin/)?(parsec .*)", line.strip()
+                )
                 if found:
                     yield pytest.param(found.group(1), id=f"{file.name}: {found.group(1)[:60]}")
 
