@@ -15,8 +15,8 @@
 #SBATCH --open-mode=append
 # A node that fails does not take the others along.
 #SBATCH --no-kill
-# Ten minutes before the time limit, and when Slurm preempts the job, the run is asked to stop: its trials write checkpoints,
-# and the job is queued again to go on from there.
+# Ten minutes before the time limit (and before a preemption, with Slurm's send_user_signal) the run is asked to stop: its
+# trials write checkpoints, and the job is queued again to go on from there.
 #SBATCH --signal=B:USR1@600
 #SBATCH --requeue
 set -euo pipefail
