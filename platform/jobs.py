@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import re
 import shlex
@@ -127,7 +128,8 @@ def _checked_url(address: str) -> str:
     except ValueError:  # a port that is no number
         fine = False
     if not fine:
-        raise UserError(f"--address must be the URL of the head's dashboard, such as http://head:8265, got {address!r}")
+        shown = "one with a user or a password in it" if "@" in address else repr(address)
+        raise UserError(f"--address must be the URL of the head's dashboard, such as http://head:8265, got {shown}")
     return url.rstrip("/")
 
 
@@ -318,37 +320,52 @@ def follow(client: Client, job: str, write: Callable[[str], object] = sys.stdout
     Raises RunFailed when the head is silent for a minute.
     """
     quiet_ray()  # aiohttp's deprecation warnings
-    printed, heard = 0, time.monotonic()
+    log = _LogPrinter(client, job, write)
+    lost = math.inf  # since when
     while True:
         try:
-            printed = asyncio.run(_print_log(client, job, printed, write))
+            asyncio.run(log.print_on())
             details = client.get_job_info(job)
-            heard = time.monotonic()
+            lost = math.inf
             if details.status.is_terminal():
                 return _exit_status(details)
-        except (OSError, RuntimeError, UserError) as error:  # aiohttp's errors are OSErrors or caught in _print_log
-            if time.monotonic() - heard > LOST_S:
+        except (OSError, RuntimeError, UserError) as error:  # aiohttp's errors are OSErrors here
+            now = time.monotonic()
+            lost = now if log.heard > lost else min(lost, now)
+            if now - lost > LOST_S:
                 raise RunFailed(
                     f"the head at {client.get_address()} answers no more ({_short(error)}); the job {job} may still run"
                 ) from None
         time.sleep(1.0)
 
 
-async def _print_log(client: Client, job: str, skip: int, write: Callable[[str], object]) -> int:
-    """Print the log from character `skip` on, as it grows. Returns its length when the connection ends."""
-    import aiohttp
+class _LogPrinter:
+    """Prints a job's log from where it got to, over as many connections as it takes."""
 
-    seen = 0
-    try:
-        async for text in client.tail_job_logs(job):
-            new = text[max(0, skip - seen) :]
-            seen += len(text)
-            if new:
-                write(new)
-                sys.stdout.flush()
-    except aiohttp.ClientError as error:
-        raise ConnectionError(str(error)) from None
-    return max(skip, seen)
+    def __init__(self, client: Client, job: str, write: Callable[[str], object]):
+        self.client, self.job, self.write = client, job, write
+        self.printed = 0  # characters
+        self.heard = -math.inf  # when the head last sent something
+
+    async def print_on(self) -> None:
+        """Until the connection ends or is silent for LOST_S: a head that lost its power says no goodbye."""
+        import aiohttp
+
+        seen, pieces = 0, self.client.tail_job_logs(self.job)  # from the log's beginning
+        try:
+            while True:
+                text = await asyncio.wait_for(pieces.__anext__(), LOST_S)
+                self.heard = time.monotonic()
+                new = text[max(0, self.printed - seen) :]
+                seen += len(text)
+                self.printed = max(self.printed, seen)
+                if new:
+                    self.write(new)
+                    sys.stdout.flush()
+        except (StopAsyncIteration, asyncio.TimeoutError):  # not the built-in before Python 3.11
+            return
+        except aiohttp.ClientError as error:
+            raise ConnectionError(str(error)) from None
 
 
 def _exit_status(details: JobDetails) -> int:

@@ -1,5 +1,6 @@
 """A run as a Ray job on a head of its own, with token authentication; and what is refused before anything is sent."""
 
+import asyncio
 import contextlib
 import io
 import json
@@ -11,12 +12,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
+import ray
 import requests
+from aiohttp import web
 
 from parsecrl.platform import cli, jobs, packing
 from parsecrl.platform.errors import RunFailed, UserError
@@ -147,6 +151,62 @@ def test_a_job_that_never_ran_says_why():
     details = {"type": "SUBMISSION", "status": "FAILED", "entrypoint": "", "message": "runtime_env setup failed"}
     with pytest.raises(RunFailed, match=r"a-1 failed: runtime_env setup failed"):
         jobs._exit_status(jobs.JobDetails(submission_id="a-1", **details))
+
+
+def test_following_outlasts_broken_and_silent_connections(monkeypatch):
+    """The log is printed once, whatever becomes of the connections; the server stands for a head with a bad network."""
+    monkeypatch.setattr(jobs, "LOST_S", 1.0)
+    lines, connections = ["one\n", "two\n", "three\n", "four\n"], []
+
+    async def tail(request):
+        stream = web.WebSocketResponse()
+        await stream.prepare(request)
+        connections.append(time.monotonic())
+        for line in lines[: len(connections) + 1]:
+            await stream.send_str(line)
+        if len(connections) == 1:
+            await asyncio.sleep(1.5)  # longer than a head may be lost
+            request.transport.abort()
+        elif len(connections) == 2:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(stream.receive(), 20)
+        return stream
+
+    async def details(request):
+        status = "SUCCEEDED" if len(connections) > 2 else "RUNNING"
+        return web.json_response({"type": "SUBMISSION", "submission_id": "a-1", "status": status, "entrypoint": ""})
+
+    async def version(request):
+        return web.json_response({"version": "4", "ray_version": ray.__version__, "ray_commit": ""})
+
+    app = web.Application()
+    app.add_routes([web.get("/api/version", version), web.get("/api/jobs/a-1", details)])
+    app.add_routes([web.get("/api/jobs/a-1/logs/tail", tail)])
+    with serving(app) as url:
+        printed = []
+        assert jobs.follow(jobs.connect(url), "a-1", printed.append) == 0
+    assert "".join(printed) == "".join(lines)
+    assert len(connections) == 3
+
+
+@contextlib.contextmanager
+def serving(app):
+    loop, runner = asyncio.new_event_loop(), web.AppRunner(app, shutdown_timeout=1)
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def start():
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        return site._server.sockets[0].getsockname()[1]
+
+    try:
+        yield f"http://127.0.0.1:{asyncio.run_coroutine_threadsafe(start(), loop).result(20)}"
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(20)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
 
 
 # --- with a head ---------------------------------------------------------------------------------------------------
@@ -319,6 +379,7 @@ def assert_refused(done, *words):
         (["--address", "http://no-such-head.invalid:8265"], ["no-such-head.invalid"]),
         (["--address", "ray://head:10001"], ["URL of the head's dashboard", "ray://head:10001"]),
         (["--address", "http://head:port"], ["URL of the head's dashboard"]),
+        (["--address", "http://me:secret@head:8265"], ["URL of the head's dashboard", "password in it"]),
         (["--token-file", ""], ["asks for a token and got none", "--token-file"]),
         (["--token-file", "wrong"], ["refuses the token", "--token-file"]),
         (["--token-file", "absent"], ["absent", "cannot be read"]),
