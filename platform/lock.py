@@ -7,8 +7,11 @@ clocks need not agree.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import io
 import json
+import math
 import os
 import socket
 import sys
@@ -16,10 +19,13 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.storage import Location, RemotePath
+
+if TYPE_CHECKING:
+    from parsecrl.algorithms.object_store import RetryingHandler
 
 LOCK_FILE, LEASE_FILE = ".lock", ".lease"
 RENEW_SECONDS = 10.0
@@ -45,6 +51,8 @@ class FileLock:
 
     def still_held(self) -> None:
         """It cannot be lost while the process lives."""
+
+    confirm = still_held
 
     def take(self) -> None:
         try:
@@ -91,6 +99,7 @@ class Lease:
         self.ended = threading.Event()
         self.thread: threading.Thread | None = None
         self.taken_by: dict[str, Any] | None = None
+        self.renewed = -math.inf  # when it was last seen to be ours, by this machine's clock
 
     def check(self) -> None:
         """Wait for the lease of a run that died to expire. Raises UserError when its run is alive."""
@@ -135,6 +144,7 @@ class Lease:
                 f"{self.folder} is in use by another parsec run ({_owner(found or {})}); "
                 f"wait for it to end, or give another --name"
             )
+        self.renewed = time.monotonic()
         self.ended.clear()
         self.thread = threading.Thread(target=self._renew, name="parsec-lease", daemon=True)
         self.thread.start()
@@ -147,35 +157,59 @@ class Lease:
                 f"not renew its lease; that one continues it"
             )
 
+    def confirm(self) -> None:
+        """As `still_held`, but looks at the store where the lease may have expired since it was last renewed.
+
+        For what must not be written over another's: a process that stood still has not been told yet.
+        """
+        if time.monotonic() - self.renewed > EXPIRY_SECONDS - RENEW_SECONDS:
+            self._look(self.file.handler)
+        self.still_held()
+
     def release(self) -> None:
+        """Never raises for a store that is away: the lease then expires."""
         if self.thread is None:
             return
         self.ended.set()
         self.thread.join()
         self.thread = None
-        found = self._read()
-        if found is not None and found.get("token") == self.token:
-            self.file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if self._look(self._impatient):
+                self._impatient.delete_file(self.file.key)
 
     def _renew(self) -> None:
         beat = 0
         while not self.ended.wait(RENEW_SECONDS):
             beat += 1
             try:
-                found = self._read()
-                if found is None or found.get("token") != self.token:
-                    self.taken_by = found or {}
+                if not self._look(self._impatient):
                     return
-                self._write(beat)
-            except OSError:  # the store has been away for longer than its retries: once more
+                self._write(beat, self._impatient)
+                self.renewed = time.monotonic()
+            except OSError:  # the store is away: once more
                 continue
 
-    def _write(self, beat: int) -> None:
-        self.file.write_text(json.dumps({**json.loads(self.content), "beat": beat}))
+    def _look(self, handler: RetryingHandler) -> bool:
+        """Whether the lease in the store is this one."""
+        found = self._read(handler)
+        if found is None or found.get("token") != self.token:
+            self.taken_by = found or {}
+        return self.taken_by is None
 
-    def _read(self) -> dict[str, Any] | None:
+    @property
+    def _impatient(self) -> RetryingHandler:
+        """For what is done at intervals anyway, and for what nobody shall wait for at the end."""
+        from parsecrl.algorithms.object_store import handler_of
+
+        return handler_of(self.file.scheme, self.file.bucket, RENEW_SECONDS)
+
+    def _write(self, beat: int, handler: RetryingHandler | None = None) -> None:
+        content = json.dumps({**json.loads(self.content), "beat": beat})
+        (handler or self.file.handler).upload(io.BytesIO(content.encode()), self.file.key)
+
+    def _read(self, handler: RetryingHandler | None = None) -> dict[str, Any] | None:
         try:
-            lease = json.loads(self.file.read_text())
+            lease = json.loads((handler or self.file.handler).read(self.file.key))
         except FileNotFoundError:
             return None
         except ValueError:

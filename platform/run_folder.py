@@ -15,16 +15,16 @@ from typing import Any
 
 import yaml
 
+from parsecrl.algorithms.checkpoint_files import StorageUnreachable
 from parsecrl.platform import ownership
 from parsecrl.platform.checkpoints import METRICS
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.lock import LEASE_FILE, LOCK_FILE, lock_of
+from parsecrl.platform.lock import lock_of
 from parsecrl.platform.spec_models import Phase
 from parsecrl.platform.specs import Spec, differences, dump, parse_spec
 from parsecrl.platform.storage import Location, writable_storage, write_atomically
 
 STATE_FILE = "state.json"
-OWN = {LOCK_FILE, LEASE_FILE, ownership.RECORD}  # what a run writes before its spec
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"  # the status of a phase
 CHANGEABLE = re.compile(r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate|loggers|runtime)(\.|$)")  # when continuing
 
@@ -62,7 +62,7 @@ class RunFolder:
     def _check(self) -> None:
         """Raise UserError unless the folder is free, or holds a run that this spec may continue."""
         if self.is_new:
-            if self.path.exists() and (not self.path.is_dir() or any(p.name not in OWN for p in self.path.iterdir())):
+            if self.path.exists() and (not self.path.is_dir() or any(map(_is_foreign, self.path.iterdir()))):
                 raise UserError(f"{self.path} exists and is no run folder; give another --name or --storage")
             return
         try:
@@ -70,6 +70,8 @@ class RunFolder:
             # Read as a spec again, so that a key that came later has its default instead of being a difference.
             old = yaml.safe_load(dump(parse_spec(old, str(self.path / "spec.yaml"))))
             changed = differences(old, yaml.safe_load(dump(self.spec)))
+        except StorageUnreachable:
+            raise
         except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
             raise UserError(
                 f"{self.path}/spec.yaml cannot be read as a spec; give another --name, or --fresh for a new folder"
@@ -120,6 +122,13 @@ class RunFolder:
                 f"the run folder {self.path} cannot be written ({error.strerror or error}); give another --storage"
             ) from None
         self._lock.take()
+        try:
+            self._write_spec()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _write_spec(self) -> None:
         self._check()  # again: it may have changed before the lock was ours
         if (self.is_new or self.trust) and not ownership.is_own(self._made_by()):
             write_atomically(self.path / ownership.RECORD, json.dumps(ownership.new_record(), indent=1))
@@ -136,7 +145,8 @@ class RunFolder:
         self._lock.release()
 
     def state(self, phase: str) -> dict[str, Any]:
-        """What is recorded of a phase: status (running, finished, failed), stop, and once it ended its outcome."""
+        """What is recorded of a phase: status (running, finished, failed), stop, start_from (the checkpoint that its
+        trials began with, where it has one), and once it ended its outcome."""
         return self._read_state().get(phase, {})
 
     def is_finished(self, phase: Phase) -> bool:
@@ -147,7 +157,7 @@ class RunFolder:
         return (self.path / state["checkpoint"] / METRICS).exists()
 
     def record(self, phase: str, state: dict[str, Any]) -> None:
-        self.check_lock()
+        self._lock.confirm()
         write_atomically(self.path / STATE_FILE, json.dumps({**self._read_state(), phase: state}, indent=1))
 
     def _read_state(self) -> dict[str, Any]:
@@ -156,6 +166,11 @@ class RunFolder:
 
 
 __all__ = ["FAILED", "FINISHED", "RUNNING", "STATE_FILE", "RunFolder", "writable_storage", "write_atomically"]
+
+
+def _is_foreign(entry: Location) -> bool:
+    """Whether a file is none that a run writes before its spec: locks, the record, and what a kill left of them."""
+    return entry.name != ownership.RECORD and not entry.name.startswith(".")
 
 
 def _short(value: Any) -> str:

@@ -299,6 +299,34 @@ def test_the_lease_of_another_machine_is_waited_for(s3, fast, capfd):
     assert mine._read()["token"] == mine.token
 
 
+def test_a_process_that_stood_still_asks_before_it_records(s3, monkeypatch):
+    monkeypatch.setattr(lock, "EXPIRY_SECONDS", 2.0)
+    monkeypatch.setattr(lock, "RENEW_SECONDS", 1.0)
+    first = RunFolder.choose(load_spec("cheetah_run_quick"), s3)
+    first.open()
+    monkeypatch.setattr(lock, "RENEW_SECONDS", 1000.0)  # its thread's next turn is far away, as after a SIGSTOP
+    time.sleep(1.5)
+    other = lock.Lease(first.path)
+    other._write(0)
+    monkeypatch.setattr(lock, "EXPIRY_SECONDS", -2000.0)
+    first.check_lock()  # nobody has told it
+    with pytest.raises(RunFailed, match="taken over"):
+        first.record("planet", {"status": "running"})
+    assert not (first.path / "state.json").exists()
+    first.close()
+    assert other._read()["token"] == other.token
+
+
+def test_a_lease_is_given_up_without_its_store(s3, fast, monkeypatch):
+    mine = lock.Lease(location_of(s3))
+    mine.take()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nothing listens there
+    object_store._client.cache_clear()
+    begin = time.monotonic()
+    mine.release()
+    assert time.monotonic() - begin < 30  # not PARSEC_STORAGE_RETRY_S
+
+
 def test_a_process_that_was_killed_holds_nothing(s3, fast):
     code = (
         "import sys, time; from parsecrl.platform import lock, storage;"
