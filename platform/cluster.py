@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from parsecrl.algorithms.checkpoint_files import StorageUnreachable
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.job_progress import JOB_CONFIG
 
@@ -41,9 +42,14 @@ def quiet_ray() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # errors come back as results
 
 
-def run_on_head_node(address: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call the function on the head node of the cluster at a ray:// address; what it prints comes through."""
-    connect(address, log_to_driver=True)
+def run_on_head_node(
+    address: str, function: Callable[..., Any], *arguments: Any, env_vars: Mapping[str, str] | None = None
+) -> Any:
+    """Call the function on the head node of the cluster at a ray:// address; what it prints comes through.
+
+    env_vars: as in `connect`; the head's process is connected already and can give none to the workers.
+    """
+    connect(address, log_to_driver=True, env_vars=env_vars)
     import ray
 
     head = {"node:__internal_head__": 0.001}
@@ -51,7 +57,8 @@ def run_on_head_node(address: str, function: Callable[..., Any], *arguments: Any
     try:
         return ray.get(task.remote(*arguments))
     except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, UserError | RunFailed) else error from None
+        own = isinstance(error.cause, UserError | RunFailed | StorageUnreachable)
+        raise error.cause if own else error from None
 
 
 def connect(
@@ -88,8 +95,13 @@ def connect(
                 runtime_env={"env_vars": passed_on},
                 **options,
             )
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             reason = " ".join(str(error).split())[:200]
+            if isinstance(error, ray.exceptions.AuthenticationError):
+                raise UserError(
+                    f"the Ray cluster at {address!r} refuses this process ({reason}); set RAY_AUTH_TOKEN_PATH to a "
+                    f"file with its token"
+                ) from None
             raise UserError(
                 f"no Ray cluster answers at {address!r} ({reason}); start one, or use --address local"
             ) from None
