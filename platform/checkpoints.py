@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -42,7 +41,7 @@ class Stored:
 
     @property
     def score(self) -> float:
-        value = self.metrics.get(SCORE)
+        value = self.metrics.get(SCORE, self.metrics.get("episode_return_mean"))  # before there were scores
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else -math.inf
 
 
@@ -93,15 +92,15 @@ def best_checkpoint(phase_folder: Location) -> Stored | None:
     return max(stored_checkpoints(phase_folder), key=lambda c: (c.score, c.number), default=None)
 
 
-def prune(phase_folder: Location, trial: str, protected: str = "") -> None:
-    """Delete what is neither among the best nor needed for a restart."""
+def prune(phase_folder: Location, trial: str, protected: Collection[str] = ()) -> None:
+    """Delete what is neither among the best, nor needed for a restart, nor protected (by its address)."""
     stored = stored_checkpoints(phase_folder, trial)
     best = sorted(stored, key=lambda c: (c.score, c.number))[-KEEP_BEST:]
-    # A store's clock is not ours; the last checkpoint was written a moment ago.
-    now = max((c.written for c in stored), default=0.0) if isinstance(phase_folder, RemotePath) else time.time()
+    # The clock of a store, or of a shared mount, is not ours; the last checkpoint was written a moment ago.
+    now = max((c.written for c in stored), default=0.0)
     settled = [checkpoint for checkpoint in stored if checkpoint.written < now - KEEP_SECONDS]
     for checkpoint in settled[:-1]:
-        if checkpoint not in best and str(checkpoint.path) != protected:
+        if checkpoint not in best and str(checkpoint.path) not in protected:
             (checkpoint.path / METRICS).unlink()  # first: a deletion that is cut short leaves nothing that counts
             remove_tree(checkpoint.path)
 

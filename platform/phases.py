@@ -65,6 +65,7 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     path = folder.path / phase.name
     before = folder.state(phase.name)
     reopened = bool(before.get("reopened"))
+    origin = before.get("start_from")  # where its trials began, wherever the phase before it has got since
     config = phase_config(folder, phase)
     trainable: Any = ALGORITHMS[phase.algorithm].trainable
     if isinstance(config, dict):
@@ -99,11 +100,12 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     else:
         _set_aside(path)
         tuner = _new_tuner(folder, phase, trainable, space, stop, callbacks)
+        origin = folder.state(phase.start_from)["checkpoint"] if phase.start_from else None
     progress.line, progress.check_lock = line, folder.check_lock
-    state = {"status": RUNNING, "stop": phase.stop.conditions, "reopened": reopened}
-    if "checkpoint" in before:  # a later phase may have started from it
-        state["checkpoint"] = before["checkpoint"]
-        progress.protected = str(folder.path / before["checkpoint"])
+    progress.protected = _begun_from(folder)
+    state = {**_lasting(before), "status": RUNNING, "stop": phase.stop.conditions, "reopened": reopened}
+    if origin is not None:
+        state["start_from"] = origin
     folder.record(phase.name, state)
     with interruption.awaiting_checkpoints():
         results = tuner.fit()
@@ -180,6 +182,17 @@ def _last_known_checkpoints(tuner: tune.Tuner, folder: Location) -> dict[Locatio
     return known
 
 
+def _lasting(state: dict[str, Any]) -> dict[str, Any]:
+    """Of a phase's recorded state what holds while it goes on: its checkpoint, and the one that it began from."""
+    return {key: state[key] for key in ("checkpoint", "start_from") if key in state}
+
+
+def _begun_from(folder: RunFolder) -> set[str]:
+    """The checkpoints that phases began from, or would now: a trial that starts again reads its own once more."""
+    states = [folder.state(phase.name) for phase in folder.spec.phases]
+    return {str(folder.path / checkpoint) for state in states for checkpoint in _lasting(state).values()}
+
+
 def _set_aside(path: Location) -> None:
     """Clear the place for a new experiment: a start that was cut short is removed, anything more is renamed."""
     if not path.exists():
@@ -197,15 +210,15 @@ def _conclude(folder: RunFolder, phase: Phase, results: tune.ResultGrid) -> dict
     problems = [problem for result in _each(results) if (problem := _problem(result))]
     best = checkpoints.best_checkpoint(folder.path / phase.name)
     if len(problems) == len(results) or best is None:
-        before = folder.state(phase.name)
-        kept_checkpoint = {key: before[key] for key in ("checkpoint",) if key in before}  # a later phase may need it
-        folder.record(phase.name, {"status": FAILED, "stop": phase.stop.conditions, **kept_checkpoint})
+        lasting = _lasting(folder.state(phase.name))
+        folder.record(phase.name, {**lasting, "status": FAILED, "stop": phase.stop.conditions})
         why = problems[0] if problems else "no checkpoint was written"
         kept = f"; the last good checkpoint is {_latest(folder, phase)}" if best else ""
         raise RunFailed(f"phase {phase.name} stopped: {why}{kept}")
     own = {PurePosixPath(result.path).name: result for result in _each(results)}
     metrics = (own[best.trial].metrics if best.trial in own else None) or best.metrics
     outcome = {
+        **_lasting(folder.state(phase.name)),
         "status": FINISHED,
         "stop": phase.stop.conditions,
         "trial": best.trial,

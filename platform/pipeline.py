@@ -100,7 +100,8 @@ def run_for_table(
         check_environment(spec)
         from parsecrl.platform.cluster import run_on_head_node
 
-        return run_on_head_node(address, run_for_table, spec, str(storage), name, None, fresh, trust)
+        arguments = (spec, str(storage), name, None, fresh, trust)
+        return run_on_head_node(address, run_for_table, *arguments, env_vars=spec.runtime.env_vars)
     from parsecrl.platform.reports import format_table
 
     run_dir = run_spec(spec, storage, name, address, fresh, dashboard=dashboard, trust=trust)
@@ -126,7 +127,7 @@ def _connect_if_needed(folder: RunFolder, address: str | None, dashboard: bool) 
 def _run_phases(folder: RunFolder, url: str, line: StatusLine) -> None:
     for phase in folder.spec.phases:
         if folder.is_finished(phase):
-            line.note(f"{phase.name}: finished before")
+            line.note(f"{phase.name}: finished before{_origin_moved(folder, phase)}")
             continue
         from parsecrl.platform import phases
 
@@ -134,6 +135,14 @@ def _run_phases(folder: RunFolder, url: str, line: StatusLine) -> None:
         if outcome["failed_trials"]:
             line.note(f"{phase.name}: {outcome['failed_trials']} of {outcome['trials']} trials failed")
         _write_summary(folder)
+
+
+def _origin_moved(folder: RunFolder, phase: Phase) -> str:
+    """Said of a phase whose predecessor was prolonged afterwards: the one does not follow the other by itself."""
+    began = folder.state(phase.name).get("start_from")
+    if began is None or phase.start_from is None or began == folder.state(phase.start_from).get("checkpoint"):
+        return ""
+    return f", from an earlier checkpoint of {phase.start_from} than its present best; --fresh trains all phases anew"
 
 
 def _env(spec: Spec) -> dict[str, Any]:

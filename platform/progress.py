@@ -70,7 +70,7 @@ class PhaseProgress(tune.Callback):
         self.searched = tuple(searched)  # dotted keys of the config
         self.line: StatusLine | None = None
         self.check_lock: Callable[[], None] | None = None  # raises once the run folder is another process's
-        self.protected = ""  # a checkpoint that is never pruned
+        self.protected: set[str] = set()  # checkpoints that are never pruned
         self.total_trials = 1
         self.results: dict[str, dict[str, Any]] = {}
         self.recent: dict[str, deque[tuple[float, float]]] = {}

@@ -226,6 +226,24 @@ def test_a_bad_loss_ends_the_run_with_its_message_and_keeps_the_last_good_checkp
     assert max(c.metrics["training_iteration"] for c in whole) == 2
 
 
+def test_a_later_phase_says_that_its_predecessor_went_on(tmp_path):
+    from parsecrl.platform.phases import _begun_from
+    from parsecrl.platform.pipeline import _origin_moved
+
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    folder = RunFolder.choose(load_spec(tmp_path / "tiny.yaml"), tmp_path)
+    folder.open()
+    folder.record("planet", {"status": "finished", "checkpoint": "planet/a/checkpoint_000001"})
+    folder.record("embed", {"status": "finished", "start_from": "planet/a/checkpoint_000001"})
+    embed = folder.spec.phase("embed")
+    assert _origin_moved(folder, embed) == ""
+    folder.record("planet", {"status": "finished", "checkpoint": "planet/a/checkpoint_000009"})
+    assert "earlier checkpoint of planet" in _origin_moved(folder, embed)
+    # A trial of embed that starts again reads where it began: prolonging planet once more must not delete that.
+    assert {path.rpartition("_")[2] for path in _begun_from(folder)} == {"000001", "000009"}
+    folder.close()
+
+
 def test_storage(tmp_path):
     assert writable_storage(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert writable_storage(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
@@ -243,6 +261,30 @@ def test_a_run_folder_has_one_owner(tmp_path):
     with pytest.raises(UserError, match="in use"):
         RunFolder.choose(spec, tmp_path)
     first.close()
+    RunFolder.choose(spec, tmp_path).open()
+
+
+def test_what_a_kill_leaves_before_the_spec_does_not_take_the_name(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    spec = load_spec(tmp_path / "tiny.yaml")
+    (tmp_path / "tiny").mkdir()
+    for name in (".lock", ".spec.yaml.4711.tmp", ".clock-0", "made_by.json"):
+        (tmp_path / "tiny" / name).write_text("")
+    RunFolder.choose(spec, tmp_path)
+    (tmp_path / "tiny" / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="is no run folder"):
+        RunFolder.choose(spec, tmp_path)
+
+
+def test_a_folder_that_cannot_be_opened_is_left_unlocked(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    spec, other = (load_spec(tmp_path / "tiny.yaml", [f"seed={seed}"]) for seed in (0, 1))
+    late = RunFolder.choose(other, tmp_path)
+    first = RunFolder.choose(spec, tmp_path)
+    first.open()
+    first.close()
+    with pytest.raises(UserError, match="seed was 0, is 1"):
+        late.open()
     RunFolder.choose(spec, tmp_path).open()
 
 
@@ -276,11 +318,28 @@ def test_the_best_and_what_a_restart_needs_are_kept(tmp_path):
     scores = [float("nan"), 5.0, 9.0, 7.0, 8.0, 1.0, 2.0, 3.0, 2.5]
     for number, score in enumerate(scores):
         store(trial, number, score, age=300 - 40 * number)
-    checkpoints.prune(tmp_path, "trial_00000", protected=str(trial / "checkpoint_000000"))
+    checkpoints.prune(tmp_path, "trial_00000", protected={str(trial / "checkpoint_000000")})
     left = {c.number for c in checkpoints.stored_checkpoints(tmp_path)}
     # Best: 2, 3, 4. Younger than a minute: 7, 8; and the last before those: 6. Protected: 0.
     assert left == {0, 2, 3, 4, 6, 7, 8}
     assert checkpoints.best_checkpoint(tmp_path).number == 2
+
+
+def test_a_mount_whose_clock_is_behind_loses_nothing(tmp_path):
+    trial = tmp_path / "trial_00000"
+    for number in range(6):
+        store(trial, number, score=-number, age=3600 + 10 * (5 - number))
+    checkpoints.prune(tmp_path, "trial_00000")
+    assert {c.number for c in checkpoints.stored_checkpoints(tmp_path)} == set(range(6))
+
+
+def test_a_checkpoint_of_before_there_were_scores_has_its_return(tmp_path):
+    for number, metrics in enumerate([{"episode_return_mean": 7.0}, {"score": 5.0, "episode_return_mean": 9.0}, {}]):
+        folder = tmp_path / "trial_00000" / f"checkpoint_{number:06d}"
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert [c.score for c in checkpoints.stored_checkpoints(tmp_path)] == [7.0, 5.0, -float("inf")]
+    assert checkpoints.best_checkpoint(tmp_path).number == 0
 
 
 def test_half_a_checkpoint_does_not_count(tmp_path):
