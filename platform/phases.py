@@ -19,7 +19,8 @@ from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.loggers import logger_callbacks
 from parsecrl.platform.progress import FAILURE, RESULT_KEYS, PhaseProgress, StopWhenReached
 from parsecrl.platform.run_folder import FAILED, FINISHED, RUNNING, RunFolder
-from parsecrl.platform.spec_models import Domain, Phase
+from parsecrl.platform.spec_groups import Domain
+from parsecrl.platform.spec_models import Phase
 from parsecrl.platform.specs import Spec, set_path
 from parsecrl.platform.status_line import StatusLine
 from parsecrl.platform.storage import Location, for_tune, remove_tree

@@ -19,8 +19,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from parsecrl.platform.control_phases import Controller
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.spec_models import Controller, Domain, Phase, Spec
+from parsecrl.platform.spec_groups import Domain
+from parsecrl.platform.spec_models import Phase, Spec
 
 __all__ = ["Spec", "bundled_specs", "differences", "dump", "get_path", "load_spec", "parse_spec", "set_path"]
 

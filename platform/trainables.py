@@ -17,7 +17,7 @@ from parsecrl.algorithms.energy_regression import trainable as regression
 from parsecrl.platform.analysis import ParallelMap, TrainedTrial
 from parsecrl.platform.metrics import ReportsMetrics
 from parsecrl.platform.progress import FAILURE
-from parsecrl.platform.spec_models import PhaseBase
+from parsecrl.platform.spec_groups import PhaseBase
 
 
 class _StopOnBadLoss:

@@ -395,9 +395,9 @@ def test_the_status_line_says_how_long_it_will_take():
 
 
 def test_every_stop_condition_of_a_spec_ends_a_trial_and_is_shown(tmp_path):
+    from parsecrl.platform.control_phases import PlanetStop, PPOStop
     from parsecrl.platform.progress import RESULT_KEYS, PhaseProgress, StopWhenReached
     from parsecrl.platform.run_folder import RunFolder
-    from parsecrl.platform.spec_models import PlanetStop, PPOStop
     from parsecrl.platform.specs import load_spec
 
     folder = RunFolder.choose(load_spec("cheetah_run_quick"), tmp_path)

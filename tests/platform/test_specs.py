@@ -145,6 +145,13 @@ def test_overrides(spec_file, override, get, value):
         ("nothing", ["key=value"]),
         ("env.id.x=3", ["env.id is a value"]),
         ("env=3", ["env must be a group of keys"]),
+        (
+            "phases.embed.controller.temperature=0",
+            ["phases.finetune.fine_tune", "[decoder]", "'embed'", "temperature 0"],
+        ),
+        ("runtime.env_vars={WANDB_API_KEY: x}", ["no secrets", "WANDB_API_KEY"]),
+        ("runtime.env_vars={SIGNING_KEY: x}", ["no secrets", "SIGNING_KEY"]),
+        ("runtime.env_vars={MLFLOW_TRACKING_URI: 'https://me:pw@host'}", ["no secrets", "MLFLOW_TRACKING_URI"]),
         ("name=a/b", ["name", "'a/b'"]),
     ],
 )
@@ -155,6 +162,39 @@ def test_a_mistake_is_one_sentence_with_key_value_and_remedy(spec_file, override
     assert all(word in message for word in words), message
     assert "\n" not in message
     assert "pydantic" not in message
+
+
+def further_embedding(**changes):
+    """SMALL with a fourth phase that starts from the second, whose controller it has but for the changes."""
+    data = yaml.safe_load(SMALL)
+    again = {"name": "again", "algorithm": "planet", "start_from": "embed", "controller": {"kind": "embedded"}}
+    data["phases"].append({**again, "stop": {"env_steps": 100}, **changes})
+    return data
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"controller": {"kind": "embedded", "latent_size": 8}}, r"again\.controller\.latent_size must .* 8 with 16"),
+        ({"controller": {"kind": "embedded", "horizon": 8}}, r"again\.controller\.horizon must .* 8 with 12"),
+        ({"decoder": {"num_layers": 3}}, r"again\.decoder\.num_layers must .* 'embed', .* 3 with 2.*keep_model: false"),
+        ({"search": {"decoder.hidden_size": {"grid": [200, 100]}}}, r"decoder\.hidden_size must .* 100 with 200"),
+    ],
+)
+def test_a_decoder_that_is_kept_has_the_sizes_that_it_had(changes, message):
+    with pytest.raises(UserError, match=message):
+        parse_spec(further_embedding(**changes), "here")
+    parse_spec(further_embedding(**changes, keep_model=False), "here")
+
+
+def test_a_hard_selection_leaves_the_decoder_to_fine_tune():
+    data = yaml.safe_load(SMALL)
+    data["phases"][1]["controller"]["temperature"] = 0
+    data["phases"][2]["search"]["fine_tune"]["grid"] = [["decoder"]]
+    assert parse_spec(data, "here").phase("embed").controller.temperature == 0
+    data["phases"][1]["search"]["controller.temperature"] = {"grid": [0, 1.0]}  # the best trial may have 1
+    data["phases"][2]["search"]["fine_tune"]["grid"] = [["reward"]]
+    parse_spec(data, "here")
 
 
 def test_searched_values_are_checked_together():
