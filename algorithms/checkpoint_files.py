@@ -9,7 +9,7 @@ from typing import Any
 
 
 class StorageUnreachable(OSError):
-    """An object store that kept failing for as long as was allowed."""
+    """An object store that kept failing for as long as was allowed, or that refuses this process."""
 
 
 @contextmanager

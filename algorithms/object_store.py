@@ -31,13 +31,13 @@ SCHEMES = ("s3", "gs")
 RETRY_VARIABLE = "PARSEC_STORAGE_RETRY_S"
 DEFAULT_RETRY_SECONDS = 300.0
 CHUNK = 8 * 1024**2  # bytes, of a copy; files up to this size are sent in one request
-# What will not be otherwise when tried again, as the AWS and Google clients word it.
-LASTING = re.compile(
-    r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|INVALID_CLIENT_TOKEN_ID|NO_SUCH_KEY"
+# What will not be otherwise when tried again, as the AWS and Google clients word it: about us, and about a file.
+REFUSED = re.compile(
+    r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|INVALID_CLIENT_TOKEN_ID"
     r"|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION_TOKEN|InvalidBucketName|AuthorizationHeaderMalformed"
-    r"|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|HTTP status 40[0-79]"
-    r"|PERMISSION_DENIED|UNAUTHENTICATED|INVALID_ARGUMENT|NOT_FOUND|Not a directory|Is a directory"
+    r"|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|PERMISSION_DENIED|UNAUTHENTICATED"
 )
+LASTING = re.compile(r"NO_SUCH_KEY|HTTP status 40[0-79]|INVALID_ARGUMENT|NOT_FOUND|Not a directory|Is a directory")
 SMALL = 1024**2  # bytes
 _sent: dict[tuple[str, str], bytes] = {}  # digest of what this process sent last to a path, of small files
 Result = TypeVar("Result")
@@ -58,7 +58,8 @@ def retry_seconds() -> float:
 def with_retries(operation: Callable[[], Result], where: str, patience: float | None = None) -> Result:
     """The operation's result; tried again, at growing intervals, while the store fails for a passing reason.
 
-    patience: seconds, by default those of the environment. Raises StorageUnreachable after it.
+    patience: seconds, by default those of the environment. Raises StorageUnreachable after it, and at once where the
+    store refuses this process.
     """
     begin, pause = time.monotonic(), 0.5
     while True:
@@ -67,11 +68,18 @@ def with_retries(operation: Callable[[], Result], where: str, patience: float | 
         except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError):
             raise
         except OSError as error:
-            if isinstance(error, StorageUnreachable) or LASTING.search(str(error)):
+            if isinstance(error, StorageUnreachable):
+                raise
+            reason = " ".join(str(error).split())[:300]
+            if REFUSED.search(str(error)):
+                raise StorageUnreachable(
+                    f"{where} refuses this process ({reason}); the same command continues once its credentials and "
+                    f"their rights are put right"
+                ) from error
+            if LASTING.search(str(error)):
                 raise
             left = (retry_seconds() if patience is None else patience) - (time.monotonic() - begin)
             if left <= 0.0:
-                reason = " ".join(str(error).split())[:300]
                 raise StorageUnreachable(
                     f"{where} could not be reached for {time.monotonic() - begin:.0f} s ({reason}); the same command "
                     f"continues once it can, and {RETRY_VARIABLE} sets how long to wait for it"

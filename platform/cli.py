@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
 
 from parsecrl.algorithms.checkpoint_files import StorageUnreachable
 from parsecrl.platform.errors import RunFailed, UserError
+
+
+# What a disk or a mount says in the middle of a run; any other OSError would be a mistake of ours.
+STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # such as `parsec specs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        print(f"parsec: {error.strerror}{where}; the same command continues once that is put right", file=sys.stderr)
+        return 1
 
 
 def _one_line(error: Exception) -> str:
@@ -76,14 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     jobs = commands.add_parser(
         "jobs", help="list the jobs on a Ray cluster, their phases and progress", allow_abbrev=False
     )
-    jobs.add_argument("--stop", metavar="JOB", help="the same as parsec stop JOB")
     _add_head(jobs)
     jobs.set_defaults(command=_jobs)
 
     stop = commands.add_parser("stop", help="stop a job; its trials write checkpoints first", allow_abbrev=False)
-    stop.add_argument("stop", metavar="JOB", help="the job's id, or the name it was submitted with")
+    stop.add_argument("job", metavar="JOB", help="the job's id, or the name it was submitted with")
     _add_head(stop)
-    stop.set_defaults(command=_jobs)
+    stop.set_defaults(command=_stop)
 
     evaluate = commands.add_parser("evaluate", help="evaluate the controller of a checkpoint", allow_abbrev=False)
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint folder, or a run folder's phase")
@@ -154,11 +164,15 @@ def _jobs(options: argparse.Namespace) -> int:
     from parsecrl.platform import jobs
 
     client = jobs.connect(options.address, options.token_file)
-    if options.stop is not None:
-        jobs.stop(client, options.stop)
-        return 0
     found = jobs.project_jobs(client)
     print(jobs.table(found) if found else f"no jobs of {jobs.PROJECT} at {client.get_address()}")
+    return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from parsecrl.platform import jobs
+
+    jobs.stop(jobs.connect(options.address, options.token_file), options.job)
     return 0
 
 

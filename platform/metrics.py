@@ -18,9 +18,8 @@ from parsecrl.algorithms.measurements import PlanTime
 
 PREFIX = "parsecrl_"
 LABELS = ("run", "phase", "trial")  # of every metric: run folder, the spec's phase, Tune's trial folder
-REFRESH_SECONDS = (
-    1.0  # Ray drops a gauge that was not set for two report intervals (of 10 s); an iteration may last longer
-)
+# Ray drops a gauge that was not set for two report intervals (of 10 s), and an iteration may last longer.
+REFRESH_SECONDS = 1.0
 MEASURED = "measured"  # what algorithms put into a result for this table alone
 
 

@@ -340,7 +340,10 @@ def _impatient(location: RemotePath) -> RetryingHandler:
 def _check_reachable(location: RemotePath) -> None:
     from pyarrow import fs
 
+    from parsecrl.algorithms.object_store import retry_seconds
+
     with _explained(location):
+        retry_seconds()  # a value that is none shall not be found in the first outage
         if not _has_credentials(location.scheme):
             wanted = (
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE)"

@@ -1,6 +1,7 @@
 """The command as a user runs it: exit code 2 and one sentence for every mistake, and nothing written."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -61,6 +62,23 @@ def installed_parsec(folder, *arguments):
 def folder(tmp_path):
     (tmp_path / "small.yaml").write_text(SPEC)
     return tmp_path
+
+
+def test_a_full_disk_is_one_sentence_and_a_mistake_of_ours_is_not(tmp_path, monkeypatch):
+    def fail(number):
+        def command(options):
+            raise OSError(number, os.strerror(number), "/runs/a/state.json")
+
+        return command
+
+    monkeypatch.setattr(cli, "_specs", fail(errno.ENOSPC))
+    done = parsec(tmp_path, "specs")
+    assert done.returncode == 1
+    assert done.stderr.startswith("parsec: No space left on device at /runs/a/state.json")
+    assert done.stderr.count("\n") == 1
+    monkeypatch.setattr(cli, "_specs", fail(errno.ENOENT))
+    with pytest.raises(FileNotFoundError):
+        parsec(tmp_path, "specs")
 
 
 def make_checkpoint(path, obs_size=17, action_size=6, algorithm="planet", repeat=10):

@@ -197,6 +197,7 @@ def test_bad_addresses_end_in_one_sentence(s3, address, message):
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "the store does not answer"),
         ({"AWS_ENDPOINT_URL": "http://key:hidden@127.0.0.1:9"}, "AWS_ENDPOINT_URL must be http"),
         ({"AWS_ENDPOINT_URL": "127.0.0.1:9"}, "AWS_ENDPOINT_URL must be http"),
+        ({"PARSEC_STORAGE_RETRY_S": "5min"}, "PARSEC_STORAGE_RETRY_S must be a number of seconds"),
     ],
 )
 def test_a_bad_environment_ends_in_one_sentence(s3, variables, message, monkeypatch):
@@ -216,6 +217,8 @@ def test_keys_that_the_store_refuses_end_in_one_sentence(s3, s3_server):
     try:
         with pytest.raises(UserError, match=r"the store refuses \(INVALID_ACCESS_KEY_ID\)"):
             writable_storage(s3)
+        with pytest.raises(object_store.StorageUnreachable, match=r"s3://bucket refuses .*the same command continues"):
+            storage.remote_path(s3).write_text("in the middle of a run")
     finally:
         s3_server.ask_for_authentication(False)
     writable_storage(s3)
