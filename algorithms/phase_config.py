@@ -119,8 +119,8 @@ class PhaseMixin:
         results = super().step()  # type: ignore[misc]
         runners, learner = results.get(ENV_RUNNER_RESULTS, {}), results.get(LEARNER_RESULTS, {})
         results["episode_return_mean"] = runners.get("episode_return_mean", float("nan"))
+        results.update(self.phase_results())  # whose mean return, where it has one, RLlib's may lack or forget
         results["score"] = results["episode_return_mean"]  # of which Tune and the pipeline keep the best
-        results.update(self.phase_results())
         results["losses"] = {
             name: float(value)
             for name, value in learner.get(DEFAULT_MODULE_ID, {}).items()

@@ -56,6 +56,7 @@ def test_counts_and_results(build):
     assert result["planning_ms"] > 0
     returns = [sum(e.get_rewards()) for e in algorithm.local_replay_buffer.episodes if e.is_done]
     assert result["episode_return_mean"] == pytest.approx(np.mean(returns[-10:]), rel=1e-5)
+    assert result["score"] == result["episode_return_mean"]
     assert {"observation", "reward", "kl", "model_loss", "decoder_loss"} <= result["losses"].keys()
     assert result["measured"]["gradient_norms"].keys() == {"model", "decoder"}
     assert result["measured"]["losses"]["kl"] == result["losses"]["kl"]

@@ -139,6 +139,7 @@ def test_a_run_killed_in_every_phase_goes_on_where_it_was(tmp_path):
         assert all(a < b for a, b in itertools.pairwise(steps))
         if phase == "planet":
             assert all(row["replay_decisions"] * 10 == row["env_steps"] for row in rows)
+            assert all(row["score"] == row["episode_return_mean"] for row in rows)  # after a restart too
     config = json.loads(next(run.glob("embed/*/params.json")).read_text())
     assert config["start_from"] == str(run / state["planet"]["checkpoint"])
 
