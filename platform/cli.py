@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from parsecrl.algorithms.checkpoint_files import StorageUnreachable
 from parsecrl.platform.errors import RunFailed, UserError
 
-
 # What a disk or a mount says in the middle of a run; any other OSError would be a mistake of ours.
 STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM}
 
