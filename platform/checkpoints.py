@@ -15,7 +15,8 @@ from pathlib import PurePath
 from typing import Any
 
 from parsecrl.algorithms.checkpoint_files import StorageUnreachable
-from parsecrl.platform.storage import Location, RemotePath, in_parallel, remove_tree, write_atomically
+from parsecrl.platform.remote_path import RemotePath, in_parallel
+from parsecrl.platform.storage import Location, remove_tree, write_atomically
 
 METRICS = "metrics.json"
 SCORE = "score"  # result key, higher is better; that of an agent is its mean training return

@@ -6,7 +6,8 @@ import fnmatch
 import tempfile
 from pathlib import Path
 
-from parsecrl.platform.storage import RemotePath, download, in_parallel, upload
+from parsecrl.platform.remote_path import RemotePath, in_parallel
+from parsecrl.platform.storage import download, upload
 
 # Of a run folder. Not the replay buffer, weights or RLlib's own files, which make up nearly all of it.
 WANTED = (

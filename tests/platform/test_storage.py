@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from parsecrl.algorithms import object_store
-from parsecrl.platform import checkpoints, cli, lock, storage
+from parsecrl.platform import checkpoints, cli, lock, storage, store_access
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
@@ -203,7 +203,7 @@ def test_bad_addresses_end_in_one_sentence(s3, address, message):
 def test_a_bad_environment_ends_in_one_sentence(s3, variables, message, monkeypatch):
     for name, value in variables.items():
         monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
-    monkeypatch.setattr(storage, "PATIENCE", 1.0)
+    monkeypatch.setattr(store_access, "PATIENCE", 1.0)
     object_store._client.cache_clear()
     begin = time.monotonic()
     with pytest.raises(UserError, match=message) as error:

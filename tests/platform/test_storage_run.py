@@ -10,7 +10,8 @@ import time
 import pytest
 
 from parsecrl.platform import cli
-from parsecrl.platform.storage import in_parallel, location_of
+from parsecrl.platform.remote_path import in_parallel
+from parsecrl.platform.storage import location_of
 
 SPEC = """
 name: tiny
