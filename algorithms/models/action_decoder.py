@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from parsecrl.algorithms.models.layers import mlp
+from parsecrl.algorithms.models.products import Linear
 from parsecrl.algorithms.models.records import Belief
 
 CONDITIONING = ("none", "belief")
@@ -46,8 +47,8 @@ class ActionDecoder(nn.Module):
             )
         self.latent_size, self.horizon, self.action_size = latent_size, horizon, action_size
         self.conditioning, self.output = conditioning, output
-        self.latent_in = nn.Linear(latent_size, hidden_size)
-        self.belief_in = nn.Linear(belief_size, hidden_size, bias=False) if conditioning == "belief" else None
+        self.latent_in = Linear(latent_size, hidden_size)
+        self.belief_in = Linear(belief_size, hidden_size, bias=False) if conditioning == "belief" else None
         self.body = mlp([hidden_size] * num_layers + [horizon * action_size], nn.ELU)
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -23,7 +23,8 @@ class EnergyNetwork(nn.Module):
                 )
         self.x_size, self.y_size = x_size, y_size
         self.first = nn.Linear(x_size + y_size, hidden_size)
-        self.rest = mlp([hidden_size] * num_layers + [1], nn.Softplus)
+        # torch's own products, since its compiler takes those too: the minimiser amplifies the rounding of others.
+        self.rest = mlp([hidden_size] * num_layers + [1], nn.Softplus, nn.Linear)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x [B, X], y [B, N, Y], both in data units -> energies [B, N], dimensionless."""

@@ -7,12 +7,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from parsecrl.algorithms.models.products import Linear
 
-def mlp(sizes: list[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+
+def mlp(sizes: list[int], activation: type[nn.Module] = nn.ReLU, linear: type[nn.Linear] = Linear) -> nn.Sequential:
     """Fully connected layers sizes[0] -> ... -> sizes[-1], with the activation after all but the last."""
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
-        layers += [nn.Linear(n_in, n_out), activation()]
+        layers += [linear(n_in, n_out), activation()]
     return nn.Sequential(*layers[:-1])
 
 

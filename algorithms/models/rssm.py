@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, softplus
+from torch.nn.functional import softplus
 
 from parsecrl.algorithms.models.blocked_rollout import predict_rewards_in_blocks
 from parsecrl.algorithms.models.layers import RunningNorm, gru_step, mlp
+from parsecrl.algorithms.models.products import linear
 from parsecrl.algorithms.models.records import Belief, Gaussian, ReplaySequence
 
 
@@ -88,6 +89,11 @@ class RSSM(nn.Module):
         mean, raw_std = parameters.chunk(2, -1)
         return Gaussian(mean, softplus(raw_std) + self.min_std)
 
+    def _next_h(self, x: Tensor, h: Tensor) -> Tensor:
+        """x [..., S + A] state and action, h [..., D] -> [..., D]."""
+        gru = self.gru
+        return gru_step(linear(x, gru.weight_ih, gru.bias_ih), linear(h, gru.weight_hh, gru.bias_hh), h)
+
     def _posterior(self, h: Tensor, obs_in: Tensor) -> Gaussian:
         """obs_in [..., K]: the observation's part of the first layer, so that a loop over time need not compute it."""
         first: nn.Linear = self.posterior_net[0]  # type: ignore[assignment]
@@ -103,7 +109,7 @@ class RSSM(nn.Module):
 
         action [B, A]: the one executed before obs (zeros at an episode's start); obs [B, O] environment units.
         """
-        h = self.gru(torch.cat([belief.s, action], -1), belief.h)
+        h = self._next_h(torch.cat([belief.s, action], -1), belief.h)
         return Belief(h, self._posterior(h, self._observation_in(obs)).mean)
 
     def observe(self, sequence: ReplaySequence, noise: Tensor) -> Posterior:
@@ -119,7 +125,7 @@ class RSSM(nn.Module):
         # Unbound once: the gradient of an index is a tensor as large as the whole sequence, at every step.
         steps = zip(*(x.unbind(1) for x in (keep, previous_action, obs_in)), noise.unbind(0), strict=True)
         for kept, action, seen, eps in steps:
-            h = self.gru(torch.cat([s * kept, action], -1), h * kept)
+            h = self._next_h(torch.cat([s * kept, action], -1), h * kept)
             mean, std = self._posterior(h, seen)
             s = mean + std * eps
             hs.append(h)
@@ -188,7 +194,7 @@ class RSSM(nn.Module):
             eps = torch.randn(state.mean.shape, generator=generator, device=h.device)
             s = (state.mean + state.std * eps)[:, :-1]
             x = torch.cat([s, sequence.action[:, -s.shape[1] - 1 : -1]], -1)
-            h = self.gru(x.flatten(0, 1), h[:, :-1].flatten(0, 1)).unflatten(0, x.shape[:2])
+            h = self._next_h(x, h[:, :-1])
             state = self._gaussian(self.prior_net(h))
             n = h.shape[1]
             valid = valid[:, :-1] & ~sequence.is_first[:, -n:]
@@ -221,7 +227,7 @@ class RSSM(nn.Module):
         hs, states = [h], [self._prior_mean(h)]
         for t in range(1, H):
             x = torch.cat([states[-1], steps[:, t]], -1)
-            h = gru_step(linear(x, w_ih, b_ih), linear(h, w_hh, b_hh), h)
+            h = self._next_h(x, h)
             hs.append(h)
             states.append(self._prior_mean(h))
         features = torch.cat([torch.cat(hs), torch.cat(states)], -1)  # [H * B * N, D + S]
