@@ -1,8 +1,9 @@
 """Times of planning and of the model's update at the paper's sizes, on the device at hand.
 
 They print their arithmetic (FLOP of the matrix products that they cannot do without) and the fraction of the machine's
-measured matmul rate, taken beside every round. On the CPU one thread is used, as a runner has one core, and the
-fraction is of processor time, so that other load on the machine hardly counts; the table's times are of the wall clock.
+measured matmul rate, taken beside every round: of torch.mm and, where the models use it, of oneDNN, which is faster on
+some processors. On the CPU one thread is used, as a runner has one core, and the fraction is of processor time, so that
+other load on the machine hardly counts; the table's times are of the wall clock.
 """
 
 import statistics
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights, ReplaySequence
+from parsecrl.algorithms.models.products import has_fast_product, product
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 OBS, A, H, LATENT = 17, 6, 12, 16  # cheetah.run; the paper's horizon
@@ -75,22 +77,28 @@ def plan_flop(model: RSSM, controller: FullSpaceController | EmbeddedController,
     return 2 * total * controller.num_iterations
 
 
-def matmul_rate() -> float:
-    """FLOP/s of a square float32 product, the best of several."""
-    a, b, out = (torch.ones(MATMUL, MATMUL, device=DEVICE) for _ in range(3))
-    times = []
-    for _ in range(6):
-        finish()
-        start = clock()
-        torch.mm(a, b, out=out)
-        finish()
-        times.append(clock() - start)
-    return 2 * MATMUL**3 / min(times)
+def matmul_rates() -> dict[str, float]:
+    """FLOP/s of a square float32 product, the best of several: by torch.mm, and by the models' own if it is another."""
+    a, b = (torch.ones(MATMUL, MATMUL, device=DEVICE) for _ in range(2))
+    products = {"torch.mm": torch.mm}
+    if has_fast_product(a, b):
+        products["oneDNN"] = product
+    rates = {}
+    for name, multiply in products.items():
+        times = []
+        for _ in range(6):
+            finish()
+            start = clock()
+            multiply(a, b)
+            finish()
+            times.append(clock() - start)
+        rates[name] = 2 * MATMUL**3 / min(times)
+    return rates
 
 
 def measure(benchmark: BenchmarkFixture, work: Callable[[], object], flop: int, rounds: int) -> None:
     """Time `work` and report FLOP and the median over rounds of the fraction of the matmul rate of the same moment."""
-    rates: list[float] = []
+    rates: list[dict[str, float]] = []
     seconds: list[float] = []
     work()
     finish()
@@ -101,16 +109,18 @@ def measure(benchmark: BenchmarkFixture, work: Callable[[], object], flop: int, 
         finish()
         seconds.append(clock() - start)
 
-    benchmark.pedantic(run, setup=lambda: rates.append(matmul_rate()), rounds=rounds, warmup_rounds=0)
-    fraction = statistics.median(flop / s / rate for s, rate in zip(seconds, rates, strict=True))
-    benchmark.extra_info.update(
-        gflop=round(flop / 1e9, 2),
-        matmul_gflop_per_s=round(statistics.median(rates) / 1e9, 1),
-        fraction_of_matmul_rate=round(fraction, 3),
-    )
+    benchmark.pedantic(run, setup=lambda: rates.append(matmul_rates()), rounds=rounds, warmup_rounds=0)
+    shares = []
+    for name in rates[0]:
+        fraction = statistics.median(flop / s / rate[name] for s, rate in zip(seconds, rates, strict=True))
+        gflop_per_s = statistics.median(rate[name] for rate in rates) / 1e9
+        benchmark.extra_info[f"{name}_gflop_per_s"] = round(gflop_per_s, 1)
+        benchmark.extra_info[f"fraction_of_{name}_rate"] = round(fraction, 3)
+        shares.append(f"{fraction:.0%} of {name}'s rate ({gflop_per_s:.0f} GFLOP/s)")
+    benchmark.extra_info["gflop"] = round(flop / 1e9, 2)
     print(
         f"\n{benchmark.name} on {DEVICE.type}: {statistics.median(seconds) * 1e3:.1f} ms, {flop / 1e9:.1f} GFLOP, "
-        f"{fraction:.0%} of the matmul rate ({statistics.median(rates) / 1e9:.0f} GFLOP/s)"
+        + ", ".join(shares)
     )
 
 
