@@ -35,6 +35,8 @@ def quiet_ray() -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # a spec names its loggers
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # interruption.py has its own
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")  # what a kill can cost, beyond the time since a checkpoint
+    # Tune would otherwise keep every checkpoint's whole result in the state that it writes every few seconds.
+    os.environ.setdefault("TUNE_ONLY_STORE_CHECKPOINT_SCORE_ATTRIBUTE", "1")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\..*")

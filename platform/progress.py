@@ -66,6 +66,7 @@ class PhaseProgress(tune.Callback):
     ):
         self.phase, self.conditions, self.dashboard = phase, dict(conditions), dashboard
         self.folder: Location = Path(folder) if isinstance(folder, str) else folder
+        self.backup = tune_state.Backup(self.folder)
         self.checkpoint_every = checkpoint_every
         self.searched = tuple(searched)  # dotted keys of the config
         self.line: StatusLine | None = None
@@ -74,6 +75,7 @@ class PhaseProgress(tune.Callback):
         self.total_trials = 1
         self.results: dict[str, dict[str, Any]] = {}
         self.recent: dict[str, deque[tuple[float, float]]] = {}
+        self.next_show = -math.inf
         self.awaited: set[str] | None = None  # trials that write a checkpoint before the run stops
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
@@ -88,7 +90,7 @@ class PhaseProgress(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if self.check_lock is not None:
             self.check_lock()
-        tune_state.back_up(self.folder)
+        self.backup.update()
         if interruption.requested() and not self._await_checkpoints(trials):
             interruption.end_experiment()
 
@@ -109,7 +111,18 @@ class PhaseProgress(tune.Callback):
         self.results[trial.trial_id] = result
         moments = self.recent.setdefault(trial.trial_id, deque(maxlen=10))
         moments.append((time.monotonic(), fraction_done(self.conditions, result)))
-        self._show(self.describe(running=sum(t.status == Trial.RUNNING for t in trials)))
+        # The settings of a trial, which no result changes, are most of it: Tune would keep them with each checkpoint,
+        # log them with each result, and write all of that every few seconds. They are in the trial's params.json.
+        result.pop("config", None)
+        self._show_progress(trials)
+
+    def _show_progress(self, trials: list[Trial]) -> None:
+        """Looks at all trials, so with thousands of them not at every result: at most a twentieth of the time."""
+        start = time.monotonic()
+        if start >= self.next_show:
+            self._show(self.describe(running=sum(t.status == Trial.RUNNING for t in trials)))
+            now = time.monotonic()
+            self.next_show = now + 19 * (now - start)
 
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
         trial_folder, name = PurePosixPath(checkpoint.path).parts[-2:]

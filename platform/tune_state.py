@@ -1,7 +1,7 @@
 """Tune's own state files, made safe against a kill in mid-write.
 
 Tune copies its state over the old one every few seconds, in place: a kill in that moment leaves half a file, and
-the whole experiment could not be restored. `back_up` keeps a copy of the last state that was whole; `repair` puts it
+the whole experiment could not be restored. `Backup` keeps a copy of the last state that was whole; `repair` puts it
 back. Neither depends on what the files say. In an object store a file is whole or absent, and there is nothing to mend.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -23,25 +24,49 @@ PATTERNS = (
     "callback-states-*.pkl",
 )
 BACKUP, TUNER = ".last_good", "tuner.pkl"
+PICKLE = b"\x80"  # a pickle's first byte
+# What ends the experiment's state. Inside of it such a line is quoted, with backslashes.
+LAST_OF_STATE = re.compile(rb', "stats": \{[^{}\\]*\}\}$')
 
 
-def back_up(folder: Location) -> None:
-    """Copy the newest state files aside if they changed since, and are whole."""
-    if isinstance(folder, RemotePath):
-        return
-    newest = _newest(folder)
-    state = newest.get(EXPERIMENT)
-    copy = folder / BACKUP
-    if state is None or not all(_is_whole(file) for file in newest.values()):
-        return
-    marker = copy / state.name
-    if marker.exists() and marker.stat().st_mtime_ns == state.stat().st_mtime_ns:
-        return
-    copy.mkdir(exist_ok=True)
-    for file in sorted(newest.values(), key=lambda f: f.name == state.name):  # the marker last
-        unfinished = copy / f".{file.name}.tmp"
-        shutil.copy2(file, unfinished)
-        os.replace(unfinished, copy / file.name)
+class Backup:
+    """Copies the newest state files aside whenever they have changed, and are whole.
+
+    It is asked after every step of Tune's, and both the files and the folder that they are in grow with the number of
+    trials: as long as nothing has changed, it looks at one file's time and at nothing else.
+    """
+
+    def __init__(self, folder: Location):
+        self.folder = folder
+        self._state: Path | None = None  # Tune writes to the same name as long as it runs
+        self._copied = -1  # its time of change, nanoseconds
+
+    def update(self) -> None:
+        folder = self.folder
+        if isinstance(folder, RemotePath):
+            return
+        if self._state is None:
+            self._state = _newest(folder).get(EXPERIMENT)
+            if self._state is None:
+                return
+        try:
+            changed = self._state.stat().st_mtime_ns
+        except FileNotFoundError:
+            self._state = None
+            return
+        if changed == self._copied:
+            return
+        newest = _newest(folder)
+        self._state = newest.get(EXPERIMENT)
+        if self._state is None or not all(_ends_well(file) for file in newest.values()):
+            return
+        copy = folder / BACKUP
+        copy.mkdir(exist_ok=True)
+        for file in newest.values():
+            unfinished = copy / f".{file.name}.tmp"
+            shutil.copy2(file, unfinished)
+            os.replace(unfinished, copy / file.name)
+        self._copied = changed
 
 
 def repair(folder: Location) -> bool:
@@ -64,11 +89,25 @@ def _newest(folder: Path) -> dict[str, Path]:
     return {pattern: max(found) for pattern in PATTERNS if (found := list(folder.glob(pattern)))}
 
 
-def _is_whole(file: Path) -> bool:
+def _ends_well(file: Path) -> bool:
+    """Whether a file that is written from its beginning to its end is there to its end, without reading all of it."""
     try:
-        if file.suffix == ".json":
-            json.loads(file.read_text(encoding="utf-8"))
-            return True
-        return file.read_bytes().endswith(b".")  # the pickle protocol's last opcode
+        with file.open("rb") as stream:
+            head = stream.read(1)
+            stream.seek(max(0, file.stat().st_size - 200))
+            end = stream.read()
+    except OSError:
+        return False
+    return end.endswith(b".") if head == PICKLE else bool(LAST_OF_STATE.search(end)) or _is_whole(file)
+
+
+def _is_whole(file: Path) -> bool:
+    """By what the file holds, not by its name: Tune pickles a search's state into a .json."""
+    try:
+        data = file.read_bytes()
+        if data[:1] == PICKLE:
+            return data.endswith(b".")  # the protocol's last opcode
+        json.loads(data)
+        return True
     except (OSError, ValueError):
         return False

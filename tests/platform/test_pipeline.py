@@ -1,6 +1,7 @@
 """A whole run in miniature, killed in every phase; and the parts that make it survive."""
 
 import dataclasses
+import io
 import itertools
 import json
 import os
@@ -15,11 +16,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from ray.train import Checkpoint
+from ray.train._internal.session import _TrainingResult
+from ray.train._internal.storage import StorageContext
+from ray.tune.experiment import Trial
+from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from parsecrl.platform import checkpoints, tune_state
+from parsecrl.platform.cluster import quiet_ray
 from parsecrl.platform.errors import UserError
+from parsecrl.platform.progress import PhaseProgress
 from parsecrl.platform.run_folder import RunFolder, writable_storage
 from parsecrl.platform.specs import load_spec
+from parsecrl.platform.status_line import StatusLine
 
 TINY = """
 name: tiny
@@ -363,9 +372,10 @@ def test_tunes_state_survives_half_a_write(tmp_path):
     state = tmp_path / "experiment_state-2026-01-01_00-00-00.json"
     (tmp_path / "tuner.pkl").write_bytes(b"\x80\x04N.")
     state.write_text('{"trial_data": []}')
-    tune_state.back_up(tmp_path)
+    backup = tune_state.Backup(tmp_path)
+    backup.update()
     state.write_text('{"trial_data": [')  # the kill
-    tune_state.back_up(tmp_path)
+    backup.update()
     assert tune_state.repair(tmp_path)
     assert json.loads(state.read_text()) == {"trial_data": []}
 
@@ -379,8 +389,77 @@ def test_tunes_state_survives_half_a_write(tmp_path):
     assert not tune_state.repair(tmp_path)
 
 
+def test_a_searchs_state_survives_a_restart(tmp_path):
+    """Tune pickles it, into a .json; without it, no trial that had not begun would ever begin."""
+    search = BasicVariantGenerator(random_state=0)
+    search.save_to_dir(str(tmp_path), "1")
+    (file,) = tmp_path.glob("basic-variant-state-*")
+    whole = file.read_bytes()
+    (tmp_path / "experiment_state-1.json").write_text('{"trial_data": [], "runner_data": {}, "stats": {"start": 1.0}}')
+    (tmp_path / "tuner.pkl").write_bytes(b"\x80\x04N.")
+    tune_state.Backup(tmp_path).update()
+    assert tune_state.repair(tmp_path)
+    assert file.read_bytes() == whole
+    file.write_bytes(whole[:-1])  # the kill
+    assert tune_state.repair(tmp_path)
+    assert file.read_bytes() == whole
+
+
+def test_a_backup_is_renewed_by_a_change_only(tmp_path):
+    state = tmp_path / "experiment_state-1.json"
+    kept = tmp_path / tune_state.BACKUP / state.name
+    backup = tune_state.Backup(tmp_path)
+    for number in (1.0, 2.0):
+        whole = json.dumps({"trial_data": [["{}", "{}"]], "runner_data": {}, "stats": {"start_time": number}})
+        for end in range(1, len(whole)):  # Tune is still writing
+            state.write_text(whole[:end])
+            backup.update()
+            assert not kept.exists() or kept.read_text() != whole[:end]
+        state.write_text(whole)
+        backup.update()
+        assert kept.read_text() == whole
+        kept.unlink()
+        backup.update()
+        assert not kept.exists()
+
+
+def test_the_status_line_costs_little_with_many_trials(tmp_path):
+    progress = PhaseProgress("planet", str(tmp_path), {"env_steps": 1e9})
+    progress.line = StatusLine(io.StringIO())
+    trials = [Trial("planet", stub=True, trial_id=f"x_{number:05d}") for number in range(500)]
+    shown, describe = [], progress.describe
+    progress.describe = lambda running: shown.append(running) or describe(running)
+    for trial in trials:
+        progress.on_trial_result(0, trials, trial, {"env_steps": 1000, "training_iteration": 1, "config": {}})
+    assert 1 <= len(shown) < 250
+    assert len(progress.results) == 500
+    before = len(shown)
+    progress.on_experiment_end(trials)
+    assert len(shown) == before + 1
+
+
+def test_tunes_state_does_not_hold_each_checkpoints_result(tmp_path):
+    """It is written every few seconds, for all trials, and would grow with each checkpoint."""
+    quiet_ray()
+    progress = PhaseProgress("planet", str(tmp_path), {"env_steps": 1e9}, 10)
+    progress.line = StatusLine(io.StringIO())
+    storage = StorageContext(storage_path=str(tmp_path), experiment_dir_name="planet")
+    trial = Trial("planet", stub=True, trial_id="x_00000", storage=storage)
+    sizes = []
+    for number in range(1, 41):
+        result = {"training_iteration": number, "config": {"long": "x" * 10_000}, "note": "y" * 500}
+        progress.on_trial_result(0, [trial], trial, result)
+        trial.update_last_result(result)
+        stored = Checkpoint(str(tmp_path / f"checkpoint_{number:06d}"))
+        trial.on_checkpoint(_TrainingResult(checkpoint=stored, metrics=trial.last_result))
+        sizes.append(sum(map(len, trial.get_json_state())))
+    assert trial.checkpoint.path.endswith("checkpoint_000040")
+    assert sizes[-1] - sizes[9] < 30 * 400
+    assert "x" * 100 not in "".join(trial.get_json_state())
+
+
 def test_the_status_line_says_how_long_it_will_take():
-    from parsecrl.platform.progress import PhaseProgress, duration, fraction_done
+    from parsecrl.platform.progress import duration, fraction_done
 
     assert fraction_done({"env_steps": 100, "time_s": 10}, {"env_steps": 20, "time_total_s": 5}) == 0.5
     progress = PhaseProgress("planet", "/nowhere", {"env_steps": 100}, 1, "http://here:8265")
