@@ -7,6 +7,7 @@ Everything that is done is on disk, so the same call after an interruption goes 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -19,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 
+from parsecrl.algorithms.checkpoint_files import StorageUnreachable
 from parsecrl.platform import interruption, job_progress
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.run_folder import RunFolder, write_atomically
@@ -73,10 +75,10 @@ def run_spec(
         line.note(f"run folder: {folder.path}")
         with interruption.handled():
             _run_phases(folder, url, line)
-            changed = _evaluate(folder, line)
-            changed |= _analyse(folder, line)
+            _evaluate(folder, line)
+            _analyse(folder, line)
             _videos(folder, line)
-            _report(folder, line, changed)
+            _report(folder, line)
     finally:
         folder.close()
     return folder.path
@@ -181,8 +183,8 @@ def _episodes(folder: RunFolder) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(file.read_text(encoding="utf-8")))
 
 
-def _evaluate(folder: RunFolder, line: StatusLine) -> bool:
-    """Evaluate what is not evaluated yet. Returns whether there was anything to do."""
+def _evaluate(folder: RunFolder, line: StatusLine) -> None:
+    """Evaluate what is not evaluated yet."""
     from parsecrl.platform.evaluation import evaluate
 
     spec = folder.spec
@@ -211,7 +213,6 @@ def _evaluate(folder: RunFolder, line: StatusLine) -> bool:
         write_atomically(folder.path / "evaluation.csv", table.to_csv(index=False))
         folder.record(f"evaluation of {name}", {"checkpoint": stored, "episodes": len(rows)})
         _write_summary(folder)
-    return bool(waiting)
 
 
 def _unanalysed(folder: RunFolder) -> list[Phase]:
@@ -223,8 +224,8 @@ def _unanalysed(folder: RunFolder) -> list[Phase]:
     ]
 
 
-def _analyse(folder: RunFolder, line: StatusLine) -> bool:
-    """Make the tables of the phases that have no agent to evaluate. Returns whether there was anything to do."""
+def _analyse(folder: RunFolder, line: StatusLine) -> None:
+    """Make the tables of the phases that have no agent to evaluate."""
     waiting = _unanalysed(folder)
     for phase in waiting:
         from parsecrl.platform import analysis, phases
@@ -237,7 +238,6 @@ def _analyse(folder: RunFolder, line: StatusLine) -> bool:
         analysis.write_tables(folder, phase.name, make_tables(trials, analysis.in_ray_tasks))
         folder.record(f"analysis of {phase.name}", {"of": folder.state(phase.name)})
         line.show(f"analysis of {phase.name}: {len(trials)} trials", final=True)
-    return bool(waiting)
 
 
 def _show_progress(line: StatusLine, name: str) -> Callable[[int, int], None]:
@@ -263,15 +263,20 @@ def _videos(folder: RunFolder, line: StatusLine) -> None:
         folder.record(f"video of {name}", {"checkpoint": stored})
 
 
-def _report(folder: RunFolder, line: StatusLine, changed: bool) -> None:
-    """The page is built again where something is new; a page that cannot be built does not fail the run."""
+def _report(folder: RunFolder, line: StatusLine) -> None:
+    """The page is built again where something is new since it was; one that cannot be built does not fail the run."""
     from parsecrl.platform.reports import build_report
 
     _write_summary(folder)
-    if changed or not (folder.path / "report" / "index.html").exists():
+    states = json.dumps({name: state for name, state in folder.states().items() if name != "report"}, sort_keys=True)
+    shown = {"of": hashlib.sha256(states.encode()).hexdigest()}
+    if folder.state("report") != shown or not (folder.path / "report" / "index.html").exists():
         line.show("report")
         try:
             build_report(folder.path)
+            folder.record("report", shown)
+        except (RunFailed, StorageUnreachable):
+            raise
         except Exception as error:
             line.note(f"report: not built ({type(error).__name__}: {error}); try `parsec report {folder.path}`")
     line.show("done", final=True)

@@ -147,7 +147,7 @@ class RunFolder:
     def state(self, phase: str) -> dict[str, Any]:
         """What is recorded of a phase: status (running, finished, failed), stop, start_from (the checkpoint that its
         trials began with, where it has one), and once it ended its outcome."""
-        return self._read_state().get(phase, {})
+        return self.states().get(phase, {})
 
     def is_finished(self, phase: Phase) -> bool:
         """Whether the phase ended under the stop conditions that the spec has now, and still has its checkpoint."""
@@ -158,9 +158,10 @@ class RunFolder:
 
     def record(self, phase: str, state: dict[str, Any]) -> None:
         self._lock.confirm()
-        write_atomically(self.path / STATE_FILE, json.dumps({**self._read_state(), phase: state}, indent=1))
+        write_atomically(self.path / STATE_FILE, json.dumps({**self.states(), phase: state}, indent=1))
 
-    def _read_state(self) -> dict[str, Any]:
+    def states(self) -> dict[str, dict[str, Any]]:
+        """All that is recorded, by the name of a phase or of what was made of it."""
         file = self.path / STATE_FILE
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 

@@ -199,7 +199,12 @@ def test_a_sweep_ends_on_its_best_trial_and_can_be_prolonged(tmp_path, ray_runti
 
     # The same command with a later end goes on; with another learning rate it is refused.
     first = {trial.name: len(iterations(run, "planet")) for trial in run.glob("planet/trial_*")}
+    report = run / "report" / "index.html"
+    built = report.stat().st_mtime_ns
+    assert run_spec(load_spec(file), tmp_path) == run
+    assert report.stat().st_mtime_ns == built
     assert run_spec(load_spec(file, ["phases.planet.stop.env_steps=5000"]), tmp_path) == run
+    assert report.stat().st_mtime_ns > built  # its curves are longer, whichever checkpoint is the best
     assert json.loads((run / "state.json").read_text())["planet"]["env_steps"] >= 5000
     steps = [n for n, _ in iterations(run, "planet")]
     assert len(steps) > max(first.values())
