@@ -1,0 +1,224 @@
+"""What a spec costs and what limits it: a model of throughput, hours and memory in closed form.
+
+    python -m parsecrl.platform.capacity SPEC [--set key=value] [--cpus 64] [--gpus 8 --gpu-flops 1.0e13]
+
+Its constants are what `make bench` measures (tests/benchmarks/test_capacity_benchmark.py). docs/capacity.md has the
+formulas, how far they are from a simulation of the same queues (capacity_simulation.py) and from runs, and what to do
+at each bottleneck. Seconds are of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from parsecrl.platform.capacity_stages import Constants, Sizes, Stage, evaluation_s, stage_of
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.spec_models import DCEMPPOPhase, PlanetPhase
+from parsecrl.platform.specs import Spec, load_spec
+
+KEPT_CHECKPOINTS = 5  # of a trial: the three best, the latest two; checkpoints.py
+EPISODE_STEPS = 1000  # simulator steps of dm_control's tasks
+
+
+class Load(NamedTuple):
+    """One trial among `concurrent` ones, in the long run."""
+
+    stage: Stage
+    trials: int
+    concurrent: int
+    fragments_per_s: float  # of a trial
+    bottleneck: str
+    busy: dict[str, float]  # resource -> the share of its capacity that is used
+
+    @property
+    def steps_per_s(self) -> float:
+        """Environment steps of a trial."""
+        return self.fragments_per_s * self.stage.fragment_steps
+
+    @property
+    def updates_per_s(self) -> float:
+        return self.steps_per_s * self.stage.updates_per_step
+
+    @property
+    def trial_hours(self) -> float:
+        return (self.stage.overhead_s + self.stage.fragments / self.fragments_per_s) / 3600
+
+    @property
+    def hours(self) -> float:
+        """All trials, in rounds of `concurrent`."""
+        return math.ceil(self.trials / self.concurrent) * self.trial_hours
+
+    @property
+    def core_hours(self) -> float:
+        return self.trials * self.trial_hours * self.stage.cores
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.trials * self.trial_hours * self.stage.gpus
+
+
+# --- queues --------------------------------------------------------------------------------------------------------
+
+
+def load(stage: Stage, constants: Constants, trials: int = 1, concurrent: int = 1) -> Load:
+    """The long run of `concurrent` trials of a stage, out of `trials` that the driver knows.
+
+    Each resource needs some time for what lies between two checkpoints of every trial; the slowest sets the pace.
+    """
+    s, c, k = stage, constants, stage.iterations_per_checkpoint
+    n = k * s.per_iteration  # fragments between two checkpoints
+    write_s = s.checkpoint_bytes / c.storage_bytes_per_s
+    pause = s.checkpoint_s + write_s + c.driver_checkpoint_s  # of the main process
+    learner = n * s.learn_s + pause + k * c.result_s
+    cores = (n * (s.gather_core_s + s.learn_core_s) + s.checkpoint_s) / s.cores
+    if s.overlaps:
+        runners = n * s.gather_s / s.runners + _lost(pause, s.gather_s) + k * _lost(c.result_s, s.gather_s)
+    else:  # a round of gathering and the learning from it take turns
+        R = max(s.runners, 1)
+        runners = n / R * max(s.gather_s, R * s.gather_core_s / s.cores) + learner
+    saving = trials * c.state_s
+    events = concurrent * (k * c.result_s + c.driver_checkpoint_s)
+    seconds = {
+        "runners": runners,
+        "learner": learner,
+        "cores": cores,
+        "driver": events * (1 + saving / c.state_period_s),
+        "storage": concurrent * write_s,
+    }
+    bottleneck = max(seconds, key=lambda name: seconds[name])
+    cycle = seconds[bottleneck]
+    busy = {name: time / cycle for name, time in seconds.items()}
+    busy["driver"] = events / cycle + saving / (c.state_period_s + saving)
+    return Load(stage, trials, concurrent, n / cycle, bottleneck, busy)
+
+
+def _lost(pause: float, gather: float) -> float:
+    """What a pause of the main process costs a runner on average: it first ends the fragment that it is in."""
+    return pause**2 / (2 * gather) if pause < gather else pause - gather / 2
+
+
+# --- command -------------------------------------------------------------------------------------------------------
+
+REMEDIES = {
+    "runners": "more num_env_runners, or a GPU for the plans; without one, more environments a runner gain nothing",
+    "learner": "a GPU for the learner, a smaller train_ratio; more runners change nothing",
+    "cores": "more CPUs for the trial (num_cpus_per_env_runner, num_cpus_for_main_process), or fewer trials at a time",
+    "driver": "a larger decisions_per_iteration, so that results come less often, or several runs side by side",
+    "storage": "a larger checkpoint_every, a smaller replay_capacity, or a faster storage",
+}
+
+
+def within_time(stage: Stage, phase: PlanetPhase | DCEMPPOPhase, constants: Constants) -> Stage:
+    """The stage, shortened where stop.time_s ends it first."""
+    seconds = phase.stop.conditions.get("time_s", math.inf)
+    if math.isinf(seconds):
+        return stage
+    possible = max(0.0, seconds - stage.overhead_s) * load(stage, constants).fragments_per_s
+    return stage._replace(fragments=min(stage.fragments, possible))
+
+
+def estimate(spec: Spec, constants: Constants, cpus: float, gpus: float, sizes: Sizes) -> list[Load]:
+    """The phases that act, on a cluster with so many cores and GPUs. Raises UserError where a trial does not fit."""
+    loads = []
+    for phase in spec.phases:
+        if not isinstance(phase, PlanetPhase | DCEMPPOPhase):
+            continue
+        stage = within_time(stage_of(spec, phase, sizes, constants), phase, constants)
+        fitting = min(
+            cpus / stage.cores if stage.cores else math.inf,
+            gpus / stage.gpus if stage.gpus else math.inf,
+        )
+        if fitting < 1 - 1e-6:
+            raise UserError(
+                f"a trial of phase {phase.name} needs {stage.cores:g} CPUs and {stage.gpus:g} GPUs, got {cpus:g} and "
+                f"{gpus:g}; give more with --cpus and --gpus, or lower resources in the spec"
+            )
+        trials = number_of_trials(phase)
+        loads.append(load(stage, constants, trials, min(trials, int(fitting + 1e-6))))
+    return loads
+
+
+def number_of_trials(phase: Any) -> int:
+    """Of a phase's sweep: its grid, repeated num_samples times."""
+    return phase.num_samples * math.prod(len(d.values) for d in phase.search.values() if d.kind == "grid")
+
+
+def sizes_of(spec: Spec) -> Sizes:
+    """Of the spec's environment."""
+    assert spec.env is not None
+    from parsecrl.envs import make_env
+
+    env = make_env(spec.env.id, spec.env.action_repeat)
+    try:
+        (obs,), (action,) = env.observation_space.shape, env.action_space.shape  # type: ignore[misc]
+    finally:
+        env.close()
+    return Sizes(obs, action, math.ceil(EPISODE_STEPS / spec.env.action_repeat))
+
+
+def describe(loads: Sequence[Load], constants: Constants) -> str:
+    """A table, and what limits each phase."""
+    names = ("phase", "trials", "at a time", "env steps/s", "updates/s", "hours", "core-hours", "GPU-hours", "limit")
+    rows: list[tuple[str, ...]] = [names]
+    for x in loads:
+        of = f"{x.bottleneck} ({x.steps_per_s * x.concurrent:,.0f} in all)" if x.concurrent > 1 else x.bottleneck
+        numbers = (x.steps_per_s, x.updates_per_s, x.hours, x.core_hours, x.gpu_hours)
+        rows.append((x.stage.name, f"{x.trials}", f"{x.concurrent}", *(f"{n:.3g}" for n in numbers), of))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(names))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.append("env steps and updates a second are one trial's")
+    for x in loads:
+        busy = ", ".join(f"{name} {share:.0%}" for name, share in x.busy.items())
+        lines.append(f"\n{x.stage.name}: busy: {busy}")
+        lines.append(f"  faster: {REMEDIES[x.bottleneck]}")
+        disk = x.trials * KEPT_CHECKPOINTS * x.stage.checkpoint_bytes
+        driver = x.trials * constants.driver_bytes
+        lines.append(
+            f"  replay {_size(x.stage.replay_bytes)} in each trial's main process; object store "
+            f"{_size(x.concurrent * x.stage.flight_bytes)}; driver {_size(driver)}; storage {_size(disk)}"
+        )
+    return "\n".join(lines)
+
+
+def _size(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m parsecrl.platform.capacity", description=__doc__.split("\n")[0])
+    parser.add_argument("spec", metavar="SPEC", help="a spec file, or the name of a bundled one")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides")
+    parser.add_argument("--cpus", type=float, default=float(os.cpu_count() or 1), help="of the cluster (default: here)")
+    parser.add_argument("--gpus", type=float, default=0.0, help="of the cluster (default: %(default)s)")
+    parser.add_argument("--gpu-flops", type=float, help="FLOP/s that plans reach on a GPU, from `make bench` there")
+    options = parser.parse_args(arguments)
+    try:
+        spec = load_spec(options.spec, options.overrides)
+        if spec.env is None:
+            raise UserError(f"{options.spec} has no environment, and the model is of phases that act in one")
+        constants = replace(Constants(), gpu_flops=options.gpu_flops)
+        sizes = sizes_of(spec)
+        loads = estimate(spec, constants, options.cpus, options.gpus, sizes)
+        acting = (phase for phase in spec.phases if isinstance(phase, PlanetPhase | DCEMPPOPhase))
+        evaluated = [phase for phase in acting if phase.name in (spec.evaluate.phases or [])]
+        evaluation = sum(evaluation_s(spec, phase, sizes, constants) for phase in evaluated) / 3600
+    except UserError as error:
+        print(f"capacity: {error}", file=sys.stderr)
+        return 2
+    print(describe(loads, constants))
+    print(f"\nevaluation of all phases: {evaluation:.3g} hours")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
