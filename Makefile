@@ -6,7 +6,7 @@ SPEC ?= cheetah_run_quick
 ARGS ?=
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: run test lint bench metrics install clean
+.PHONY: run test lint bench chaos metrics install clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,10 @@ lint: install
 	mkdir -p .typing/parsecrl
 	for room in algorithms envs platform tune_specs; do ln -sfn ../../$$room .typing/parsecrl/$$room; done
 	$(BIN)/mypy -p parsecrl.algorithms -p parsecrl.envs -p parsecrl.platform
+
+# A sweep under a dozen faults; takes a quarter of an hour or more and prints the table of docs/operations.md.
+chaos: install
+	$(BIN)/python -m pytest tests/platform/test_chaos.py -m chaos -s $(ARGS)
 
 bench: install
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,rounds -s -o addopts="--import-mode=importlib" $(ARGS)

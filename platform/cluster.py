@@ -148,11 +148,28 @@ def _is_driver_node() -> bool:
     return getattr(ray._private.worker, "_global_node", None) is not None
 
 
+def may_grow() -> bool:
+    """Whether an autoscaler may add nodes to the cluster that this process has joined."""
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    if is_autoscaler_v2():
+        return True
+    status = json.loads(_internal_kv_get(b"__autoscaling_status") or b"{}")
+    kinds = (status.get("autoscaler_report") or {}).get("node_type_mapping") or {}
+    return any(kind != f"node_{node}" for node, kind in kinds.items())  # a plain head names each node's kind after it
+
+
 def check_resources(needed: Mapping[str, float], what: str, available: Mapping[str, float] | None = None) -> None:
-    """Raise UserError when the cluster will never have `needed`, for which Tune would wait without end."""
+    """Raise UserError when the cluster will never have `needed`, so that nothing is waited for in vain.
+
+    available: by default what the joined cluster has; it is not judged while an autoscaler may add nodes to it.
+    """
     if available is None:
         import ray
 
+        if may_grow():
+            return
         available = ray.cluster_resources()
     for kind, amount in needed.items():
         if amount > available.get(kind, 0.0) + 1e-6:

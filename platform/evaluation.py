@@ -56,6 +56,7 @@ def evaluate(
     num_threads: int = 1,
     device: str | None = None,
     progress: Progress | None = None,
+    patience_s: float | None = None,
 ) -> pd.DataFrame:
     """Evaluate a controller: one row an episode, in the columns of evaluation.csv, ordered by episode.
 
@@ -70,7 +71,8 @@ def evaluate(
         worker busy. Give the same one to repeat single episodes exactly.
     device: of the planning; cuda by default where num_gpus_per_worker > 0.
     progress: called with (episodes done, episodes in all) after each batch.
-    Raises UserError when the checkpoint's sizes are not the environment's.
+    patience_s: longest wait for a batch of the Ray tasks, such as for a node that is gone; None waits on.
+    Raises UserError when the checkpoint's sizes are not the environment's, RunFailed when the patience ends.
     """
     numbers = list(range(episodes)) if isinstance(episodes, int) else list(episodes)
     _check(numbers, seed, num_workers, batch_size)
@@ -79,7 +81,9 @@ def evaluate(
     batch_size = batch_size or _default_batch_size(len(numbers), max(num_workers, 1))
     work = Work(agent, env, seed, device or ("cuda" if num_gpus_per_worker else "cpu"), num_threads)
     batches = _batches(numbers, batch_size)
-    run = _run_in_ray(work, batches, num_workers, num_gpus_per_worker) if num_workers else _run_here(work, batches)
+    run = _run_here(work, batches)
+    if num_workers:
+        run = _run_in_ray(work, batches, num_workers, num_gpus_per_worker, patience_s)
     results: list[EpisodeResult] = []
     for done in run:
         results.extend(done)
@@ -96,9 +100,13 @@ def _run_here(work: Work, batches: list[Rows]) -> Iterator[list[EpisodeResult]]:
         yield run_batch(work.agent, work.env, rows, work.seed, work.device, work.num_threads)
 
 
-def _run_in_ray(work: Work, batches: list[Rows], num_workers: int, num_gpus: float) -> Iterator[list[EpisodeResult]]:
+def _run_in_ray(
+    work: Work, batches: list[Rows], num_workers: int, num_gpus: float, patience_s: float | None
+) -> Iterator[list[EpisodeResult]]:
     """Batches as Ray tasks, num_workers at a time; a task whose process dies is tried again."""
     import ray
+
+    from parsecrl.platform.faults import wait_for_any
 
     if not ray.is_initialized():
         raise UserError(
@@ -111,8 +119,8 @@ def _run_in_ray(work: Work, batches: list[Rows], num_workers: int, num_gpus: flo
     while waiting or flying:
         while waiting and len(flying) < num_workers:
             flying.append(task.remote(agent, work.env, waiting.pop(), work.seed, work.device, work.num_threads))
-        ready, flying = ray.wait(flying, num_returns=1)
-        yield ray.get(ready[0])
+        ready, flying = wait_for_any(flying, patience_s, "evaluation")
+        yield ray.get(ready)
 
 
 def _batches(numbers: Sequence[int], batch_size: int) -> list[Rows]:

@@ -16,6 +16,7 @@ from parsecrl.algorithms.seeding import derive_seed
 from parsecrl.platform import checkpoints, interruption, tune_state
 from parsecrl.platform.cluster import check_resources
 from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.faults import FaultRules
 from parsecrl.platform.loggers import logger_callbacks
 from parsecrl.platform.progress import FAILURE, RESULT_KEYS, PhaseProgress, StopWhenReached
 from parsecrl.platform.run_folder import FAILED, FINISHED, RUNNING, RunFolder
@@ -25,8 +26,6 @@ from parsecrl.platform.specs import Spec, set_path
 from parsecrl.platform.status_line import StatusLine
 from parsecrl.platform.storage import Location, for_tune, remove_tree
 from parsecrl.platform.trainables import ALGORITHMS
-
-MAX_FAILURES = 2  # of processes; a trial goes on from its last checkpoint
 
 
 def phase_config(folder: RunFolder, phase: Phase) -> Any:
@@ -74,7 +73,9 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
         trainable = tune.with_resources(trainable, {kind.lower(): amount for kind, amount in needed.items()})
     space = param_space(config, phase.search)
     progress = PhaseProgress(phase.name, path, phase.stop.conditions, phase.checkpoint_every, dashboard, phase.search)
-    callbacks = [progress, *logger_callbacks(folder.spec.loggers, folder.path.name, phase.name)]
+    progress.max_checkpoint_age_s = folder.spec.resources.max_checkpoint_age_s
+    rules = FaultRules(phase.name, folder.spec.resources.max_failures, folder.spec.resources.no_progress_timeout_s)
+    callbacks = [progress, rules, *logger_callbacks(folder.spec.loggers, folder.path.name, phase.name)]
     stop = StopWhenReached(folder, phase.name)
     if tune_state.repair(path):
         # A trial that ended goes on if its end was moved, or if every trial failed.
@@ -110,7 +111,7 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     folder.record(phase.name, state)
     with interruption.awaiting_checkpoints():
         results = tuner.fit()
-    return _conclude(folder, phase, results)
+    return _conclude(folder, phase, results, rules)
 
 
 def param_space(config: Any, search: dict[str, Domain]) -> dict[str, Any]:
@@ -163,7 +164,7 @@ def _new_tuner(
             stop=stop,
             callbacks=callbacks,
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            failure_config=tune.FailureConfig(max_failures=folder.spec.resources.max_failures),
             # PhaseProgress asks for checkpoints, and `checkpoints` prunes them.
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
@@ -207,7 +208,7 @@ def _set_aside(path: Location) -> None:
     path.rename(aside)  # type: ignore[arg-type]  # both on disk, or neither
 
 
-def _conclude(folder: RunFolder, phase: Phase, results: tune.ResultGrid) -> dict[str, Any]:
+def _conclude(folder: RunFolder, phase: Phase, results: tune.ResultGrid, rules: FaultRules) -> dict[str, Any]:
     problems = [problem for result in _each(results) if (problem := _problem(result))]
     best = checkpoints.best_checkpoint(folder.path / phase.name)
     if len(problems) == len(results) or best is None:
@@ -215,7 +216,7 @@ def _conclude(folder: RunFolder, phase: Phase, results: tune.ResultGrid) -> dict
         folder.record(phase.name, {**lasting, "status": FAILED, "stop": phase.stop.conditions})
         why = problems[0] if problems else "no checkpoint was written"
         kept = f"; the last good checkpoint is {_latest(folder, phase)}" if best else ""
-        raise RunFailed(f"phase {phase.name} stopped: {why}{kept}")
+        raise RunFailed(f"phase {phase.name} stopped: {why}{kept}{rules.lost_nodes()}")
     own = {PurePosixPath(result.path).name: result for result in _each(results)}
     metrics = (own[best.trial].metrics if best.trial in own else None) or best.metrics
     outcome = {

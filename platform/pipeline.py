@@ -201,6 +201,7 @@ def _evaluate(folder: RunFolder, line: StatusLine) -> None:
             num_workers=spec.resources.num_env_runners,
             num_gpus_per_worker=spec.resources.num_gpus_per_env_runner,
             progress=_show_progress(line, name),
+            patience_s=spec.resources.no_progress_timeout_s,
         )
         line.show(f"evaluation of {name}: {len(rows)} episodes, median {rows.episode_return.median():.1f}", final=True)
         others = _episodes(folder)

@@ -68,6 +68,8 @@ class PhaseProgress(tune.Callback):
         self.folder: Location = Path(folder) if isinstance(folder, str) else folder
         self.backup = tune_state.Backup(self.folder)
         self.checkpoint_every = checkpoint_every
+        self.max_checkpoint_age_s = math.inf
+        self.checkpointed: dict[str, float] = {}  # trial -> when it last wrote a checkpoint, or was first heard of
         self.searched = tuple(searched)  # dotted keys of the config
         self.line: StatusLine | None = None
         self.check_lock: Callable[[], None] | None = None  # raises once the run folder is another process's
@@ -79,7 +81,15 @@ class PhaseProgress(tune.Callback):
         self.awaited: set[str] | None = None  # trials that write a checkpoint before the run stops
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
-        return {**self.__dict__, "line": None, "check_lock": None, "results": {}, "recent": {}, "awaited": None}
+        return {
+            **self.__dict__,
+            "line": None,
+            "check_lock": None,
+            "results": {},
+            "recent": {},
+            "awaited": None,
+            "checkpointed": {},
+        }
 
     def setup(
         self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
@@ -105,6 +115,8 @@ class PhaseProgress(tune.Callback):
     ) -> None:
         due = result.get("done") or result.get("training_iteration", 0) % self.checkpoint_every == 0
         due = due or interruption.requested()
+        since = self.checkpointed.setdefault(trial.trial_id, time.monotonic())
+        due = due or time.monotonic() - since > self.max_checkpoint_age_s
         # Not Tune's own checkpoint_frequency: a trial that failed shall keep its last good checkpoint as its last.
         result["should_checkpoint"] = bool(due) and FAILURE not in result
         self.total_trials = max(self.total_trials, len(trials))
@@ -125,6 +137,7 @@ class PhaseProgress(tune.Callback):
             self.next_show = now + 19 * (now - start)
 
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
+        self.checkpointed[trial.trial_id] = time.monotonic()
         trial_folder, name = PurePosixPath(checkpoint.path).parts[-2:]
         if interruption.requested():
             self._await_checkpoints(trials).discard(trial.trial_id)

@@ -26,7 +26,10 @@ from parsecrl.platform.storage import Location, writable_storage, write_atomical
 
 STATE_FILE = "state.json"
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"  # the status of a phase
-CHANGEABLE = re.compile(r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate|loggers|runtime)(\.|$)")  # when continuing
+CHANGEABLE = re.compile(  # when continuing
+    r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate|loggers|runtime"
+    r"|resources\.(max_failures|no_progress_timeout_s|max_checkpoint_age_s))(\.|$)"
+)
 
 
 class RunFolder:

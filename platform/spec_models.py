@@ -35,6 +35,9 @@ class ResourcesSpec(Group):
     num_cpus_per_env_runner: NonNegative = 1
     num_cpus_for_main_process: Positive = 1  # with num_learners: 0 the learner is there; RLlib miscounts a 0
     sample_timeout_s: Positive = 1800.0  # longest wait for a piece of a rollout
+    max_failures: Natural = 3  # of a trial in a row; each new checkpoint starts the count again
+    no_progress_timeout_s: Positive = 3600.0  # longest wait for a result of any trial
+    max_checkpoint_age_s: Positive = 600.0  # a trial writes one when its last is older, whatever checkpoint_every says
 
 
 class RuntimeSpec(Group):

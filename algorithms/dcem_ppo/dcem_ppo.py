@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from parsecrl.algorithms.agent_checkpoint import read_description
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import LOSSES, DCEMPPOLearner
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import PARTS, DCEMPPORLModule
 from parsecrl.algorithms.phase_config import PhaseConfig, PhaseMixin
-from parsecrl.algorithms.planet.rollouts import Rollout, collect, raise_errors
+from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
 from parsecrl.algorithms.seeding import derive_seed
 
 
@@ -158,6 +159,7 @@ class DCEMPPO(PhaseMixin, PPO):
         group, config = self.env_runner_group, self.config
         weights = self.learner_group.get_weights()
         episodes: list[SingleAgentEpisode] = []
+        deadline = time.monotonic() + config.sample_timeout_s
         while len(episodes) < config.episodes_per_step:
             work = partial(collect_episodes, weights=weights, seed=config.seed or 0, round_=self.counts["rounds"])
             rollouts: list[Rollout] = group.foreach_env_runner(
@@ -166,7 +168,13 @@ class DCEMPPO(PhaseMixin, PPO):
             raise_errors(rollouts)
             self.counts["rounds"] += 1
             gathered = [episode for rollout in rollouts for episode in rollout.episodes]
-            if not gathered:
+            if gathered:
+                deadline = time.monotonic() + config.sample_timeout_s
+            elif time.monotonic() < deadline:  # all runners are lost, and return nothing at once
+                self.restore_env_runners(group)
+                time.sleep(RESTORE_PAUSE_S)
+                continue
+            else:
                 raise RuntimeError(
                     f"PPO step {self.counts['ppo_steps'] + 1} gathered no episode within sample_timeout_s="
                     f"{config.sample_timeout_s:.0f} s from {group.num_healthy_remote_workers()} healthy of "

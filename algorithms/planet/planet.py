@@ -28,7 +28,7 @@ from parsecrl.algorithms.planet.planet_rl_module import (
     PlanetRLModule,
 )
 from parsecrl.algorithms.planet.replay import bare_episode, beginnings, load_replay, save_replay
-from parsecrl.algorithms.planet.rollouts import Rollout, collect, raise_errors
+from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
 from parsecrl.algorithms.seeding import derive_seed
 
 SEED_UPDATES = 100  # as PlaNet before its first planned episode (Hafner et al. 2018, algorithm 1)
@@ -168,6 +168,7 @@ class Planet(PhaseMixin, Algorithm):
                 return raise_errors([rollout for _, rollout in ready])
             if not group.healthy_env_runner_ids():
                 self.restore_env_runners(group)
+                time.sleep(RESTORE_PAUSE_S)
         raise RuntimeError(
             f"no rollout arrived within sample_timeout_s={self.config.sample_timeout_s:.0f} s from "
             f"{group.num_healthy_remote_workers()} healthy of {group.num_remote_env_runners()} runners; "

@@ -9,6 +9,8 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from parsecrl.algorithms.measurements import RolloutTimes
 
+RESTORE_PAUSE_S = 0.5  # between two looks whether lost runners are back
+
 
 class Rollout(NamedTuple):
     """What one request to a runner brings back; `error` says what went wrong in it, if anything did."""

@@ -261,7 +261,9 @@ def read_trials(folder: Path, search: dict[str, Any]) -> tuple[Trial, ...]:
         failure = (
             str(rows[FAILURE].iloc[-1]) if FAILURE in rows and len(rows) and rows[FAILURE].notna().iloc[-1] else None
         )
-        if failure is None and any((child / f).exists() for f in ("error.txt", "error.pkl")):
+        # The file stays when the trial went on after an error, from its last checkpoint, and reached its end.
+        ended = "done" in rows and len(rows) and bool(rows["done"].iloc[-1])
+        if failure is None and not ended and any((child / f).exists() for f in ("error.txt", "error.pkl")):
             failure = f"an error, see {child.name}/error.txt"
         trials.append(Trial(child.name, child, {k: v for k, v in parameters.items() if v is not None}, rows, failure))
     return tuple(trials)

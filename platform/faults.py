@@ -1,0 +1,143 @@
+"""What a run does about lost processes and nodes: how often a trial starts again, and how long it waits in vain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from parsecrl.platform.errors import RunFailed
+
+# A longer step of the driver counts as so many seconds of waiting: it was held up itself, as by a store that is away.
+LONGEST_STEP_S = 10.0
+
+
+class FaultRules(tune.Callback):
+    """Restarts without end for a trial that gets on, few for one that does not; and an end to waiting in vain.
+
+    A trial that fails goes on from its last checkpoint. It may fail max_failures times in a row: each new checkpoint
+    starts the count again, so that what a long run on unreliable nodes meets does not add up. patience_s: for so long
+    the phase may go without a result of any trial; then RunFailed says what was asked for and what there is.
+    """
+
+    def __init__(self, phase: str, max_failures: int, patience_s: float):
+        self.phase, self.max_failures, self.patience_s = phase, max_failures, patience_s
+        self.waited_s = 0.0
+        self._last_step: float | None = None
+        self._started: set[str] = set()  # trials, by this driver
+        self._cluster = Cluster()
+
+    def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
+        return {**self.__dict__, "_last_step": None, "_started": set(), "_cluster": Cluster()}
+
+    def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
+        self._cluster.look()
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        trial.max_failures = self.max_failures  # a restored experiment brings along what it began with
+        if trial.trial_id not in self._started:
+            self._started.add(trial.trial_id)
+            trial.run_metadata.num_failures = 0
+
+    def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
+        trial.run_metadata.num_failures = 0
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        self.waited_s = 0.0
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        now = time.monotonic()
+        self.waited_s += min(now - (now if self._last_step is None else self._last_step), LONGEST_STEP_S)
+        self._last_step = now
+        if self.waited_s > self.patience_s:
+            raise RunFailed(
+                f"phase {self.phase} got no result for resources.no_progress_timeout_s={self.patience_s:g} s: "
+                f"{self._state_of(trials)}; {self._cluster.describe()}; the same command continues, and a larger "
+                f"timeout waits longer"
+            )
+
+    def _state_of(self, trials: list[Trial]) -> str:
+        parts = []
+        waiting = [trial for trial in trials if trial.status == Trial.PENDING]
+        if running := sum(trial.status == Trial.RUNNING for trial in trials):
+            parts.append(f"{running} trial{'s run' if running > 1 else ' runs'} and told nothing")
+        if waiting:
+            asked = waiting[0].placement_group_factory
+            bundles = " + ".join(f"({resources(bundle)})" for bundle in asked.bundles)
+            together = f", each {bundles} on one node" if len(asked.bundles) > 1 else ""
+            parts.append(
+                f"{len(waiting)} trial{'s wait' if len(waiting) > 1 else ' waits'} for "
+                f"{resources(asked.required_resources)}{together}"
+            )
+        return ", ".join(parts) or "no trial is left"
+
+    def lost_nodes(self) -> str:
+        """In words, with a semicolon before them; empty if none was lost since the phase began."""
+        lost = self._cluster.lost()
+        return f"; the cluster lost {', '.join(lost)}" if lost else ""
+
+
+class Cluster:
+    """The nodes as they were when this process first looked, and what became of them."""
+
+    def __init__(self) -> None:
+        self.had: dict[str, float] = {}
+        self.dead_before: set[str] = set()
+
+    def look(self) -> None:
+        import ray
+
+        self.had = ray.cluster_resources()
+        self.dead_before = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+
+    def lost(self) -> list[str]:
+        """The nodes that died since then, each with its address and Ray's reason."""
+        import ray
+
+        dead = [node for node in ray.nodes() if not node["Alive"] and node["NodeID"] not in self.dead_before]
+        return [f"node {node['NodeManagerAddress']} ({_reason(node)})" for node in dead]
+
+    def describe(self) -> str:
+        import ray
+
+        has = ray.cluster_resources()
+        alive = sum(bool(node["Alive"]) for node in ray.nodes())
+        text = f"the cluster has {resources(has)} on {alive} node{'s' * (alive != 1)}, "
+        text += f"free of it: {resources(ray.available_resources())}"
+        if self.had and resources(self.had) != resources(has):
+            text += f" (it had {resources(self.had)})"
+        if lost := self.lost():
+            text += f", having lost {', '.join(lost)}"
+        return text
+
+
+def resources(amounts: Mapping[str, float]) -> str:
+    """CPUs, GPUs and what else was asked for by name; not the memory, nor what Ray keeps for itself."""
+    own = ("node:", "memory", "object_store_memory", "accelerator_type:", "bundle")
+    named = {kind: amount for kind, amount in amounts.items() if not kind.startswith(own) and "_group_" not in kind}
+    return ", ".join(f"{amount:g} {kind}" for kind, amount in sorted(named.items())) or "nothing"
+
+
+def wait_for_any(references: list[Any], patience_s: float | None, what: str) -> tuple[Any, list[Any]]:
+    """The first of some Ray tasks to end, and the others. Raises RunFailed when none does within patience_s."""
+    import ray
+
+    ready, others = ray.wait(references, num_returns=1, timeout=patience_s)
+    if not ready:
+        cluster = Cluster()
+        raise RunFailed(
+            f"{what} got no result for resources.no_progress_timeout_s={patience_s:g} s: {len(references)} tasks "
+            f"that ask for one CPU each (and the GPU share of a runner) have not ended; {cluster.describe()}; "
+            f"the same command continues"
+        )
+    return ready[0], others
+
+
+def _reason(node: Mapping[str, Any]) -> str:
+    text = " ".join(str(node.get("DeathReasonMessage") or node.get("DeathReason") or "no reason known").split())
+    return text[:120].rstrip(".")

@@ -1,0 +1,192 @@
+"""How often a trial starts again, and what ends a run that waits in vain."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from parsecrl.platform import faults
+from parsecrl.platform.cluster import check_resources
+from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.faults import FaultRules, resources
+from parsecrl.platform.run_folder import RunFolder
+from parsecrl.platform.specs import load_spec
+
+SPEC = """
+name: tiny
+env: {id: dm_control/cheetah-run-v0, action_repeat: 10}
+resources: {num_env_runners: 0, num_envs_per_env_runner: 1, no_progress_timeout_s: 4}
+phases:
+  - name: planet
+    algorithm: planet
+    controller: {kind: full, horizon: 3, num_samples: 8, num_elites: 2, num_iterations: 2}
+    world_model: {deterministic_size: 16, stochastic_size: 4, hidden_size: 16}
+    train_ratio: 0.002
+    seed_episodes: 1
+    batch_size: 4
+    batch_length: 10
+    stop: {env_steps: 2500}
+    checkpoint_every: 100
+evaluate: {episodes: 1, random: false, videos: false}
+"""
+
+
+class Nodes:
+    """A cluster's description without a cluster."""
+
+    def look(self):
+        pass
+
+    def describe(self):
+        return "the cluster has 2 CPU on 1 node"
+
+
+def trial(status="RUNNING"):
+    asked = SimpleNamespace(
+        bundles=[{"CPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}], required_resources={"CPU": 3.0, "GPU": 1.0}
+    )
+    metadata = SimpleNamespace(num_failures=2)
+    return SimpleNamespace(
+        trial_id="a", status=status, placement_group_factory=asked, run_metadata=metadata, max_failures=0
+    )
+
+
+def rules_at(seconds, patience_s, monkeypatch):
+    """Rules whose clock gives these seconds, one a step."""
+    rules = FaultRules("planet", 3, patience_s)
+    rules._cluster = Nodes()
+    moments = iter(seconds)
+    monkeypatch.setattr(faults.time, "monotonic", lambda: next(moments))
+    return rules
+
+
+def test_failures_count_since_the_last_checkpoint():
+    rules, one = pickle.loads(pickle.dumps(FaultRules("planet", 3, 60.0))), trial()
+    rules.on_trial_start(0, [one], one)
+    assert (one.max_failures, one.run_metadata.num_failures) == (3, 0)  # a new driver counts anew
+    one.run_metadata.num_failures = 2
+    rules.on_trial_start(1, [one], one)
+    assert one.run_metadata.num_failures == 2  # the same driver does not, when the trial starts again
+    rules.on_checkpoint(2, [one], one, checkpoint=None)
+    assert one.run_metadata.num_failures == 0
+
+
+def test_waiting_in_vain_ends_with_what_was_asked_for_and_what_there_is(monkeypatch):
+    rules = rules_at([0.0, 5.0, 10.0, 15.0], 12.0, monkeypatch)
+    trials = [trial("PENDING"), trial("PENDING")]
+    for step in range(3):
+        rules.on_step_end(step, trials)
+    with pytest.raises(RunFailed) as told:
+        rules.on_step_end(3, trials)
+    message = str(told.value)
+    assert "phase planet got no result for resources.no_progress_timeout_s=12 s" in message
+    assert "2 trials wait for 3 CPU, 1 GPU, each (1 CPU) + (2 CPU, 1 GPU) on one node" in message
+    assert "the cluster has 2 CPU on 1 node" in message
+
+
+def test_a_result_ends_the_waiting_and_a_long_step_is_not_waiting(monkeypatch):
+    rules = rules_at([0.0, 8.0, 16.0, 1000.0, 1001.0, 1004.0], 12.0, monkeypatch)
+    rules.on_step_end(0, [trial()])
+    rules.on_step_end(1, [trial()])
+    rules.on_trial_result(2, [trial()], trial(), {})
+    rules.on_step_end(2, [trial()])
+    assert rules.waited_s == 8.0
+    rules.on_trial_result(3, [trial()], trial(), {})
+    rules.on_step_end(3, [trial()])  # the driver itself was held up, as by a store
+    rules.on_step_end(4, [trial()])
+    assert rules.waited_s == 11.0
+    with pytest.raises(RunFailed, match="1 trial runs and told nothing"):
+        rules.on_step_end(5, [trial()])
+
+
+def test_resources_in_words():
+    has = {
+        "CPU": 2.0,
+        "memory": 1e9,
+        "object_store_memory": 1e8,
+        "node:10.0.0.1": 1.0,
+        "CPU_group_0_ab": 1.0,
+        "GPU": 0.5,
+    }
+    assert resources(has) == "2 CPU, 0.5 GPU"
+    assert resources({}) == "nothing"
+
+
+def test_the_rules_may_change_while_a_run_goes_on(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+    folder = RunFolder.choose(load_spec(tmp_path / "tiny.yaml"), tmp_path)
+    folder.open()
+    folder.close()
+    changes = [f"resources.{key}=7" for key in ("max_failures", "no_progress_timeout_s", "max_checkpoint_age_s")]
+    assert RunFolder.choose(load_spec(tmp_path / "tiny.yaml", changes), tmp_path).path == folder.path
+
+
+# The command in a cluster of two CPUs, of which another program has both until a file appears.
+DRIVER = """
+import logging, pathlib, sys, threading, time
+import ray
+from parsecrl.platform.cluster import quiet_ray
+quiet_ray()
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+         object_store_memory=256 * 1024**2)
+
+@ray.remote(num_cpus=2)
+class Other:
+    def ping(self):
+        pass
+
+if "--busy" in sys.argv:
+    sys.argv.remove("--busy")
+    other = Other.remote()
+    ray.get(other.ping.remote())
+from parsecrl.platform.cli import main
+sys.exit(main(["run", "tiny.yaml", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_a_run_whose_resources_are_never_granted_says_so_and_can_be_continued(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-c", DRIVER, *arguments],
+            cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    done = run("--busy")
+    assert done.returncode == 1, done.stderr[-3000:]
+    message = done.stderr.strip().splitlines()[-1]
+    assert "phase planet got no result for resources.no_progress_timeout_s=4 s" in message
+    assert "1 trial waits for 1 CPU" in message
+    assert "the cluster has 2 CPU on 1 node, free of it: nothing" in message
+    assert "Traceback" not in done.stderr
+    state = json.loads((tmp_path / "runs" / "tiny" / "state.json").read_text())
+    assert state["planet"]["status"] == "running"
+    done = run("--set", "resources.no_progress_timeout_s=600")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "runs" / "tiny" / "state.json").read_text())["planet"]["env_steps"] == 2500
+    assert len(list((tmp_path / "runs" / "tiny").glob("planet/trial_*"))) == 1
+    assert yaml.safe_load((tmp_path / "runs" / "tiny" / "spec.yaml").read_text())["resources"]["max_failures"] == 3
+
+
+@pytest.mark.ray
+def test_a_cluster_that_may_grow_is_not_judged(ray_runtime):
+    from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
+
+    key = b"__autoscaling_status"  # where Ray's autoscaler reports
+    before = _internal_kv_get(key)
+    try:
+        _internal_kv_put(key, json.dumps({"autoscaler_report": {"node_type_mapping": {"10.0.0.1": "node_10.0.0.1"}}}))
+        with pytest.raises(UserError, match="needs 9 CPU and the Ray cluster has 2"):
+            check_resources({"CPU": 9.0}, "a trial")
+        _internal_kv_put(key, json.dumps({"autoscaler_report": {"node_type_mapping": {"10.0.0.1": "workers"}}}))
+        check_resources({"CPU": 9.0}, "a trial")
+    finally:
+        _internal_kv_del(key) if before is None else _internal_kv_put(key, before)
