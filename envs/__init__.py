@@ -1,6 +1,7 @@
-"""Continuous-control environments with one interface: float32 vectors in, actions in [-1, 1] out.
+"""Environments. Importing this package registers them.
 
-Importing this package registers `parsecrl/Control-v0`. For RLlib:
+`parsecrl/Control-v0`: continuous control with one interface, float32 vectors in, actions in [-1, 1] out.
+`parsecrl/Gridworld-v0`, `parsecrl/FourRooms-v0`, `parsecrl/Torus-v0`: worlds of cells with five actions. For RLlib:
 
     config.environment(
         "parsecrl.envs:parsecrl/Control-v0",
@@ -8,6 +9,8 @@ Importing this package registers `parsecrl/Control-v0`. For RLlib:
     )
 
 (The key is `env_id`, because gymnasium.make_vec, which gets env_config as keywords, has a parameter `id` of its own.)
+
+    config.environment("parsecrl.envs:parsecrl/Torus-v0", env_config={"layout_seed": 3, "start": None, "goal": None})
 """
 
 import gymnasium
@@ -16,10 +19,23 @@ from parsecrl.envs.rendering import choose_rendering_backend
 
 choose_rendering_backend()  # before anything here imports dm_control
 
+from parsecrl.envs.cell_world import CellWorld  # noqa: E402
 from parsecrl.envs.control import ActionRepeat, control_env, make_env  # noqa: E402
+from parsecrl.envs.topology import Topology  # noqa: E402
 
 CONTROL_ID = "parsecrl/Control-v0"
 
 gymnasium.register(CONTROL_ID, entry_point="parsecrl.envs.control:control_env", disable_env_checker=True)
+gymnasium.register("parsecrl/Gridworld-v0", entry_point="parsecrl.envs.gridworld:Gridworld", disable_env_checker=True)
+gymnasium.register("parsecrl/FourRooms-v0", entry_point="parsecrl.envs.four_rooms:FourRooms", disable_env_checker=True)
+gymnasium.register("parsecrl/Torus-v0", entry_point="parsecrl.envs.torus:Torus", disable_env_checker=True)
 
-__all__ = ["CONTROL_ID", "ActionRepeat", "choose_rendering_backend", "control_env", "make_env"]
+__all__ = [
+    "CONTROL_ID",
+    "ActionRepeat",
+    "CellWorld",
+    "Topology",
+    "choose_rendering_backend",
+    "control_env",
+    "make_env",
+]

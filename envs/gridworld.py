@@ -1,0 +1,24 @@
+"""The gridworld: 11 x 11 cells, walls around (Saanum and Schulz 2022, section 4.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from parsecrl.envs.cell_world import CellWorld
+from parsecrl.envs.topology import Cell, Topology
+
+SIZE = 11
+
+
+class Gridworld(CellWorld):
+    """`CellWorld` on an empty square; the goal is 16 moves from the start. The paper does not name the two cells.
+
+    size: cells along each side, at least 2.
+    """
+
+    def __init__(self, start: Cell | None = (1, 1), goal: Cell | None = (9, 9), size: int = SIZE, **options: Any):
+        if isinstance(size, bool) or not isinstance(size, int) or size < 2:
+            raise ValueError(f"size must be a whole number of 2 or more, got {size!r}; the paper has {SIZE}")
+        super().__init__(Topology(np.zeros((size, size), bool)), start, goal, **options)
