@@ -135,7 +135,7 @@ def test_same_seed_same_numbers_also_across_a_checkpoint(ray_runtime, make_confi
 
 @pytest.mark.ray
 def test_no_samples_are_an_error(ray_runtime, make_config, monkeypatch):
-    algorithm = make_config().build_algo()
+    algorithm = make_config().env_runners(sample_timeout_s=0.1).build_algo()
     monkeypatch.setattr(algorithm.env_runner_group, "foreach_env_runner", lambda *args, **kwargs: [])
     with pytest.raises(RuntimeError, match="PPO step 1 gathered no episode"):
         algorithm.train()
