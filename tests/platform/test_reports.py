@@ -308,6 +308,18 @@ def test_a_trial_that_failed_says_why(run_dir: Path, tmp_path: Path):
     assert "Phase embed has no checkpoint here" in text
 
 
+def test_a_trial_that_went_on_after_an_error_did_not_fail(run_dir: Path, tmp_path: Path):
+    copy = shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
+    (copy / "embed/trial_00001/error.txt").write_text("Failure # 1: the actor died")  # Tune leaves it there
+    assert [trial.failure for trial in load_run(copy).phases[1].trials if trial.failure] == [
+        "an error, see trial_00001/error.txt"
+    ]
+    file = copy / "embed/trial_00001/result.json"
+    last = {"training_iteration": 21, "env_steps": 21_000, "done": True}
+    file.write_text(file.read_text() + json.dumps(last) + "\n")
+    assert not [trial.failure for trial in load_run(copy).phases[1].trials if trial.failure]
+
+
 def test_a_moved_run_finds_its_checkpoints(run_dir: Path, tmp_path: Path):
     copy = shutil.copytree(run_dir, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("report"))
     summary = (copy / "summary.json").read_text().replace(str(run_dir), "/gone/cheetah_tiny")
