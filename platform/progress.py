@@ -75,6 +75,7 @@ class PhaseProgress(tune.Callback):
         self.check_lock: Callable[[], None] | None = None  # raises once the run folder is another process's
         self.protected: set[str] = set()  # checkpoints that are never pruned
         self.total_trials = 1
+        self.ended_before = 0  # trials that an earlier driver saw end
         self.results: dict[str, dict[str, Any]] = {}
         self.recent: dict[str, deque[tuple[float, float]]] = {}
         self.next_show = -math.inf
@@ -132,6 +133,7 @@ class PhaseProgress(tune.Callback):
         """Looks at all trials, so with thousands of them not at every result: at most a twentieth of the time."""
         start = time.monotonic()
         if start >= self.next_show:
+            self.ended_before = sum(t.is_finished() and t.trial_id not in self.results for t in trials)
             self._show(self.describe(running=sum(t.status == Trial.RUNNING for t in trials)))
             now = time.monotonic()
             self.next_show = now + 19 * (now - start)
@@ -165,7 +167,7 @@ class PhaseProgress(tune.Callback):
         if not math.isnan(planning := _number(furthest.get("planning_ms"), math.nan)):
             parts.append(f"{planning:.3g} ms a plan")
         if self.total_trials > 1:
-            ended = sum(bool(r.get("done")) for r in latest)
+            ended = self.ended_before + sum(bool(r.get("done")) for r in latest)
             parts.append(f"{ended} of {self.total_trials} trials ended")
         if running and (left := self.seconds_left(running)) is not None:
             parts.append(f"{duration(left)} left")
@@ -185,7 +187,7 @@ class PhaseProgress(tune.Callback):
                 whole.append(1.0 / pace)
         if not left:
             return None
-        waiting = max(0, self.total_trials - len(left)) * sum(whole) / len(whole)
+        waiting = max(0, self.total_trials - self.ended_before - len(left)) * sum(whole) / len(whole)
         return (sum(left) + waiting) / max(1, running)
 
     def _where(self) -> str:

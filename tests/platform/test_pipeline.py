@@ -443,6 +443,15 @@ def test_the_status_line_costs_little_with_many_trials(tmp_path):
     assert len(shown) == before + 1
 
 
+def test_the_status_line_counts_trials_that_an_earlier_driver_saw_end(tmp_path):
+    progress = PhaseProgress("planet", str(tmp_path), {"env_steps": 1e4})
+    progress.line = StatusLine(io.StringIO())
+    before, now = (Trial("planet", stub=True, trial_id=f"x_{number:05d}") for number in range(2))
+    before.status = Trial.TERMINATED
+    progress.on_trial_result(0, [before, now], now, {"env_steps": 1000, "training_iteration": 1, "config": {}})
+    assert "1 of 2 trials ended" in progress.describe(running=1)
+
+
 def test_tunes_state_does_not_hold_each_checkpoints_result(tmp_path):
     """It is written every few seconds, for all trials, and would grow with each checkpoint."""
     quiet_ray()
