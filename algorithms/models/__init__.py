@@ -2,7 +2,37 @@
 
 from parsecrl.algorithms.models.action_decoder import ActionDecoder
 from parsecrl.algorithms.models.energy import EnergyNetwork
+from parsecrl.algorithms.models.latent_baselines import (
+    BetaVAE,
+    EncoderOnly,
+    RecurrentDynamics,
+    StateSpaceModel,
+    TrueDynamics,
+)
+from parsecrl.algorithms.models.latent_dynamics import DynamicsLoss, LatentDynamics, TransitionSequence
+from parsecrl.algorithms.models.latent_rollout import DistinctGoalCost, GoalCost
+from parsecrl.algorithms.models.parsimonious import ParsimoniousDynamics, ParsimonyObjective
 from parsecrl.algorithms.models.records import Belief, Gaussian, ReplaySequence
 from parsecrl.algorithms.models.rssm import RSSM, LossWeights
 
-__all__ = ["RSSM", "ActionDecoder", "Belief", "EnergyNetwork", "Gaussian", "LossWeights", "ReplaySequence"]
+__all__ = [
+    "RSSM",
+    "ActionDecoder",
+    "Belief",
+    "BetaVAE",
+    "DistinctGoalCost",
+    "DynamicsLoss",
+    "EncoderOnly",
+    "EnergyNetwork",
+    "Gaussian",
+    "GoalCost",
+    "LatentDynamics",
+    "LossWeights",
+    "ParsimoniousDynamics",
+    "ParsimonyObjective",
+    "RecurrentDynamics",
+    "ReplaySequence",
+    "StateSpaceModel",
+    "TransitionSequence",
+    "TrueDynamics",
+]

@@ -1,7 +1,28 @@
-"""Solvers: pure torch, no Ray. See cem.py (CEM and DCEM), lml.py (the differentiable top-k) and unrolled_gd.py."""
+"""Solvers: pure torch, no Ray. See cem.py (CEM and DCEM), categorical_cem.py (over discrete actions), lml.py (the
+differentiable top-k) and unrolled_gd.py."""
 
+from parsecrl.algorithms.solvers.categorical_cem import (
+    CategoricalIteration,
+    CategoricalNoise,
+    CategoricalSolution,
+    categorical_cem,
+    gumbel_noise,
+)
 from parsecrl.algorithms.solvers.cem import Iteration, Solution, cem, dcem
 from parsecrl.algorithms.solvers.lml import lml_projection
 from parsecrl.algorithms.solvers.unrolled_gd import Descent, unrolled_gd
 
-__all__ = ["Descent", "Iteration", "Solution", "cem", "dcem", "lml_projection", "unrolled_gd"]
+__all__ = [
+    "CategoricalIteration",
+    "CategoricalNoise",
+    "CategoricalSolution",
+    "Descent",
+    "Iteration",
+    "Solution",
+    "categorical_cem",
+    "cem",
+    "dcem",
+    "gumbel_noise",
+    "lml_projection",
+    "unrolled_gd",
+]

@@ -1,0 +1,268 @@
+"""What parsimonious dynamics are compared with (Saanum and Schulz 2022, sections 4.3, 4.4), behind one interface.
+
+All that predict do it by an affine transformation (a rotation and a translation) that is computed from latent and
+action, with nothing that keeps it the same in other states. Axes as in latent_dynamics.py; D memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from parsecrl.algorithms.models.affine import num_parameters, transformation
+from parsecrl.algorithms.models.latent_dynamics import (
+    MIN_STD,
+    DynamicsLoss,
+    LatentDynamics,
+    TransitionSequence,
+    check_sizes,
+    check_weights,
+    feedforward,
+    gaussian,
+    sample,
+    squared_error,
+)
+from parsecrl.algorithms.models.records import Gaussian
+from parsecrl.algorithms.models.rssm import kl_divergence
+
+
+class EncoderOnly(LatentDynamics):
+    """No representation objective: an encoder that only actor and critic train. It cannot predict."""
+
+    predicts = trains = False
+
+    def __init__(
+        self,
+        obs_size: int,
+        num_actions: int,
+        latent_size: int = 15,
+        hidden_size: int = 1200,
+        num_layers: int = 2,
+        encoder: nn.Module | None = None,
+    ):
+        super().__init__(obs_size, num_actions, latent_size)
+        self.encoder = encoder or feedforward(obs_size, latent_size, hidden_size, num_layers)
+
+    def encode(self, obs: Tensor) -> Tensor:
+        return self.encoder(obs)
+
+    def predict(self, state: Tensor, action: Tensor) -> Tensor:
+        """Raises ValueError: there is no transition model."""
+        raise ValueError("planning needs a model that predicts, got one with an encoder alone; choose another model")
+
+    def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
+        """0, without gradient."""
+        self.check(batch)
+        return DynamicsLoss(batch.obs.new_zeros(()), {})
+
+
+class _Baseline(LatentDynamics):
+    """Encoder, affine transition and observation decoder, which the three below share."""
+
+    def __init__(
+        self,
+        obs_size: int,
+        num_actions: int,
+        latent_size: int = 15,
+        hidden_size: int = 1200,
+        num_layers: int = 2,
+        transformation: str = "affine",
+        encoder: nn.Module | None = None,
+        *,
+        stochastic: bool = True,
+        memory_size: int = 0,
+        extra_outputs: int = 0,
+    ):
+        super().__init__(obs_size, num_actions, latent_size)
+        layers: dict[str, Any] = {"hidden_size": hidden_size, "num_layers": num_layers}
+        self.transformation = transformation
+        self.encoder = encoder or feedforward(obs_size, (1 + stochastic) * latent_size, **layers)
+        outputs = num_parameters(transformation, latent_size) + extra_outputs
+        inputs = memory_size or latent_size + num_actions
+        self.transition_net = feedforward(inputs, outputs, **layers)
+        self.obs_net = feedforward(latent_size, obs_size, **layers)
+
+    def move(self, z: Tensor, parameters: Tensor) -> Tensor:
+        """z [..., Z] by the transformation of parameters [..., P]."""
+        return transformation(self.transformation, parameters, self.latent_size).apply(z)
+
+
+class BetaVAE(_Baseline):
+    """A beta-VAE that also predicts the next observation, decoded from the transformed latent.
+
+    beta: weight of KL(q(z | s) || N(0, I)). Takes the arguments of `_Baseline`: sizes, transformation, encoder.
+    Raises ValueError on a negative beta, an unknown transformation and sizes out of range.
+    """
+
+    def __init__(self, obs_size: int, num_actions: int, *, beta: float = 0.1, **options: Any):
+        super().__init__(obs_size, num_actions, **options)
+        check_weights(beta=beta)
+        self.beta = beta
+
+    def encode(self, obs: Tensor) -> Tensor:
+        return gaussian(self.encoder(obs)).mean
+
+    def predict(self, state: Tensor, action: Tensor) -> Tensor:
+        return self.move(state, self.transition_net(self.with_action(state, action)))
+
+    def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
+        """Terms: "reconstruction", "prediction" of the next observation, "divergence" from N(0, I) in nats."""
+        self.check(batch)
+        obs, action = batch
+        posterior = gaussian(self.encoder(obs))
+        z = sample(posterior, generator)
+        reconstruction = squared_error(self.obs_net(z), obs)
+        prediction = squared_error(self.obs_net(self.predict(z[:, :-1], action)), obs[:, 1:])
+        divergence = kl_divergence(posterior, _standard_normal(posterior)).mean()
+        terms = {"reconstruction": reconstruction, "prediction": prediction, "divergence": divergence}
+        return DynamicsLoss(reconstruction + prediction + self.beta * divergence, _values(terms))
+
+
+class RecurrentDynamics(_Baseline):
+    """A deterministic recurrent model: the transformation comes from a GRU's state, which sees latents and actions.
+
+    A state is a latent and the GRU's state behind it, [..., Z + D], of zeros where an episode or a slice begins.
+    Raises ValueError on an unknown transformation and on sizes out of range.
+    """
+
+    def __init__(self, obs_size: int, num_actions: int, *, memory_size: int = 200, **options: Any):
+        check_sizes(memory_size=memory_size)
+        super().__init__(obs_size, num_actions, stochastic=False, memory_size=memory_size, **options)
+        self.memory_size = memory_size
+        self.gru = nn.GRUCell(self.latent_size + num_actions, memory_size)
+
+    @property
+    def state_size(self) -> int:
+        return self.latent_size + self.memory_size
+
+    def encode(self, obs: Tensor) -> Tensor:
+        return self.encoder(obs)
+
+    def begin(self, obs: Tensor) -> Tensor:
+        z = self.encode(obs)
+        return torch.cat([z, z.new_zeros(*z.shape[:-1], self.memory_size)], -1)
+
+    def observe(self, state: Tensor, action: Tensor, obs: Tensor) -> Tensor:
+        return torch.cat([self.encode(obs), self._remember(state, action)], -1)
+
+    def predict(self, state: Tensor, action: Tensor) -> Tensor:
+        memory = self._remember(state, action)
+        return torch.cat([self.move(self.latent(state), self.transition_net(memory)), memory], -1)
+
+    def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
+        """Terms: "reconstruction", "prediction" of the next observation, "error", ||predicted - encoded latent||^2."""
+        self.check(batch)
+        obs, action = batch
+        z = self.encode(obs)
+        state = torch.cat([z[:, 0], z.new_zeros(len(z), self.memory_size)], -1)
+        predicted = []
+        for t in range(action.shape[1]):
+            ahead = self.predict(state, action[:, t])
+            predicted.append(self.latent(ahead))
+            state = torch.cat([z[:, t + 1], ahead[:, self.latent_size :]], -1)
+        following = torch.stack(predicted, 1)  # [B, T, Z]
+        reconstruction = squared_error(self.obs_net(z), obs)
+        prediction = squared_error(self.obs_net(following), obs[:, 1:])
+        error = (following - z[:, 1:]).square().sum(-1).mean()
+        terms = {"reconstruction": reconstruction, "prediction": prediction, "error": error}
+        return DynamicsLoss(reconstruction + prediction + error, _values(terms))
+
+    def _remember(self, state: Tensor, action: Tensor) -> Tensor:
+        """The GRU's next state [..., D]."""
+        z, memory = state.split([self.latent_size, self.memory_size], -1)
+        lead = z.shape[:-1]
+        seen = self.with_action(z, action).reshape(-1, self.latent_size + self.num_actions)
+        return self.gru(seen, memory.reshape(-1, self.memory_size)).reshape(*lead, -1)
+
+
+class StateSpaceModel(_Baseline):
+    """A stochastic state-space model with a beta-VAE's objective (eq. 7): reconstruct, and keep what is inferred from
+    an observation near what was predicted for it.
+
+    Its prior is N(T mean, std) with T and std from latent and action, and N(0, I) at a slice's first step.
+    beta: weight of both divergences. Raises ValueError as BetaVAE does.
+    """
+
+    def __init__(self, obs_size: int, num_actions: int, *, beta: float = 0.1, latent_size: int = 15, **options: Any):
+        super().__init__(obs_size, num_actions, latent_size, extra_outputs=latent_size, **options)
+        check_weights(beta=beta)
+        self.beta = beta
+
+    def encode(self, obs: Tensor) -> Tensor:
+        return gaussian(self.encoder(obs)).mean
+
+    def predict(self, state: Tensor, action: Tensor) -> Tensor:
+        return self.prior(state, action).mean
+
+    def prior(self, z: Tensor, action: Tensor) -> Gaussian:
+        """Of the next latent, [..., Z]."""
+        raw = self.transition_net(self.with_action(z, action))
+        parameters, raw_std = raw[..., : -self.latent_size], raw[..., -self.latent_size :]
+        return Gaussian(self.move(z, parameters), softplus(raw_std) + MIN_STD)
+
+    def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
+        """Terms: "reconstruction"; "error", the divergence from the prediction, and "divergence" from N(0, I), nats."""
+        self.check(batch)
+        obs, action = batch
+        posterior = gaussian(self.encoder(obs))
+        z = sample(posterior, generator)
+        reconstruction = squared_error(self.obs_net(z), obs)
+        reached = Gaussian(posterior.mean[:, 1:], posterior.std[:, 1:])
+        error = kl_divergence(reached, self.prior(z[:, :-1], action)).mean()
+        first = Gaussian(posterior.mean[:, 0], posterior.std[:, 0])
+        divergence = kl_divergence(first, _standard_normal(first)).mean()
+        terms = {"reconstruction": reconstruction, "error": error, "divergence": divergence}
+        return DynamicsLoss(reconstruction + self.beta * (error + divergence), _values(terms))
+
+
+class TrueDynamics(LatentDynamics):
+    """The world's own transitions, the upper bound of planning. Latents are numbers of states, [..., 1].
+
+    observations [N, O], transitions [N, A] int64, distances [N, N]: of N states what is seen, where actions lead, and
+    the length of a shortest path, which `distance` gives. An observation is taken for the nearest one of the table.
+    Raises ValueError on tables that do not belong together.
+    """
+
+    trains = False
+    observations: Tensor
+    transitions: Tensor
+    distances: Tensor
+
+    def __init__(self, observations: Tensor, transitions: Tensor, distances: Tensor):
+        N = len(observations)
+        if observations.dim() != 2 or transitions.shape[:1] != (N,) or distances.shape != (N, N):
+            raise ValueError(
+                f"the tables must have shapes [N, O], [N, A] and [N, N], got {tuple(observations.shape)}, "
+                f"{tuple(transitions.shape)} and {tuple(distances.shape)}; take all three from one world"
+            )
+        super().__init__(observations.shape[1], transitions.shape[1], 1)
+        self.register_buffer("observations", observations.to(torch.float32))
+        self.register_buffer("transitions", transitions)
+        self.register_buffer("distances", distances.to(torch.float32))
+
+    def encode(self, obs: Tensor) -> Tensor:
+        # float32 numbers every state up to 2^24 exactly
+        nearest = torch.cdist(obs.reshape(-1, self.obs_size), self.observations).argmin(-1)
+        return nearest.to(torch.float32).view(*obs.shape[:-1], 1)
+
+    def predict(self, state: Tensor, action: Tensor) -> Tensor:
+        return self.transitions[state.squeeze(-1).long(), action].unsqueeze(-1).to(torch.float32)
+
+    def distance(self, z: Tensor, goal: Tensor) -> Tensor:
+        return self.distances[z.squeeze(-1).long(), goal.squeeze(-1).long()]
+
+    def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
+        """0, without gradient."""
+        self.check(batch)
+        return DynamicsLoss(batch.obs.new_zeros(()), {})
+
+
+def _standard_normal(like: Gaussian) -> Gaussian:
+    return Gaussian(torch.zeros_like(like.mean), torch.ones_like(like.std))
+
+
+def _values(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: term.detach() for name, term in terms.items()}

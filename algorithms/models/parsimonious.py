@@ -1,0 +1,328 @@
+"""Parsimonious latent dynamics (Saanum and Schulz 2022, sections 2.2 to 2.4, appendices A.1 and A.2).
+
+    z_t = f(s_t)                          encoder
+    h_t = round(p), q(h | z_t, a_t)       posterior, n Bernoulli variables
+    p(h | a_t)                            prior, the same in all states
+    T_t = j(h_t, a_t)                     decoder to a rotation, a translation or both
+    z_{t+1} ~ T_t z_t
+
+Axes: B slices, T transitions, K steps of a latent rollout, O observation, Z latent, n bits of a code.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid, softplus
+
+from parsecrl.algorithms.models.affine import Affine, check_transformation, num_parameters, transformation
+from parsecrl.algorithms.models.latent_dynamics import (
+    MIN_STD,
+    DynamicsLoss,
+    LatentDynamics,
+    TransitionSequence,
+    check_sizes,
+    check_weights,
+    feedforward,
+    gaussian,
+    sample,
+    squared_error,
+)
+from parsecrl.algorithms.models.records import Gaussian
+from parsecrl.algorithms.models.rssm import kl_divergence
+
+MULTIPLIER_SPEED = 10.0  # log beta moves by this times the learning rate in a step of Adam
+BETA_RANGE = (1e-5, 1e4)  # of a beta that a constraint finds
+INITIAL_LOGIT = -2.0  # of all bits: see ParsimoniousDynamics
+MAX_CODE_SIZE = 48  # a code and its action fit one int64
+
+
+@dataclass(frozen=True)
+class ParsimonyObjective:
+    """Weights and choices of the loss; the spec's `objective` group.
+
+    beta: weight of the parsimony term, KL(q(h | z, a) || p(h | a)) in nats.
+    constraint: None keeps beta. Beyond the paper: "kl" moves it until the KL is `target` nats, "error" until the
+        transition term is `target`; beta is then the Lagrange multiplier (of "error" its inverse) and where it starts.
+    diversity: what keeps latents apart, "contrastive" (eqs. 5 and 6) or "reconstruction" of the observation.
+    rollout_steps: K; predictions go on from predictions for K steps. 1 is the paper's.
+    Raises ValueError on a negative weight and on an unknown constraint or diversity.
+    """
+
+    beta: float = 0.1
+    constraint: str | None = None
+    target: float | None = None
+    diversity: str = "contrastive"
+    diversity_weight: float = 1.0
+    transition_weight: float = 1.0
+    similarity_scale_obs: float = 100.0  # tau_s
+    similarity_scale_latent: float = 0.1  # tau_z
+    rollout_steps: int = 1
+
+    def __post_init__(self) -> None:
+        check_weights(
+            beta=self.beta,
+            diversity_weight=self.diversity_weight,
+            transition_weight=self.transition_weight,
+            similarity_scale_obs=self.similarity_scale_obs,
+            similarity_scale_latent=self.similarity_scale_latent,
+        )
+        check_sizes(rollout_steps=self.rollout_steps)
+        if self.diversity not in ("contrastive", "reconstruction"):
+            raise ValueError(
+                f"diversity must be contrastive or reconstruction, got {self.diversity!r}; choose one of them"
+            )
+        if self.constraint not in (None, "kl", "error"):
+            raise ValueError(f"constraint must be kl, error or None, got {self.constraint!r}; None keeps beta fixed")
+        if (self.constraint is None) != (self.target is None):
+            raise ValueError(
+                f"constraint and target come together, got {self.constraint!r} and {self.target!r}; set both or neither"
+            )
+        if self.target is not None:
+            check_weights(target=self.target)
+            if not BETA_RANGE[0] <= self.beta <= BETA_RANGE[1]:
+                raise ValueError(
+                    f"with a constraint beta must lie in {BETA_RANGE}, since it moves by factors, got {self.beta}; "
+                    f"start at 0.1"
+                )
+
+
+class ParsimoniousDynamics(LatentDynamics):
+    """The paper's model; the defaults are the sizes of appendix A.2.
+
+    transformation: "rotation", "translation" or "affine" (a rotation, then a translation).
+    encoder: a module [..., O] -> [..., Z] of one's own (2 Z if stochastic) in place of the feed-forward network.
+    All bits start clearly off. Where p is near 1/2, codes of different states differ although their distributions
+    hardly do, which no divergence mends; from here a bit differs where the prediction needs it to.
+
+    stochastic: latents are Gaussian (eqs. 7 and 9); `encode` and `predict` give means. Without an objective of one's
+        own, reconstruction then keeps latents apart: a contrast can be had by noise alone, and means collapse.
+    period: beyond the paper; latents lie on a torus, each dimension wraps at `period`. For translations only: on a
+        line, no translation but zero leads back to where it began, as moves around a torus do.
+    Raises ValueError on an unknown transformation and on sizes out of range.
+    """
+
+    def __init__(
+        self,
+        obs_size: int,
+        num_actions: int,
+        transformation: str = "affine",
+        latent_size: int = 15,
+        code_size: int = 15,
+        hidden_size: int = 1200,
+        num_layers: int = 2,
+        stochastic: bool = False,
+        period: float | None = None,
+        encoder: nn.Module | None = None,
+        objective: ParsimonyObjective | None = None,
+    ):
+        super().__init__(obs_size, num_actions, latent_size)
+        check_sizes(code_size=code_size)
+        check_transformation(transformation)
+        if code_size > MAX_CODE_SIZE:
+            raise ValueError(f"code_size must be at most {MAX_CODE_SIZE}, got {code_size}; the paper has 15")
+        if period is not None and (transformation != "translation" or stochastic or not 0 < period < math.inf):
+            raise ValueError(
+                f"a period must be positive and goes with a deterministic translation, got {period!r} with "
+                f"{transformation!r} and stochastic={stochastic}; leave it out"
+            )
+        self.transformation, self.code_size = transformation, code_size
+        self.stochastic, self.period = stochastic, period
+        default = ParsimonyObjective(diversity="reconstruction" if stochastic else "contrastive")
+        self.objective = objective or default
+        layers: dict[str, Any] = {"hidden_size": hidden_size, "num_layers": num_layers}
+        Z, n = latent_size, code_size
+        self.encoder = encoder or feedforward(obs_size, (1 + stochastic) * Z, **layers)
+        self.posterior_net = feedforward(Z + num_actions, n + stochastic * Z, **layers)
+        self.prior_net = feedforward(num_actions, n, **layers)
+        self.decoder = feedforward(n + num_actions, num_parameters(transformation, Z), **layers)
+        with torch.no_grad():
+            for net in (self.posterior_net, self.prior_net):
+                net[-1].bias[:n] = INITIAL_LOGIT  # type: ignore[union-attr,index,operator]
+        if self.objective.diversity == "reconstruction":
+            self.obs_net = feedforward(Z, obs_size, **layers)
+        if self.objective.constraint is not None:
+            # A parameter like the others: the model's optimiser moves it, and it is kept where they are kept.
+            self.multiplier = nn.Parameter(torch.tensor(math.log(self.objective.beta) / MULTIPLIER_SPEED))
+
+    # -- the four functions of eq. (1), and what is made of them
+
+    def encode(self, obs: Tensor) -> Tensor:
+        return self._embed(obs).mean if self.stochastic else self._wrap(self.encoder(obs))
+
+    def codes(self, z: Tensor, action: Tensor) -> Tensor:
+        """h [..., n], 0 or 1 (eq. 3), of latents z [..., Z] and action [...]."""
+        return round_straight_through(self.posterior(z, action)[0].sigmoid())
+
+    def decode(self, code: Tensor, action: Tensor) -> Affine:
+        """The transformation of code [..., n] and action [...]."""
+        return transformation(self.transformation, self.decoder(self.with_action(code, action)), self.latent_size)
+
+    def move(self, z: Tensor, by: Affine) -> Tensor:
+        """z [..., Z] transformed."""
+        return self._wrap(by.apply(z))
+
+    def predict(self, state: Tensor, action: Tensor) -> Tensor:
+        return self.move(state, self.decode(self.codes(state, action), action))
+
+    def posterior(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits [..., n] of q(h | z, a); the stochastic model's standard deviation of the next latent [..., Z]."""
+        raw = self.posterior_net(self.with_action(z, action))
+        if not self.stochastic:
+            return raw, None
+        return raw[..., : self.code_size], softplus(raw[..., self.code_size :]) + MIN_STD
+
+    def prior(self) -> Tensor:
+        """Logits [A, n] of p(h | a), of all actions."""
+        return self.prior_net(torch.eye(self.num_actions, device=self._device))
+
+    def distance(self, z: Tensor, goal: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(self._wrap(z - goal), dim=-1)
+
+    @property
+    def beta(self) -> Tensor:
+        """[] without gradient: the weight of the parsimony term, as it stands."""
+        if self.objective.constraint is None:
+            return torch.tensor(self.objective.beta, device=self._device)
+        low, high = BETA_RANGE
+        return (MULTIPLIER_SPEED * self.multiplier.detach()).exp().clamp(low, high)
+
+    # -- training
+
+    def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
+        """Transition, parsimony and diversity terms (eqs. 4, 6, 8; stochastic: 7, 9); KLs in nats.
+
+        Terms: "error" (eq. 8, or the divergence of eq. 9), "parsimony", "diversity", "beta", and "distance", the mean
+        Euclidean distance between predicted and encoded latents, the one that means the same in every variant.
+        """
+        weights = self.objective
+        self.check(batch, weights.rollout_steps)
+        obs, action = batch
+        if self.stochastic:
+            embedded = self._embed(obs)
+            z, drawn = embedded.mean, sample(embedded, generator)
+        else:
+            embedded, z = None, self.encode(obs)
+            drawn = z
+        prior = self.prior()  # [A, n], once for the batch
+        errors, divergences, distances = [], [], []
+        current = z[:, :-1]  # [B, T, Z]
+        for k in range(weights.rollout_steps):
+            a, there = action[:, k:], z[:, k + 1 :]  # [B, T - k], [B, T - k, Z]
+            logits, std = self.posterior(current, a)
+            current = self.move(current, self.decode(round_straight_through(logits.sigmoid()), a))
+            distances.append(self.distance(current.detach(), there.detach()).mean())
+            if embedded is None:
+                errors.append(transition_error(self._wrap(current - there)).mean())
+            else:
+                assert std is not None
+                reached = Gaussian(there, embedded.std[:, k + 1 :])
+                errors.append(kl_divergence(reached, Gaussian(current, std)).mean())
+            divergences.append(bernoulli_kl(logits, prior[a]).mean())
+            current = current[:, :-1]
+        error, parsimony = torch.stack(errors).mean(), torch.stack(divergences).mean()
+        diversity = self._diversity(obs, drawn)
+        beta = self.beta
+        total = weights.transition_weight * error + beta * parsimony + weights.diversity_weight * diversity
+        total = total + self._multiplier_term(parsimony.detach(), error.detach())
+        terms = {"error": error, "parsimony": parsimony, "diversity": diversity, "beta": beta}
+        terms["distance"] = torch.stack(distances).mean()
+        return DynamicsLoss(total, {name: term.detach() for name, term in terms.items()})
+
+    def _embed(self, obs: Tensor) -> Gaussian:
+        return gaussian(self.encoder(obs))
+
+    def _wrap(self, z: Tensor) -> Tensor:
+        """The same point of the torus, or the shortest way between two, in [-period / 2, period / 2]."""
+        return z if self.period is None else z - self.period * torch.round(z / self.period)
+
+    def _diversity(self, obs: Tensor, z: Tensor) -> Tensor:
+        if self.objective.diversity == "reconstruction":
+            return squared_error(self.obs_net(z), obs)
+        # Of each slice's first state alone: later ones would be near each other, and B states are B^2 pairs already.
+        s, z = obs[:, 0], z[:, 0]
+        target = contrastive_targets(s, self.objective.similarity_scale_obs)
+        apart = self.distance(z.unsqueeze(1), z.unsqueeze(0)) if self.period else pairwise_distance(z)
+        return contrastive_loss(target, apart, self.objective.similarity_scale_latent)
+
+    def _multiplier_term(self, parsimony: Tensor, error: Tensor) -> Tensor | float:
+        """What makes descent of the total an ascent of the multiplier, while its constraint is violated."""
+        constraint, target = self.objective.constraint, self.objective.target
+        if constraint is None or target is None:
+            return 0.0
+        with torch.no_grad():
+            low, high = (math.log(b) / MULTIPLIER_SPEED for b in BETA_RANGE)
+            self.multiplier.clamp_(low, high)
+        violation = parsimony - target if constraint == "kl" else target - error
+        return -MULTIPLIER_SPEED * self.multiplier * violation
+
+    @property
+    def _device(self) -> torch.device:
+        return self.posterior_net[0].weight.device  # type: ignore[union-attr,return-value]
+
+
+class _RoundStraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, p: Tensor) -> Tensor:
+        return (p >= 0.5).to(p.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+def round_straight_through(p: Tensor) -> Tensor:
+    """1 where p >= 0.5, else 0 (eq. 3), exactly; the gradient passes as if nothing had been rounded."""
+    return _RoundStraightThrough.apply(p)
+
+
+def bernoulli_kl(q: Tensor, p: Tensor) -> Tensor:
+    """KL(q || p), nats, of independent Bernoulli variables with logits q and p [..., n] -> [...]."""
+    on = q.sigmoid() * (logsigmoid(q) - logsigmoid(p))
+    off = (-q).sigmoid() * (logsigmoid(-q) - logsigmoid(-p))
+    return (on + off).sum(-1)
+
+
+def transition_error(difference: Tensor) -> Tensor:
+    """Eq. (8) of predicted minus encoded latents [..., Z] -> [...]: ||e||^2 + 1 - exp(-||e||), 0 where they agree.
+
+    The paper prints + exp(-||e||), whose minimum is at ||e|| = 0.35 rather than at 0; exp(-||e||) is the likelihood.
+    """
+    return difference.square().sum(-1) - torch.expm1(-torch.linalg.vector_norm(difference, dim=-1))
+
+
+def contrastive_targets(s: Tensor, scale: float) -> Tensor:
+    """l(s, s') of eq. (5) for states s [B, O] -> [B, B]: exp(-scale ||s - s'||), 1 for equal ones."""
+    return torch.exp(-scale * pairwise_distance(s.detach()))
+
+
+def contrastive_loss(target: Tensor, apart: Tensor, scale: float) -> Tensor:
+    """Eq. (6): the cross-entropy between targets l [B, B] and k = exp(-scale apart), summed over pairs, over B.
+
+    apart [B, B]: distances of latents. The paper prints k log l + (1 - k) log(1 - l), the log of a constant that is 0
+    for equal and underflows for other states; labels weigh the log of ratings, as in any cross-entropy.
+    """
+    x = scale * apart  # -log k
+    log_rest = torch.log(-torch.expm1(-x.clamp(min=1e-6)))  # log(1 - k); equal latents have no direction to part in
+    return (target * x - (1 - target) * log_rest).sum() / len(target)
+
+
+def pairwise_distance(x: Tensor) -> Tensor:
+    """Euclidean distances of x [B, n] -> [B, B]. By differences: the quicker form by products errs by more than
+    tau_s forgives."""
+    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+@torch.no_grad()
+def distinct_transformations(model: ParsimoniousDynamics, obs: Tensor) -> Tensor:
+    """[A] int64: how many codes, and so transformations, each action uses over observations obs [S, O]."""
+    z = model.encode(obs)
+    counts = []
+    for action in range(model.num_actions):
+        code = model.codes(z, torch.full(z.shape[:-1], action, device=z.device))
+        counts.append(len(torch.unique(code.flatten(0, -2), dim=0)))
+    return torch.tensor(counts)
