@@ -11,7 +11,7 @@ from parsecrl.algorithms.models.latent_baselines import (
 )
 from parsecrl.algorithms.models.latent_dynamics import DynamicsLoss, LatentDynamics, TransitionSequence
 from parsecrl.algorithms.models.latent_rollout import DistinctGoalCost, GoalCost
-from parsecrl.algorithms.models.parsimonious import ParsimoniousDynamics, ParsimonyObjective
+from parsecrl.algorithms.models.parsimonious import ParsimoniousDynamics, ParsimonyObjective, distinct_transformations
 from parsecrl.algorithms.models.records import Belief, Gaussian, ReplaySequence
 from parsecrl.algorithms.models.rssm import RSSM, LossWeights
 
@@ -35,4 +35,5 @@ __all__ = [
     "StateSpaceModel",
     "TransitionSequence",
     "TrueDynamics",
+    "distinct_transformations",
 ]

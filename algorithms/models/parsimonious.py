@@ -53,7 +53,7 @@ class ParsimonyObjective:
     Raises ValueError on a negative weight and on an unknown constraint or diversity.
     """
 
-    beta: float = 0.1
+    beta: float = 1.0
     constraint: str | None = None
     target: float | None = None
     diversity: str = "contrastive"
@@ -87,7 +87,7 @@ class ParsimonyObjective:
             if not BETA_RANGE[0] <= self.beta <= BETA_RANGE[1]:
                 raise ValueError(
                     f"with a constraint beta must lie in {BETA_RANGE}, since it moves by factors, got {self.beta}; "
-                    f"start at 0.1"
+                    f"start at 1"
                 )
 
 
