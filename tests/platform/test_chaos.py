@@ -144,8 +144,12 @@ class Machines:
 
     def kill_worker(self):
         """SIGKILL of the raylet; `ray start --block` and what worked on the node notice that and end."""
-        raylet = self.raylet(self.worker)
-        assert raylet is not None
+        deadline = time.monotonic() + SECONDS
+        while (raylet := self.raylet(self.worker)) is None:  # it may still be starting
+            ended = self.worker.poll()
+            assert ended is None, f"exit status {ended}: {(self.folder / 'nodes.txt').read_text()[-3000:]}"
+            assert time.monotonic() < deadline, "the node has no raylet"
+            time.sleep(0.2)
         raylet.kill()
         self.worker.wait(timeout=SECONDS)
 
