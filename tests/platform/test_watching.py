@@ -209,7 +209,7 @@ def test_prometheus_has_every_metric_with_the_results_values(job, prometheus):
             wait_for(is_a_result, f"result with {metric.name} = {value}", 60)
 
     def plans_are_a_results():
-        """A scrape may fall among an iteration's plans, which are counted one by one: then the next one has them all."""
+        """A scrape may fall among an iteration's plans, counted one by one: then the next one has them all."""
         (count,) = query(prometheus, "ray_parsecrl_planning_seconds_count")
         return float(count["value"][1]) * CANDIDATES in {row["trajectories"] for row in rows(folder)}
 
