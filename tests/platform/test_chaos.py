@@ -254,7 +254,8 @@ def repeated_steps(rows):
 def survive(tmp_path, s3, s3_server, request, faults, away_s, seed, **sizes):
     """Run the sweep with the faults of each phase, in an order and at moments drawn from the seed. Returns a table."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "5", "PYTHONUNBUFFERED": "1"}
-    environment.pop("RAY_ADDRESS", None)
+    for name in ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):  # left by a Ray that this process started before
+        environment.pop(name, None)
     (tmp_path / "tiny.yaml").write_text(SPEC.format(**sizes))
     machines = Machines(tmp_path, environment, num_cpus=1 + sizes["learners"])  # a node has room for one trial
     request.addfinalizer(machines.stop)
