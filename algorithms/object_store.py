@@ -177,6 +177,7 @@ class RetryingHandler(fs.FileSystemHandler):
         _sent.clear()
         self._try(lambda client: client.delete_dir_contents(path, missing_dir_ok=missing_dir_ok))
 
+    # pyarrow's interface has these two as well; nothing here may use them.
     def delete_root_dir_contents(self) -> None:
         raise NotImplementedError("a whole object store is never deleted")
 

@@ -142,7 +142,8 @@ class ParsimoniousDynamics(LatentDynamics):
         self.decoder = feedforward(n + num_actions, num_parameters(transformation, Z), **layers)
         with torch.no_grad():
             for net in (self.posterior_net, self.prior_net):
-                net[-1].bias[:n] = INITIAL_LOGIT  # type: ignore[union-attr,index,operator]
+                head: nn.Linear = net[-1]  # type: ignore[assignment]  # mypy knows it as any module
+                head.bias[:n] = INITIAL_LOGIT
         if self.objective.diversity == "reconstruction":
             self.obs_net = feedforward(Z, obs_size, **layers)
         if self.objective.constraint is not None:
@@ -262,7 +263,7 @@ class ParsimoniousDynamics(LatentDynamics):
 
     @property
     def _device(self) -> torch.device:
-        return self.posterior_net[0].weight.device  # type: ignore[union-attr,return-value]
+        return next(self.parameters()).device
 
 
 class _RoundStraightThrough(torch.autograd.Function):
