@@ -23,7 +23,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from parsecrl.platform import checkpoints
+from parsecrl.platform import checkpoints, cli
+from parsecrl.platform.remote_path import in_parallel
 from parsecrl.platform.reports.data import load_run
 from parsecrl.platform.storage import location_of
 
@@ -274,14 +275,14 @@ def survive(tmp_path, s3, s3_server, request, faults, away_s, seed, **sizes):
                 sweep.wait_for_results(phase, time.time(), f"results after a fault: {kind}")
                 happened.append({"phase": phase, "fault": kind, "time": begin, "seconds": time.time() - begin})
     assert sweep.process.wait(timeout=2 * SECONDS) == 0, sweep.log.read_text()[-3000:]
-    check(sweep, s3_server)
+    check(sweep)
     lost = [found for phase in faults for rows in sweep.rows(phase).values() for found in repeated_steps(rows)]
     for fault, later in zip(happened, [*happened[1:], {"time": float("inf")}], strict=True):
         fault["repeated"] = sum(steps for moment, steps in lost if fault["time"] < moment <= later["time"])
     return happened
 
 
-def check(sweep, server):
+def check(sweep):
     """What holds of a run whatever befell it."""
     run = sweep.run
     state = json.loads((run / "state.json").read_text())
@@ -296,8 +297,12 @@ def check(sweep, server):
             steps = trial.rows["env_steps"]
             assert (steps.diff().dropna() > 0).all(), (phase.name, trial.name, list(steps))
         for name, rows in sweep.rows(phase.name).items():
-            ends = [index for index, row in enumerate(rows) if row["done"]]
-            assert ends == [len(rows) - 1], f"{phase.name}/{name} went on after its end"
+            assert rows[-1]["done"], f"{phase.name}/{name} has no end"
+            for before, after in itertools.pairwise(rows):
+                # A driver that is killed between a trial's end and its own record of it reaches that end again, from
+                # the trial's last checkpoint: neither from the beginning nor past it.
+                again = 1 < after["training_iteration"] <= before["training_iteration"]
+                assert again or not before["done"], f"{phase.name}/{name} went on after its end"
             earlier = began_with if phase.name == "embed" else 0
             if phase.name != "finetune":
                 assert all(row["replay_decisions"] == earlier + row["env_steps"] // REPEAT for row in rows)
@@ -310,10 +315,29 @@ def check(sweep, server):
     table = pd.read_csv(io.StringIO((run / "evaluation.csv").read_text()))
     assert table.groupby("phase").size().to_dict() == {"random": 2, "planet": 2, "embed": 2, "finetune": 2}
     page = (run / "report" / "index.html").read_text()
+    assert str(run) in page
     assert "could not be computed" not in page
     assert all(name in page for name in ("planet", "embed", "finetune"))
     summary = json.loads((run / "summary.json").read_text())
     assert set(summary["phases"]) == {"random", "planet", "embed", "finetune"}
+    assert summary["phases"]["finetune"]["checkpoint"] == f"{run}/{state['finetune']['checkpoint']}"
+    for params in run.glob("embed/*/params.json"):
+        assert json.loads(params.read_text())["start_from"] == f"{run}/{state['planet']['checkpoint']}"
+    assert f"report: {run}/report/index.html" in sweep.log.read_text()
+
+
+def check_from_elsewhere(run, server, capsys):
+    """What holds of a run in a store for those who have its address: they can use it, and learn no secret."""
+    assert cli.main(["report", str(run)]) == 0
+    assert "finetune" in capsys.readouterr().out
+    assert cli.main(["evaluate", f"{run}/embed", "--episodes", "1"]) == 0
+    assert "embedded | 1 episodes" in capsys.readouterr().out
+    secret = server.environment["AWS_SECRET_ACCESS_KEY"].encode()
+    files = run.files()
+    assert len(files) > 50
+    holds = in_parallel(lambda file: secret in file.read_bytes(), files)
+    assert not [str(file) for file, bad in zip(files, holds, strict=True) if bad]
+    assert not (run / ".lease").exists()
 
 
 def checkpoint_replay(folder):
@@ -334,10 +358,11 @@ def as_table(happened):
 
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
-def test_a_sweep_survives_one_fault_of_each_kind(tmp_path, s3, s3_server, request):
+def test_a_sweep_survives_one_fault_of_each_kind(tmp_path, s3, s3_server, request, capsys):
     faults = {"planet": [RUNNER, NODE], "embed": [DRIVER, STORE], "finetune": [TRIAL]}
     sizes = {"learners": 0, "planet": 25_000, "embed": 20_000, "finetune": 5}
     happened = survive(tmp_path, s3, s3_server, request, faults, away_s=8.0, seed=1, **sizes)
+    check_from_elsewhere(location_of(s3) / "tiny", s3_server, capsys)
     print("\n" + as_table(happened))
     assert len(happened) >= 4
 

@@ -38,7 +38,7 @@ phases:
     seed_episodes: 1
     batch_size: 4
     batch_length: 10
-    decisions_per_iteration: 1000  # some seconds: longer than Ray keeps a gauge that is not set again
+    decisions_per_iteration: 3000  # ten seconds or so: longer than Ray keeps a gauge that is not set again
     stop: {env_steps: 100000000}
 """
 
