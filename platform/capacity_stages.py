@@ -135,12 +135,11 @@ def update_flop(phase: PlanetPhase, sizes: Sizes) -> float:
     far = sum(T - d + 1 for d in range(2, min(phase.loss.overshooting_steps, T - 1) + 1))  # predictions in a sequence
     flop = 3.0 * 2 * B * (T * once + far * (gru + model["prior"]))
     if phase.controller.kind == "embedded":
-        flop += 2 * plan_flop(
-            _controller(phase),
-            phase.world_model.model_dump(),
-            sizes,
-            phase.decoder_beliefs + phase.decoder_initial_beliefs,
-        )
+        model_sizes, beliefs = phase.world_model.model_dump(), phase.decoder_beliefs + phase.decoder_initial_beliefs
+        flop += 2 * plan_flop(_controller(phase), model_sizes, sizes, beliefs)
+        if phase.decoder_proposals is not None:
+            full = {"kind": "full", "horizon": phase.controller.horizon, **phase.decoder_proposals.model_dump()}
+            flop += plan_flop(full, model_sizes, sizes, beliefs)
     return flop
 
 

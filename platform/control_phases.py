@@ -51,6 +51,14 @@ class EmbeddedController(Elites):
 Controller = Annotated[FullController | EmbeddedController, Field(discriminator="kind")]
 
 
+class ProposalsSpec(Elites):
+    """CEM over action sequences, of the controller's horizon, whose plans a decoder learns from."""
+
+    num_samples: Count = 200
+    num_elites: Count = 20
+    num_iterations: Count = 4
+
+
 class DecoderSpec(Group):
     hidden_size: Count = 200
     num_layers: Count = 2
@@ -114,6 +122,7 @@ class PlanetPhase(PhaseBase):
     keep_replay: bool = True
     keep_model: bool = True
     decoder_anchor: NonNegative = 0.0  # weight of the squared distance from replayed actions; not in the paper
+    decoder_proposals: ProposalsSpec | None = None  # distance from these plans, not from replayed actions
     decoder_warmup_updates: Natural = 0  # of the decoder alone, on the kept replay, before the first rollout
     decisions_per_iteration: Count = 250  # at least so many between two results
     updates_per_iteration: Count = 100  # the same where nothing is gathered
@@ -126,6 +135,12 @@ class PlanetPhase(PhaseBase):
             raise ValueError(
                 f"batch_length must be at least controller.horizon, got {self.batch_length} with "
                 f"horizon={self.controller.horizon}"
+            )
+        if self.decoder_proposals is not None and (self.controller.kind == "full" or not self.decoder_anchor):
+            raise ValueError(
+                f"decoder_proposals are what decoder_anchor holds an embedded controller's plans to, got "
+                f"decoder_anchor={self.decoder_anchor:g} with controller.kind={self.controller.kind}; set it above 0, "
+                f"or remove them"
             )
         offline = self.decoder_training == "offline" or self.decoder_warmup_updates > 0
         if offline and (self.start_from is None or not self.keep_replay):

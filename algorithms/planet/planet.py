@@ -43,6 +43,8 @@ class PlanetConfig(PhaseConfig):
     nothing and trains just the decoder, on the replay that it begins with (the paper's failed first attempt, appendix
     D, phase 2). decoder_warmup_updates: so many updates of the decoder alone before the first rollout, on that replay.
     decoder_anchor: weight of the squared distance between a decoded plan and the actions replayed from the same belief.
+    decoder_proposals: settings of a full-space CEM (num_samples, num_elites, num_iterations) whose plans from the same
+    beliefs, in the model of the moment, stand in for the replayed actions there; {} for none.
     """
 
     def __init__(self, algo_class: type | None = None):
@@ -61,6 +63,7 @@ class PlanetConfig(PhaseConfig):
         self.decoder_training = "online"
         self.decoder_warmup_updates = 0
         self.decoder_anchor = 0.0
+        self.decoder_proposals: dict[str, Any] = {}
         self.exploration_noise = 0.3
         self.replay_capacity = 1_000_000
         self.keep_replay = True
@@ -80,7 +83,7 @@ class PlanetConfig(PhaseConfig):
     def _model_config_auto_includes(self) -> dict[str, Any]:
         names = (
             *("world_model", "controller", "decoder", "loss", "exploration_noise", "keep_model", "start_from"),
-            *("decoder_beliefs", "decoder_initial_beliefs", "decoder_anchor"),
+            *("decoder_beliefs", "decoder_initial_beliefs", "decoder_anchor", "decoder_proposals"),
         )
         return {**{name: getattr(self, name) for name in names}, "seed": self.seed or 0}
 

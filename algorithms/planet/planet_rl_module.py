@@ -13,7 +13,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
 from parsecrl.algorithms.agent_checkpoint import load_matching_weights
-from parsecrl.algorithms.controllers import EmbeddedController, Plan, PlanningAgent
+from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController, Plan, PlanningAgent
 from parsecrl.algorithms.measurements import PlanLog
 from parsecrl.algorithms.models import Belief, LossWeights, ReplaySequence
 from parsecrl.algorithms.seeding import derive_seed
@@ -29,7 +29,8 @@ class PlanetRLModule(TorchRLModule):
     """Algorithm 3 of the DCEM paper around a PlanningAgent.
 
     model_config: world_model, controller, decoder, loss (the spec's groups), exploration_noise, decoder_beliefs,
-    decoder_initial_beliefs, decoder_anchor, keep_model, start_from (a checkpoint folder or None), seed.
+    decoder_initial_beliefs, decoder_anchor, decoder_proposals, keep_model, start_from (a checkpoint folder or None),
+    seed.
     """
 
     agent: PlanningAgent
@@ -42,6 +43,7 @@ class PlanetRLModule(TorchRLModule):
         if c["start_from"] and c["keep_model"]:
             load_matching_weights(self.agent, c["start_from"])
         self.loss_weights = LossWeights(**c["loss"])
+        self.proposals = make_proposals(self.agent, c["decoder_proposals"])
         self._generators: dict[torch.device, torch.Generator] = {}
         self.seed(derive_seed(c["seed"], "module"))
         self.plan_log = PlanLog()
@@ -115,8 +117,11 @@ class PlanetRLModule(TorchRLModule):
             model.obs_norm.update(sequence.obs)
             loss, terms, beliefs = model.loss(sequence, self.loss_weights, self._generator())
         if isinstance(self.agent.controller, EmbeddedController):
-            chosen, replayed = self._decoder_beliefs(batch, sequence, beliefs)
-            cost, distance = self.decoder_loss(chosen, replayed)
+            chosen, target = self._decoder_beliefs(batch, sequence, beliefs)
+            if self.proposals is not None:
+                with torch.no_grad():
+                    target = self.proposals.plan(model, chosen, generator=self._generator()).actions
+            cost, distance = self.decoder_loss(chosen, target)
             terms |= {"decoder_loss": cost.detach(), "decoder_distance": distance.detach()}
             loss = loss + cost + self.model_config["decoder_anchor"] * distance
         return {"loss": loss, "terms": terms}
@@ -150,9 +155,10 @@ class PlanetRLModule(TorchRLModule):
             torch.cat([actions, batch[INITIAL_ACTIONS][:count]]),
         )
 
-    def decoder_loss(self, beliefs: Belief, replayed: Tensor) -> tuple[Tensor, Tensor]:
+    def decoder_loss(self, beliefs: Belief, target: Tensor) -> tuple[Tensor, Tensor]:
         """Algorithm 3: the mean predicted cost of the plans for beliefs [M]; and, not in the paper, their mean squared
-        distance from the actions [M, H, A] that were taken there (NaN: unknown), summed over H and A.
+        distance from target [M, H, A], summed over H and A: the actions that were taken there (NaN: unknown), or
+        full-space CEM's proposals.
 
         The gradient reaches the decoder only.
         """
@@ -161,8 +167,8 @@ class PlanetRLModule(TorchRLModule):
         with frozen(self.agent.model):
             plan = controller.plan(self.agent.model, beliefs, generator=self._generator())
             cost = -self.agent.model.predict_rewards(beliefs, plan.actions[:, None]).sum(-1).mean()
-        known = ~replayed.isnan()
-        difference = (plan.actions - replayed.nan_to_num()) * known
+        known = ~target.isnan()
+        difference = (plan.actions - target.nan_to_num()) * known
         distance = (difference**2).sum() / known.any(-1).any(-1).sum().clamp(min=1)
         return cost, distance
 
@@ -194,6 +200,13 @@ def make_agent(observation_space: Any, action_space: Any, settings: dict[str, An
         settings["controller"],
         settings["decoder"],
     )
+
+
+def make_proposals(agent: PlanningAgent, settings: dict[str, Any]) -> FullSpaceController | None:
+    """CEM over whole action sequences beside an embedded controller, of the same horizon; None without settings."""
+    if not settings or agent.decoder is None:
+        return None
+    return FullSpaceController(agent.decoder.horizon, agent.decoder.action_size, **settings)
 
 
 @contextmanager

@@ -157,6 +157,25 @@ def test_distance_counts_known_actions_only():
     assert module.decoder_loss(beliefs, target)[1].item() == pytest.approx(3 * 0.25, rel=1e-4)
 
 
+def test_proposals_of_full_cem_take_the_place_of_replayed_actions(monkeypatch):
+    proposals = {"num_samples": 64, "num_elites": 8, "num_iterations": 3}
+    module = small_module(decoder_proposals=proposals, decoder_anchor=1.0)
+    asked, decoder_loss = [], module.decoder_loss
+
+    def noted(beliefs, target):
+        asked.append((beliefs, target))
+        return decoder_loss(beliefs, target)
+
+    monkeypatch.setattr(module, "decoder_loss", noted)
+    assert module._forward_train(small_batch())["terms"]["decoder_distance"] > 0
+    ((beliefs, target),) = asked
+    predicted = module.agent.model.predict_rewards(beliefs, target[:, None]).sum(-1)
+    random = 2 * torch.rand(len(target), 256, 3, 1, generator=torch.Generator().manual_seed(0)) - 1
+    others = module.agent.model.predict_rewards(beliefs, random).sum(-1)
+    assert (predicted > others.quantile(0.9, dim=1, keepdim=True)).all()  # they were searched for, in this model
+    assert not target.requires_grad
+
+
 def rollout_batch(module: PlanetRLModule, rows: int) -> dict:
     state = {name: value.expand(rows, *value.shape) for name, value in module.get_initial_state().items()}
     return {Columns.OBS: torch.randn(rows, 1, 3), Columns.STATE_IN: state}

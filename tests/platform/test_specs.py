@@ -130,6 +130,8 @@ def test_overrides(spec_file, override, get, value):
         ("phases.planet.name=random", ["cannot be called 'random'"]),
         ("phases.embed.world_model.hidden_size=30", ["world_model must equal that of 'planet'"]),
         ("phases.planet.decoder_training=offline", ["offline", "start_from"]),
+        ("phases.embed.decoder_proposals={}", ["decoder_anchor=0", "above 0"]),
+        ("phases.embed.decoder_proposals.num_sample=3", ["decoder_proposals", "did you mean 'num_samples'"]),
         ("phases.finetune.fine_tune=[rewad]", ["did you mean 'reward'"]),
         ("phases.finetune.fine_tune=[reward, reward]", ["twice"]),
         ("phases.embed.search.controller.num_iteration.grid=[3]", ["did you mean 'controller.num_iterations'"]),
