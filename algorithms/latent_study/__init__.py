@@ -1,0 +1,30 @@
+"""What experiments on latent dynamics in worlds of cells share: worlds as tables, models by name, measures."""
+
+from parsecrl.algorithms.latent_study.making import MODELS, make_model
+from parsecrl.algorithms.latent_study.measures import (
+    LatentMap,
+    PredictionErrors,
+    latent_map,
+    prediction_errors,
+    transformations_used,
+)
+from parsecrl.algorithms.latent_study.tables import labelled, model_tables, prediction_table, stacked
+from parsecrl.algorithms.latent_study.worlds import World, env_arguments, make_env, world_of
+
+__all__ = [
+    "MODELS",
+    "LatentMap",
+    "PredictionErrors",
+    "World",
+    "env_arguments",
+    "labelled",
+    "latent_map",
+    "make_env",
+    "make_model",
+    "model_tables",
+    "prediction_errors",
+    "prediction_table",
+    "stacked",
+    "transformations_used",
+    "world_of",
+]

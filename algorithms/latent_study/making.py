@@ -1,0 +1,78 @@
+"""The models of latent dynamics by their names in a spec."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from parsecrl.algorithms.latent_study.worlds import World
+from parsecrl.algorithms.models import (
+    BetaVAE,
+    EncoderOnly,
+    LatentDynamics,
+    ParsimoniousDynamics,
+    ParsimonyObjective,
+    RecurrentDynamics,
+    StateSpaceModel,
+    TrueDynamics,
+)
+
+MODELS = ("parsimonious", "encoder_only", "beta_vae", "rnn", "ssm", "true")
+
+SIZES = ("latent_size", "hidden_size", "num_layers")
+PARSIMONIOUS = ("transformation", "code_size", "stochastic", "period")
+OBJECTIVE = (
+    *("beta", "constraint", "target", "diversity", "diversity_weight", "transition_weight"),
+    *("similarity_scale_obs", "similarity_scale_latent", "rollout_steps"),
+)
+
+
+def make_model(
+    settings: dict[str, Any],
+    obs_size: int,
+    num_actions: int,
+    seed: int,
+    world: World | None = None,
+    encoder: nn.Module | None = None,
+) -> LatentDynamics:
+    """The model that a spec's `model` group describes, with initial weights drawn from `seed`.
+
+    settings: kind, one of MODELS, and the arguments of the model's class; those of another kind are left aside, so that
+    kinds can be searched over. `beta` is parsimonious's, `vae_beta` that of beta_vae and ssm. encoder: as the classes
+    take it, in place of a feed-forward network. world: whose dynamics `true` are.
+    Raises ValueError on an unknown kind, as the classes do, and on `true` without a world.
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    kind = given.pop("kind", "parsimonious")
+    if kind not in MODELS:
+        raise ValueError(f"model.kind must be one of {', '.join(MODELS)}, got {kind!r}; choose one of them")
+    if kind == "true":
+        if world is None:
+            raise ValueError("model.kind true needs a world of cells, got another environment; choose another kind")
+        return TrueDynamics(*(torch.from_numpy(t) for t in (world.observations, world.transitions, world.distances)))
+
+    def pick(*names: str) -> dict[str, Any]:
+        return {name: given[name] for name in names if name in given}
+
+    options: dict[str, Any] = {**pick(*SIZES), "encoder": encoder}
+    if kind == "parsimonious":
+        objective = pick(*OBJECTIVE)
+        if given.get("stochastic"):
+            objective.setdefault("diversity", "reconstruction")
+        options |= {**pick(*PARSIMONIOUS), "objective": ParsimonyObjective(**objective)}
+    elif kind != "encoder_only":
+        options |= pick("transformation")
+        if kind in ("beta_vae", "ssm") and "vae_beta" in given:
+            options["beta"] = given["vae_beta"]
+    classes: dict[str, Any] = {
+        "parsimonious": ParsimoniousDynamics,
+        "encoder_only": EncoderOnly,
+        "beta_vae": BetaVAE,
+        "rnn": RecurrentDynamics,
+        "ssm": StateSpaceModel,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return classes[kind](obs_size, num_actions, **options)

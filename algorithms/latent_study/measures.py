@@ -1,0 +1,129 @@
+"""What a model of latent dynamics has made of a world of cells.
+
+Axes: S cells, O observation, A actions, Z latent, W walks, K steps of a walk.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from parsecrl.algorithms.latent_study.worlds import World
+from parsecrl.algorithms.models import LatentDynamics, ParsimoniousDynamics, distinct_transformations
+
+
+class LatentMap(NamedTuple):
+    """Where the cells lie in the plane of the latents' first principal components (the paper's figure 2)."""
+
+    positions: np.ndarray  # [S, 2] units of the latent
+    explained: np.ndarray  # [2] shares of the latents' variance
+
+
+@torch.no_grad()
+def latent_map(model: LatentDynamics, world: World) -> LatentMap:
+    """The latents of all cells, projected. The signs of the components are fixed: the largest entry is positive."""
+    z = model.encode(torch.from_numpy(world.observations)).double().numpy()  # [S, Z]
+    z = z - z.mean(0)
+    _, singular, components = np.linalg.svd(z, full_matrices=False)
+    if len(singular) < 2:  # a latent of one number
+        singular, components = np.append(singular, 0.0), np.vstack([components, np.zeros_like(components)])
+    largest = np.abs(components[:2]).argmax(1)
+    components = components[:2] * np.where(components[[0, 1], largest] < 0, -1.0, 1.0)[:, None]
+    variance = singular**2
+    return LatentMap(z @ components.T, variance[:2] / max(variance.sum(), 1e-30))
+
+
+@torch.no_grad()
+def transformations_used(model: LatentDynamics, world: World) -> np.ndarray:
+    """[A] float: how many distinct transformations each action uses over all cells.
+
+    Of a model with codes its codes; of one that computes a transformation from the latent, the distinct results, as
+    many as cells unless it came to ignore the latent. NaN of a model without transformations, or with a memory, where
+    they are not the cell's.
+    """
+    A = world.transitions.shape[1]
+    obs = torch.from_numpy(world.observations)
+    if isinstance(model, ParsimoniousDynamics):
+        return distinct_transformations(model, obs).numpy().astype(float)
+    net = getattr(model, "transition_net", None)
+    if net is None or model.state_size != model.latent_size:
+        return np.full(A, np.nan)
+    z = model.encode(obs)
+    parameters = [net(model.with_action(z, torch.full((len(z),), a))) for a in range(A)]
+    return np.array([len(torch.unique(p, dim=0)) for p in parameters], dtype=float)
+
+
+class PredictionErrors(NamedTuple):
+    """How predictions of 1 to K steps end, a mean over walks; NaN where there is no walk of that length.
+
+    relative: distance of predicted from encoded latent, over the mean distance between two cells' latents. hits: share
+    of predictions to whose latent no other cell that was seen is nearer than the right one.
+    """
+
+    relative: np.ndarray  # [K]
+    hits: np.ndarray  # [K]
+    walks: np.ndarray  # [K] int64, how many
+
+
+@torch.no_grad()
+def prediction_errors(
+    model: LatentDynamics,
+    world: World,
+    visited: np.ndarray,
+    new: bool,
+    steps: int = 5,
+    walks: int = 500,
+    seed: int = 0,
+) -> PredictionErrors:
+    """Multi-step prediction along walks whose first transition was never visited in training (`new`), or was.
+
+    visited [S, A]: how often each action was taken in each cell. Only cells that were seen count, in either case: of a
+    random vector that was never seen nothing can be known. A walk begins with a uniformly drawn transition of its kind
+    and goes on with random actions to cells that were seen, STAY and moves into walls among them.
+    Raises ValueError on a model that cannot predict.
+    """
+    if not model.predicts:
+        raise ValueError("prediction errors need a model that predicts, got one with an encoder alone")
+    rng = np.random.default_rng(seed)
+    taken = np.asarray(visited > 0)  # [S, A]
+    seen = np.asarray(taken.any(1))  # [S]
+    seen[np.unique(world.transitions[taken])] = True
+    candidates = np.argwhere((~taken if new else taken) & seen[:, None] & seen[world.transitions])  # [C, 2]
+    nothing = np.full(steps, np.nan)
+    if not len(candidates):
+        return PredictionErrors(nothing, nothing, np.zeros(steps, dtype=np.int64))
+    first = candidates if len(candidates) >= walks else candidates[np.arange(walks) % len(candidates)]
+    first = first[rng.permutation(len(first))[:walks]]
+    state, action = first[:, 0], first[:, 1]  # [W]
+    all_z = model.latent(model.begin(torch.from_numpy(world.observations)))  # [S, Z]
+    apart = model.distance(all_z[:, None], all_z[None])[seen][:, seen]  # [N, N] of those seen
+    scale = float(apart.sum() / max(len(apart) * (len(apart) - 1), 1))
+    nearest_of = torch.from_numpy(np.flatnonzero(seen))
+    alive = np.ones(len(state), dtype=bool)
+    believed = model.begin(torch.from_numpy(world.observations[state]))
+    relative, hits, counts = nothing.copy(), nothing.copy(), np.zeros(steps, dtype=np.int64)
+    for k in range(steps):
+        believed = model.predict(believed, torch.from_numpy(action))
+        state = world.transitions[state, action]
+        alive &= seen[state]
+        counts[k] = alive.sum()
+        if counts[k]:
+            there = torch.from_numpy(state)
+            z = model.latent(believed)
+            distances = model.distance(z[:, None], all_z[nearest_of][None])  # [W, N]
+            own = model.distance(z, all_z[there])
+            relative[k] = float(own[alive].mean()) / max(scale, 1e-30)
+            hits[k] = _hits(distances, own, nearest_of, there)[alive].mean()
+        allowed = seen[world.transitions[state]]  # [W, A]
+        draw = rng.random(allowed.shape)
+        action = np.where(allowed, draw, -1.0).argmax(1)
+    return PredictionErrors(relative, hits, counts)
+
+
+def _hits(distances: Tensor, own: Tensor, candidates: Tensor, there: Tensor) -> np.ndarray:
+    """[W] bool: the right cell is the nearest of the candidates, alone; latents that fell together are no hit."""
+    others = torch.where(candidates[None] == there[:, None], torch.inf, distances)
+    return (own < others.amin(1)).numpy()

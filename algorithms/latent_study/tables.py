@@ -1,0 +1,73 @@
+"""Measures of one trained model as tables, which those of other trials are put below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from parsecrl.algorithms.latent_study.measures import latent_map, prediction_errors, transformations_used
+from parsecrl.algorithms.latent_study.worlds import World
+from parsecrl.algorithms.models import LatentDynamics
+
+ACTIONS = ("LEFT", "RIGHT", "UP", "DOWN", "STAY")
+Tables = dict[str, pd.DataFrame]
+
+
+def model_tables(model: LatentDynamics, world: World, visited: np.ndarray, seed: int = 0) -> Tables:
+    """latents: state, row, column, pc_1, pc_2, explained_1, explained_2 (the same in every row)
+    edges: state, neighbour (numbers of cells one move apart)
+    transformations: action, count, cells (how many transformations it could be)
+    predictions: first ("new" or "visited"), step, relative, hits, walks (see `PredictionErrors`)
+
+    What a model lacks has no rows. visited [S, A]: how often each action was taken in each cell.
+    """
+    found = latent_map(model, world)
+    latents = pd.DataFrame(
+        {
+            "state": np.arange(len(world.cells)),
+            "row": world.cells[:, 0],
+            "column": world.cells[:, 1],
+            "pc_1": found.positions[:, 0],
+            "pc_2": found.positions[:, 1],
+            "explained_1": found.explained[0],
+            "explained_2": found.explained[1],
+        }
+    )
+    counts = transformations_used(model, world)
+    transformations = pd.DataFrame({"action": ACTIONS[: len(counts)], "count": counts, "cells": len(world.cells)})
+    return {
+        "latents": latents,
+        "edges": pd.DataFrame(world.neighbours, columns=["state", "neighbour"]),
+        "transformations": transformations.dropna(),
+        "predictions": prediction_table(model, world, visited, seed),
+    }
+
+
+def prediction_table(
+    model: LatentDynamics, world: World, visited: np.ndarray, seed: int = 0, steps: int = 5
+) -> pd.DataFrame:
+    """The predictions table of `model_tables`, without rows for what cannot be predicted or was not found."""
+    rows = []
+    for first in ("new", "visited") if model.predicts else ():
+        found = prediction_errors(model, world, visited, first == "new", steps, seed=seed)
+        for k in range(steps):
+            if found.walks[k]:
+                rows.append((first, k + 1, found.relative[k], found.hits[k], int(found.walks[k])))
+    return pd.DataFrame(rows, columns=["first", "step", "relative", "hits", "walks"])
+
+
+def labelled(tables: Tables, **labels: Any) -> Tables:
+    """The tables with the labels as their first columns."""
+    return {name: table.assign(**labels)[[*labels, *table.columns]] for name, table in tables.items()}
+
+
+def stacked(parts: Iterable[Tables]) -> Tables:
+    """Of several trials' tables, those of one name below each other."""
+    found: dict[str, list[pd.DataFrame]] = {}
+    for tables in parts:
+        for name, table in tables.items():
+            found.setdefault(name, []).append(table)
+    return {name: pd.concat(these, ignore_index=True) for name, these in found.items()}

@@ -1,0 +1,299 @@
+"""What the reports of experiments on latent dynamics share: learning in policy tasks and in planning tasks.
+
+Tables have the columns env, model and seed, and beside them
+    scores: episode (from 1), score
+    latents, edges, transformations, predictions: see `parsecrl.algorithms.latent_study.tables.model_tables`
+Intervals are over seeds, by Student's t.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from parsecrl.platform.reports import figures
+from parsecrl.platform.reports.figures import Draw, Theme
+from parsecrl.platform.statistics import mean_interval, probability_of_improvement
+
+Tables = dict[str, pd.DataFrame]
+
+MODEL_TITLES = {
+    "parsimonious": "ours",
+    "beta_vae": "beta-VAE",
+    "encoder_only": "no representation objective",
+    "rnn": "RNN",
+    "ssm": "SSM",
+    "true": "true dynamics",
+    "random": "random actions",
+}
+ENV_TITLES = {
+    "parsecrl/Gridworld-v0": "gridworld",
+    "parsecrl/FourRooms-v0": "four rooms",
+    "parsecrl/Torus-v0": "torus",
+}
+OURS = "parsimonious"
+BOUNDS = ("true", "random")  # what nothing needs to be better than
+SMOOTHED = 100  # a curve of more points than this is drawn as the mean of neighbouring ones
+
+
+def envs(table: pd.DataFrame) -> list[str]:
+    """In the order of ENV_TITLES, others after them."""
+    return _ordered(table["env"], list(ENV_TITLES))
+
+
+def models(table: pd.DataFrame) -> list[str]:
+    """In the order of MODEL_TITLES, a variant after its model."""
+    return _ordered(table["model"], list(MODEL_TITLES))
+
+
+def env_title(env: str) -> str:
+    return ENV_TITLES.get(env, env)
+
+
+def model_title(model: str) -> str:
+    """A variant is "<model>, key=value, ..."."""
+    name, *others = model.split(", ")
+    return ", ".join([MODEL_TITLES.get(name, name), *others])
+
+
+def model_color(model: str, table: pd.DataFrame) -> str:
+    shown = models(table)
+    return figures.color_of(shown.index(model), len(shown))
+
+
+def of(table: pd.DataFrame, env: str, model: str) -> pd.DataFrame:
+    return table[(table["env"] == env) & (table["model"] == model)]
+
+
+# --- scores --------------------------------------------------------------------------------------------------------
+
+SCORE_HEADINGS = ("environment", "model", "seeds", "episodes", "total score", "last tenth", "P(ours is better)")
+SCORE_NOTE = (
+    "Total score: the sum of all episodes' scores in training; last tenth: the mean score of an episode there. Mean "
+    "over seeds [95 % interval, Student's t]. P(ours is better): that a seed of ours has a higher total than a seed of "
+    "this model, ties counting half [95 % bootstrap interval over seeds]."
+)
+
+
+def totals(scores: pd.DataFrame) -> pd.DataFrame:
+    """env, model, seed, episodes, total, last: sum over all episodes, and mean of the last tenth."""
+    rows = []
+    for (env, model, seed), part in scores.groupby(["env", "model", "seed"], sort=False):
+        ordered = part.sort_values("episode")["score"]
+        tail = ordered.tail(max(1, len(ordered) // 10))
+        rows.append((env, model, seed, len(ordered), float(ordered.sum()), float(tail.mean())))
+    return pd.DataFrame(rows, columns=["env", "model", "seed", "episodes", "total", "last"])
+
+
+def score_rows(scores: pd.DataFrame) -> list[tuple[str, ...]]:
+    """A row for each environment and model, in the order of SCORE_HEADINGS."""
+    found = totals(scores)
+    rows: list[tuple[str, ...]] = []
+    for env in envs(found):
+        ours = of(found, env, OURS)["total"]
+        for model in models(found[found["env"] == env]):
+            part = of(found, env, model)
+            compared = model != OURS and model not in BOUNDS and len(ours)
+            episodes = sorted(set(part["episodes"]))
+            rows.append(
+                (
+                    env_title(env),
+                    model_title(model),
+                    f"{len(part)}",
+                    f"{episodes[0]:,}" if len(episodes) == 1 else f"{episodes[0]:,} to {episodes[-1]:,}",
+                    interval(part["total"]),
+                    interval(part["last"]),
+                    _probability(ours, part["total"]) if compared else "-",
+                )
+            )
+    return rows
+
+
+def interval(values: pd.Series | Sequence[float], digits: int = 1) -> str:
+    mean, low, high = mean_interval(np.asarray(values, dtype=float))
+    if np.isnan(low):
+        return f"{mean:,.{digits}f}"
+    return f"{mean:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def _probability(ours: pd.Series, theirs: pd.Series) -> str:
+    p = probability_of_improvement(ours.to_numpy(), theirs.to_numpy())
+    return f"{p.probability:.2f}" if math.isnan(p.low) else f"{p.probability:.2f} [{p.low:.2f}, {p.high:.2f}]"
+
+
+def draw_curves(scores: pd.DataFrame, xlabel: str = "episode", ylabel: str = "score of an episode") -> Draw:
+    """Figures 3 and 4: score over episodes, a panel an environment; means over seeds, bands 95 % intervals."""
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        shown = envs(scores)
+        for axes, env in zip(_panels(figure, len(shown)), shown, strict=True):
+            here = scores[scores["env"] == env]
+            for model in models(here):
+                x, low, mean, high = curve(of(here, env, model))
+                color = model_color(model, scores)
+                axes.plot(x, mean, color=color, lw=1.7, label=model_title(model))
+                axes.fill_between(x, low, high, color=color, alpha=0.2, lw=0)
+            axes.set_title(env_title(env))
+            axes.set_xlabel(xlabel)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        figure.axes[0].set_ylabel(ylabel)
+        legend(figure)
+
+    return draw
+
+
+def curve(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(episode, low, mean, high) of one model in one environment; long ones are averaged over groups of episodes."""
+    width = math.ceil(int(part["episode"].max()) / SMOOTHED)
+    group = (part["episode"] - 1) // width
+    by_seed = part.assign(group=group).groupby(["group", "seed"])["score"].mean().unstack("seed")
+    found = np.array([mean_interval(row[np.isfinite(row)]) for row in by_seed.to_numpy(dtype=float)])
+    x = by_seed.index.to_numpy(dtype=float) * width + (width + 1) / 2
+    return x, found[:, 1], found[:, 0], found[:, 2]
+
+
+# --- latents -------------------------------------------------------------------------------------------------------
+
+
+def draw_latents(tables: Tables) -> Draw:
+    """Figure 2: the cells in the plane of their latents' first principal components, joined as in the world.
+
+    A row an environment, a column a model, the first seed of each; the colour tells a cell's place, rows as lightness
+    and columns as hue.
+    """
+    latents, edges = tables["latents"], tables["edges"]
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        rows, columns = envs(latents), models(latents)
+        grid = figure.subplots(len(rows), len(columns), squeeze=False)
+        for row, env in zip(grid, rows, strict=True):
+            for axes, model in zip(row, columns, strict=True):
+                part = _first_seed(of(latents, env, model))
+                axes.set_xticks([])
+                axes.set_yticks([])
+                axes.grid(False)
+                if part.empty:
+                    axes.set_axis_off()
+                    continue
+                joined = _first_seed(of(edges, env, model))
+                _draw_map(axes, part, joined, theme)
+                share = 100 * float(part["explained_1"].iloc[0] + part["explained_2"].iloc[0])
+                axes.set_xlabel(f"{share:.0f} % of the variance", fontsize=8)
+                if env == rows[0]:
+                    axes.set_title(model_title(model), fontsize=9)
+            row[0].set_ylabel(env_title(env))
+
+    return draw
+
+
+def latents_size(tables: Tables) -> tuple[float, float]:
+    latents = tables["latents"]
+    return 0.5 + 2.7 * len(models(latents)), 0.4 + 2.7 * len(envs(latents))
+
+
+def _draw_map(axes: Axes, cells: pd.DataFrame, edges: pd.DataFrame, theme: Theme) -> None:
+    at = cells.set_index("state")[["pc_1", "pc_2"]]
+    segments = np.stack([at.loc[edges["state"]].to_numpy(), at.loc[edges["neighbour"]].to_numpy()], 1)  # [E, 2, 2]
+    axes.add_collection(LineCollection(list(segments), colors=theme.paper, lw=0.6, alpha=0.7))
+    place = cells["row"] / max(cells["row"].max(), 1), cells["column"] / max(cells["column"].max(), 1)
+    colors = figures.matplotlib.colors.hsv_to_rgb(
+        np.column_stack([0.02 + 0.75 * place[1], np.full(len(cells), 0.75), 0.45 + 0.5 * place[0]])
+    )
+    axes.scatter(at["pc_1"], at["pc_2"], s=14, c=colors, zorder=3, linewidths=0)
+
+
+TRANSFORMATION_HEADINGS = ("environment", "model", "LEFT", "RIGHT", "UP", "DOWN", "STAY", "cells")
+TRANSFORMATION_NOTE = (
+    "Distinct transformations that an action uses over all cells; mean over seeds [95 % interval]. Of a model that "
+    "computes a transformation from the latent there are as many as cells, unless it came to ignore the latent."
+)
+
+
+def transformation_rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    rows = []
+    for env in envs(table):
+        for model in models(table[table["env"] == env]):
+            part = of(table, env, model)
+            counts = [part[part["action"] == action]["count"] for action in TRANSFORMATION_HEADINGS[2:7]]
+            cells = f"{int(part['cells'].iloc[0])}"
+            rows.append((env_title(env), model_title(model), *(interval(c) if len(c) else "-" for c in counts), cells))
+    return rows
+
+
+# --- predictions ---------------------------------------------------------------------------------------------------
+
+PREDICTION_CAPTION = (
+    "Multi-step prediction along walks whose first transition was never visited in training (solid) and was (dashed), "
+    "among cells that were seen. Above: distance of the predicted from the encoded latent, over the mean distance "
+    "between two cells. Below: share of predictions that no other cell's latent is nearer to than the right one's. "
+    "Means over seeds, bands 95 % intervals. A model without a line had no such transition left."
+)
+
+
+def draw_predictions(predictions: pd.DataFrame) -> Draw:
+    def draw(figure: Figure, theme: Theme) -> None:
+        shown = envs(predictions)
+        grid = figure.subplots(2, len(shown), squeeze=False, sharex=True, sharey="row")
+        for column, env in zip(grid.T, shown, strict=True):
+            for axes, key in zip(column, ("relative", "hits"), strict=True):
+                for model in models(predictions):
+                    for first, style in (("new", "-"), ("visited", "--")):
+                        part = of(predictions, env, model)
+                        part = part[part["first"] == first]
+                        if part.empty:
+                            continue
+                        by_step = part.groupby("step")[key]
+                        found = np.array([mean_interval(values.to_numpy()) for _, values in by_step])
+                        x, color = by_step.size().index.to_numpy(dtype=float), model_color(model, predictions)
+                        label = model_title(model) if first == "new" else None
+                        axes.plot(x, found[:, 0], color=color, ls=style, lw=1.6, label=label)
+                        if first == "new":
+                            axes.fill_between(x, found[:, 1], found[:, 2], color=color, alpha=0.2, lw=0)
+            column[0].set_title(env_title(env))
+            column[1].set_xlabel("steps predicted")
+            column[1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        grid[0][0].set_ylabel("relative error")
+        grid[0][0].set_ylim(bottom=0)
+        grid[1][0].set_ylabel("right cell is nearest")
+        grid[1][0].set_ylim(0, 1.02)
+        legend(figure)
+
+    return draw
+
+
+def panels_size(count: int, height: float = 3.6) -> tuple[float, float]:
+    """Of a figure with a panel an environment."""
+    return 1.0 + 3.3 * max(count, 1.4), height
+
+
+def legend(figure: Figure) -> None:
+    """Below the panels, each name once."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        found |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if found:
+        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=min(4, len(found)))
+
+
+def _panels(figure: Figure, count: int) -> list[Axes]:
+    return list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _first_seed(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["seed"] == table["seed"].min()]
+
+
+def _ordered(names: pd.Series, known: list[str]) -> list[str]:
+    def place(name: str) -> tuple[int, str]:
+        head = name.split(", ")[0]
+        return (known.index(head) if head in known else len(known), name)
+
+    return sorted(set(names), key=place)

@@ -1,0 +1,95 @@
+"""What both experiments' reports share, on tables whose answers are known."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from parsecrl.algorithms.latent_study import labelled, make_env, make_model, model_tables, stacked, world_of
+from parsecrl.platform.reports import figures, parsimony
+from parsecrl.platform.statistics import mean_interval, probability_of_improvement
+
+GRID, TORUS = "parsecrl/Gridworld-v0", "parsecrl/Torus-v0"
+
+
+def scores(seeds: int = 3, episodes: int = 20) -> pd.DataFrame:
+    """Seed s of ours gains 10 + s an episode, of the others 9 + s; twice as much on the torus, and 100 in the end."""
+    rows = []
+    for scale, env in enumerate((GRID, TORUS), start=1):
+        for model, base in (("encoder_only", 9), ("parsimonious", 10), ("beta_vae, vae_beta=1.0", 9)):
+            for seed in range(seeds):
+                for episode in range(1, episodes + 1):
+                    late = 100.0 if episode > 0.9 * episodes else 0.0
+                    rows.append((env, model, seed, episode, scale * (base + seed) + late))
+    return pd.DataFrame(rows, columns=["env", "model", "seed", "episode", "score"]).sample(frac=1.0, random_state=0)
+
+
+def test_the_probability_of_improvement_counts_pairs_and_half_the_ties():
+    assert probability_of_improvement([1.0, 2.0], [0.0, 2.0]).probability == (1 + 0 + 1 + 0.5) / 4
+    sure = probability_of_improvement([5.0, 6.0, 7.0], [1.0, 2.0])
+    assert sure == (1.0, 1.0, 1.0)
+    a, b = np.random.default_rng(0).normal(1.0, 1.0, 40), np.random.default_rng(1).normal(0.0, 1.0, 40)
+    p = probability_of_improvement(a, b)
+    assert p.low < 0.76 < p.high  # of normal variables a standard deviation apart: Phi(1 / sqrt(2))
+    assert p == probability_of_improvement(a, b)
+    q = probability_of_improvement(b, a)
+    assert p.probability + q.probability == pytest.approx(1.0)
+    assert np.isnan(probability_of_improvement([1.0], [0.0, 0.5]).low)
+    with pytest.raises(ValueError, match="two lists of finite scores"):
+        probability_of_improvement([], [1.0])
+
+
+def test_the_table_of_scores():
+    rows = parsimony.score_rows(scores())
+    assert [row[:4] for row in rows[:3]] == [
+        ("gridworld", "ours", "3", "20"),
+        ("gridworld", "beta-VAE, vae_beta=1.0", "3", "20"),
+        ("gridworld", "no representation objective", "3", "20"),
+    ]
+    mean, low, high = mean_interval([400.0, 420.0, 440.0])  # 20 episodes, of which two have 100 more
+    assert rows[0][4] == f"{mean:,.1f} [{low:,.1f}, {high:,.1f}]"
+    assert rows[0][5].startswith("111.0 [")
+    assert rows[0][6] == "-"
+    assert rows[1][6].startswith("0.78 [")  # of nine pairs six are won and two are ties
+    assert len(rows) == 6
+    alone = parsimony.score_rows(scores(seeds=1))
+    assert alone[0][4] == "400.0"
+    assert alone[1][6] == "1.00"
+
+
+def test_a_long_curve_is_averaged_over_groups_of_episodes():
+    table = scores(episodes=250)
+    x, low, mean, high = parsimony.curve(parsimony.of(table, GRID, "parsimonious"))
+    assert len(x) == 84
+    assert x[0] == 2.0
+    assert mean[0] == pytest.approx(11.0)
+    assert (low < mean).all()
+    assert (mean < high).all()
+    x, _, mean, _ = parsimony.curve(parsimony.of(scores(), GRID, "parsimonious"))
+    np.testing.assert_array_equal(x, np.arange(1, 21))
+    assert mean[-1] == pytest.approx(111.0)
+
+
+def test_the_figures_are_drawn(tmp_path: Path):
+    parts = []
+    for env in (GRID, TORUS):
+        world = world_of(make_env({"id": env, "size": 4, "start": [0, 0], "goal": [3, 3]}, 0))
+        for kind in ("parsimonious", "encoder_only"):
+            for seed in range(2):
+                sizes = {"latent_size": 3, "hidden_size": 8, "code_size": 4}
+                model = make_model({"kind": kind, **sizes}, world.observations.shape[1], 5, seed)
+                visited = np.arange(16 * 5).reshape(16, 5) % 3
+                parts.append(labelled(model_tables(model, world, visited), env=env, model=kind, seed=seed))
+    tables = stacked(parts)
+    rows = parsimony.transformation_rows(tables["transformations"])
+    assert [row[:2] + row[-1:] for row in rows] == [("gridworld", "ours", "16"), ("torus", "ours", "16")]
+    drawn = {
+        "curves": (parsimony.draw_curves(scores()), parsimony.panels_size(2)),
+        "latents": (parsimony.draw_latents(tables), parsimony.latents_size(tables)),
+        "predictions": (parsimony.draw_predictions(tables["predictions"]), parsimony.panels_size(2, 5.6)),
+    }
+    for name, (draw, size) in drawn.items():
+        image = figures.render(draw, tmp_path, name, size, name)
+        assert image.light.stat().st_size > 5000
+        assert image.dark.stat().st_size > 5000
