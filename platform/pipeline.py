@@ -34,10 +34,12 @@ logger = logging.getLogger(__name__)
 
 
 def check_environment(spec: Spec) -> None:
-    """Raise UserError when the spec's environment cannot be made or has no continuous actions, or a logger lacks."""
+    """Raise UserError when an environment cannot be made or has actions of another kind, or a logger lacks."""
     from parsecrl.platform.loggers import check_loggers
+    from parsecrl.platform.worlds import check_worlds
 
     check_loggers(spec.loggers)
+    check_worlds(spec)
     if spec.env is None:
         return
     from parsecrl.envs import make_env

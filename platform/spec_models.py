@@ -1,6 +1,6 @@
 """What a spec file may say: one pydantic model for each group of keys.
 
-Phases are in control_phases.py and study_phases.py; a later algorithm is one more phase model in `Phase`.
+Phases are in control_phases.py, study_phases.py and latent_phases.py; a later algorithm is one more model in `Phase`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from parsecrl.platform.control_phases import DCEMPPOPhase, PlanetPhase
+from parsecrl.platform.latent_phases import LatentPlanningPhase
 from parsecrl.platform.spec_groups import Count, Group, Natural, NonNegative, PhaseBase, Positive
 from parsecrl.platform.study_phases import CartpoleEmbeddingPhase, EnergyRegressionPhase
 
 Logger = Literal["tensorboard", "wandb", "mlflow"]
 Phase = Annotated[
-    PlanetPhase | DCEMPPOPhase | EnergyRegressionPhase | CartpoleEmbeddingPhase, Field(discriminator="algorithm")
+    PlanetPhase | DCEMPPOPhase | EnergyRegressionPhase | CartpoleEmbeddingPhase | LatentPlanningPhase,
+    Field(discriminator="algorithm"),
 ]
 
 

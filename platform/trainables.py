@@ -14,6 +14,8 @@ from parsecrl.algorithms.cartpole_embedding import analysis as embedding_analysi
 from parsecrl.algorithms.cartpole_embedding import trainable as embedding
 from parsecrl.algorithms.energy_regression import analysis as regression_analysis
 from parsecrl.algorithms.energy_regression import trainable as regression
+from parsecrl.algorithms.latent_planning import analysis as planning_analysis
+from parsecrl.algorithms.latent_planning import trainable as planning
 from parsecrl.platform.analysis import ParallelMap, TrainedTrial
 from parsecrl.platform.metrics import ReportsMetrics
 from parsecrl.platform.progress import FAILURE
@@ -55,6 +57,10 @@ class CartpoleEmbedding(_StopOnBadLoss, embedding.CartpoleEmbedding):
     pass
 
 
+class LatentPlanning(_StopOnBadLoss, planning.LatentPlanning):
+    pass
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """How Tune trains a phase of this algorithm, and what is made of its trials afterwards.
@@ -91,9 +97,15 @@ def _analyse_embeddings(trials: Sequence[TrainedTrial], parallel_map: ParallelMa
     return embedding_analysis.analyse_all([trial.checkpoint for trial in trials], parallel_map)
 
 
+def _analyse_plannings(trials: Sequence[TrainedTrial], parallel_map: ParallelMap) -> dict[str, pd.DataFrame]:
+    parameters = [trial.parameters for trial in trials]
+    return planning_analysis.analyse_all([trial.checkpoint for trial in trials], parameters, parallel_map)
+
+
 ALGORITHMS: dict[str, Algorithm] = {
     "planet": Algorithm(Planet, planet.PlanetConfig.from_phase),
     "dcem_ppo": Algorithm(DCEMPPO, dcem_ppo.DCEMPPOConfig.from_phase),
     "energy_regression": Algorithm(EnergyRegression, plain_config, _analyse_regressions),
     "cartpole_embedding": Algorithm(CartpoleEmbedding, plain_config, _analyse_embeddings),
+    "latent_planning": Algorithm(LatentPlanning, plain_config, _analyse_plannings),
 }

@@ -10,8 +10,8 @@ from ray.tune import Trainable
 
 from parsecrl.algorithms.cartpole_embedding.checkpoint import load_embedding, save_embedding
 from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
-from parsecrl.algorithms.cartpole_embedding.memory import keep_freed_memory
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings, make_dynamics
+from parsecrl.algorithms.freed_memory import keep_freed_memory
 from parsecrl.algorithms.models.known_dynamics import KnownDynamics
 from parsecrl.algorithms.seeding import derive_seed
 

@@ -19,7 +19,8 @@ from parsecrl.algorithms.models import (
     TrueDynamics,
 )
 
-MODELS = ("parsimonious", "encoder_only", "beta_vae", "rnn", "ssm", "true")
+STOCHASTIC = "parsimonious_stochastic"  # parsimonious with stochastic: true, so that kinds can be searched over
+MODELS = ("parsimonious", STOCHASTIC, "encoder_only", "beta_vae", "rnn", "ssm", "true")
 
 SIZES = ("latent_size", "hidden_size", "num_layers")
 PARSIMONIOUS = ("transformation", "code_size", "stochastic", "period")
@@ -48,6 +49,8 @@ def make_model(
     kind = given.pop("kind", "parsimonious")
     if kind not in MODELS:
         raise ValueError(f"model.kind must be one of {', '.join(MODELS)}, got {kind!r}; choose one of them")
+    if kind == STOCHASTIC:
+        kind, given["stochastic"] = "parsimonious", True
     if kind == "true":
         if world is None:
             raise ValueError("model.kind true needs a world of cells, got another environment; choose another kind")

@@ -157,13 +157,12 @@ class RecurrentDynamics(_Baseline):
         self.check(batch)
         obs, action = batch
         z = self.encode(obs)
-        state = torch.cat([z[:, 0], z.new_zeros(len(z), self.memory_size)], -1)
-        predicted = []
+        memory, remembered = z.new_zeros(len(z), self.memory_size), []
         for t in range(action.shape[1]):
-            ahead = self.predict(state, action[:, t])
-            predicted.append(self.latent(ahead))
-            state = torch.cat([z[:, t + 1], ahead[:, self.latent_size :]], -1)
-        following = torch.stack(predicted, 1)  # [B, T, Z]
+            memory = self._remember(torch.cat([z[:, t], memory], -1), action[:, t])
+            remembered.append(memory)
+        # The memory has seen encoded latents alone: all transformations are computed together.
+        following = self.move(z[:, :-1], self.transition_net(torch.stack(remembered, 1)))  # [B, T, Z]
         reconstruction = squared_error(self.obs_net(z), obs)
         prediction = squared_error(self.obs_net(following), obs[:, 1:])
         error = (following - z[:, 1:]).square().sum(-1).mean()

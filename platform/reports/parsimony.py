@@ -27,6 +27,7 @@ Tables = dict[str, pd.DataFrame]
 
 MODEL_TITLES = {
     "parsimonious": "ours",
+    "parsimonious_stochastic": "ours, stochastic",
     "beta_vae": "beta-VAE",
     "encoder_only": "no representation objective",
     "rnn": "RNN",

@@ -21,6 +21,7 @@ from parsecrl.platform.reports.data import Phase, Run
 MODULES: dict[str, str] = {  # algorithm -> module
     "energy_regression": "parsecrl.platform.reports.energy_regression",
     "cartpole_embedding": "parsecrl.platform.reports.cartpole_embedding",
+    "latent_planning": "parsecrl.platform.reports.latent_planning",
 }
 
 

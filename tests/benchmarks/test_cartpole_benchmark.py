@@ -13,8 +13,8 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
-from parsecrl.algorithms.cartpole_embedding.memory import keep_freed_memory
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
+from parsecrl.algorithms.freed_memory import keep_freed_memory
 from parsecrl.algorithms.models import ActionDecoder
 from parsecrl.algorithms.models.cartpole import cartpole
 

@@ -6,7 +6,7 @@ import pytest
 CODE = """
 import resource, sys, torch
 if sys.argv[1] == "keep":
-    from parsecrl.algorithms.cartpole_embedding.memory import keep_freed_memory
+    from parsecrl.algorithms.freed_memory import keep_freed_memory
     if not keep_freed_memory():
         sys.exit(3)
 def use():

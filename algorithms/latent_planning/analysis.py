@@ -1,0 +1,69 @@
+"""What trained planners show (Saanum and Schulz 2022, figures 2 and 4, and beyond), as tables.
+
+Every table has the columns env, model and seed, so that those of several trials can be put below each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from parsecrl.algorithms.latent_planning.checkpoint import read_experiment
+from parsecrl.algorithms.latent_planning.experience import Experience
+from parsecrl.algorithms.latent_planning.experiment import WORLD
+from parsecrl.algorithms.latent_study import labelled, model_tables, stacked
+
+Tables = dict[str, pd.DataFrame]
+ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+NAMING = ("world.id", "model.kind", "seed")  # searched keys that have columns of their own
+
+
+def analyse(checkpoint: Any) -> Tables:
+    """The tables of one checkpoint.
+
+    scores: episode (the task's number), score
+    tasks: the fields of `Task` but its losses, episode in place of number
+    budgets: budget and its numbers
+    and, of a model that was trained in a world of cells, those of `latent_study.model_tables`
+    """
+    experiment, description = read_experiment(checkpoint)
+    config = description["config"]
+    rows = [{"episode": task.number, **asdict(task)} for task in experiment.tasks]
+    tasks = pd.DataFrame(rows).drop(columns=["number", "losses"])
+    budget = {"budget": config.get("budget", "paper"), **asdict(experiment.settings.budget)}
+    tables = {"scores": tasks[["episode", "score"]], "tasks": tasks, "budgets": pd.DataFrame([budget])}
+    if experiment.world is not None and experiment.model.trains:
+        visited = visits(experiment.experience, *experiment.world.transitions.shape)
+        tables |= model_tables(experiment.model.eval(), experiment.world, visited, experiment.seed)
+    kind, env = config.get("model", {}).get("kind", "parsimonious"), config.get("world", {}).get("id", WORLD)
+    return labelled(tables, env=env, model=kind, seed=config.get("seed", 0))
+
+
+def analyse_all(
+    checkpoints: Sequence[Any], parameters: Sequence[dict[str, Any]], parallel_map: ParallelMap = map
+) -> Tables:
+    """The tables of several checkpoints, each below the other.
+
+    parameters: what each was searched over, by dotted key; those not in NAMING become part of its model's name.
+    parallel_map: as the built-in map.
+    """
+    parts = []
+    for tables, searched in zip(parallel_map(analyse, checkpoints), parameters, strict=True):
+        others = [f"{key.rpartition('.')[2]}={value}" for key, value in searched.items() if key not in NAMING]
+        for table in tables.values():
+            table["model"] = [", ".join([model, *others]) for model in table["model"]]
+        parts.append(tables)
+    return stacked(parts)
+
+
+def visits(experience: Experience, num_states: int, num_actions: int) -> np.ndarray:
+    """[S, A] int64: how often each action was taken in each state of the world."""
+    taken = (experience.action >= 0).numpy()
+    found = np.zeros((num_states, num_actions), dtype=np.int64)
+    np.add.at(found, (experience.state.numpy()[taken], experience.action.numpy()[taken]), 1)
+    return found

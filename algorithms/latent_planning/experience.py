@@ -1,0 +1,55 @@
+"""What the agent has seen: every transition of every task, for the refit after each.
+
+Axes: M rows, an episode of T transitions taking T + 1 of them; B slices of L transitions, O observation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from parsecrl.algorithms.models import TransitionSequence
+
+
+class Experience:
+    """Episodes below each other. action[i] leads from obs[i] to obs[i + 1], -1 in an episode's last row."""
+
+    def __init__(self, obs_size: int):
+        self.obs = torch.empty(0, obs_size)  # [M, O]
+        self.action = torch.empty(0, dtype=torch.int64)  # [M]
+        self.state = torch.empty(0, dtype=torch.int64)  # [M] the world's number of where one was, -1 if it tells none
+
+    def add(self, obs: Tensor, action: Tensor, state: Tensor) -> None:
+        """An episode: obs [T + 1, O], action [T], state [T + 1]."""
+        self.obs = torch.cat([self.obs, obs])
+        self.action = torch.cat([self.action, action, torch.tensor([-1])])
+        self.state = torch.cat([self.state, state])
+
+    @property
+    def num_transitions(self) -> int:
+        return int((self.action >= 0).sum())
+
+    def starts(self, length: int) -> Tensor:
+        """The rows at which `length` transitions of one episode begin."""
+        ends = torch.where(self.action < 0)[0]  # [episodes]
+        rows = torch.arange(len(self.action))
+        remaining = ends[torch.searchsorted(ends, rows)] - rows  # [M] transitions from here to the episode's end
+        return rows[remaining >= length]
+
+    def sample(self, num_slices: int, length: int, generator: torch.Generator) -> TransitionSequence:
+        """Slices [B, L], drawn uniformly and with replacement from all there are.
+
+        Raises ValueError where no episode has that many transitions.
+        """
+        starts = self.starts(length)
+        if len(starts) == 0:
+            raise ValueError(f"slices of {length} transitions need an episode as long; lower slice_length")
+        first = starts[torch.randint(len(starts), (num_slices,), generator=generator)]
+        rows = first.unsqueeze(1) + torch.arange(length + 1)  # [B, L + 1]
+        return TransitionSequence(self.obs[rows], self.action[rows[:, :-1]])
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"obs": self.obs, "action": self.action, "state": self.state}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        self.obs, self.action, self.state = tensors["obs"], tensors["action"], tensors["state"]

@@ -1,0 +1,198 @@
+"""Algorithm 2: tasks one after the other, each played by planning in the model, which is refitted after it.
+
+Axes: O observation, T steps of an episode, L transitions of a slice.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from parsecrl.algorithms.controllers import CategoricalController
+from parsecrl.algorithms.latent_planning.experience import Experience
+from parsecrl.algorithms.latent_planning.settings import PlanningSettings, slice_length
+from parsecrl.algorithms.latent_study import make_env, make_model, world_of
+from parsecrl.algorithms.models import TransitionSequence
+from parsecrl.algorithms.seeding import derive_seed
+
+WORLD = "parsecrl/Gridworld-v0"
+
+
+@dataclass
+class Task:
+    """One task as it was played, and the refit after it."""
+
+    number: int  # from 1
+    epsilon: float
+    score: float = 0.0  # sum of rewards
+    start_state: int = -1  # the world's number of where it began, -1 if it tells none
+    goal_state: int = -1
+    distance: int = -1  # moves of a shortest path, -1 if the world's topology is not known
+    num_plans: int = 0
+    num_asked: int = 0  # transitions that the searches asked for
+    num_evaluated: int = 0  # transitions that the model evaluated
+    num_transformations: int = 0  # transformations decoded, of a model with codes
+    planning_seconds: float = 0.0
+    refit_seconds: float = 0.0
+    losses: dict[str, float] = field(default_factory=dict)  # means over the refit
+
+
+def epsilon_of(number: int, num_tasks: int, exponent: float) -> float:
+    """E(N) = 1 - ((N - 1) / T)^V, the share of random actions in task N = 1, 2, ... (appendix A.7); 0 beyond T."""
+    return max(0.0, 1.0 - ((number - 1) / num_tasks) ** exponent)
+
+
+def make_world(group: Mapping[str, Any], seed: int) -> gymnasium.Env:
+    """The environment of a phase's group `world`: id, and what else it has as arguments.
+
+    The project's own worlds draw start and goal for every task and their layout from `seed`, unless the group says
+    otherwise. Any other must have discrete actions, vectors for observations, and in the info of `reset` the key
+    "goal_observation" [O]. Raises ValueError where one has not, and as the environment does.
+    """
+    options = {"id": WORLD, **group}
+    if options["id"].startswith("parsecrl/"):
+        options = {"start": None, "goal": None, **options}
+    try:
+        env = make_env(options, derive_seed(seed, "layout"))
+    except TypeError as error:
+        raise ValueError(f"world must hold arguments that {options['id']!r} takes ({error}); leave others out") from None
+    obs, action = env.observation_space, env.action_space
+    if not isinstance(obs, spaces.Box) or len(obs.shape) != 1 or not isinstance(action, spaces.Discrete):
+        raise ValueError(
+            f"a world must have vectors for observations and discrete actions, got {obs} and {action} from "
+            f"{options['id']!r}; choose another world.id"
+        )
+    if "goal_observation" not in env.reset(seed=seed)[1]:
+        raise ValueError(
+            f"the info of reset must hold goal_observation, got none from {options['id']!r}; choose another world.id"
+        )
+    return env
+
+
+class PlanningExperiment:
+    """The state of a series of tasks: model, optimiser and all that was seen.
+
+    Everything random in task N is drawn from generators seeded by (seed, role, N): between two tasks none has a state,
+    and models are compared on the same tasks.
+    config: a phase's groups world, model and budgets, and the fields of `PlanningSettings`.
+    Raises ValueError on what these refuse.
+    """
+
+    def __init__(self, config: Mapping[str, Any], seed: int, device: str = "cpu"):
+        self.settings, self.seed, self.device = PlanningSettings.from_mapping(config), seed, torch.device(device)
+        self.env = make_world(config.get("world", {}), seed)
+        self.world = world_of(self.env)  # None of a world that is no world of cells
+        num_actions = int(self.env.action_space.n)  # type: ignore[attr-defined]  # discrete, as make_world has seen
+        sizes = self.env.observation_space.shape[0], num_actions  # type: ignore[index]  # a vector
+        initialisation = derive_seed(seed, "initialisation")
+        self.model = make_model(dict(config.get("model", {})), *sizes, initialisation, self.world).to(self.device)
+        if not self.model.predicts:
+            raise ValueError(
+                f"planning needs a model that predicts, got {type(self.model).__name__}; choose another model.kind"
+            )
+        self.optimizer = None
+        if self.model.trains:
+            self.optimizer = torch.optim.Adam(self.model.parameters(), self.settings.learning_rate, fused=True)
+        self.slice_length = slice_length(config)
+        budget = self.settings.budget
+        self.controller = CategoricalController(
+            num_actions,
+            budget.horizon,
+            budget.num_samples,
+            budget.num_elites,
+            budget.num_iterations,
+            self.settings.deduplicate,
+        )
+        self.experience = Experience(self.model.obs_size)
+        self.tasks: list[Task] = []
+
+    def run_task(self) -> Task:
+        """Play the next task, then refit."""
+        task = self.play(len(self.tasks) + 1)
+        self.tasks.append(task)
+        started = time.perf_counter()
+        task.losses = self.refit(task.number)
+        task.refit_seconds = time.perf_counter() - started
+        return task
+
+    @torch.no_grad()
+    def play(self, number: int) -> Task:
+        """An episode: the first action of a plan made at every step, or with probability epsilon a random one."""
+        task = Task(number, epsilon_of(number, self.settings.num_tasks, self.settings.epsilon_exponent))
+        draws = np.random.default_rng(derive_seed(self.seed, "exploration", number))
+        generator = torch.Generator(self.device).manual_seed(derive_seed(self.seed, "plans", number))
+        obs, info = self.env.reset(seed=derive_seed(self.seed, "task", number))
+        task.start_state, task.goal_state = info.get("state", -1), info.get("goal_state", -1)
+        task.distance = self._distance(task.start_state, task.goal_state)
+        goal = self.model.encode(self._row(info["goal_observation"]))
+        state = self.model.begin(self._row(obs))
+        seen, actions, states, is_over = [obs], [], [task.start_state], False
+        while not is_over:
+            is_random, action = draws.random() < task.epsilon, int(draws.integers(self.controller.num_actions))
+            if not is_random:
+                action = self._plan(task, state, goal, generator)
+            obs, reward, terminated, truncated, info = self.env.step(np.int64(action))
+            is_over = terminated or truncated
+            state = self.model.observe(state, torch.tensor([action], device=self.device), self._row(obs))
+            task.score += float(reward)
+            seen.append(obs)
+            actions.append(action)
+            states.append(info.get("state", -1))
+        rows = torch.from_numpy(np.stack(seen)).to(torch.float32)
+        self.experience.add(rows, torch.tensor(actions), torch.tensor(states))
+        return task
+
+    def _plan(self, task: Task, state: Tensor, goal: Tensor, generator: torch.Generator) -> int:
+        started = time.perf_counter()
+        plan = self.controller.plan(self.model, state, goal, generator)
+        action = int(plan.actions[0, 0])
+        task.planning_seconds += time.perf_counter() - started
+        task.num_plans += 1
+        task.num_asked += plan.num_asked
+        task.num_evaluated += plan.num_evaluated
+        task.num_transformations += plan.num_transformations
+        return action
+
+    def refit(self, number: int) -> dict[str, float]:
+        """Gradient steps on slices of everything that was seen; the means of the loss and of its terms.
+
+        Raises FloatingPointError where the loss is not finite.
+        """
+        if self.optimizer is None:
+            return {}
+        sampling = torch.Generator().manual_seed(derive_seed(self.seed, "batches", number))
+        noise = torch.Generator(self.device).manual_seed(derive_seed(self.seed, "noise", number))
+        num_slices = max(1, self.settings.batch_size // self.slice_length)
+        found: dict[str, list[Tensor]] = {}
+        for _ in range(self.settings.budget.gradient_steps):
+            batch = self.experience.sample(num_slices, self.slice_length, sampling)
+            batch = TransitionSequence(*(part.to(self.device) for part in batch))
+            loss = self.model.loss(batch, noise)
+            self.optimizer.zero_grad()
+            loss.total.backward()
+            self.optimizer.step()
+            for name, value in {"loss": loss.total.detach(), **loss.terms}.items():
+                found.setdefault(name, []).append(value)
+        means = {name: float(torch.stack(values).mean()) for name, values in found.items()}
+        if not math.isfinite(means["loss"]):
+            raise FloatingPointError(
+                f"the loss is {means['loss']} in the refit after task {number}; lower learning_rate or the weights of "
+                f"the objective"
+            )
+        return means
+
+    def _row(self, obs: np.ndarray) -> Tensor:
+        """[O] -> [1, O]."""
+        return torch.from_numpy(obs).to(self.device, torch.float32).unsqueeze(0)
+
+    def _distance(self, start: int, goal: int) -> int:
+        return -1 if self.world is None or min(start, goal) < 0 else int(self.world.distances[start, goal])

@@ -1,0 +1,57 @@
+"""The planning experiment as a Tune trainable: a result is a task (Saanum and Schulz 2022, section 4.4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune import Trainable
+
+from parsecrl.algorithms.freed_memory import keep_freed_memory
+from parsecrl.algorithms.latent_planning.checkpoint import load_experiment, save_experiment
+from parsecrl.algorithms.latent_planning.experiment import PlanningExperiment
+from parsecrl.algorithms.seeding import derive_seed
+
+NOT_THE_EXPERIMENTS = ("run_seed", "num_cpus_per_trial", "num_gpus_per_trial", "env")
+
+
+class LatentPlanning(Trainable):
+    """One model on one series of tasks.
+
+    config: as for `PlanningExperiment`; seed, and run_seed, which is mixed with it; num_gpus_per_trial, above 0 for a
+    model on the GPU.
+
+    Results: tasks; task_score; score, the mean over the tasks so far; epsilon; loss, the mean over the refit;
+    planning_ms, a plan; refit_s; evaluations_saved, the share of what plans asked for that was not evaluated again.
+    planning_ms and evaluations_saved are left out where a task had no plan.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        keep_freed_memory()  # a gradient step allocates and frees 40 MB
+        seed = derive_seed(config.get("run_seed", 0), "latent_planning", config.get("seed", 0))
+        device = "cuda" if config.get("num_gpus_per_trial", 0) else "cpu"
+        self.experiment = PlanningExperiment(config, seed, device)
+
+    def step(self) -> dict[str, Any]:
+        task = self.experiment.run_task()
+        scores = [played.score for played in self.experiment.tasks]
+        result: dict[str, Any] = {
+            "tasks": len(scores),
+            "task_score": task.score,
+            "score": sum(scores) / len(scores),
+            "epsilon": task.epsilon,
+            "refit_s": task.refit_seconds,
+        }
+        if task.num_plans:
+            result["planning_ms"] = 1e3 * task.planning_seconds / task.num_plans
+            result["evaluations_saved"] = 1.0 - task.num_evaluated / task.num_asked
+        if "loss" in task.losses:
+            result["loss"] = task.losses["loss"]
+        return result
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        config = {key: value for key, value in self.config.items() if key not in NOT_THE_EXPERIMENTS}
+        save_experiment(checkpoint_dir, self.experiment, config)
+
+    def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
+        assert isinstance(checkpoint, str)  # save_checkpoint returns nothing, so Tune hands over the folder
+        load_experiment(checkpoint, self.experiment)

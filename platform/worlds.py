@@ -1,0 +1,32 @@
+"""Whether the worlds that a study names can be made, before anything runs."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.latent_phases import LatentPlanningPhase
+from parsecrl.platform.specs import Spec, set_path
+
+
+def check_worlds(spec: Spec) -> None:
+    """Raise UserError where a world of a phase, or one that it searches over, cannot be made."""
+    for phase in spec.phases:
+        if isinstance(phase, LatentPlanningPhase):
+            _check(phase)
+
+
+def _check(phase: LatentPlanningPhase) -> None:
+    from parsecrl.algorithms.latent_planning.experiment import make_world
+
+    searched = {path: domain.values for path, domain in phase.search.items() if path.startswith("world.")}
+    for values in itertools.product(*searched.values()):
+        plain: dict[str, Any] = {"world": phase.world.model_dump()}
+        for path, value in zip(searched, values, strict=True):
+            set_path(plain, path.split("."), value)
+        world = {key: value for key, value in plain["world"].items() if value is not None}
+        try:
+            make_world(world, seed=0).close()
+        except ValueError as error:
+            raise UserError(f"phases.{phase.name}.world: {error}") from None
