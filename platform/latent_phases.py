@@ -26,7 +26,7 @@ class WorldSpec(Group):
 class LatentModelSpec(Group):
     """A model of latent dynamics by its kind; what its kind has no use for is left aside."""
 
-    kind: Literal["parsimonious", "parsimonious_stochastic", "beta_vae", "rnn", "ssm", "true"] = "parsimonious"
+    kind: Literal["parsimonious", "parsimonious_stochastic", "beta_vae", "rnn", "ssm", "true_dynamics"] = "parsimonious"
     transformation: Literal["rotation", "translation", "affine"] = "affine"
     latent_size: Count = 15
     code_size: Annotated[int, Field(ge=1, le=48)] = 15

@@ -20,7 +20,7 @@ from parsecrl.algorithms.models import (
 )
 
 STOCHASTIC = "parsimonious_stochastic"  # parsimonious with stochastic: true, so that kinds can be searched over
-MODELS = ("parsimonious", STOCHASTIC, "encoder_only", "beta_vae", "rnn", "ssm", "true")
+MODELS = ("parsimonious", STOCHASTIC, "encoder_only", "beta_vae", "rnn", "ssm", "true_dynamics")
 
 SIZES = ("latent_size", "hidden_size", "num_layers")
 PARSIMONIOUS = ("transformation", "code_size", "stochastic", "period")
@@ -42,8 +42,8 @@ def make_model(
 
     settings: kind, one of MODELS, and the arguments of the model's class; those of another kind are left aside, so that
     kinds can be searched over. `beta` is parsimonious's, `vae_beta` that of beta_vae and ssm. encoder: as the classes
-    take it, in place of a feed-forward network. world: whose dynamics `true` are.
-    Raises ValueError on an unknown kind, as the classes do, and on `true` without a world.
+    take it, in place of a feed-forward network. world: whose dynamics `true_dynamics` are.
+    Raises ValueError on an unknown kind, as the classes do, and on `true_dynamics` without a world.
     """
     given = {key: value for key, value in settings.items() if value is not None}
     kind = given.pop("kind", "parsimonious")
@@ -51,9 +51,9 @@ def make_model(
         raise ValueError(f"model.kind must be one of {', '.join(MODELS)}, got {kind!r}; choose one of them")
     if kind == STOCHASTIC:
         kind, given["stochastic"] = "parsimonious", True
-    if kind == "true":
+    if kind == "true_dynamics":
         if world is None:
-            raise ValueError("model.kind true needs a world of cells, got another environment; choose another kind")
+            raise ValueError("model.kind true_dynamics needs a world of cells, got another environment; choose another")
         return TrueDynamics(*(torch.from_numpy(t) for t in (world.observations, world.transitions, world.distances)))
 
     def pick(*names: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ MODEL_TITLES = {
     "encoder_only": "no representation objective",
     "rnn": "RNN",
     "ssm": "SSM",
-    "true": "true dynamics",
+    "true_dynamics": "true dynamics",
     "random": "random actions",
 }
 ENV_TITLES = {
@@ -41,7 +41,7 @@ ENV_TITLES = {
     "parsecrl/Torus-v0": "torus",
 }
 OURS = "parsimonious"
-BOUNDS = ("true", "random")  # what nothing needs to be better than
+BOUNDS = ("true_dynamics", "random")  # what nothing needs to be better than
 SMOOTHED = 100  # a curve of more points than this is drawn as the mean of neighbouring ones
 
 

@@ -20,7 +20,7 @@ from parsecrl.algorithms.latent_planning.trainable import LatentPlanning
 
 TIMES = ("planning_ms", "refit_s")
 TINY = {"horizon": 4, "num_samples": 20, "num_elites": 4, "num_iterations": 2, "gradient_steps": 4}
-KINDS = ("parsimonious", "rnn", "ssm", "true")
+KINDS = ("parsimonious", "rnn", "ssm", "true_dynamics")
 
 
 def settings(kind: str = "parsimonious", **config: Any) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def test_exploration_follows_the_papers_schedule():
 
 def test_an_episodes_score_is_counted_from_its_cells():
     """A score worked out from the cells that it passed: +1 for a step from the goal, -1 for any other."""
-    experiment = PlanningExperiment(settings("true", num_tasks=2, epsilon_exponent=1e-6), seed=3)
+    experiment = PlanningExperiment(settings("true_dynamics", num_tasks=2, epsilon_exponent=1e-6), seed=3)
     experiment.run_task()
     task = experiment.run_task()  # no exploration: (1 / 2) ** 1e-6 is 1
     assert task.num_plans == 12
@@ -68,7 +68,7 @@ def test_an_episodes_score_is_counted_from_its_cells():
 
 def test_true_dynamics_with_the_papers_search_take_shortest_paths():
     budget = {"gradient_steps": 1}  # the rest is the paper's
-    config = settings("true", num_tasks=2, epsilon_exponent=1e-6, budgets={"tiny": budget})
+    config = settings("true_dynamics", num_tasks=2, epsilon_exponent=1e-6, budgets={"tiny": budget})
     config["world"] |= {"episode_steps": 16, "start": [2, 3], "goal": [6, 5]}
     experiment = PlanningExperiment(config, seed=0)
     task = experiment.play(2)
@@ -143,7 +143,7 @@ def test_models_meet_the_same_tasks_and_seeds_other_ones():
         experiment = PlanningExperiment(settings(kind), seed)
         return [(t.start_state, t.goal_state) for t in (experiment.run_task() for _ in range(3))]
 
-    assert starts("parsimonious", 0) == starts("true", 0) != starts("true", 1)
+    assert starts("parsimonious", 0) == starts("true_dynamics", 0) != starts("true_dynamics", 1)
     worlds = [PlanningExperiment(settings(), seed).world.observations for seed in (0, 0, 1)]
     assert np.array_equal(worlds[0], worlds[1])
     assert not np.array_equal(worlds[0], worlds[2])
@@ -164,7 +164,7 @@ def test_deduplicated_and_plain_evaluation_give_the_same_run():
 
 
 def test_results_are_means_over_the_tasks_so_far():
-    trainable = make("true")
+    trainable = make("true_dynamics")
     found = [trainable.step() for _ in range(3)]
     scores = [result["task_score"] for result in found]
     assert [result["score"] for result in found] == pytest.approx([np.mean(scores[:n]) for n in (1, 2, 3)])
@@ -186,7 +186,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial():
 
 def test_the_tables_of_checkpoints(tmp_path: Path):
     folders = []
-    for kind in ("parsimonious", "true"):
+    for kind in ("parsimonious", "true_dynamics"):
         trainable = make(kind, seed=2)
         for _ in range(3):
             trainable.step()
@@ -194,15 +194,15 @@ def test_the_tables_of_checkpoints(tmp_path: Path):
         folders[-1].mkdir()
         trainable.save_checkpoint(str(folders[-1]))
     alone = analyse(folders[0])
-    parameters = [{"model.kind": "parsimonious", "seed": 2, "model.beta": 3.0}, {"model.kind": "true", "seed": 2}]
+    parameters = [{"model.kind": "parsimonious", "seed": 2, "model.beta": 3.0}, {"model.kind": "true_dynamics"}]
     tables = analyse_all(folders, parameters)
     scores = tables["scores"]
-    assert scores["model"].unique().tolist() == ["parsimonious, beta=3.0", "true"]
+    assert scores["model"].unique().tolist() == ["parsimonious, beta=3.0", "true_dynamics"]
     assert set(scores["env"]) == {"parsecrl/Gridworld-v0"}
     assert scores["episode"].tolist() == [1, 2, 3] * 2
     assert alone["scores"]["score"].tolist() == scores["score"].tolist()[:3]
     tasks = tables["tasks"]
-    assert scores[scores["model"] == "true"]["score"].tolist() == [t.score for t in trainable.experiment.tasks]
+    assert scores[scores["model"] == "true_dynamics"]["score"].tolist() == [t.score for t in trainable.experiment.tasks]
     assert (tasks["num_evaluated"] <= tasks["num_asked"]).all()
     assert tables["budgets"]["num_samples"].tolist() == [20, 20]
     assert set(tables["latents"]["model"]) == {"parsimonious, beta=3.0"}  # what was not learned has no picture
@@ -298,8 +298,8 @@ def test_a_world_of_ones_own_is_played_too(line: str, tmp_path: Path):
     tables = analyse(tmp_path)
     assert tables["tasks"]["distance"].tolist() == [-1] * 3  # nobody knows its topology
     assert "latents" not in tables
-    with pytest.raises(ValueError, match=r"model\.kind true needs a world of cells"):
-        LatentPlanning({**settings("true"), "world": {"id": line}})
+    with pytest.raises(ValueError, match=r"model\.kind true_dynamics needs a world of cells"):
+        LatentPlanning({**settings("true_dynamics"), "world": {"id": line}})
     with pytest.raises(ValueError, match="must hold goal_observation"):
         LatentPlanning({**config, "world": {"id": line, "tells_goal": False}})
     with pytest.raises(ValueError, match="vectors for observations and discrete actions"):

@@ -76,7 +76,7 @@ def test_the_map_is_the_grid_where_the_latents_are():
 
 def test_the_true_dynamics_never_err():
     here = world(size=4, start=[0, 0], goal=[3, 3])
-    model = make_model({"kind": "true"}, 54, 5, seed=0, world=here)
+    model = make_model({"kind": "true_dynamics"}, 54, 5, seed=0, world=here)
     visited = np.zeros((16, 5), dtype=int)
     visited[:, :3] = 1
     for new in (True, False):
@@ -102,7 +102,7 @@ def test_errors_of_a_model_that_knows_no_walls_are_those_counted_by_hand():
 
 def test_only_cells_that_were_seen_count_and_nothing_new_is_nan():
     here = world(size=3, start=[0, 0], goal=[2, 2])
-    model = make_model({"kind": "true"}, 54, 5, seed=0, world=here)
+    model = make_model({"kind": "true_dynamics"}, 54, 5, seed=0, world=here)
     nothing_new = prediction_errors(model, here, np.ones((9, 5), dtype=int), new=True, steps=3)
     assert np.isnan(nothing_new.hits).all()
     assert (nothing_new.walks == 0).all()
@@ -149,9 +149,11 @@ def test_models_are_their_seeds_and_take_what_is_theirs():
     assert torch.equal(weights(), weights(beta=3.0, constraint="kl"))  # others' settings
     assert make_model({"kind": "beta_vae", "vae_beta": 0.7, **SMALL}, 6, 5, 0).beta == 0.7
     assert make_model({"kind": "parsimonious", "beta": 0.7, **SMALL}, 6, 5, 0).objective.beta == 0.7
-    stochastic = make_model({"kind": "parsimonious", "stochastic": True, **SMALL}, 6, 5, 0)
-    assert stochastic.objective.diversity == "reconstruction"
+    for chosen in ({"kind": "parsimonious", "stochastic": True}, {"kind": "parsimonious_stochastic"}):
+        stochastic = make_model({**chosen, **SMALL}, 6, 5, 0)
+        assert stochastic.stochastic
+        assert stochastic.objective.diversity == "reconstruction"
     with pytest.raises(ValueError, match=r"model\.kind must be one of .*, got 'gru'"):
         make_model({"kind": "gru"}, 6, 5, 0)
     with pytest.raises(ValueError, match="needs a world of cells"):
-        make_model({"kind": "true"}, 6, 5, 0)
+        make_model({"kind": "true_dynamics"}, 6, 5, 0)

@@ -19,7 +19,7 @@ def make_tables(seeds: int = 2) -> report.Tables:
     """Ours scores 5 + seed in every task, the RNN 4, the true dynamics 20; plans ask for 100 transitions each."""
     scores, tasks = [], []
     for env in (GRID, TORUS):
-        for model, score, evaluated in (("rnn", 4.0, 50), ("true", 20.0, 100), ("parsimonious", 5.0, 25)):
+        for model, score, evaluated in (("rnn", 4.0, 50), ("true_dynamics", 20.0, 100), ("parsimonious", 5.0, 25)):
             for seed in range(seeds):
                 for episode in range(1, 5):
                     own = {"env": env, "model": model, "seed": seed, "episode": episode}
@@ -82,7 +82,7 @@ def test_the_figures_are_drawn_for_both_themes(tmp_path: Path):
 def test_the_specs_hold_the_papers_comparison():
     phase = load_spec("parsimony_planning").phases[0]
     assert len(phase.search["world.id"].values) * len(phase.search["seed"].values) == 30
-    assert {"parsimonious", "rnn", "ssm", "true"} < set(phase.search["model.kind"].values)
+    assert {"parsimonious", "rnn", "ssm", "true_dynamics"} < set(phase.search["model.kind"].values)
     assert phase.stop.conditions == {"tasks": 30}
     paper, reduced = phase.budgets["paper"], phase.budgets["reduced"]
     assert (paper.horizon, paper.num_iterations, paper.num_samples, paper.num_elites) == (15, 10, 1000, 200)
@@ -136,8 +136,8 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
     run = tmp_path / QUICK
     tables = read_tables(run, "planning")
     scores = tables["scores"]
-    assert scores.groupby("model")["episode"].max().to_dict() == {"parsimonious": 6, "rnn": 6, "true": 6}
-    with_true_dynamics = scores[scores["model"] == "true"].sort_values("episode")["score"]
+    assert scores.groupby("model")["episode"].max().to_dict() == {"parsimonious": 6, "rnn": 6, "true_dynamics": 6}
+    with_true_dynamics = scores[scores["model"] == "true_dynamics"].sort_values("episode")["score"]
     assert (with_true_dynamics.tail(2) > -25).any()  # it came to a goal, by plans
     assert set(tables["transformations"]["model"]) == {"parsimonious"}
     assert set(tables["predictions"]["first"]) == {"new", "visited"}
