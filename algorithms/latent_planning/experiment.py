@@ -64,7 +64,7 @@ def make_world(group: Mapping[str, Any], seed: int) -> gymnasium.Env:
     try:
         env = make_env(options, derive_seed(seed, "layout"))
     except TypeError as error:
-        raise ValueError(f"world must hold arguments that {options['id']!r} takes ({error}); leave others out") from None
+        raise ValueError(f"world: {options['id']!r} takes no such arguments ({error}); leave them out") from None
     obs, action = env.observation_space, env.action_space
     if not isinstance(obs, spaces.Box) or len(obs.shape) != 1 or not isinstance(action, spaces.Discrete):
         raise ValueError(
