@@ -91,6 +91,21 @@ def test_the_specs_hold_the_papers_comparison():
     assert load_spec(QUICK, ["phases.planning.num_tasks=3"]).phases[0].stop.conditions == {"tasks": 3}
 
 
+def test_the_sweep_has_every_world_model_and_seed_once():
+    from ray.tune.search.variant_generator import generate_variants
+
+    from parsecrl.platform.phases import param_space
+    from parsecrl.platform.trainables import ALGORITHMS
+
+    spec = load_spec("parsimony_planning", ["phases.planning.budget=reduced"])
+    phase, make_config = spec.phases[0], ALGORITHMS["latent_planning"].make_config
+    config = make_config(phase.model_dump(exclude={"search"}, exclude_none=True), None, {}, 7, None)
+    trials = [trial for _, trial in generate_variants(param_space(config, phase.search))]
+    assert len({(t["world"]["id"], t["model"]["kind"], t["seed"]) for t in trials}) == len(trials) == 150
+    assert all(t["budgets"][t["budget"]]["num_samples"] == 200 and t["run_seed"] == 7 for t in trials)
+    assert all(t["model"]["hidden_size"] == 1200 and "start" not in t["world"] for t in trials)
+
+
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
