@@ -19,8 +19,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 run: install
 	$(BIN)/parsec run $(SPEC) $(ARGS)
 
+# Two files at a time: those that start Ray mostly wait for its processes. ARGS="-n 0" for one, with a debugger.
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # mypy does not see setuptools' package mapping: show it the folders under their import names.
 lint: install
