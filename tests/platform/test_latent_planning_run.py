@@ -1,4 +1,4 @@
-"""The planning experiment's report on tables that are known, its specs, and bad input to them."""
+"""The planning experiment: its report on tables that are known, its specs, bad input, and the quick spec as a command."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from parsecrl.platform.analysis import read_tables
 from parsecrl.platform.cli import main
 from parsecrl.platform.reports import latent_planning as report
 from parsecrl.platform.specs import load_spec
@@ -139,3 +140,22 @@ def test_a_start_on_a_wall_is_refused(capsys: pytest.CaptureFixture[str]):
     changes = ["phases.planning.world.id=parsecrl/FourRooms-v0", "phases.planning.world.start=[0, 5]"]
     assert main(["specs", QUICK, *(part for change in changes for part in ("--set", change))]) == 2
     assert "start must not be on a wall, got (0, 5)" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: None, capsys: pytest.CaptureFixture[str]):
+    assert main(["run", QUICK, "--storage", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "true dynamics" in printed
+    assert "Budget quick: horizon 8" in printed
+    run = tmp_path / QUICK
+    tables = read_tables(run, "planning")
+    scores = tables["scores"]
+    assert scores.groupby("model")["episode"].max().to_dict() == {"parsimonious": 6, "rnn": 6, "true_dynamics": 6}
+    with_true_dynamics = scores[scores["model"] == "true_dynamics"].sort_values("episode")["score"]
+    assert (with_true_dynamics.tail(2) > -25).any()  # it came to a goal, by plans
+    assert set(tables["transformations"]["model"]) == {"parsimonious"}
+    assert set(tables["predictions"]["first"]) == {"new", "visited"}
+    page = (run / "report" / "index.html").read_text()
+    for title in ("Results of planning", "Distinct transformations", "What planning costs"):
+        assert title in page
