@@ -1,4 +1,4 @@
-"""The planning experiment: its report on tables that are known, its specs, bad input, and the quick spec as a command."""
+"""The planning experiment: its report on tables that are known, its specs, bad input, the quick spec as a command."""
 
 from pathlib import Path
 
