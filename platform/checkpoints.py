@@ -21,7 +21,7 @@ from parsecrl.platform.storage import Location, remove_tree, write_atomically
 METRICS = "metrics.json"
 SCORE = "score"  # result key, higher is better; that of an agent is its mean training return
 KEPT_RESULTS = (
-    *(SCORE, "episode_return_mean", "loss", "env_steps", "num_updates", "ppo_steps", "tasks"),
+    *(SCORE, "episode_return_mean", "loss", "env_steps", "num_updates", "ppo_steps", "episodes", "tasks"),
     *("planning_ms", "training_iteration", "time_total_s"),
 )
 KEEP_BEST = 3

@@ -23,11 +23,13 @@ RESULT_KEYS = {
     "env_steps": "env_steps",
     "num_updates": "num_updates",
     "ppo_steps": "ppo_steps",
+    "episodes": "episodes",
     "tasks": "tasks",
     "time_s": "time_total_s",
 }
 LABELS = {
-    **{"env_steps": "env steps", "num_updates": "updates", "ppo_steps": "PPO steps", "tasks": "tasks"},
+    **{"env_steps": "env steps", "num_updates": "updates", "ppo_steps": "PPO steps"},
+    **{"episodes": "episodes", "tasks": "tasks"},
     "time_s": "s of training",
 }
 FAILURE = "failure"  # result key: why the trial cannot go on

@@ -16,6 +16,8 @@ from parsecrl.algorithms.energy_regression import analysis as regression_analysi
 from parsecrl.algorithms.energy_regression import trainable as regression
 from parsecrl.algorithms.latent_planning import analysis as planning_analysis
 from parsecrl.algorithms.latent_planning import trainable as planning
+from parsecrl.algorithms.latent_sac import analysis as sac_analysis
+from parsecrl.algorithms.latent_sac import latent_sac as sac
 from parsecrl.platform.analysis import ParallelMap, TrainedTrial
 from parsecrl.platform.metrics import ReportsMetrics
 from parsecrl.platform.progress import FAILURE
@@ -61,6 +63,10 @@ class LatentPlanning(_StopOnBadLoss, planning.LatentPlanning):
     pass
 
 
+class LatentSAC(_StopOnBadLoss, ReportsMetrics, sac.LatentSAC):
+    pass
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """How Tune trains a phase of this algorithm, and what is made of its trials afterwards.
@@ -102,10 +108,16 @@ def _analyse_plannings(trials: Sequence[TrainedTrial], parallel_map: ParallelMap
     return planning_analysis.analyse_all([trial.checkpoint for trial in trials], parameters, parallel_map)
 
 
+def _analyse_policies(trials: Sequence[TrainedTrial], parallel_map: ParallelMap) -> dict[str, pd.DataFrame]:
+    parameters = [trial.parameters for trial in trials]
+    return sac_analysis.analyse_all([trial.checkpoint for trial in trials], parameters, parallel_map)
+
+
 ALGORITHMS: dict[str, Algorithm] = {
     "planet": Algorithm(Planet, planet.PlanetConfig.from_phase),
     "dcem_ppo": Algorithm(DCEMPPO, dcem_ppo.DCEMPPOConfig.from_phase),
     "energy_regression": Algorithm(EnergyRegression, plain_config, _analyse_regressions),
     "cartpole_embedding": Algorithm(CartpoleEmbedding, plain_config, _analyse_embeddings),
     "latent_planning": Algorithm(LatentPlanning, plain_config, _analyse_plannings),
+    "latent_sac": Algorithm(LatentSAC, plain_config, _analyse_policies),
 }

@@ -5,21 +5,22 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import gymnasium
+
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.latent_phases import LatentPlanningPhase
+from parsecrl.platform.latent_sac_phase import LatentSACPhase
 from parsecrl.platform.specs import Spec, set_path
 
 
 def check_worlds(spec: Spec) -> None:
     """Raise UserError where a world of a phase, or one that it searches over, cannot be made."""
     for phase in spec.phases:
-        if isinstance(phase, LatentPlanningPhase):
+        if isinstance(phase, LatentPlanningPhase | LatentSACPhase):
             _check(phase)
 
 
-def _check(phase: LatentPlanningPhase) -> None:
-    from parsecrl.algorithms.latent_planning.experiment import make_world
-
+def _check(phase: LatentPlanningPhase | LatentSACPhase) -> None:
     searched = {path: domain.values for path, domain in phase.search.items() if path.startswith("world.")}
     for values in itertools.product(*searched.values()):
         plain: dict[str, Any] = {"world": phase.world.model_dump()}
@@ -27,6 +28,16 @@ def _check(phase: LatentPlanningPhase) -> None:
             set_path(plain, path.split("."), value)
         world = {key: value for key, value in plain["world"].items() if value is not None}
         try:
-            make_world(world, seed=0).close()
+            _make(phase, world).close()
         except ValueError as error:
             raise UserError(f"phases.{phase.name}.world: {error}") from None
+
+
+def _make(phase: LatentPlanningPhase | LatentSACPhase, world: dict[str, Any]) -> gymnasium.Env:
+    if isinstance(phase, LatentSACPhase):
+        from parsecrl.algorithms.latent_sac.policy_world import make_world
+
+        return make_world(world, layout_seed=0)
+    from parsecrl.algorithms.latent_planning.experiment import make_world as make_planning_world
+
+    return make_planning_world(world, seed=0)

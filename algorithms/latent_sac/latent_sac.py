@@ -1,0 +1,336 @@
+"""Soft actor-critic over latents: the paper's Algorithm 1 (Saanum and Schulz 2022, appendices A.5 and A.6)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
+from torch import Tensor
+
+from parsecrl.algorithms.freed_memory import keep_freed_memory
+from parsecrl.algorithms.latent_sac.checkpoint import save_trial
+from parsecrl.algorithms.latent_sac.latent_sac_learner import LatentSACLearner
+from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule, latent_model
+from parsecrl.algorithms.latent_sac.policy_world import make_world
+from parsecrl.algorithms.latent_sac.replay import TransitionReplay
+from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
+from parsecrl.algorithms.latent_study import (
+    env_arguments,
+    prediction_table,
+    transformations_used,
+    world_of,
+)
+from parsecrl.algorithms.measurements import Measurements, PlanTime
+from parsecrl.algorithms.models import LatentDynamics
+from parsecrl.algorithms.seeding import derive_seed
+
+ROLE = "latent_sac"
+REPLAY_FILE = "replay.npz"
+RECENT = 10  # episodes whose mean return is the score
+LOSSES = ("actor_loss", "critic_loss", "dynamics_loss")
+SPEC_NAMES = {"model": "latent_model", "policy": "policy_network"}  # RLlib has a `model` and a `policy` of its own
+
+
+class LatentSACConfig(AlgorithmConfig):
+    """Settings of a trial; the defaults are the paper's, where it states them.
+
+    encoder_training: "dynamics", by the model's loss alone, or "both", by actor and critics too; a model without an
+    objective of its own is trained by these whatever this says. alpha: weight of the entropy, fixed; with a
+    target_entropy (nats) where it starts from. dynamics_updates, policy_updates: after each episode. measure_at:
+    numbers of episodes after which predictions are tested. seed, run_seed: mixed; all that is random follows from them.
+    """
+
+    def __init__(self, algo_class: type | None = None):
+        super().__init__(algo_class=algo_class or LatentSAC)
+        self.world: dict[str, Any] = {"id": "parsecrl/Gridworld-v0"}
+        self.latent_model: dict[str, Any] = {"kind": "parsimonious"}
+        self.policy_network: dict[str, Any] = {"hidden_size": 800, "num_layers": 4}
+        self.encoder_training = "dynamics"
+        self.alpha = 0.5
+        self.target_entropy: float | None = None
+        self.tau = 0.1
+        self.discount = 0.99
+        self.policy_updates = 15
+        self.dynamics_updates = 15
+        self.batch_size = 150
+        self.policy_learning_rate = 1e-4
+        self.dynamics_learning_rate = 1e-3
+        self.alpha_learning_rate = 1e-3
+        self.replay_capacity = 1_000_000
+        self.episodes_per_step = 5
+        self.measure_at: Sequence[int] = (5, 10, 20, 50, 100, 200)
+        self.given_seed = 0  # the spec's; `seed` and `trial_seed` are derived from it
+        self.trial_seed = 0
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> LatentSACConfig:
+        """The config of a trial from the keys of a spec's phase, run_seed and seed. Raises ValueError on others."""
+        config = cls()
+        own = {SPEC_NAMES.get(key, key): value for key, value in settings.items() if not key.startswith("__")}  # Tune's
+        config.given_seed = own.pop("seed", 0)
+        config.trial_seed = derive_seed(own.pop("run_seed", 0), ROLE, config.given_seed)
+        config.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
+        config.framework("torch")
+        config.env_runners(
+            env_runner_cls=WholeEpisodeRunner,
+            num_env_runners=0,  # a sweep runs many trials at a time; one of them plays an episode in milliseconds
+            num_envs_per_env_runner=1,
+            batch_mode="complete_episodes",
+        )
+        own.pop("num_cpus_per_trial", None)
+        config.learners(num_learners=0, num_gpus_per_learner=own.pop("num_gpus_per_trial", 0))
+        config.reporting(
+            metrics_num_episodes_for_smoothing=RECENT,
+            min_time_s_per_iteration=0,
+            min_sample_timesteps_per_iteration=0,
+            min_train_timesteps_per_iteration=0,
+        )
+        config.debugging(seed=config.trial_seed, log_sys_usage=False, log_level="ERROR")
+        if own.get("env") is None:
+            own.pop("env", None)
+        known = {*vars(cls())} - {*vars(AlgorithmConfig())}
+        for name, value in own.items():
+            if name not in known:
+                raise ValueError(f"latent_sac has no setting {name!r}")
+            setattr(config, name, value)
+        id, options = env_arguments(config.world, config.layout_seed)
+        config.environment(id, env_config=options)
+        return config
+
+    @property
+    def layout_seed(self) -> int:
+        """Of a world's vectors, where its settings name none: every trial has its own."""
+        return derive_seed(self.trial_seed, "layout")
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        return RLModuleSpec(module_class=LatentSACRLModule)
+
+    def get_default_learner_class(self) -> type:
+        return LatentSACLearner
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        names = ("latent_model", "policy_network", "encoder_training", "alpha", "target_entropy", "discount")
+        return {name: getattr(self, name) for name in (*names, "trial_seed")}
+
+
+class LatentSAC(Algorithm):
+    """Play an episode, update the model, update the policy.
+
+    config: a LatentSACConfig, or the plain settings that make one. Result keys at top level: episodes, env_steps,
+    num_updates, episode_return_mean and score (of the last 10 episodes), entropy (nats), alpha, losses.
+    """
+
+    config: LatentSACConfig
+    plans: list[PlanTime] = []  # noqa: RUF012  never any
+
+    def __init__(self, config: Any = None, **kwargs: Any):
+        if isinstance(config, dict) and "class" not in config:  # which RLlib's own dicts, in checkpoints, have
+            config = LatentSACConfig.from_settings(config)
+        super().__init__(config, **kwargs)
+
+    @classmethod
+    def get_default_config(cls) -> LatentSACConfig:
+        return LatentSACConfig()
+
+    def setup(self, config: Any) -> None:
+        keep_freed_memory()  # an update frees and asks for some 50 MB
+        super().setup(config)
+        self.measurements = Measurements()
+        self.counts = {"env_steps": 0, "updates": 0, "requests": 0}
+        self.scores: list[float] = []  # the return of every episode
+        self.curve: list[dict[Any, Any]] = []  # rows of the predictions table, with the number of episodes
+        env = make_world(self.config.world, self.config.layout_seed)
+        self.obs_size, self.num_actions = env.observation_space.shape[0], int(env.action_space.n)  # type: ignore
+        self.world = world_of(env)
+        env.close()
+        self.replay = TransitionReplay(self.config.replay_capacity, self.obs_size)
+        S = len(self.world.cells) if self.world else 0
+        self.visited = np.zeros((S, self.num_actions), np.int64)  # how often each action was taken in each cell
+        seen = self.world.observations if self.world else np.empty((0, self.obs_size), np.float32)
+        self._cell = {row.tobytes(): s for s, row in enumerate(seen)}
+
+    def training_step(self) -> None:
+        c, end = self.config, len(self.scores) + self.config.episodes_per_step
+        while len(self.scores) < end:
+            before = len(self.scores)
+            with self.measurements.time("waiting"):
+                episodes = self._play()
+            for episode in episodes:
+                self._store(episode)
+            played = len(self.scores) - before
+            with self.measurements.time("learning"):
+                for _ in range(played * c.dynamics_updates if self._model_trains else 0):
+                    self._update(self._slices())
+                for _ in range(played * c.policy_updates):
+                    self._update(self._transitions())
+            if self.world and any(before < n <= len(self.scores) for n in c.measure_at):
+                self._measure()
+
+    # Gathering.
+
+    def _play(self) -> list[SingleAgentEpisode]:
+        self.counts["requests"] += 1
+        seed = derive_seed(self.config.trial_seed, "rollout", self.counts["requests"])
+        episodes = self.env_runner.play(self._acting_weights(), seed)
+        self.metrics.aggregate([self.env_runner.get_metrics()], key=ENV_RUNNER_RESULTS)
+        return episodes
+
+    def _acting_weights(self) -> dict[str, Any]:
+        state = self.learner_group.get_state(components="learner/rl_module", inference_only=True)
+        return state["learner"]["rl_module"]
+
+    def _store(self, episode: SingleAgentEpisode) -> None:
+        obs = np.asarray(episode.get_observations(), np.float32)  # [T + 1, O]
+        action = np.asarray(episode.get_actions(), np.int64)
+        reward = np.asarray(episode.get_rewards(), np.float32)
+        self.replay.add(obs, action, reward, episode.is_terminated)
+        self.counts["env_steps"] += len(action)
+        self.scores.append(float(reward.sum(dtype=np.float64)))
+        if self.world:
+            np.add.at(self.visited, (np.array([self._cell[row.tobytes()] for row in obs[:-1]]), action), 1)
+
+    # Learning.
+
+    @property
+    def _model_trains(self) -> bool:
+        return self.config.latent_model.get("kind") != "encoder_only"
+
+    def _rng(self) -> np.random.Generator:
+        return np.random.default_rng(derive_seed(self.config.trial_seed, "replay", self.counts["updates"]))
+
+    def _slices(self) -> dict[str, np.ndarray]:
+        length = self.config.latent_model.get("rollout_steps") or 1
+        obs, action = self.replay.slices(self.config.batch_size, length, self._rng())
+        return {Columns.OBS: obs, Columns.ACTIONS: action}
+
+    def _transitions(self) -> dict[str, np.ndarray]:
+        batch = self.replay.sample(self.config.batch_size, self._rng())
+        return {
+            Columns.OBS: batch.obs,
+            Columns.ACTIONS: batch.action,
+            Columns.REWARDS: batch.reward,
+            Columns.NEXT_OBS: batch.next_obs,
+            Columns.TERMINATEDS: batch.terminated,
+        }
+
+    def _update(self, batch: dict[str, np.ndarray]) -> None:
+        B = self.config.batch_size
+        batch[UPDATE] = np.full(B, self.counts["updates"], np.int64)
+        tensors = SampleBatch({name: torch.from_numpy(value) for name, value in batch.items()})
+        results = self.learner_group.update(
+            batch=MultiAgentBatch({DEFAULT_MODULE_ID: tensors}, env_steps=B),
+            timesteps={"num_env_steps_sampled_lifetime": self.counts["env_steps"]},
+        )
+        self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        self.counts["updates"] += 1
+
+    # Measuring.
+
+    def weights(self) -> dict[str, Tensor]:
+        """The learner's weights on the CPU, by their names in the module."""
+        state = self.learner_group.get_weights()[DEFAULT_MODULE_ID]
+        return {name: torch.as_tensor(value) for name, value in state.items()}
+
+    def current_model(self) -> LatentDynamics:
+        """A copy of the learner's model on the CPU."""
+        c = self.config
+        model = latent_model(c.latent_model, self.obs_size, self.num_actions, c.trial_seed)
+        weights = self.weights()
+        model.load_state_dict(
+            {name.removeprefix("model."): value for name, value in weights.items() if name.startswith("model.")}
+        )
+        return model.eval()
+
+    def _measure(self) -> None:
+        assert self.world is not None
+        model, episodes = self.current_model(), len(self.scores)
+        table = prediction_table(model, self.world, self.visited, derive_seed(self.config.trial_seed, "walks"))
+        unvisited = float((self.visited == 0).mean())
+        used = float(transformations_used(model, self.world).mean())
+        before: dict[Any, Any] = {"episodes": episodes, "unvisited": unvisited, "transformations": used}
+        self.curve += [before | row for row in table.to_dict("records")]
+
+    # Results and checkpoints.
+
+    def phase_results(self) -> dict[str, Any]:
+        recent = self.scores[-RECENT:]
+        return {
+            "episodes": len(self.scores),
+            "env_steps": self.counts["env_steps"],
+            "num_updates": self.counts["updates"],
+            "replay_decisions": len(self.replay),
+            "episode_return_mean": float(np.mean(recent)) if recent else float("nan"),
+        }
+
+    def step(self) -> dict[str, Any]:
+        began = time.perf_counter()
+        results = super().step()
+        terms = {
+            name: float(value)
+            for name, value in results.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {}).items()
+            if isinstance(value, int | float) or getattr(value, "ndim", None) == 0
+        }
+        results.update(self.phase_results())
+        results["score"] = results["episode_return_mean"]
+        results["losses"] = terms
+        results |= {name: terms[name] for name in ("entropy", "alpha") if name in terms}
+        results["episode_ms"] = 1e3 * (time.perf_counter() - began) / self.config.episodes_per_step
+        results["measured"] = self.measurements.take()
+        results["measured"]["losses"] = {name: terms[name] for name in LOSSES if name in terms}
+        return results
+
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(ROLE, components, not_components):
+            progress: dict[str, Any] = {
+                "counts": self.counts,
+                "scores": self.scores,
+                "curve": self.curve,
+                "visited": self.visited,
+            }
+            state[ROLE] = {name: value.copy() for name, value in progress.items()}
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        if ROLE in state:
+            progress = {name: value.copy() for name, value in state[ROLE].items()}
+            self.counts, self.scores = progress["counts"], progress["scores"]
+            self.curve, self.visited = progress["curve"], progress["visited"]
+
+    def save_to_path(self, path: Any = None, *args: Any, **kwargs: Any) -> str:
+        saved = super().save_to_path(path, *args, **kwargs)
+        if Path(saved).is_dir():
+            self.replay.save(Path(saved) / REPLAY_FILE)
+            c = self.config
+            description = {
+                "world": c.world,
+                "layout_seed": c.layout_seed,
+                "model": c.latent_model,
+                "policy": c.policy_network,
+                "seed": c.given_seed,
+                "trial_seed": c.trial_seed,
+                "env_steps": self.counts["env_steps"],
+                "scores": self.scores,
+                "curve": self.curve,
+            }
+            save_trial(saved, description, self.weights(), self.visited)
+        return saved
+
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        super().restore_from_path(path, *args, **kwargs)
+        if kwargs.get("component") is None and Path(path).is_dir():
+            self.replay.load(Path(path) / REPLAY_FILE)

@@ -1,0 +1,79 @@
+"""The Learner of latent_sac: an optimiser for each part, of which an update steps those that its loss reached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+
+from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
+
+
+class LatentSACLearner(TorchLearner):
+    """Takes the loss from the module's forward pass; moves the target networks after an update of the policy."""
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        module: LatentSACRLModule = self._module[module_id].unwrapped()
+        encoder = list(module.model.encoder.parameters())  # type: ignore[union-attr]
+        own = set(encoder)
+        rest = [p for p in module.model.parameters() if p not in own]
+        # The encoder of a model without an objective is part of the agent, whose learning rate the paper tuned.
+        encoder_rate = config.dynamics_learning_rate if module.model.trains else config.policy_learning_rate
+        groups = {
+            "encoder": (encoder, encoder_rate),
+            "dynamics": (rest if module.model.trains else [], config.dynamics_learning_rate),
+            "policy": (list(module.policy.parameters()), config.policy_learning_rate),
+            "qf": (list(module.qf.parameters()), config.policy_learning_rate),
+            "qf_twin": (list(module.qf_twin.parameters()), config.policy_learning_rate),
+            "alpha": ([module.log_alpha] if module.log_alpha.requires_grad else [], config.alpha_learning_rate),
+        }
+        for name, (parameters, rate) in groups.items():
+            if parameters:
+                self.register_optimizer(
+                    module_id=module_id,
+                    optimizer_name=name,
+                    optimizer=torch.optim.Adam(parameters, lr=rate, fused=True),
+                    params=parameters,
+                    lr_or_lr_schedule=rate,
+                )
+
+    def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: dict[str, Any]) -> Any:
+        terms = fwd_out["terms"]
+        for name, value in terms.items():
+            self.metrics.log_value((module_id, name), value, window=20)
+            if not torch.isfinite(value):
+                raise FloatingPointError(
+                    f"the term {name!r} became {value.item()} at update {int(batch[UPDATE][0])}; "
+                    f"the last checkpoint is good: lower the learning rates and continue from it"
+                )
+        self._policy_was_updated = "actor_loss" in terms
+        return fwd_out["loss"]
+
+    def compute_gradients(self, loss_per_module: dict[str, Any], **kwargs: Any) -> dict[Any, Any]:
+        # Of what the loss did not reach there is no gradient; the base class cannot step over None.
+        gradients = super().compute_gradients(loss_per_module, **kwargs)
+        gradients = {name: gradient for name, gradient in gradients.items() if gradient is not None}
+        # RLlib would put zeros in the place of what is not finite, and go on.
+        norm = torch.nn.utils.get_total_norm(gradients.values())
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"the norm of the gradient became {norm.item()}; "
+                f"the last checkpoint is good: lower the learning rates and continue from it"
+            )
+        return gradients
+
+    def apply_gradients(self, gradients_dict: dict[Any, Any]) -> None:
+        # The base class would step all optimisers, and look twice at each gradient whether it is finite.
+        for optimizer, parameters in self._optimizer_parameters.items():
+            if any(parameter in gradients_dict for parameter in parameters):
+                optimizer.step()
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        super().after_gradient_based_update(timesteps=timesteps)
+        if not self._policy_was_updated:
+            return
+        for module_id in self.module.keys():  # noqa: SIM118 (a MultiRLModule is no dict)
+            for network, target in self.module[module_id].unwrapped().get_target_network_pairs():
+                with torch.no_grad():
+                    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), self.config.tau)

@@ -1,0 +1,139 @@
+"""The RLModule of latent_sac: a dynamics model whose encoder actor and critics look through, and both losses.
+
+Axes: B transitions, U distinct ones among them, T steps of a slice, O observation, Z latent, A actions.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, TargetNetworkAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import nn
+from torch.nn.functional import mse_loss
+
+from parsecrl.algorithms.latent_sac.distinct import DistinctRows, distinct
+from parsecrl.algorithms.latent_study import make_model
+from parsecrl.algorithms.models import LatentDynamics, TransitionSequence
+from parsecrl.algorithms.models.latent_dynamics import feedforward
+from parsecrl.algorithms.seeding import derive_seed
+
+UPDATE = "update"  # column [B] int64: the number of the update, in every row
+LATENTS = "latents"  # column [B, Z] of the targets' forward pass
+CRITICS = ("qf", "qf_twin", "qf_target", "qf_twin_target")
+
+
+class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
+    """Two kinds of batches, two losses: slices of observations and actions for the model, transitions for SAC.
+
+    model_config: latent_model, policy_network (the spec's `model` and `policy`), encoder_training, alpha,
+    target_entropy, discount, trial_seed.
+    """
+
+    model: LatentDynamics
+
+    def setup(self) -> None:
+        c = self.model_config
+        num_actions = int(self.action_space.n)
+        self.model = latent_model(c["latent_model"], self.observation_space.shape[0], num_actions, c["trial_seed"])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(c["trial_seed"], "policy"))
+            self.policy, self.qf, self.qf_twin = (self._network(num_actions) for _ in range(3))
+        # A parameter, so that its value and its optimiser's are kept with the others'.
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(c["alpha"])), requires_grad=c["target_entropy"] is not None)
+        self.make_target_networks()
+
+    def _network(self, num_actions: int) -> nn.Sequential:
+        sizes = self.model_config["policy_network"]
+        return feedforward(self.model.latent_size, num_actions, sizes["hidden_size"], sizes["num_layers"])
+
+    @property
+    def policy_trains_encoder(self) -> bool:
+        """Whether actor and critics do. A model without an objective of its own has no other way to learn."""
+        return self.model_config["encoder_training"] == "both" or not self.model.trains
+
+    def make_target_networks(self) -> None:
+        self.qf_target, self.qf_twin_target = copy.deepcopy(self.qf), copy.deepcopy(self.qf_twin)
+        for network in (self.qf_target, self.qf_twin_target):
+            network.requires_grad_(False)
+
+    def get_target_network_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.qf, self.qf_target), (self.qf_twin, self.qf_twin_target)]
+
+    def get_non_inference_attributes(self) -> list[str]:
+        return list(CRITICS)
+
+    def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """latents [B, Z] -> the lower of the two targets' values [B, A]."""
+        z = batch[LATENTS]
+        return {"q": torch.minimum(self.qf_target(z), self.qf_twin_target(z))}
+
+    # -- acting
+
+    def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """obs [B, O] -> log-probabilities [B, A]."""
+        with torch.no_grad():
+            return {Columns.ACTION_DIST_INPUTS: self.policy(self.model.encode(batch[Columns.OBS])).log_softmax(-1)}
+
+    _forward_exploration = _forward_inference
+
+    # -- learning
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """-> {"loss": scalar, "terms": detached scalars}; see `dynamics_loss` and `policy_loss`."""
+        if Columns.NEXT_OBS in batch:
+            return self.policy_loss(batch)
+        return self.dynamics_loss(batch)
+
+    def dynamics_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """obs [B, T + 1, O], actions [B, T] -> the model's own loss."""
+        seed = derive_seed(self.model_config["trial_seed"], "noise", int(batch[UPDATE][0]))
+        device = batch[Columns.OBS].device
+        generator = torch.Generator(device).manual_seed(seed)
+        found = self.model.loss(TransitionSequence(batch[Columns.OBS], batch[Columns.ACTIONS]), generator)
+        return {"loss": found.total, "terms": {"dynamics_loss": found.total.detach(), **found.terms}}
+
+    def policy_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """obs, new_obs [B, O], actions, rewards, terminateds [B] -> SAC's losses for discrete actions, summed."""
+        here, there = distinct(batch[Columns.OBS]), distinct(batch[Columns.NEXT_OBS])
+        alpha = self.log_alpha.detach().exp()
+        with torch.no_grad():
+            z = self.model.encode(there.rows)  # [U', Z]
+            log_pi, q = self.policy(z).log_softmax(-1), self.forward_target({LATENTS: z})["q"]  # [U', A]
+            value = (log_pi.exp() * (q - alpha * log_pi)).sum(-1)[there.inverse]  # [B]
+            goes_on = 1.0 - batch[Columns.TERMINATEDS].float()
+            target = batch[Columns.REWARDS] + self.model_config["discount"] * goes_on * value
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.policy_trains_encoder):
+            z = self.model.encode(here.rows)  # [U, Z]
+        q1, q2 = self.qf(z), self.qf_twin(z)  # [U, A]
+        taken = here.inverse, batch[Columns.ACTIONS]
+        critic_loss = mse_loss(q1[taken], target) + mse_loss(q2[taken], target)
+        log_pi = self.policy(z).log_softmax(-1)
+        pi = log_pi.exp()
+        q = torch.minimum(q1, q2).detach()
+        actor_loss = (pi * (alpha * log_pi - q)).sum(-1)[here.inverse].mean()
+        entropy = -(pi * log_pi).sum(-1).detach()[here.inverse].mean()
+        loss = actor_loss + critic_loss
+        wanted = self.model_config["target_entropy"]
+        if wanted is not None:
+            loss = loss + self.log_alpha * (entropy - wanted)
+        terms = {
+            "actor_loss": actor_loss.detach(),
+            "critic_loss": critic_loss.detach(),
+            "entropy": entropy,
+            "alpha": alpha,
+            "q": q.mean(),
+        }
+        return {"loss": loss, "terms": terms}
+
+
+def latent_model(settings: dict[str, Any], obs_size: int, num_actions: int, trial_seed: int) -> LatentDynamics:
+    """The model of a trial; its encoder computes equal observations once."""
+    model = make_model(settings, obs_size, num_actions, derive_seed(trial_seed, "model"))
+    encoder: Any = model.encoder
+    model.encoder = DistinctRows(*encoder)  # the same layers under the same names
+    return model

@@ -1,0 +1,109 @@
+"""All transitions of a run, each distinct observation kept once: a world of cells has few."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+DTYPES = {
+    "obs": np.int32,  # row of the table
+    "next_obs": np.int32,
+    "action": np.int64,
+    "reward": np.float32,
+    "terminated": np.bool_,
+    "left": np.int32,  # transitions of the same episode that follow this one
+}
+
+
+class Transitions(NamedTuple):
+    """B transitions, each drawn by itself; reward came with next_obs."""
+
+    obs: np.ndarray  # [B, O] float32
+    action: np.ndarray  # [B] int64
+    reward: np.ndarray  # [B] float32
+    next_obs: np.ndarray  # [B, O] float32
+    terminated: np.ndarray  # [B] bool; a time limit ends an episode without terminating it
+
+
+class TransitionReplay:
+    """The last `capacity` transitions. It draws with generators that are given: nothing of it is random."""
+
+    def __init__(self, capacity: int, obs_size: int):
+        self.capacity = capacity
+        self._table = np.empty((0, obs_size), np.float32)  # distinct observations
+        self._row: dict[bytes, int] = {}
+        self._columns: dict[str, np.ndarray] = {name: np.empty(0, dtype) for name, dtype in DTYPES.items()}
+
+    def __len__(self) -> int:
+        return len(self._columns["action"])
+
+    def add(self, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, terminated: bool) -> None:
+        """An episode of T steps: obs [T + 1, O], action [T], reward [T]."""
+        rows, T = self._rows_of(obs), len(action)
+        new = {"obs": rows[:-1], "next_obs": rows[1:], "action": action, "reward": reward}
+        new["terminated"] = np.arange(T) == (T - 1 if terminated else T)
+        new["left"] = np.arange(T)[::-1]
+        self._columns = {
+            name: np.concatenate([self._columns[name], np.asarray(new[name], dtype)])[-self.capacity :]
+            for name, dtype in DTYPES.items()
+        }
+        if len(self._table) > 2 * (self.capacity + 1):
+            self._forget_unused()
+
+    def sample(self, count: int, rng: np.random.Generator) -> Transitions:
+        c, i = self._columns, rng.integers(len(self), size=count)
+        return Transitions(
+            self._table[c["obs"][i]], c["action"][i], c["reward"][i], self._table[c["next_obs"][i]], c["terminated"][i]
+        )
+
+    def slices(self, count: int, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """obs [count, length + 1, O] and action [count, length], each slice within one episode, starts uniform.
+
+        Raises ValueError where no episode is so long.
+        """
+        starts = np.flatnonzero(self._columns["left"] >= length - 1)
+        if not len(starts):
+            raise ValueError(
+                f"model.rollout_steps must be at most the length of an episode, got {length}; lower it, or lengthen "
+                f"the episodes"
+            )
+        i = starts[rng.integers(len(starts), size=count)][:, None] + np.arange(length)  # [count, length]
+        rows = np.concatenate([self._columns["obs"][i], self._columns["next_obs"][i[:, -1:]]], 1)
+        return self._table[rows], self._columns["action"][i]
+
+    def save(self, file: Path) -> None:
+        """Write everything; the file appears whole or not at all."""
+        temporary = file.with_name("tmp_" + file.name)
+        np.savez(temporary, table=self._table, **self._columns)  # type: ignore[arg-type]  # its stub knows one keyword
+        os.replace(temporary, file)
+
+    def load(self, file: Path) -> None:
+        """Read what `save` wrote, in place of what is here."""
+        with np.load(file, allow_pickle=False) as arrays:
+            self._table = arrays["table"]
+            self._columns = {name: arrays[name] for name in DTYPES}
+        self._row = {row.tobytes(): i for i, row in enumerate(self._table)}
+
+    def _rows_of(self, obs: np.ndarray) -> np.ndarray:
+        """[T + 1] rows of the table, which grows by what is new."""
+        added = []
+        rows = np.empty(len(obs), np.int32)
+        for t, vector in enumerate(np.ascontiguousarray(obs, np.float32)):
+            key = vector.tobytes()
+            if key not in self._row:
+                self._row[key] = len(self._row)
+                added.append(vector)
+            rows[t] = self._row[key]
+        if added:
+            self._table = np.concatenate([self._table, np.stack(added)])
+        return rows
+
+    def _forget_unused(self) -> None:
+        c = self._columns
+        used, rows = np.unique(np.concatenate([c["obs"], c["next_obs"]]), return_inverse=True)
+        c["obs"], c["next_obs"] = (part.astype(np.int32) for part in np.split(rows, 2))
+        self._table = self._table[used]
+        self._row = {row.tobytes(): i for i, row in enumerate(self._table)}

@@ -1,0 +1,397 @@
+"""Replay, equal rows, losses, optimisers and the runner by themselves; no Ray runtime."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from torch import Tensor, nn
+
+from parsecrl.algorithms.latent_sac import LatentSACConfig
+from parsecrl.algorithms.latent_sac.distinct import DistinctRows, distinct
+from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
+from parsecrl.algorithms.latent_sac.replay import TransitionReplay
+from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
+
+O, A = 3, 5  # noqa: E741  sizes of observations and actions below
+SETTINGS: dict[str, Any] = {
+    "world": {"id": "parsecrl/Gridworld-v0", "size": 3, "start": [0, 0], "goal": [2, 2], "episode_steps": 12},
+    "model": {"kind": "parsimonious", "latent_size": 4, "code_size": 5, "hidden_size": 16},
+    "policy": {"hidden_size": 16, "num_layers": 2},
+    "batch_size": 20,
+}
+
+
+def config(**changes: Any) -> LatentSACConfig:
+    return LatentSACConfig.from_settings({**SETTINGS, **changes})
+
+
+def module(**changes: Any) -> LatentSACRLModule:
+    return LatentSACRLModule(
+        observation_space=spaces.Box(-10, 10, (O,)),
+        action_space=spaces.Discrete(A),
+        model_config=config(**changes)._model_config_auto_includes,
+    )
+
+
+def transitions(B: int = 20, states: int = 6, seed: int = 0) -> dict[str, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    table = torch.randn(states, O, generator=rng)
+    return {
+        Columns.OBS: table[torch.randint(states, (B,), generator=rng)],
+        Columns.NEXT_OBS: table[torch.randint(states, (B,), generator=rng)],
+        Columns.ACTIONS: torch.randint(A, (B,), generator=rng),
+        Columns.REWARDS: torch.randn(B, generator=rng),
+        Columns.TERMINATEDS: torch.rand(B, generator=rng) < 0.3,
+        UPDATE: torch.zeros(B, dtype=torch.int64),
+    }
+
+
+def slices(B: int = 20, seed: int = 0) -> dict[str, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return {
+        Columns.OBS: torch.randn(B, 2, O, generator=rng),
+        Columns.ACTIONS: torch.randint(A, (B, 1), generator=rng),
+        UPDATE: torch.zeros(B, dtype=torch.int64),
+    }
+
+
+def touched(part: nn.Module | list[nn.Parameter]) -> bool:
+    """Whether a gradient reached any of it."""
+    parameters = part.parameters() if isinstance(part, nn.Module) else part
+    return any(p.grad is not None and bool((p.grad != 0).any()) for p in parameters)
+
+
+# --- replay
+
+
+def filled(capacity: int = 1000) -> TransitionReplay:
+    """Episodes e = 0, 1, 2 of 4 + e steps; the observation of step t is (e, t, 0), its action e, its reward t."""
+    replay = TransitionReplay(capacity, O)
+    for e in range(3):
+        T = 4 + e
+        obs = np.array([[e, t, 0] for t in range(T + 1)], np.float32)
+        replay.add(obs, np.full(T, e), np.arange(T, dtype=np.float32), terminated=e == 1)
+    return replay
+
+
+def test_transitions_come_back_as_they_were():
+    batch = filled().sample(500, np.random.default_rng(0))
+    np.testing.assert_array_equal(batch.obs[:, 0], batch.action)
+    np.testing.assert_array_equal(batch.obs[:, 1], batch.reward)
+    np.testing.assert_array_equal(batch.next_obs, batch.obs + np.array([0, 1, 0]))
+    np.testing.assert_array_equal(batch.terminated, (batch.action == 1) & (batch.reward == 4))
+    assert len({(a, r) for a, r in zip(batch.action, batch.reward, strict=True)}) == 4 + 5 + 6
+    assert batch.obs.dtype == batch.reward.dtype == np.float32
+
+
+def test_slices_stay_within_an_episode_and_begin_everywhere():
+    obs, action = filled().slices(500, 3, np.random.default_rng(0))
+    assert obs.shape == (500, 4, O)
+    assert action.shape == (500, 3)
+    np.testing.assert_array_equal(obs[..., 0], np.broadcast_to(action[:, :1], (500, 4)))
+    np.testing.assert_array_equal(np.diff(obs[..., 1]), 1)
+    assert len({tuple(row) for row in obs[:, 0]}) == 2 + 3 + 4
+    with pytest.raises(ValueError, match=r"model\.rollout_steps must be at most the length of an episode, got 7"):
+        filled().slices(1, 7, np.random.default_rng(0))
+
+
+def test_the_oldest_go_and_what_is_left_is_whole():
+    replay = filled(capacity=8)
+    assert len(replay) == 8
+    obs, action = replay.slices(300, 2, np.random.default_rng(0))
+    assert set(action.flatten()) == {1, 2}  # two steps of the second episode, all six of the third
+    np.testing.assert_array_equal(np.diff(obs[..., 1]), 1)
+    for _ in range(5):
+        replay.add(np.random.default_rng(1).normal(size=(9, O)), np.zeros(8), np.zeros(8), False)
+        replay.add(np.random.default_rng(2).normal(size=(9, O)), np.ones(8), np.zeros(8), False)
+    assert len(replay._table) <= 2 * 9  # observations that nothing refers to were forgotten
+    assert (replay.sample(50, np.random.default_rng(0)).action == 1).all()
+
+
+def test_a_saved_replay_is_the_same(tmp_path: Path):
+    replay, other = filled(), TransitionReplay(1000, O)
+    replay.save(tmp_path / "replay.npz")
+    other.load(tmp_path / "replay.npz")
+    for each in (replay, other):
+        each.add(np.array([[0, 0, 0], [9, 9, 9]]), np.zeros(1), np.zeros(1), False)
+    a, b = (each.sample(100, np.random.default_rng(3)) for each in (replay, other))
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+# --- equal rows
+
+
+def test_distinct_rows_are_distinct_and_give_the_batch_back():
+    batch = transitions(B=200, states=7)[Columns.OBS]
+    found = distinct(batch)
+    assert len(found.rows) == 7
+    assert torch.equal(found.rows[found.inverse], batch)
+    swapped = torch.tensor([[1.0, 2.0], [2.0, 1.0], [float("nan"), 0.0], [1.0, 2.0]])
+    back = distinct(swapped)
+    assert torch.equal(back.rows[back.inverse].nan_to_num(7.0), swapped.nan_to_num(7.0))
+
+
+def test_layers_that_compute_equal_rows_once_give_the_same_numbers_and_gradients():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(O, 8), nn.ReLU(), nn.Linear(8, 2))
+    once = DistinctRows(*plain)
+    assert once.state_dict().keys() == plain.state_dict().keys()
+    x = transitions(B=60, states=5)[Columns.OBS].reshape(20, 3, O)
+    weights = torch.randn(20, 3, 2)
+    gradients = []
+    for network in (plain, once):
+        y = network(x)
+        gradients.append([y, *torch.autograd.grad((weights * y).sum(), list(plain.parameters()))])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+# --- losses
+
+
+def test_the_policy_loss_is_sacs_for_discrete_actions():
+    m, batch = module(alpha=0.3, discount=0.9), transitions()
+    found = m.policy_loss(batch)
+    s, s_next, a = batch[Columns.OBS], batch[Columns.NEXT_OBS], batch[Columns.ACTIONS]
+    with torch.no_grad():
+        z, z_next = m.model.encode(s), m.model.encode(s_next)
+        pi, pi_next = m.policy(z).softmax(-1), m.policy(z_next).softmax(-1)
+        q_next = torch.minimum(m.qf_target(z_next), m.qf_twin_target(z_next))
+        v_next = (pi_next * (q_next - 0.3 * pi_next.log())).sum(-1)
+        y = batch[Columns.REWARDS] + 0.9 * torch.where(batch[Columns.TERMINATEDS], 0.0, v_next)
+        rows = torch.arange(len(a))
+        critic = sum(((q(z)[rows, a] - y) ** 2).mean() for q in (m.qf, m.qf_twin))
+        actor = (pi * (0.3 * pi.log() - torch.minimum(m.qf(z), m.qf_twin(z)))).sum(-1).mean()
+        entropy = -(pi * pi.log()).sum(-1).mean()
+    terms = found["terms"]
+    torch.testing.assert_close(terms["critic_loss"], critic)
+    torch.testing.assert_close(terms["actor_loss"], actor)
+    torch.testing.assert_close(terms["entropy"], entropy)
+    torch.testing.assert_close(found["loss"].detach(), critic + actor)
+    assert terms["alpha"].item() == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "training", "reaches"),
+    [
+        ("parsimonious", "dynamics", False),
+        ("parsimonious", "both", True),
+        ("beta_vae", "dynamics", False),
+        ("beta_vae", "both", True),
+        ("encoder_only", "dynamics", True),  # nothing else would train it
+        ("encoder_only", "both", True),
+    ],
+)
+def test_gradients_of_actor_and_critics_reach_the_encoder_where_the_switch_says_so(kind, training, reaches):
+    m = module(model={**SETTINGS["model"], "kind": kind}, encoder_training=training)
+    m.forward_train(transitions())["loss"].backward()
+    encoder = set(m.model.encoder.parameters())
+    assert touched(m.model.encoder) == reaches
+    assert not touched([p for p in m.model.parameters() if p not in encoder])
+    assert touched(m.policy)
+    assert touched(m.qf)
+    assert touched(m.qf_twin)
+    assert not touched(m.qf_target)
+    assert not touched(m.qf_twin_target)
+    assert m.log_alpha.grad is None
+
+
+@pytest.mark.parametrize("kind", ["parsimonious", "beta_vae"])
+@pytest.mark.parametrize("training", ["dynamics", "both"])
+def test_gradients_of_the_model_reach_the_model_alone(kind, training):
+    m = module(model={**SETTINGS["model"], "kind": kind}, encoder_training=training)
+    m.forward_train(slices())["loss"].backward()
+    assert touched(m.model.encoder)
+    assert touched([p for p in m.model.parameters() if p not in set(m.model.encoder.parameters())])
+    for part in (m.policy, m.qf, m.qf_twin, m.qf_target, m.qf_twin_target):
+        assert not touched(part)
+
+
+def test_the_actors_gradient_does_not_reach_the_critics_and_back():
+    m, batch = module(), transitions()
+    loss = m.policy_loss(batch)["loss"]
+    policy = list(m.policy.parameters())
+    with_critics = torch.autograd.grad(loss, policy)
+    z = m.model.encode(batch[Columns.OBS]).detach()
+    log_pi = m.policy(z).log_softmax(-1)
+    q = torch.minimum(m.qf(z), m.qf_twin(z)).detach()
+    alone = torch.autograd.grad((log_pi.exp() * (0.5 * log_pi - q)).sum(-1).mean(), policy)
+    for a, b in zip(with_critics, alone, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+# --- optimisers
+
+
+class Learning:
+    """A learner by itself, in a world with observations [O]."""
+
+    def __init__(self, **changes: Any):
+        made = config(**changes)
+        spaces_ = spaces.Box(-10, 10, (O,)), spaces.Discrete(A)
+        self.learner = made.build_learner(spaces={"__env__": spaces_, DEFAULT_MODULE_ID: spaces_})
+        self.module: LatentSACRLModule = self.learner.module[DEFAULT_MODULE_ID].unwrapped()
+
+    def update(self, batch: dict[str, Tensor]) -> Any:
+        return self.learner.update(
+            batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(batch)}, env_steps=20),
+            timesteps={"num_env_steps_sampled_lifetime": 0},
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self.module.state_dict().items()}
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """The parts of the module of which a weight has changed."""
+    names = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    return {"encoder" if name.startswith("model.encoder") else name.split(".")[0] for name in names}
+
+
+def test_each_kind_of_update_steps_what_it_trains():
+    learning = Learning()
+    start = learning.weights()
+    learning.update(slices())
+    after_model = learning.weights()
+    assert changed(start, after_model) == {"encoder", "model"}
+    learning.update(transitions())
+    after_policy = learning.weights()
+    assert changed(after_model, after_policy) == {"policy", "qf", "qf_twin", "qf_target", "qf_twin_target"}
+    learning.update(slices(seed=1))
+    assert changed(after_policy, learning.weights()) == {"encoder", "model"}
+
+    both = Learning(encoder_training="both", target_entropy=1.0)
+    start = both.weights()
+    both.update(transitions())
+    critics = {"qf", "qf_twin", "qf_target", "qf_twin_target"}
+    assert changed(start, both.weights()) == {"encoder", "policy", "log_alpha"} | critics
+
+
+def test_the_first_step_of_adam_is_each_parts_own_learning_rate():
+    learning = Learning(policy_learning_rate=0.01, dynamics_learning_rate=0.002)
+    start = learning.weights()
+    learning.update(slices())
+    learning.update(transitions())
+    moved = {name: (value - start[name]).abs().max().item() for name, value in learning.weights().items()}
+    assert moved["policy.0.weight"] == pytest.approx(0.01, rel=1e-3)
+    assert moved["qf_twin.0.weight"] == pytest.approx(0.01, rel=1e-3)
+    assert moved["model.encoder.0.weight"] == pytest.approx(0.002, rel=1e-3)
+    assert moved["model.posterior_net.0.weight"] == pytest.approx(0.002, rel=1e-3)
+    alone = Learning(model={**SETTINGS["model"], "kind": "encoder_only"}, policy_learning_rate=0.01)
+    start = alone.weights()
+    alone.update(transitions())
+    moved_by = (alone.weights()["model.encoder.0.weight"] - start["model.encoder.0.weight"]).abs().max().item()
+    assert moved_by == pytest.approx(0.01, rel=1e-3)
+
+
+def test_targets_move_by_tau_of_the_way():
+    learning = Learning(tau=0.25, policy_learning_rate=0.01)
+    start = learning.weights()
+    assert torch.equal(start["qf_target.0.weight"], start["qf.0.weight"])
+    learning.update(transitions())
+    after = learning.weights()
+    for name in start:
+        if name.startswith(("qf_target.", "qf_twin_target.")):
+            expected = 0.75 * start[name] + 0.25 * after[name.replace("_target", "")]
+            torch.testing.assert_close(after[name], expected)
+
+
+def bandit(wanted: float | None) -> tuple[float, float]:
+    """(entropy, alpha) after learning that action a pays a, in any of three cells, without a future."""
+    learning = Learning(
+        target_entropy=wanted, alpha=0.5, policy_learning_rate=0.01, alpha_learning_rate=0.01, batch_size=60
+    )
+    batch = transitions(B=60, states=3)
+    batch[Columns.REWARDS] = batch[Columns.ACTIONS].float()
+    batch[Columns.TERMINATEDS] = torch.ones(60, dtype=torch.bool)
+    for _ in range(600):
+        learning.update(batch)
+    with torch.no_grad():
+        terms = learning.module.policy_loss(batch)["terms"]
+    return terms["entropy"].item(), terms["alpha"].item()
+
+
+def boltzmann_entropy(alpha: float) -> float:
+    p = (torch.arange(A).double() / alpha).softmax(-1)
+    return float(-(p * p.log()).sum())
+
+
+@pytest.mark.learn
+def test_alpha_brings_the_entropy_to_its_target():
+    entropy, alpha = bandit(1.2)
+    assert entropy == pytest.approx(1.2, abs=0.05)
+    assert boltzmann_entropy(alpha) == pytest.approx(1.2, abs=0.1)  # the policy is that of the closed form
+    entropy, alpha = bandit(None)
+    assert alpha == pytest.approx(0.5)
+    assert entropy == pytest.approx(boltzmann_entropy(0.5), abs=0.05)
+
+
+def test_what_is_not_finite_ends_the_update():
+    learning = Learning()
+    batch = transitions()
+    batch[Columns.REWARDS][0] = math.inf
+    with pytest.raises(FloatingPointError, match="'critic_loss' became inf at update 0"):
+        learning.update(batch)
+
+
+# --- the runner
+
+
+def runner(**changes: Any) -> WholeEpisodeRunner:
+    return WholeEpisodeRunner(config=config(**changes), worker_index=0)
+
+
+def test_episodes_are_whole_and_those_of_their_seed():
+    first, second = runner(), runner()
+    weights = first.module.get_state()
+    (a,), (b,), (c,) = first.play(weights, 5), second.play(weights, 5), second.play(weights, 6)
+    assert len(a) == 12
+    assert a.is_truncated
+    assert not a.is_terminated
+    np.testing.assert_array_equal(a.get_actions(), b.get_actions())
+    np.testing.assert_array_equal(np.asarray(a.get_observations()), np.asarray(b.get_observations()))
+    assert not np.array_equal(a.get_actions(), c.get_actions())
+    metrics = second.get_metrics()
+    assert metrics["num_episodes"].peek() == 2
+
+
+def test_what_is_played_is_what_the_world_does():
+    played = runner()
+    (episode,) = played.play(played.module.get_state(), 0)
+    env = gymnasium.make("parsecrl.envs:parsecrl/Gridworld-v0", **played.config.env_config)
+    obs, _ = env.reset()
+    np.testing.assert_array_equal(obs, episode.get_observations(0))
+    for t, action in enumerate(episode.get_actions()):
+        obs, reward, *_ = env.step(action)
+        np.testing.assert_array_equal(obs, episode.get_observations(t + 1))
+        assert reward == episode.get_rewards(t)
+
+
+def test_actions_are_drawn_by_their_probabilities_and_without_exploration_the_best_is_taken():
+    played = runner()
+    obs = np.random.default_rng(0).normal(size=played.env.single_observation_space.shape).astype(np.float32)
+    nn.init.normal_(played.module.policy[-1].bias)
+    with torch.no_grad():
+        p = played.module.forward_inference({Columns.OBS: torch.from_numpy(obs)[None]})
+    p = p[Columns.ACTION_DIST_INPUTS][0].softmax(-1).numpy()
+    cumulative = played._cumulative(obs, explore=True)
+    drawn = np.searchsorted(cumulative, (np.arange(10_000) + 0.5) / 10_000, side="right")
+    np.testing.assert_allclose(np.bincount(drawn, minlength=A) / 10_000, p, atol=2e-4)
+    greedy = np.searchsorted(played._cumulative(obs, explore=False), [0.0, 0.3, 0.999], side="right")
+    assert (greedy == p.argmax()).all()
+
+
+def test_settings_that_it_does_not_have_are_named():
+    with pytest.raises(ValueError, match="latent_sac has no setting 'learning_rate'"):
+        config(learning_rate=1.0)
+    with pytest.raises(ValueError, match=r"model\.kind must be one of"):
+        module(model={"kind": "gru"})

@@ -1,0 +1,75 @@
+"""The quick spec of policies over latents through the command line, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from parsecrl.platform.analysis import read_tables
+from parsecrl.platform.reports import latent_sac as report
+
+QUICK = "parsimony_sac_quick"
+
+
+@pytest.mark.parametrize(
+    ("setting", "rule"),
+    [
+        ("world.start=[4, 0]", "start must lie in the grid of 4 x 4 cells"),
+        ("world={id: parsecrl/FourRooms-v0, goal: [5, 0]}", "goal must not be on a wall, got (5, 0)"),
+        ("world={id: parsecrl/FourRooms-v0, start: [1, 1], goal: [1, 1]}", "start and goal must be two cells"),
+        ("world.id=parsecrl/Maze-v0", "must be an environment that Gymnasium knows, got 'parsecrl/Maze-v0'"),
+        ("world={id: Pendulum-v1}", "discrete actions"),
+        ("world={id: CartPole-v1, size: 3}", "CartPole-v1 cannot be made from these keys"),
+        ("model.transformation=shear", "must be 'rotation', 'translation' or 'affine', got 'shear'"),
+        ("model.beta=-1", "model.beta must be greater than or equal to 0, got -1"),
+        ("search={model.kind: {grid: [parsimonious, gru]}}", "gru"),
+        ("encoder_training=none", "must be 'dynamics' or 'both', got 'none'"),
+        ("alpha=0", "alpha must be greater than 0, got 0"),
+    ],
+)
+def test_what_is_wrong_is_named_before_anything_is_written(setting, rule, tmp_path: Path, capsys, monkeypatch):
+    from parsecrl.platform.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", QUICK, "--set", f"phases.sac.{setting}", "--storage", str(tmp_path / "runs")]) == 2
+    assert rule in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_measurement_that_is_shown_is_the_last_with_most_trials():
+    rows = []
+    for seed in range(3):
+        for episodes in (5, 10, 20):
+            firsts = ["visited"] + ["new"] * (episodes < 20 or seed == 0)
+            rows += [("parsecrl/Torus-v0", "parsimonious", seed, episodes, 1 / episodes, f, 1) for f in firsts]
+    predictions = pd.DataFrame(rows, columns=["env", "model", "seed", "episodes", "unvisited", "first", "step"])
+    assert report.measured_moments({"predictions": predictions}) == {"parsecrl/Torus-v0": (10, pytest.approx(0.1))}
+    assert report.measured_moments({"predictions": predictions.iloc[:0]}) == {}
+
+
+@pytest.mark.ray
+def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: None, capsys: pytest.CaptureFixture[str]):
+    """It runs, reports, and goes on when its end is moved."""
+    from parsecrl.platform.cli import main
+
+    command = ["run", QUICK, "--storage", str(tmp_path)]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "no representation objective" in out
+    run = tmp_path / QUICK
+    tables = read_tables(run, "sac")
+    assert tables["scores"].groupby(["model", "seed"]).size().tolist() == [20] * 4
+    assert set(tables["predictions"]["model"]) == {"parsimonious"}
+    page = (run / "report" / "index.html").read_text()
+    assert page.count("<figure>") == 3
+    assert "Distinct transformations" in page
+
+    assert main([*command, "--set", "phases.sac.stop.episodes=25"]) == 0
+    for file in run.glob("sac/*/result.json"):
+        assert [json.loads(line)["episodes"] for line in file.read_text().splitlines()] == [5, 10, 15, 20, 25]
+    again = read_tables(run, "sac")["scores"]
+    assert again.groupby(["model", "seed"]).size().tolist() == [25] * 4
+    key = ["model", "seed", "episode"]
+    before = tables["scores"].set_index(key)["score"].sort_index()
+    assert again[again["episode"] <= 20].set_index(key)["score"].sort_index().equals(before)
