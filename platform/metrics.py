@@ -104,7 +104,7 @@ METRICS = (
         "The learner's losses. planet: model_loss and its terms observation, reward, kl (nats) and overshooting_kl, "
         "before their weights, a mean of the last 100 updates; decoder_loss, the predicted cost of the decoded "
         "plans, and decoder_distance from replayed actions. dcem_ppo: policy_loss, value_loss, entropy of the policy "
-        "(nats).",
+        "(nats). latent_sac: actor_loss, critic_loss and dynamics_loss, means of the last 20 updates.",
         "measured/losses",
         ("term",),
     ),

@@ -142,6 +142,9 @@ def draw_curves(scores: pd.DataFrame, xlabel: str = "episode", ylabel: str = "sc
                 color = model_color(model, scores)
                 axes.plot(x, mean, color=color, lw=1.7, label=model_title(model))
                 axes.fill_between(x, low, high, color=color, alpha=0.2, lw=0)
+            least, most = here["score"].min(), here["score"].max()
+            margin = 0.04 * (most - least) or 1.0
+            axes.set_ylim(least - margin, most + margin)  # the band of two seeds would be many times as wide
             axes.set_title(env_title(env))
             axes.set_xlabel(xlabel)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
