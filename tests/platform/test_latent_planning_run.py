@@ -103,7 +103,7 @@ def test_the_sweep_has_every_world_model_and_seed_once():
     config = make_config(phase.model_dump(exclude={"search"}, exclude_none=True), None, {}, 7, None)
     trials = [trial for _, trial in generate_variants(param_space(config, phase.search))]
     assert len({(t["world"]["id"], t["model"]["kind"], t["seed"]) for t in trials}) == len(trials) == 150
-    assert all(t["budgets"][t["budget"]]["num_samples"] == 200 and t["run_seed"] == 7 for t in trials)
+    assert all(t["budgets"][t["budget"]]["num_samples"] == 300 and t["run_seed"] == 7 for t in trials)
     assert all(t["model"]["hidden_size"] == 1200 and "start" not in t["world"] for t in trials)
 
 
