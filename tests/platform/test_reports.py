@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,8 +20,8 @@ from parsecrl.platform.reports import build_comparison, build_report, format_tab
 from parsecrl.platform.reports.data import load_run
 from parsecrl.platform.reports.iterates import compute_iterates, nearest_iterations
 from parsecrl.platform.statistics import interquartile_mean, summarize
+from tests.platform import chromium
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHASES = ("planet", "embed", "finetune")
 FULL = {"kind": "full", "horizon": 4, "num_samples": 30, "num_elites": 5, "num_iterations": 6}
 EMBEDDED = {"kind": "embedded", "latent_size": 3, "horizon": 4, "num_samples": 20, "num_elites": 4, "num_iterations": 3}
@@ -474,7 +472,7 @@ def test_comparison_of_two_runs(run_dir: Path, tmp_path: Path):
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (chromium, chromium-browser, google-chrome)")
+@pytest.mark.skipif(chromium.PROGRAM is None, reason=chromium.MISSING)
 @pytest.mark.parametrize("width", [1280, 390])
 def test_page_renders_in_chromium_without_errors_or_requests(report: Path, tmp_path: Path, width: int):
     """The page's own policy forbids all requests but data URIs: any other would be an error on the console."""
@@ -483,7 +481,7 @@ def test_page_renders_in_chromium_without_errors_or_requests(report: Path, tmp_p
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (chromium, chromium-browser, google-chrome)")
+@pytest.mark.skipif(chromium.PROGRAM is None, reason=chromium.MISSING)
 def test_the_pages_policy_blocks_scripts_and_requests(report: Path, tmp_path: Path):
     """What the test above relies on: a request or a script in the page shows on the console."""
     page = tmp_path / "tampered.html"
@@ -496,22 +494,5 @@ def test_the_pages_policy_blocks_scripts_and_requests(report: Path, tmp_path: Pa
 
 def console_of(page: Path, scratch: Path, width: int) -> list[str]:
     """Load a page in headless Chromium, save scratch/page.png, return the console's lines."""
-    assert CHROMIUM is not None
-    command = [
-        CHROMIUM,
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        "--hide-scrollbars",
-        "--enable-logging=stderr",
-        f"--user-data-dir={scratch / 'profile'}",
-        f"--window-size={width},900",
-        f"--screenshot={scratch / 'page.png'}",
-        page.as_uri(),
-    ]
-    environment = {**os.environ, "HOME": str(scratch)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
-    assert done.returncode == 0, done.stderr
+    done = chromium.load(page.as_uri(), scratch / "page.png", width, 900, "--enable-logging=stderr")
     return [line for line in done.stderr.splitlines() if "CONSOLE" in line]

@@ -20,10 +20,10 @@ import pytest
 import yaml
 
 from parsecrl.platform import dashboards, metrics
+from tests.platform import chromium
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CANDIDATES = 8 * 2  # of a decision: num_samples * num_iterations
 SPEC = """
 name: watched
@@ -45,7 +45,7 @@ phases:
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.timeout(400),
-    pytest.mark.skipif(not (PROMETHEUS or CHROMIUM), reason="neither Prometheus nor Chromium found"),
+    pytest.mark.skipif(not (PROMETHEUS or chromium.PROGRAM), reason="neither Prometheus nor Chromium found"),
 ]
 
 
@@ -257,7 +257,7 @@ def test_promtool_accepts_the_configuration():
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (chromium, chromium-browser, google-chrome)")
+@pytest.mark.skipif(chromium.PROGRAM is None, reason=chromium.MISSING)
 def test_the_ray_dashboard_shows_the_job_and_its_metadata(head, job, tmp_path):
     client, submission, _ = job
     listed = page_text(f"{head[0]}/#/jobs", tmp_path / "list.png")
@@ -272,11 +272,6 @@ def test_the_ray_dashboard_shows_the_job_and_its_metadata(head, job, tmp_path):
 
 def page_text(url, picture):
     """The text of a page after its scripts have run, in headless Chromium; also saves a picture of it."""
-    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-    command += ["--hide-scrollbars", "--window-size=1280,1000", f"--user-data-dir={picture.parent / 'profile'}"]
-    command += ["--virtual-time-budget=10000", f"--screenshot={picture}", "--dump-dom", url]
-    environment = {**os.environ, "HOME": str(picture.parent)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = chromium.load(url, picture, 1280, 1000, "--virtual-time-budget=10000", "--dump-dom")
     text = re.sub(r"<(script|style).*?</\1>|<[^>]+>", " ", done.stdout, flags=re.DOTALL)
     return " ".join(html.unescape(text).replace("\xa0", " ").split())
