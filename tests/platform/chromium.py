@@ -14,9 +14,6 @@ def load(address: str, picture: Path, width: int, height: int, *options: str) ->
     assert PROGRAM is not None
     command = [PROGRAM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     command += ["--hide-scrollbars", f"--window-size={width},{height}", f"--user-data-dir={picture.parent / 'profile'}"]
-    if os.geteuid() == 0 and (setpriv := shutil.which("setpriv")):
-        # Where it may, Chromium puts itself before all others (nice -8), and on few cores nothing answers its requests.
-        command = [setpriv, "--inh-caps=-sys_nice", "--bounding-set=-sys_nice", *command]
     done = subprocess.run(
         [*command, f"--screenshot={picture}", *options, address],
         capture_output=True, text=True, timeout=240, env={**os.environ, "HOME": str(picture.parent)},
