@@ -287,6 +287,7 @@ def submitting(folder, head, *arguments, env=None):
         return subprocess.Popen(
             [Path(sys.executable).with_name("parsec"), *words, "--follow", *arguments],
             stdout=log, stderr=log, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where make is in the background
         )  # fmt: skip
 
 
