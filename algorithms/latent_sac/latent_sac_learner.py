@@ -8,6 +8,7 @@ import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
+from parsecrl.algorithms.learner_checks import check_finite, finite_gradients
 
 
 class LatentSACLearner(TorchLearner):
@@ -42,26 +43,12 @@ class LatentSACLearner(TorchLearner):
         terms = fwd_out["terms"]
         for name, value in terms.items():
             self.metrics.log_value((module_id, name), value, window=20)
-            if not torch.isfinite(value):
-                raise FloatingPointError(
-                    f"the term {name!r} became {value.item()} at update {int(batch[UPDATE][0])}; "
-                    f"the last checkpoint is good: lower the learning rates and continue from it"
-                )
+        check_finite(fwd_out["terms"], int(batch[UPDATE][0]), "lower the learning rates")
         self._policy_was_updated = "actor_loss" in terms
         return fwd_out["loss"]
 
     def compute_gradients(self, loss_per_module: dict[str, Any], **kwargs: Any) -> dict[Any, Any]:
-        # Of what the loss did not reach there is no gradient; the base class cannot step over None.
-        gradients = super().compute_gradients(loss_per_module, **kwargs)
-        gradients = {name: gradient for name, gradient in gradients.items() if gradient is not None}
-        # RLlib would put zeros in the place of what is not finite, and go on.
-        norm = torch.nn.utils.get_total_norm(gradients.values())
-        if not torch.isfinite(norm):
-            raise FloatingPointError(
-                f"the norm of the gradient became {norm.item()}; "
-                f"the last checkpoint is good: lower the learning rates and continue from it"
-            )
-        return gradients
+        return finite_gradients(super().compute_gradients(loss_per_module, **kwargs), "lower the learning rates")
 
     def apply_gradients(self, gradients_dict: dict[Any, Any]) -> None:
         # The base class would step all optimisers, and look twice at each gradient whether it is finite.

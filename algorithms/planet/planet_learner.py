@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
+from parsecrl.algorithms.learner_checks import check_finite, finite_gradients
 from parsecrl.algorithms.planet.planet_rl_module import UPDATE
 
 # The terms that the module computes, as far as its settings have them.
@@ -35,25 +36,11 @@ class PlanetLearner(TorchLearner):
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: dict[str, Any]) -> Any:
         for name, value in fwd_out["terms"].items():
             self.metrics.log_value((module_id, name), value, window=100)
-            if not torch.isfinite(value):
-                raise FloatingPointError(
-                    f"the loss term {name!r} became {value.item()} at update {int(batch[UPDATE][0])}; "
-                    f"the last checkpoint is good: lower learning_rate or grad_clip and continue from it"
-                )
+        check_finite(fwd_out["terms"], int(batch[UPDATE][0]), "lower learning_rate or grad_clip")
         return fwd_out["loss"]
 
     def compute_gradients(self, loss_per_module: dict[str, Any], **kwargs: Any) -> dict[Any, Any]:
-        # A frozen part has no gradient; the base class cannot step over None.
-        gradients = super().compute_gradients(loss_per_module, **kwargs)
-        gradients = {name: gradient for name, gradient in gradients.items() if gradient is not None}
-        # RLlib would put zeros in the place of what is not finite, and go on.
-        norm = torch.nn.utils.get_total_norm(gradients.values())
-        if not torch.isfinite(norm):
-            raise FloatingPointError(
-                f"the norm of the gradient became {norm.item()}; "
-                f"the last checkpoint is good: lower learning_rate and continue from it"
-            )
-        return gradients
+        return finite_gradients(super().compute_gradients(loss_per_module, **kwargs), "lower learning_rate")
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         super().after_gradient_based_update(timesteps=timesteps)
