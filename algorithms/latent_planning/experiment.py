@@ -20,7 +20,7 @@ from torch import Tensor
 from parsecrl.algorithms.controllers import CategoricalController
 from parsecrl.algorithms.latent_planning.experience import Experience
 from parsecrl.algorithms.latent_planning.settings import PlanningSettings, slice_length
-from parsecrl.algorithms.latent_study import make_env, make_model, world_of
+from parsecrl.algorithms.latent_study import make_env, make_model, space_sizes, world_of
 from parsecrl.algorithms.models import TransitionSequence
 from parsecrl.algorithms.seeding import derive_seed
 
@@ -91,8 +91,7 @@ class PlanningExperiment:
         self.settings, self.seed, self.device = PlanningSettings.from_mapping(config), seed, torch.device(device)
         self.env = make_world(config.get("world", {}), seed)
         self.world = world_of(self.env)  # None of a world that is no world of cells
-        num_actions = int(self.env.action_space.n)  # type: ignore[attr-defined]  # discrete, as make_world has seen
-        sizes = self.env.observation_space.shape[0], num_actions  # type: ignore[index]  # a vector
+        sizes = space_sizes(self.env)
         initialisation = derive_seed(seed, "initialisation")
         self.model = make_model(dict(config.get("model", {})), *sizes, initialisation, self.world).to(self.device)
         if not self.model.predicts:
@@ -105,7 +104,7 @@ class PlanningExperiment:
         self.slice_length = slice_length(config)
         budget = self.settings.budget
         self.controller = CategoricalController(
-            num_actions,
+            sizes[1],
             budget.horizon,
             budget.num_samples,
             budget.num_elites,

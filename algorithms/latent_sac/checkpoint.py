@@ -19,7 +19,7 @@ from torch import Tensor
 from parsecrl.algorithms.checkpoint_files import local_file
 from parsecrl.algorithms.latent_sac.distinct import DistinctRows
 from parsecrl.algorithms.latent_sac.policy_world import make_world
-from parsecrl.algorithms.latent_study import World, make_model, world_of
+from parsecrl.algorithms.latent_study import World, make_model, space_sizes, world_of
 from parsecrl.algorithms.models import LatentDynamics
 
 FORMAT = 1
@@ -58,8 +58,7 @@ def load_trial(folder: Any) -> tuple[LatentDynamics, World | None, np.ndarray, d
             f"{file} has format {description.get('format')!r}, this version reads {FORMAT}; use the one that wrote it"
         )
     env = make_world(description["world"], description["layout_seed"])
-    num_actions = int(env.action_space.n)  # type: ignore[attr-defined]
-    model: Any = make_model(description["model"], env.observation_space.shape[0], num_actions, 0)  # type: ignore[index]
+    model: Any = make_model(description["model"], *space_sizes(env), 0)
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     model.encoder = DistinctRows(*model.encoder)
     return model.eval(), world_of(env), tensors["visited"].numpy(), description

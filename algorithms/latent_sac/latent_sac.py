@@ -29,6 +29,7 @@ from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
 from parsecrl.algorithms.latent_study import (
     env_arguments,
     prediction_table,
+    space_sizes,
     transformations_used,
     world_of,
 )
@@ -134,7 +135,7 @@ class LatentSAC(Algorithm):
     """
 
     config: LatentSACConfig
-    plans: list[PlanTime] = []  # noqa: RUF012  never any
+    plans: list[PlanTime] = []  # noqa: RUF012  it never plans, and nothing is added
 
     def __init__(self, config: Any = None, **kwargs: Any):
         if isinstance(config, dict) and "class" not in config:  # which RLlib's own dicts, in checkpoints, have
@@ -153,7 +154,7 @@ class LatentSAC(Algorithm):
         self.scores: list[float] = []  # the return of every episode
         self.curve: list[dict[Any, Any]] = []  # rows of the predictions table, with the number of episodes
         env = make_world(self.config.world, self.config.layout_seed)
-        self.obs_size, self.num_actions = env.observation_space.shape[0], int(env.action_space.n)  # type: ignore
+        self.obs_size, self.num_actions = space_sizes(env)
         self.world = world_of(env)
         env.close()
         self.replay = TransitionReplay(self.config.replay_capacity, self.obs_size)

@@ -16,7 +16,7 @@ class LatentSACLearner(TorchLearner):
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         module: LatentSACRLModule = self._module[module_id].unwrapped()
-        encoder = list(module.model.encoder.parameters())  # type: ignore[union-attr]
+        encoder = list(module.model.encoder.parameters())  # type: ignore[union-attr]  # mypy knows it as any attribute of a torch module
         own = set(encoder)
         rest = [p for p in module.model.parameters() if p not in own]
         # The encoder of a model without an objective is part of the agent, whose learning rate the paper tuned.

@@ -9,7 +9,7 @@ from parsecrl.algorithms.latent_study.measures import (
     transformations_used,
 )
 from parsecrl.algorithms.latent_study.tables import labelled, model_tables, prediction_table, stacked
-from parsecrl.algorithms.latent_study.worlds import World, env_arguments, make_env, world_of
+from parsecrl.algorithms.latent_study.worlds import World, env_arguments, make_env, space_sizes, world_of
 
 __all__ = [
     "MODELS",
@@ -24,6 +24,7 @@ __all__ = [
     "model_tables",
     "prediction_errors",
     "prediction_table",
+    "space_sizes",
     "stacked",
     "transformations_used",
     "world_of",

@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 
 NAMESPACE = "parsecrl.envs:"  # imports the package that registers them
 TUPLES = ("start", "goal")  # cells, which a spec has as lists
@@ -48,6 +49,14 @@ def env_arguments(env: dict[str, Any], layout_seed: int) -> tuple[str, dict[str,
         if options.get("layout_seed") is None:
             options["layout_seed"] = layout_seed
     return id, options
+
+
+def space_sizes(env: gymnasium.Env) -> tuple[int, int]:
+    """(length of an observation, number of actions) of a world with vectors for observations and discrete actions."""
+    obs, action = env.observation_space, env.action_space
+    assert isinstance(obs, spaces.Box)
+    assert isinstance(action, spaces.Discrete)
+    return obs.shape[0], int(action.n)
 
 
 def world_of(env: gymnasium.Env) -> World | None:
