@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from parsecrl.algorithms.cartpole_embedding.checkpoint import load_embedding, read_description
+from parsecrl.algorithms.cartpole_embedding.checkpoint import FILES, load_embedding
 from parsecrl.algorithms.cartpole_embedding.control import Episode, control
 from parsecrl.algorithms.cartpole_embedding.embedding import (
     EmbeddingLearner,
@@ -53,7 +53,7 @@ def analyse_all(checkpoints: Sequence[Any], parallel_map: ParallelMap = map) -> 
     """
     if not checkpoints:
         return {}
-    first = read_description(checkpoints[0])
+    first = FILES.read_description(checkpoints[0])
     dynamics, settings = make_dynamics(first["dynamics"]), EmbeddingSettings(**first["settings"])
     found = list(parallel_map(analyse, checkpoints))
     names = dict.fromkeys(name for tables in found for name in tables)
@@ -104,7 +104,7 @@ def analyse(checkpoint: Any) -> Tables:
 
 def load_trial(checkpoint: Any) -> tuple[EmbeddingLearner, dict[str, Any]]:
     """The learner of a checkpoint with its best decoder, without gradients, and its description."""
-    description = read_description(checkpoint)
+    description = FILES.read_description(checkpoint)
     learner = EmbeddingLearner(
         make_dynamics(description["dynamics"]), EmbeddingSettings(**description["settings"]), seed=0
     )

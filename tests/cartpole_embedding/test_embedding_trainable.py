@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from parsecrl.algorithms.cartpole_embedding import analysis
-from parsecrl.algorithms.cartpole_embedding.checkpoint import load_embedding, read_description
+from parsecrl.algorithms.cartpole_embedding.checkpoint import FILES, load_embedding
 from parsecrl.algorithms.cartpole_embedding.trainable import CartpoleEmbedding
 from parsecrl.platform.reports import cartpole_embedding as report
 from parsecrl.platform.reports import cartpole_film
@@ -77,9 +77,9 @@ def test_bad_checkpoints_are_named(tmp_path: Path):
     text = json.loads((folder / "embedding.json").read_text())
     (folder / "embedding.json").write_text(json.dumps({**text, "format": 99}))
     with pytest.raises(ValueError, match="format 99, this version reads 1"):
-        read_description(folder)
+        FILES.read_description(folder)
     with pytest.raises(ValueError, match=r"no readable embedding\.json"):
-        read_description(tmp_path)
+        FILES.read_description(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_damaged_and_foreign_checkpoints_are_named(tmp_path: Path):
         trainable.load_checkpoint(str(tmp_path))
     trainable.step()
     trainable.save_checkpoint(str(tmp_path))
-    with pytest.raises(ValueError, match="of another model"):
+    with pytest.raises(ValueError, match="a model of another size"):
         make(model={"hidden_size": 8}).load_checkpoint(str(tmp_path))
     with pytest.raises(ValueError, match="give the one of its run"):
         make(seed=5).load_checkpoint(str(tmp_path))
