@@ -173,7 +173,10 @@ def test_work_of_an_update_is_what_torch_multiplies(steps):
 def test_the_quick_spec_on_two_cores_is_as_fast_as_it_was_measured():
     """76 environment steps a second with two runners (docs/results/README.md), with torch's own products."""
     then = Constants(plan_flops=86e9, plan_step_s=0.1e-3, update_flops=68e9, update_s=25e-3)
-    (planet, embed, finetune) = estimate(load_spec("cheetah_run_quick"), then, 2, 0, CHEETAH)
+    phase_2_then = ("decoder_proposals=null", "decoder_beliefs=14", "decoder_initial_beliefs=2")
+    changes = ["phases.planet.stop.env_steps=20000", *(f"phases.embed.{key}" for key in phase_2_then)]
+    spec = load_spec("cheetah_run_quick", changes)
+    (planet, embed, finetune) = estimate(spec, then, 2, 0, CHEETAH)
     assert planet.steps_per_s == pytest.approx(76, rel=0.05)
     assert planet.bottleneck == "cores"
     assert embed.bottleneck == "learner"  # its decoder's updates

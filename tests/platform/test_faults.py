@@ -16,24 +16,21 @@ from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.faults import FaultRules, resources
 from parsecrl.platform.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
+from tests.platform.tiny import PLANET
 
-SPEC = """
+SPEC = (
+    """
 name: tiny
 env: {id: dm_control/cheetah-run-v0, action_repeat: 10}
 resources: {num_env_runners: 0, num_envs_per_env_runner: 1, no_progress_timeout_s: 4}
 phases:
-  - name: planet
-    algorithm: planet
-    controller: {kind: full, horizon: 3, num_samples: 8, num_elites: 2, num_iterations: 2}
-    world_model: {deterministic_size: 16, stochastic_size: 4, hidden_size: 16}
-    train_ratio: 0.002
-    seed_episodes: 1
-    batch_size: 4
-    batch_length: 10
-    stop: {env_steps: 2500}
+"""
+    + PLANET
+    + """    stop: {env_steps: 2500}
     checkpoint_every: 100
 evaluate: {episodes: 1, random: false, videos: false}
 """
+)
 
 
 class Nodes:

@@ -15,25 +15,22 @@ from parsecrl.platform import interruption, ownership
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
+from tests.platform.tiny import PLANET
 
-SPEC = """
+SPEC = (
+    """
 name: sweep
 env: {id: dm_control/cheetah-run-v0, action_repeat: 10}
 resources: {num_env_runners: 0, num_envs_per_env_runner: 1}
 phases:
-  - name: planet
-    algorithm: planet
-    controller: {kind: full, horizon: 3, num_samples: 8, num_elites: 2, num_iterations: 2}
-    world_model: {deterministic_size: 16, stochastic_size: 4, hidden_size: 16}
-    search: {controller.num_iterations: {grid: [1, 2]}}
-    train_ratio: 0.002
-    seed_episodes: 1
-    batch_size: 4
-    batch_length: 10
+"""
+    + PLANET
+    + """    search: {controller.num_iterations: {grid: [1, 2]}}
     stop: {env_steps: 10000000}
     checkpoint_every: 100000
 evaluate: {episodes: 1, random: false, videos: false}
 """
+)
 # The command on a machine of two CPUs, whatever this one has.
 COMMAND = """
 import sys, ray, functools

@@ -24,26 +24,23 @@ from aiohttp import web
 
 from parsecrl.platform import cli, jobs, packing
 from parsecrl.platform.errors import RunFailed, UserError
+from tests.platform.tiny import PLANET
 
 TOKEN = "5a1b3e5c7f9d4e2b8c6a0f1e2d3c4b5a"
-SPEC = """
+SPEC = (
+    """
 name: small
 env: {id: dm_control/cheetah-run-v0, action_repeat: 10}
 resources: {num_env_runners: 0, num_envs_per_env_runner: 1}
 runtime: {env_vars: {PARSEC_TEST_VARIABLE: "a $(touch pwned) 'b'"}}
 phases:
-  - name: planet
-    algorithm: planet
-    controller: {kind: full, horizon: 3, num_samples: 8, num_elites: 2, num_iterations: 2}
-    world_model: {deterministic_size: 16, stochastic_size: 4, hidden_size: 16}
-    train_ratio: 0.002
-    seed_episodes: 1
-    batch_size: 4
-    batch_length: 10
-    stop: {env_steps: 10000000}
+"""
+    + PLANET
+    + """    stop: {env_steps: 10000000}
     checkpoint_every: 100000
 evaluate: {episodes: 1, random: false, videos: false}
 """
+)
 
 
 # --- without Ray ---------------------------------------------------------------------------------------------------

@@ -21,26 +21,23 @@ import yaml
 
 from parsecrl.platform import dashboards, metrics
 from tests.platform import chromium
+from tests.platform.tiny import PLANET
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
 CANDIDATES = 8 * 2  # of a decision: num_samples * num_iterations
-SPEC = """
+SPEC = (
+    """
 name: watched
 env: {id: dm_control/cheetah-run-v0, action_repeat: 10}
 resources: {num_env_runners: 0, num_envs_per_env_runner: 2}
 phases:
-  - name: planet
-    algorithm: planet
-    controller: {kind: full, horizon: 3, num_samples: 8, num_elites: 2, num_iterations: 2}
-    world_model: {deterministic_size: 16, stochastic_size: 4, hidden_size: 16}
-    train_ratio: 0.002
-    seed_episodes: 1
-    batch_size: 4
-    batch_length: 10
-    decisions_per_iteration: 3000  # ten seconds or so: longer than Ray keeps a gauge that is not set again
+"""
+    + PLANET
+    + """    decisions_per_iteration: 3000  # ten seconds or so: longer than Ray keeps a gauge that is not set again
     stop: {env_steps: 100000000}
 """
+)
 
 pytestmark = [
     pytest.mark.ray,

@@ -1,19 +1,24 @@
-"""All three phases in miniature, and the command that runs them."""
+"""Phases in miniature, and the command that runs them."""
 
-TINY = """
-name: tiny
-env: {id: dm_control/cheetah-run-v0, action_repeat: 10}
-resources: {num_env_runners: 0, num_envs_per_env_runner: 1}
-phases:
-  - name: planet
+# Phase 1, to which a test adds keys of its own, indented by four.
+PLANET = """  - name: planet
     algorithm: planet
     controller: {kind: full, horizon: 3, num_samples: 8, num_elites: 2, num_iterations: 2}
     world_model: {deterministic_size: 16, stochastic_size: 4, hidden_size: 16}
-    decoder: {hidden_size: 16}
     train_ratio: 0.002
     seed_episodes: 1
     batch_size: 4
     batch_length: 10
+"""
+TINY = (
+    """
+name: tiny
+env: {id: dm_control/cheetah-run-v0, action_repeat: 10}
+resources: {num_env_runners: 0, num_envs_per_env_runner: 1}
+phases:
+"""
+    + PLANET
+    + """    decoder: {hidden_size: 16}
     stop: {env_steps: 15000}
     checkpoint_every: 1
   - name: embed
@@ -36,6 +41,7 @@ phases:
     checkpoint_every: 1
 evaluate: {episodes: 2, videos: false}
 """
+)
 # The command, with a Ray runtime as light as that of the other tests.
 DRIVER = """
 import logging, sys
