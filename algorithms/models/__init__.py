@@ -12,6 +12,8 @@ from parsecrl.algorithms.models.latent_baselines import (
 from parsecrl.algorithms.models.latent_dynamics import DynamicsLoss, LatentDynamics, TransitionSequence
 from parsecrl.algorithms.models.latent_rollout import DistinctGoalCost, GoalCost
 from parsecrl.algorithms.models.parsimonious import ParsimoniousDynamics, ParsimonyObjective, distinct_transformations
+from parsecrl.algorithms.models.pixel_dynamics import OpenLoop, ParsimoniousPixels, PixelDynamics, PixelRSSM
+from parsecrl.algorithms.models.pixels import ImageDecoder, ImageEncoder, ImageSequence
 from parsecrl.algorithms.models.records import Belief, Gaussian, ReplaySequence
 from parsecrl.algorithms.models.rssm import RSSM, LossWeights
 
@@ -26,10 +28,17 @@ __all__ = [
     "EnergyNetwork",
     "Gaussian",
     "GoalCost",
+    "ImageDecoder",
+    "ImageEncoder",
+    "ImageSequence",
     "LatentDynamics",
     "LossWeights",
+    "OpenLoop",
     "ParsimoniousDynamics",
+    "ParsimoniousPixels",
     "ParsimonyObjective",
+    "PixelDynamics",
+    "PixelRSSM",
     "RecurrentDynamics",
     "ReplaySequence",
     "StateSpaceModel",

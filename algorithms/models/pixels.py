@@ -1,13 +1,22 @@
-"""Sequences of images, and the networks between images and vectors (Ha and Schmidhuber 2018).
+"""Sequences of images, and the networks between images and vectors (Ha and Schmidhuber 2018, "World Models").
 
-Axes: B sequences, T images.
+Axes: B sequences, T images, M images of any arrangement, S side of an image, E embedding, F features.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from parsecrl.algorithms.models.latent_dynamics import check_sizes
+from parsecrl.algorithms.models.products import Linear
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+KERNELS = (5, 5, 6, 6)  # of the transposed convolutions, stride 2: from 1 x 1 to 64 x 64, from 2 x 2 to 80 x 80
+SMALLEST, STEP = 64, 16  # a side more before the first of them is 2^4 more behind the last
 
 
 class ImageSequence(NamedTuple):
@@ -18,3 +27,59 @@ class ImageSequence(NamedTuple):
 
     images: Tensor  # uint8 [B, T, 3, S, S]; S is 80 in the paper
     actions: Tensor  # int64 [B, T - 1], numbers of discrete actions
+
+
+def check_image_size(image_size: int) -> None:
+    """Raises ValueError unless the decoder can make images of this side: 64, 80, 96, ..."""
+    check_sizes(image_size=image_size)
+    if image_size < SMALLEST or (image_size - SMALLEST) % STEP:
+        raise ValueError(f"image_size must be 64, 80, 96 or more in steps of 16, got {image_size}; resize the images")
+
+
+class ImageEncoder(nn.Module):
+    """Four convolutions, kernel 4 and stride 2, ReLU: 32, 64, 128 and 256 maps with `channels` 32.
+
+    embedding_size: E, 1024 for images of 64 x 64 and 2304 for 80 x 80 with `channels` 32.
+    Raises ValueError on sizes out of range.
+    """
+
+    def __init__(self, image_size: int = 80, channels: int = 32):
+        super().__init__()
+        check_image_size(image_size)
+        check_sizes(channels=channels)
+        maps, side = [3, channels, 2 * channels, 4 * channels, 8 * channels], image_size
+        layers: list[nn.Module] = []
+        for n_in, n_out in pairwise(maps):
+            layers += [nn.Conv2d(n_in, n_out, kernel_size=4, stride=2), nn.ReLU()]
+            side = (side - 4) // 2 + 1
+        self.layers = nn.Sequential(*layers)
+        self.embedding_size = maps[-1] * side**2
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images [M, 3, S, S], 0 to 1 -> [M, E]."""
+        return self.layers(images).flatten(1)
+
+
+class ImageDecoder(nn.Module):
+    """A linear layer of 1024 units (32 `channels`) and four transposed convolutions, stride 2, ReLU between them.
+
+    The 1024 units are 1 x 1 places of 1024 maps for images of 64 x 64, as in the paper, and 2 x 2 places of 256 for
+    80 x 80: all kernels stay as they are. Raises ValueError on sizes out of range.
+    """
+
+    def __init__(self, feature_size: int, image_size: int = 80, channels: int = 32):
+        super().__init__()
+        check_image_size(image_size)
+        check_sizes(feature_size=feature_size, channels=channels)
+        self.side = 1 + (image_size - SMALLEST) // STEP
+        self.maps = max(1, 32 * channels // self.side**2)
+        self.first = Linear(feature_size, self.maps * self.side**2)
+        maps = [self.maps, 4 * channels, 2 * channels, channels, 3]
+        layers: list[nn.Module] = []
+        for (n_in, n_out), kernel in zip(pairwise(maps), KERNELS, strict=True):
+            layers += [nn.ConvTranspose2d(n_in, n_out, kernel, stride=2), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features [M, F] -> logits of the pixels' values [M, 3, S, S]."""
+        return self.layers(self.first(features).unflatten(1, (self.maps, self.side, self.side)))

@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from parsecrl.algorithms.models.blocked_rollout import predict_rewards_in_blocks
 from parsecrl.algorithms.models.layers import RunningNorm, gru_step, mlp
 from parsecrl.algorithms.models.products import linear
 from parsecrl.algorithms.models.records import Belief, Gaussian, ReplaySequence
+from parsecrl.algorithms.models.recurrent_core import Posterior, RecurrentCore, kl_divergence
+
+__all__ = ["RSSM", "LossWeights", "Posterior", "kl_divergence"]
 
 
 class LossWeights(NamedTuple):
@@ -33,21 +35,7 @@ class LossWeights(NamedTuple):
     overshooting_weight: float = 1.0  # beta_d, d > 1
 
 
-class Posterior(NamedTuple):
-    """What filtering a sequence gives; all [B, T, ...]."""
-
-    belief: Belief
-    prior: Gaussian
-    posterior: Gaussian
-
-
-def kl_divergence(q: Gaussian, p: Gaussian) -> Tensor:
-    """KL(q || p) of diagonal Gaussians [..., S] -> [...], nats."""
-    ratio = (q.std / p.std) ** 2
-    return 0.5 * (ratio + ((q.mean - p.mean) / p.std) ** 2 - 1 - ratio.log()).sum(-1)
-
-
-class RSSM(nn.Module):
+class RSSM(RecurrentCore):
     """Recurrent state-space model; every function but the GRU has two layers of `hidden_size` ReLU units."""
 
     def __init__(
@@ -59,14 +47,10 @@ class RSSM(nn.Module):
         hidden_size: int = 200,
         min_std: float = 0.1,
     ):
-        super().__init__()
-        self.obs_size, self.action_size = obs_size, action_size
-        self.deterministic_size, self.stochastic_size, self.min_std = deterministic_size, stochastic_size, min_std
+        super().__init__(obs_size, action_size, deterministic_size, stochastic_size, hidden_size, min_std)
+        self.obs_size = obs_size
         D, S, K = deterministic_size, stochastic_size, hidden_size
         self.obs_norm = RunningNorm(obs_size)
-        self.gru = nn.GRUCell(S + action_size, D)
-        self.prior_net = mlp([D, K, K, 2 * S])
-        self.posterior_net = mlp([D + obs_size, K, K, 2 * S])
         self.obs_net = mlp([D + S, K, K, obs_size])
         self.reward_net = mlp([D + S, K, K, 1])
 
@@ -78,66 +62,23 @@ class RSSM(nn.Module):
         """What a planner's rollout runs through, the reward aside."""
         return [*self.gru.parameters(), *self.prior_net.parameters()]
 
-    def initial_belief(self, batch_size: int) -> Belief:
-        """The belief before the first observation of an episode: zeros."""
-        weight = self.gru.weight_hh
-        return Belief(
-            weight.new_zeros(batch_size, self.deterministic_size), weight.new_zeros(batch_size, self.stochastic_size)
-        )
-
-    def _gaussian(self, parameters: Tensor) -> Gaussian:
-        mean, raw_std = parameters.chunk(2, -1)
-        return Gaussian(mean, softplus(raw_std) + self.min_std)
-
-    def _next_h(self, x: Tensor, h: Tensor) -> Tensor:
-        """x [..., S + A] state and action, h [..., D] -> [..., D]."""
-        gru = self.gru
-        return gru_step(linear(x, gru.weight_ih, gru.bias_ih), linear(h, gru.weight_hh, gru.bias_hh), h)
-
-    def _posterior(self, h: Tensor, obs_in: Tensor) -> Gaussian:
-        """obs_in [..., K]: the observation's part of the first layer, so that a loop over time need not compute it."""
-        first: nn.Linear = self.posterior_net[0]  # type: ignore[assignment]
-        x = linear(h, first.weight[:, : self.deterministic_size]) + obs_in
-        return self._gaussian(self.posterior_net[1:](x))
-
-    def _observation_in(self, obs: Tensor) -> Tensor:
-        first: nn.Linear = self.posterior_net[0]  # type: ignore[assignment]
-        return linear(self.obs_norm(obs), first.weight[:, self.deterministic_size :], first.bias)
-
     def update_belief(self, belief: Belief, action: Tensor, obs: Tensor) -> Belief:
         """Filter one step with the posterior's mean: a deterministic function of the history.
 
         action [B, A]: the one executed before obs (zeros at an episode's start); obs [B, O] environment units.
         """
-        h = self._next_h(torch.cat([belief.s, action], -1), belief.h)
-        return Belief(h, self._posterior(h, self._observation_in(obs)).mean)
+        h = self.next_h(torch.cat([belief.s, action], -1), belief.h)
+        return Belief(h, self.posterior(h, self.see(self.obs_norm(obs))).mean)
 
     def observe(self, sequence: ReplaySequence, noise: Tensor) -> Posterior:
         """Filter whole sequences with sampled states; noise [T, B, S] standard normal.
 
         What comes before an is_first step has no influence on what follows it.
         """
-        obs_in = self._observation_in(sequence.obs)
         keep = (~sequence.is_first).to(sequence.obs.dtype)[..., None]  # [B, T, 1]
         previous_action = torch.cat([torch.zeros_like(sequence.action[:, :1]), sequence.action[:, :-1]], 1) * keep
-        h, s = self.initial_belief(sequence.obs.shape[0])
-        hs, means, stds, states = [], [], [], []
-        # Unbound once: the gradient of an index is a tensor as large as the whole sequence, at every step.
-        steps = zip(*(x.unbind(1) for x in (keep, previous_action, obs_in)), noise.unbind(0), strict=True)
-        for kept, action, seen, eps in steps:
-            h = self._next_h(torch.cat([s * kept, action], -1), h * kept)
-            mean, std = self._posterior(h, seen)
-            s = mean + std * eps
-            hs.append(h)
-            means.append(mean)
-            stds.append(std)
-            states.append(s)
-        h_all = torch.stack(hs, 1)
-        return Posterior(
-            belief=Belief(h_all, torch.stack(states, 1)),
-            prior=self._gaussian(self.prior_net(h_all)),
-            posterior=Gaussian(torch.stack(means, 1), torch.stack(stds, 1)),
-        )
+        belief, posterior = self.filter(self.see(self.obs_norm(sequence.obs)), previous_action, keep, noise)
+        return Posterior(belief, self.prior(belief.h), posterior)
 
     def loss(
         self, sequence: ReplaySequence, weights: LossWeights, generator: torch.Generator | None = None
@@ -194,8 +135,8 @@ class RSSM(nn.Module):
             eps = torch.randn(state.mean.shape, generator=generator, device=h.device)
             s = (state.mean + state.std * eps)[:, :-1]
             x = torch.cat([s, sequence.action[:, -s.shape[1] - 1 : -1]], -1)
-            h = self._next_h(x, h[:, :-1])
-            state = self._gaussian(self.prior_net(h))
+            h = self.next_h(x, h[:, :-1])
+            state = self.prior(h)
             n = h.shape[1]
             valid = valid[:, :-1] & ~sequence.is_first[:, -n:]
             kl = kl_divergence(Gaussian(target.mean[:, -n:], target.std[:, -n:]), state)
@@ -227,7 +168,7 @@ class RSSM(nn.Module):
         hs, states = [h], [self._prior_mean(h)]
         for t in range(1, H):
             x = torch.cat([states[-1], steps[:, t]], -1)
-            h = self._next_h(x, h)
+            h = self.next_h(x, h)
             hs.append(h)
             states.append(self._prior_mean(h))
         features = torch.cat([torch.cat(hs), torch.cat(states)], -1)  # [H * B * N, D + S]

@@ -310,3 +310,11 @@ def test_overfits_one_batch():
         optimizer.step()
         history.append(terms["reward"].item())
     assert sum(history[-20:]) < 0.05 * sum(history[:20])
+
+
+def test_parameters_keep_the_names_and_order_that_checkpoints_and_optimizers_know():
+    names = [name for name, _ in small_model().named_parameters()]
+    parts = list(dict.fromkeys(name.partition(".")[0] for name in names))
+    assert parts == ["gru", "prior_net", "posterior_net", "obs_net", "reward_net"]
+    assert {name for name, _ in small_model().named_buffers()} == {"obs_norm.mean", "obs_norm.var", "obs_norm.count"}
+    assert small_model().posterior_net[0].weight.shape == (24, 16 + OBS)
