@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from parsecrl.algorithms.models.layers import gru_step, mlp
+from parsecrl.algorithms.models.layers import RunningNorm, gru_step, mlp
 from parsecrl.algorithms.models.products import linear
 from parsecrl.algorithms.models.records import Belief, Gaussian
 
@@ -45,7 +45,7 @@ class RecurrentCore(nn.Module):
     """GRU, posterior and, unless another form of prediction takes its place, prior.
 
     readout_size: U, the size of a linear readout of h that posterior and prior see; None: h itself, U is D.
-    prior: whether there is a prior p(s | h).
+    prior: whether there is a prior p(s | h). standardize: what is observed, by a running mean and variance.
     """
 
     def __init__(
@@ -58,12 +58,14 @@ class RecurrentCore(nn.Module):
         min_std: float = 0.1,
         readout_size: int | None = None,
         prior: bool = True,
+        standardize: bool = False,
     ):
         super().__init__()
         self.action_size = action_size
         self.deterministic_size, self.stochastic_size, self.min_std = deterministic_size, stochastic_size, min_std
         self.readout_size = readout_size or deterministic_size
         U, S, K = self.readout_size, stochastic_size, hidden_size
+        self.obs_norm = RunningNorm(embedding_size) if standardize else nn.Identity()
         self.gru = nn.GRUCell(S + action_size, deterministic_size)
         if prior:
             self.prior_net = mlp([U, K, K, 2 * S])
@@ -97,10 +99,10 @@ class RecurrentCore(nn.Module):
         return self._gaussian(self.posterior_net[1:](x))
 
     def see(self, embedding: Tensor) -> Tensor:
-        """The embedding's [..., E] part of the posterior's first layer [..., K], which a loop over time need not
-        compute."""
+        """The part that an embedding [..., E] has in the posterior's first layer [..., K]: a loop over time need not
+        compute it."""
         first: nn.Linear = self.posterior_net[0]  # type: ignore[assignment]
-        return linear(embedding, first.weight[:, self.readout_size :], first.bias)
+        return linear(self.obs_norm(embedding), first.weight[:, self.readout_size :], first.bias)
 
     def filter(self, seen: Tensor, previous_action: Tensor, keep: Tensor | None, noise: Tensor | None) -> Filtered:
         """Filter whole sequences.

@@ -38,6 +38,8 @@ class LossWeights(NamedTuple):
 class RSSM(RecurrentCore):
     """Recurrent state-space model; every function but the GRU has two layers of `hidden_size` ReLU units."""
 
+    obs_norm: RunningNorm
+
     def __init__(
         self,
         obs_size: int,
@@ -47,10 +49,9 @@ class RSSM(RecurrentCore):
         hidden_size: int = 200,
         min_std: float = 0.1,
     ):
-        super().__init__(obs_size, action_size, deterministic_size, stochastic_size, hidden_size, min_std)
-        self.obs_size = obs_size
         D, S, K = deterministic_size, stochastic_size, hidden_size
-        self.obs_norm = RunningNorm(obs_size)
+        super().__init__(obs_size, action_size, D, S, K, min_std, standardize=True)
+        self.obs_size = obs_size
         self.obs_net = mlp([D + S, K, K, obs_size])
         self.reward_net = mlp([D + S, K, K, 1])
 
@@ -68,7 +69,7 @@ class RSSM(RecurrentCore):
         action [B, A]: the one executed before obs (zeros at an episode's start); obs [B, O] environment units.
         """
         h = self.next_h(torch.cat([belief.s, action], -1), belief.h)
-        return Belief(h, self.posterior(h, self.see(self.obs_norm(obs))).mean)
+        return Belief(h, self.posterior(h, self.see(obs)).mean)
 
     def observe(self, sequence: ReplaySequence, noise: Tensor) -> Posterior:
         """Filter whole sequences with sampled states; noise [T, B, S] standard normal.
@@ -77,7 +78,7 @@ class RSSM(RecurrentCore):
         """
         keep = (~sequence.is_first).to(sequence.obs.dtype)[..., None]  # [B, T, 1]
         previous_action = torch.cat([torch.zeros_like(sequence.action[:, :1]), sequence.action[:, :-1]], 1) * keep
-        belief, posterior = self.filter(self.see(self.obs_norm(sequence.obs)), previous_action, keep, noise)
+        belief, posterior = self.filter(self.see(sequence.obs), previous_action, keep, noise)
         return Posterior(belief, self.prior(belief.h), posterior)
 
     def loss(
