@@ -1,0 +1,57 @@
+"""An open-loop experiment on disk: open_loop.json (what it is, its curve) and open_loop.safetensors (its tensors)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment, OpenLoopSettings
+from parsecrl.algorithms.study_checkpoint import StudyCheckpoint, fill_optimizer, optimizer_tensors
+
+FILES = StudyCheckpoint("open_loop", "an open-loop experiment")
+
+
+def save_experiment(
+    folder: str | Path, experiment: OpenLoopExperiment, config: dict[str, Any], batches: dict[str, int]
+) -> None:
+    """Write everything into an existing folder. config: what made the experiment; batches: the state of its data."""
+    tensors = {"model": experiment.model.state_dict(), "optimizer": optimizer_tensors(experiment.optimizer)}
+    description = {
+        "algorithm": "open_loop",
+        "config": config,
+        "seed": experiment.seed,
+        "num_actions": experiment.num_actions,
+        "image_size": experiment.image_size,
+        "num_updates": experiment.num_updates,
+        "curve": experiment.curve,
+        "batches": batches,
+    }
+    FILES.write(folder, description, tensors)
+
+
+def load_experiment(folder: Any, experiment: OpenLoopExperiment) -> dict[str, int]:
+    """Go on where a checkpoint was written, with an experiment of the same settings and seed; the state of its data.
+
+    Raises ValueError when a file is missing, damaged, or of another model or seed.
+    """
+    description, groups = FILES.read_description(folder), FILES.read_tensors(folder)
+    model = groups.get("model", {})
+    FILES.check_sizes(folder, model, experiment.model.state_dict(), "a model")
+    if description["seed"] != experiment.seed:
+        raise ValueError(
+            f"{folder} is of seed {description['seed']}, this experiment has {experiment.seed}; give the one of its run"
+        )
+    experiment.model.load_state_dict(model)
+    fill_optimizer(experiment.optimizer, groups.get("optimizer", {}))
+    experiment.num_updates, experiment.curve = description["num_updates"], description["curve"]
+    return description["batches"]
+
+
+def read_experiment(folder: Any) -> tuple[OpenLoopExperiment, dict[str, Any]]:
+    """The experiment of a checkpoint on the CPU, and its description."""
+    description = FILES.read_description(folder)
+    settings = OpenLoopSettings.from_mapping(description["config"])
+    sizes = description["num_actions"], description["image_size"]
+    experiment = OpenLoopExperiment(settings, *sizes, description["seed"])
+    load_experiment(folder, experiment)
+    return experiment, description

@@ -1,0 +1,78 @@
+"""Open-loop prediction measured: divergences and reconstruction errors by step (Saanum and Schulz 2022, section 5).
+
+Axes: N sequences of T images, C of them as context, H = T - C predicted steps, S side of an image.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from parsecrl.algorithms.models.pixel_dynamics import PixelDynamics
+from parsecrl.algorithms.models.pixels import ImageSequence
+from parsecrl.algorithms.models.records import Gaussian
+from parsecrl.algorithms.models.recurrent_core import kl_divergence
+
+SEQUENCES_AT_ONCE = 5
+
+
+class Measured(NamedTuple):
+    """Of each sequence and predicted step, all [N, H]."""
+
+    kl: Tensor  # KL(predicted || inferred), nats: the paper's
+    kl_inferred: Tensor  # KL(inferred || predicted), nats: what training lowers
+    error: Tensor  # squared error of the predicted image, pixels 0 to 1, mean over an image
+    error_closed: Tensor  # the same where every image so far was seen: what no prediction can be better than
+
+
+@torch.no_grad()
+def measure(model: PixelDynamics, sequences: ImageSequence, context: int) -> Measured:
+    """Predict what follows the first `context` images from the actions alone, and compare it with what was inferred
+    with all images seen. Raises ValueError unless 1 <= context < T.
+    """
+    check_context(sequences, context)
+    parts = []
+    for first in range(0, len(sequences.images), SEQUENCES_AT_ONCE):
+        some = ImageSequence(*(x[first : first + SEQUENCES_AT_ONCE] for x in sequences))
+        filtered = model.observe(some)
+        ahead = model.open_loop(*split(some, context))
+        inferred = Gaussian(*(x[:, context:] for x in filtered.posterior))
+        truth = some.images[:, context:]
+        closed = model.decode(type(filtered.belief)(*(x[:, context:] for x in filtered.belief)))
+        parts.append(
+            Measured(
+                kl_divergence(ahead.latents, inferred),
+                kl_divergence(inferred, ahead.latents),
+                image_error(ahead.images, truth),
+                image_error(closed, truth),
+            )
+        )
+    return Measured(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def floors(sequences: ImageSequence, context: int, mean_image: Tensor) -> dict[str, Tensor]:
+    """Errors [N, H] of predictors that know nothing of dynamics: the context's last image, and the mean image
+    [3, S, S], 0 to 1, of the training data. Raises ValueError as `measure` does."""
+    check_context(sequences, context)
+    truth = sequences.images[:, context:]
+    last = sequences.images[:, context - 1 : context].float() / 255.0
+    return {"last_frame": image_error(last, truth), "mean_frame": image_error(mean_image, truth)}
+
+
+def image_error(predicted: Tensor, truth: Tensor) -> Tensor:
+    """predicted 0 to 1, broadcast to truth uint8 [N, H, 3, S, S] -> mean squared error of each image [N, H]."""
+    return (predicted - truth.float() / 255.0).square().mean((-3, -2, -1))
+
+
+def split(sequences: ImageSequence, context: int) -> tuple[ImageSequence, Tensor]:
+    """The first `context` images with the actions between them, and the actions after the last of them."""
+    images, actions = sequences
+    return ImageSequence(images[:, :context], actions[:, : context - 1]), actions[:, context - 1 :]
+
+
+def check_context(sequences: ImageSequence, context: int) -> None:
+    T = sequences.images.shape[1]
+    if isinstance(context, bool) or not isinstance(context, int) or not 1 <= context < T:
+        raise ValueError(f"context must lie in [1, images of a sequence), got {context!r} with {T}; set context")

@@ -1,0 +1,114 @@
+"""A model of image sequences and its training on collected episodes (Saanum and Schulz 2022, appendix A.3)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parsecrl.algorithms.models.pixel_dynamics import MODELS, PixelDynamics
+from parsecrl.algorithms.models.pixels import ImageSequence
+from parsecrl.algorithms.seeding import derive_seed
+
+PARSIMONIOUS_ONLY = ("transformation", "code_size", "parsimony_weight")
+
+
+@dataclass(frozen=True)
+class OpenLoopSettings:
+    """How a model is trained and tested; the paper's batches, PlaNet's optimiser and context.
+
+    model: `kind` and the options of its class. updates_per_result: gradient steps between two results.
+    context: images that are seen before a prediction. Raises ValueError on numbers out of range.
+    """
+
+    model: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 50
+    sequence_length: int = 50
+    learning_rate: float = 1e-3
+    adam_epsilon: float = 1e-4
+    max_grad_norm: float = 1000.0
+    updates_per_result: int = 25
+    context: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "sequence_length", "updates_per_result", "context"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an integer of 1 or more, got {value!r}")
+        for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
+                raise ValueError(f"{name} must be a positive number, got {value!r}")
+
+    @classmethod
+    def from_mapping(cls, config: Mapping[str, Any]) -> OpenLoopSettings:
+        """Of a phase's keys those that are fields; the others are left to whoever knows them."""
+        return cls(**{each.name: config[each.name] for each in fields(cls) if each.name in config})
+
+
+def make_model(options: Mapping[str, Any], num_actions: int, image_size: int) -> PixelDynamics:
+    """options: `kind` and, of the other keys, those that its class takes. Raises ValueError on an unknown kind."""
+    own = dict(options)
+    kind = own.pop("kind", "parsimonious")
+    if kind not in MODELS:
+        raise ValueError(f"model.kind must be one of {', '.join(MODELS)}, got {kind!r}")
+    if kind != "parsimonious":
+        own = {key: value for key, value in own.items() if key not in PARSIMONIOUS_ONLY}
+    return MODELS[kind](num_actions, image_size=image_size, **own)
+
+
+class OpenLoopExperiment:
+    """One model, its optimiser, and the noise of its training.
+
+    The noise of update n is seeded by (seed, n), so that a checkpoint between two updates has no generator to keep.
+    """
+
+    def __init__(self, settings: OpenLoopSettings, num_actions: int, image_size: int, seed: int, device: str = "cpu"):
+        self.settings, self.seed, self.device = settings, seed, torch.device(device)
+        self.num_actions, self.image_size = num_actions, image_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "weights"))
+            self.model = make_model(settings.model, num_actions, image_size).to(self.device)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=settings.learning_rate, eps=settings.adam_epsilon, fused=True
+        )
+        self.num_updates = 0
+        self.curve: list[dict[str, float]] = []  # a row a result
+
+    def train(self, batches: Iterator[ImageSequence], num_updates: int) -> dict[str, float]:
+        """Gradient steps; their mean loss and terms, and update_ms, the time of one without waiting for its batch.
+
+        Raises FloatingPointError where the loss is not finite.
+        """
+        sums: dict[str, Tensor] = {}
+        seconds = 0.0
+        for _ in range(num_updates):
+            batch = next(batches)
+            begin = time.perf_counter()
+            for name, value in self._update(batch).items():
+                sums[name] = sums[name] + value if name in sums else value
+            seconds += time.perf_counter() - begin
+            self.num_updates += 1
+        begin = time.perf_counter()
+        means = {name: float(value) / num_updates for name, value in sums.items()}  # waits for the device
+        seconds += time.perf_counter() - begin
+        if not math.isfinite(means["loss"]):
+            raise FloatingPointError(f"the loss is {means['loss']} before update {self.num_updates}")
+        self.curve.append({"num_updates": self.num_updates, **means})
+        return {**means, "update_ms": 1e3 * seconds / num_updates}
+
+    def _update(self, batch: ImageSequence) -> dict[str, Tensor]:
+        generator = torch.Generator(self.device)
+        generator.manual_seed(derive_seed(self.seed, "noise", self.num_updates))
+        moved = ImageSequence(*(x.to(self.device, non_blocking=True) for x in batch))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.model.loss(moved, generator)
+        loss.total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        self.optimizer.step()
+        return {"loss": loss.total.detach(), **loss.terms, "grad_norm": norm.detach()}
