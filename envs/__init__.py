@@ -1,7 +1,8 @@
 """Environments. Importing this package registers them.
 
 `parsecrl/Control-v0`: continuous control with one interface, float32 vectors in, actions in [-1, 1] out.
-`parsecrl/Gridworld-v0`, `parsecrl/FourRooms-v0`, `parsecrl/Torus-v0`: worlds of cells with five actions. For RLlib:
+`parsecrl/Gridworld-v0`, `parsecrl/FourRooms-v0`, `parsecrl/Torus-v0`: worlds of cells with five actions.
+`parsecrl/HealthGathering-v0`, `parsecrl/GoalsMaze-v0`: first-person worlds of pixels with six actions. For RLlib:
 
     config.environment(
         "parsecrl.envs:parsecrl/Control-v0",
@@ -29,6 +30,12 @@ gymnasium.register(CONTROL_ID, entry_point="parsecrl.envs.control:control_env", 
 gymnasium.register("parsecrl/Gridworld-v0", entry_point="parsecrl.envs.gridworld:Gridworld", disable_env_checker=True)
 gymnasium.register("parsecrl/FourRooms-v0", entry_point="parsecrl.envs.four_rooms:FourRooms", disable_env_checker=True)
 gymnasium.register("parsecrl/Torus-v0", entry_point="parsecrl.envs.torus:Torus", disable_env_checker=True)
+gymnasium.register(
+    "parsecrl/HealthGathering-v0",
+    entry_point="parsecrl.envs.health_gathering:HealthGathering",
+    disable_env_checker=True,
+)
+gymnasium.register("parsecrl/GoalsMaze-v0", entry_point="parsecrl.envs.goals_maze:GoalsMaze", disable_env_checker=True)
 
 __all__ = [
     "CONTROL_ID",
