@@ -23,7 +23,7 @@ TICKS_PER_SECOND = 40.0  # the task's control time step, 25 ms
 PHYSICS_SECONDS = 0.0125  # most of a step's time is dm_control's look at the contacts after each of these
 CELLS = 11  # along each side of the maze, walls included
 ROOMS = {"max_rooms": 4, "room_min_size": 4, "room_max_size": 5, "spawns_per_room": 1, "objects_per_room": 4}
-RENDER_SIZE = (320, 240)
+RENDER_SIZE = (240, 240)
 GREEN, RED = ((0.0, 0.4, 0.0), (0.0, 0.7, 0.0)), ((0.5, 0.0, 0.0), (0.8, 0.0, 0.0))
 REWARDS = (1.0, -1.0)  # of a green and of a red ball
 
@@ -77,10 +77,12 @@ class GoalsMaze(FirstPersonWorld):
         return self._look(step), float(step.reward), bool(is_collected), self._is_over and not is_collected, {}
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
-        """uint8 [240, 320, 3]: the same view, larger; None in no render mode and before the first reset."""
+        """uint8 [240, 240, 3]: the same view, larger; None in no render mode and before a reset."""
         if self.render_mode is None or self._env is None:
             return None
-        return self._env.physics.render(height=RENDER_SIZE[1], width=RENDER_SIZE[0], camera_id="walker/egocentric").copy()
+        return self._env.physics.render(
+            height=RENDER_SIZE[1], width=RENDER_SIZE[0], camera_id="walker/egocentric"
+        ).copy()
 
     def close(self) -> None:
         if self._env is not None:

@@ -118,7 +118,8 @@ def make_world(env_config: Mapping[str, Any]) -> gymnasium.Env:
     if not (is_picture and shape[0] == shape[1] and isinstance(action, spaces.Discrete) and action.start == 0):
         env.close()
         raise ValueError(
-            f"a world of pixels has uint8 pictures [S, S, 3] and discrete actions, got {seen} and {action} from {id!r}; "
+            f"a world of pixels has uint8 pictures [S, S, 3] and discrete actions, got {seen} and {action} "
+            f"from {id!r}; "
             f"choose parsecrl/HealthGathering-v0 or parsecrl/GoalsMaze-v0"
         )
     return env

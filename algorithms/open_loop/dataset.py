@@ -62,9 +62,7 @@ class EpisodeDataset:
             )
         return self.gather(list(range(len(self))), [0] * len(self), length)
 
-    def gather(
-        self, episodes: list[int], starts: list[int], length: int, *, pin_memory: bool = False
-    ) -> ImageSequence:
+    def gather(self, episodes: list[int], starts: list[int], length: int, *, pin_memory: bool = False) -> ImageSequence:
         """Sequences of `length` images: one from each of `episodes`, beginning at image `starts` of it.
 
         The images' memory is channels-last, as they lie in the files. pin_memory: for a copy to a GPU.

@@ -129,7 +129,9 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise ValueError(f"{folder / METADATA} is damaged ({_reason(error)}); delete {folder} and collect again") from error
+        raise ValueError(
+            f"{folder / METADATA} is damaged ({_reason(error)}); delete {folder} and collect again"
+        ) from error
     if not isinstance(metadata, dict):
         raise ValueError(f"{folder / METADATA} describes no dataset; delete {folder} and collect again")
     return metadata

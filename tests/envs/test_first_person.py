@@ -72,15 +72,15 @@ def test_an_episode_is_its_seeds_whatever_came_before(id, make):
     assert images.std() > 10
     assert np.abs(np.diff(images.astype(int), axis=0)).mean() > 0.5  # the view moves
     frame = env.render()
-    assert frame.shape == (240, 320, 3)
-    small = frame[1::3, 1::4].astype(int)  # the same view as the observation
+    assert frame.shape == (240, 320 if id == DOOM else 240, 3)
+    small = frame[1::3, 1 :: frame.shape[1] // 80].astype(int)  # the same view as the observation
     assert np.abs(small - again[-1]).mean() < 0.5 * np.abs(small - images[0]).mean()
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
 @pytest.mark.parametrize("id", WORLDS)
 def test_bad_arguments_of_pixel_worlds_are_refused(id, make):
-    with pytest.raises(ValueError, match="frame_skip must be a whole number of 1 or more, got 0; set env.frame_skip"):
+    with pytest.raises(ValueError, match=r"frame_skip must be a whole number of 1 or more, got 0; set env\.frame_skip"):
         make(id, frame_skip=0)
     with pytest.raises(ValueError, match="render_mode must be None or 'rgb_array', got 'human'"):
         type(make(id))(render_mode="human")
@@ -194,9 +194,8 @@ def test_an_engine_that_dies_is_named(make):
     env = make(DOOM)
     env.reset(seed=0)
     engines(os.getpid())[0].kill()
-    with pytest.raises(RuntimeError, match="Doom's engine ended .*; make the world again"):
-        for _ in range(3):
-            env.step(FORWARD)
+    with pytest.raises(RuntimeError, match=r"Doom's engine ended .*; make the world again"):
+        [env.step(FORWARD) for _ in range(3)]
 
 
 def test_a_missing_vizdoom_is_one_sentence(monkeypatch):
@@ -232,7 +231,7 @@ def test_the_maze_ends_with_its_time(make):
     env = make(MAZE, frame_skip=4, seconds=0.5)
     env.reset(seed=0)
     assert [env.step(TURN_LEFT)[2:4] for _ in range(5)] == [(False, False)] * 4 + [(False, True)]
-    with pytest.raises(ValueError, match="seconds must be a number above 0, got 0; set env.seconds"):
+    with pytest.raises(ValueError, match=r"seconds must be a number above 0, got 0; set env\.seconds"):
         make(MAZE, seconds=0)
 
 

@@ -12,7 +12,6 @@ import torch
 from parsecrl.algorithms.open_loop import episode_files
 from parsecrl.algorithms.open_loop.dataset import SequenceBatches, open_dataset
 from parsecrl.algorithms.open_loop.episode_files import DamagedEpisode, read_episode, write_episode
-
 from tests.open_loop.episodes import made_up, write_dataset
 
 

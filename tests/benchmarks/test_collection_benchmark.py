@@ -1,0 +1,40 @@
+"""Frames per second of collecting episodes of pixels with 1 and 2 workers; drawing a batch of the paper's size."""
+
+import io
+
+import pytest
+import ray
+
+from parsecrl.algorithms.open_loop.dataset import SequenceBatches, open_dataset
+from parsecrl.envs import choose_rendering_backend
+from parsecrl.platform.collection import collect
+from parsecrl.platform.status_line import StatusLine
+
+EPISODES = {"parsecrl/HealthGathering-v0": 40, "parsecrl/GoalsMaze-v0": 4}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runtime():
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("id", EPISODES)
+def test_collection(benchmark, tmp_path, id, num_workers):
+    if id == "parsecrl/GoalsMaze-v0" and choose_rendering_backend() == "off":
+        pytest.skip("no rendering back end on this machine")
+    arguments = ({"id": id}, EPISODES[id], 300, 0, 149, 0, num_workers, StatusLine(io.StringIO()))
+    benchmark.pedantic(lambda: collect(tmp_path, *arguments), rounds=1)
+    rate = open_dataset(tmp_path, "train").num_images / benchmark.stats["mean"]
+    benchmark.extra_info["frames_per_second"] = rate
+    print(f"\n{id}, {num_workers} worker(s): {rate:.0f} frames a second, starting the workers included")
+
+
+def test_a_batch(benchmark, tmp_path):
+    quiet = StatusLine(io.StringIO())
+    collect(tmp_path, {"id": "parsecrl/HealthGathering-v0"}, 10, 300, 0, 149, 0, 2, quiet)
+    batches = SequenceBatches(open_dataset(tmp_path, "train"), 50, 50, seed=0)
+    number = iter(range(10**6))
+    benchmark(lambda: batches.draw(next(number)))
