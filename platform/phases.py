@@ -18,6 +18,7 @@ from parsecrl.platform.cluster import check_resources
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.faults import FaultRules
 from parsecrl.platform.loggers import logger_callbacks
+from parsecrl.platform.open_loop_phase import OpenLoopPhase, data_folder
 from parsecrl.platform.progress import FAILURE, RESULT_KEYS, PhaseProgress, StopWhenReached
 from parsecrl.platform.run_folder import FAILED, FINISHED, RUNNING, RunFolder
 from parsecrl.platform.spec_groups import Domain
@@ -35,6 +36,8 @@ def phase_config(folder: RunFolder, phase: Phase) -> Any:
     if phase.start_from is not None:
         start_from = str(folder.path / folder.state(phase.start_from)["checkpoint"])
     plain = phase.model_dump(exclude={"search"}, exclude_none=True)
+    if isinstance(phase, OpenLoopPhase):
+        plain["data"]["folder"] = data_folder(folder.path, phase)
     return _make_config(spec, phase.algorithm, plain, derive_seed(spec.seed, phase.name), start_from)
 
 

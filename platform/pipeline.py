@@ -23,6 +23,7 @@ import pandas as pd
 from parsecrl.algorithms.checkpoint_files import StorageUnreachable
 from parsecrl.platform import interruption, job_progress
 from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.open_loop_phase import OpenLoopPhase, collect_episodes
 from parsecrl.platform.run_folder import RunFolder, write_atomically
 from parsecrl.platform.spec_models import Phase
 from parsecrl.platform.specs import Spec
@@ -135,6 +136,8 @@ def _run_phases(folder: RunFolder, url: str, line: StatusLine) -> None:
             continue
         from parsecrl.platform import phases
 
+        if isinstance(phase, OpenLoopPhase):
+            collect_episodes(folder.path, phase, line)
         outcome = phases.run_phase(folder, phase, url, line)
         if outcome["failed_trials"]:
             line.note(f"{phase.name}: {outcome['failed_trials']} of {outcome['trials']} trials failed")

@@ -1,7 +1,7 @@
 """What a spec file may say: one pydantic model for each group of keys.
 
-Phases are in control_phases.py, study_phases.py, latent_phases.py and latent_sac_phase.py; a later algorithm is one
-more model in `Phase`.
+Phases are in control_phases.py, study_phases.py, latent_phases.py, latent_sac_phase.py and open_loop_phase.py; a later
+algorithm is one more model in `Phase`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,19 @@ from pydantic import Field, field_validator, model_validator
 from parsecrl.platform.control_phases import DCEMPPOPhase, PlanetPhase
 from parsecrl.platform.latent_phases import LatentPlanningPhase
 from parsecrl.platform.latent_sac_phase import LatentSACPhase
+from parsecrl.platform.open_loop_phase import OpenLoopPhase
 from parsecrl.platform.spec_groups import Count, Group, Natural, NonNegative, PhaseBase, Positive
 from parsecrl.platform.study_phases import CartpoleEmbeddingPhase, EnergyRegressionPhase
 
 Logger = Literal["tensorboard", "wandb", "mlflow"]
 Phase = Annotated[
-    PlanetPhase | DCEMPPOPhase | EnergyRegressionPhase | CartpoleEmbeddingPhase | LatentPlanningPhase | LatentSACPhase,
+    PlanetPhase
+    | DCEMPPOPhase
+    | EnergyRegressionPhase
+    | CartpoleEmbeddingPhase
+    | LatentPlanningPhase
+    | LatentSACPhase
+    | OpenLoopPhase,
     Field(discriminator="algorithm"),
 ]
 

@@ -18,6 +18,8 @@ from parsecrl.algorithms.latent_planning import analysis as planning_analysis
 from parsecrl.algorithms.latent_planning import trainable as planning
 from parsecrl.algorithms.latent_sac import analysis as sac_analysis
 from parsecrl.algorithms.latent_sac import latent_sac as sac
+from parsecrl.algorithms.open_loop import analysis as open_loop_analysis
+from parsecrl.algorithms.open_loop import trainable as open_loop
 from parsecrl.platform.analysis import ParallelMap, TrainedTrial
 from parsecrl.platform.metrics import ReportsMetrics
 from parsecrl.platform.progress import FAILURE
@@ -60,6 +62,10 @@ class CartpoleEmbedding(_StopOnBadLoss, embedding.CartpoleEmbedding):
 
 
 class LatentPlanning(_StopOnBadLoss, planning.LatentPlanning):
+    pass
+
+
+class OpenLoop(_StopOnBadLoss, open_loop.OpenLoop):
     pass
 
 
@@ -113,11 +119,17 @@ def _analyse_policies(trials: Sequence[TrainedTrial], parallel_map: ParallelMap)
     return sac_analysis.analyse_all([trial.checkpoint for trial in trials], parameters, parallel_map)
 
 
+def _analyse_open_loops(trials: Sequence[TrainedTrial], parallel_map: ParallelMap) -> dict[str, pd.DataFrame]:
+    parameters = [trial.parameters for trial in trials]
+    return open_loop_analysis.analyse_all([trial.checkpoint for trial in trials], parameters, parallel_map)
+
+
 ALGORITHMS: dict[str, Algorithm] = {
     "planet": Algorithm(Planet, planet.PlanetConfig.from_phase),
     "dcem_ppo": Algorithm(DCEMPPO, dcem_ppo.DCEMPPOConfig.from_phase),
     "energy_regression": Algorithm(EnergyRegression, plain_config, _analyse_regressions),
     "cartpole_embedding": Algorithm(CartpoleEmbedding, plain_config, _analyse_embeddings),
     "latent_planning": Algorithm(LatentPlanning, plain_config, _analyse_plannings),
+    "open_loop": Algorithm(OpenLoop, plain_config, _analyse_open_loops),
     "latent_sac": Algorithm(LatentSAC, plain_config, _analyse_policies),
 }

@@ -10,6 +10,7 @@ import gymnasium
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.latent_phases import LatentPlanningPhase
 from parsecrl.platform.latent_sac_phase import LatentSACPhase
+from parsecrl.platform.open_loop_phase import OpenLoopPhase
 from parsecrl.platform.specs import Spec, set_path
 
 
@@ -18,6 +19,8 @@ def check_worlds(spec: Spec) -> None:
     for phase in spec.phases:
         if isinstance(phase, LatentPlanningPhase | LatentSACPhase):
             _check(phase)
+        elif isinstance(phase, OpenLoopPhase):
+            _check_pixels(phase)
 
 
 def _check(phase: LatentPlanningPhase | LatentSACPhase) -> None:
@@ -31,6 +34,15 @@ def _check(phase: LatentPlanningPhase | LatentSACPhase) -> None:
             _make(phase, world).close()
         except ValueError as error:
             raise UserError(f"phases.{phase.name}.world: {error}") from None
+
+
+def _check_pixels(phase: OpenLoopPhase) -> None:
+    from parsecrl.platform.collection import make_world
+
+    try:
+        make_world(phase.world.model_dump(exclude_none=True)).close()
+    except ValueError as error:
+        raise UserError(f"phases.{phase.name}.world: {error}") from None
 
 
 def _make(phase: LatentPlanningPhase | LatentSACPhase, world: dict[str, Any]) -> gymnasium.Env:

@@ -22,6 +22,7 @@ MODULES: dict[str, str] = {  # algorithm -> module
     "energy_regression": "parsecrl.platform.reports.energy_regression",
     "cartpole_embedding": "parsecrl.platform.reports.cartpole_embedding",
     "latent_planning": "parsecrl.platform.reports.latent_planning",
+    "open_loop": "parsecrl.platform.reports.open_loop",
     "latent_sac": "parsecrl.platform.reports.latent_sac",
 }
 

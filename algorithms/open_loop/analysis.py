@@ -1,0 +1,118 @@
+"""What trained models of image sequences predict in open loop, as tables.
+
+Every table has the columns env, model and seed, so that those of several trials can be put below each other.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from parsecrl.algorithms.models.pixels import ImageSequence
+from parsecrl.algorithms.open_loop.checkpoint import read_experiment
+from parsecrl.algorithms.open_loop.dataset import EpisodeDataset, open_dataset
+from parsecrl.algorithms.open_loop.evaluation import floors, measure, split
+
+Tables = dict[str, pd.DataFrame]
+ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+NAMING = ("model.kind", "seed")  # searched keys that have columns of their own
+FILMED = 2  # held-out sequences whose images are kept
+EVERY = 10  # of the images that the mean image is made of
+
+
+def analyse(checkpoint: Any) -> Tables:
+    """The tables of one checkpoint; its dataset lies in data.folder of its config.
+
+    horizon: step (from 1), kl, kl_inferred, error, error_closed: means over the held-out sequences, see `Measured`;
+        of the models last_frame and mean_frame the error alone
+    films: sequence, context, frames: all images side by side as a PNG, base64; of the model truth, those seen
+    training: the experiment's curve
+    """
+    experiment, description = read_experiment(checkpoint)
+    config, model = description["config"], experiment.model.eval()
+    data = config["data"]
+    sequences = open_dataset(data["folder"], "held_out", verify=False).stack(data.get("held_out_steps", 149) + 1)
+    context = experiment.settings.context
+    measured = measure(model, sequences, context)
+    kind = config.get("model", {}).get("kind", "parsimonious")
+    tables = [_by_step(kind, **{name: value.mean(0) for name, value in measured._asdict().items()})]
+    mean_image = mean_of(open_dataset(data["folder"], "train", verify=False))
+    for name, error in floors(sequences, context, mean_image).items():
+        tables.append(_by_step(name, error=error.mean(0)))
+    few = ImageSequence(*(x[:FILMED] for x in sequences))
+    ahead = (model.open_loop(*split(few, context)).images * 255.0).round().to(torch.uint8)
+    shown = {"truth": few.images, kind: torch.cat([few.images[:, :context], ahead], 1)}
+    films = [
+        {"model": name, "sequence": i, "context": context, "frames": encode(images[i])}
+        for name, images in shown.items()
+        for i in range(len(images))
+    ]
+    curve = pd.DataFrame(experiment.curve).assign(model=kind)
+    found = {"horizon": pd.concat(tables), "films": pd.DataFrame(films), "training": curve}
+    env = config.get("world", {}).get("id", "")
+    return {name: table.assign(env=env, seed=config.get("seed", 0)) for name, table in found.items()}
+
+
+def analyse_all(
+    checkpoints: Sequence[Any], parameters: Sequence[dict[str, Any]], parallel_map: ParallelMap = map
+) -> Tables:
+    """The tables of several checkpoints, each below the other; truth and floors once.
+
+    parameters: what each was searched over, by dotted key; those not in NAMING become part of its model's name.
+    parallel_map: as the built-in map.
+    """
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for tables, searched in zip(parallel_map(analyse, checkpoints), parameters, strict=True):
+        others = [f"{key.rpartition('.')[2]}={value}" for key, value in searched.items() if key not in NAMING]
+        for name, table in tables.items():
+            own = table["model"].isin(["truth", "last_frame", "mean_frame"])
+            table["model"] = table["model"].where(own, [", ".join([model, *others]) for model in table["model"]])
+            parts.setdefault(name, []).append(table)
+    found = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+    for name, keys in (("horizon", ["model", "seed", "step"]), ("films", ["model", "seed", "sequence"])):
+        if name in found:
+            found[name] = found[name].drop_duplicates(keys, ignore_index=True)
+    return found
+
+
+def mean_of(dataset: EpisodeDataset) -> Tensor:
+    """The mean [3, S, S], 0 to 1, of every EVERY-th image of the episodes."""
+    total, count = np.zeros((dataset.image_size, dataset.image_size, 3)), 0
+    for episode in dataset.episodes:
+        images = episode.images[::EVERY]
+        total += images.sum(0, dtype=np.float64)
+        count += len(images)
+    return torch.from_numpy(total / (255.0 * count)).to(torch.float32).permute(2, 0, 1)
+
+
+def encode(images: Tensor) -> str:
+    """uint8 [T, 3, S, S] -> a PNG of S x T S pixels, base64."""
+    import imageio.v3 as imageio
+
+    wide = images.permute(2, 0, 3, 1).flatten(1, 2).numpy()  # [S, T S, 3]
+    file = io.BytesIO()
+    imageio.imwrite(file, np.ascontiguousarray(wide), extension=".png")
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def decode(frames: str) -> np.ndarray:
+    """What `encode` made -> uint8 [T, S, S, 3]."""
+    import imageio.v3 as imageio
+
+    wide = imageio.imread(base64.b64decode(frames), extension=".png")
+    S = wide.shape[0]
+    return wide.reshape(S, -1, S, 3).swapaxes(0, 1)
+
+
+def _by_step(model: str, **columns: Tensor) -> pd.DataFrame:
+    values = {name: value.cpu().numpy() for name, value in columns.items()}
+    steps = len(next(iter(values.values())))
+    return pd.DataFrame({"model": model, "step": range(1, steps + 1), **values})

@@ -1,0 +1,63 @@
+"""Training a model of image sequences as a Tune trainable (Saanum and Schulz 2022, section 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune import Trainable
+
+from parsecrl.algorithms.freed_memory import keep_freed_memory
+from parsecrl.algorithms.open_loop.checkpoint import load_experiment, save_experiment
+from parsecrl.algorithms.open_loop.dataset import SequenceBatches, open_dataset
+from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment, OpenLoopSettings
+from parsecrl.algorithms.seeding import derive_seed
+
+NOT_THE_EXPERIMENTS = ("run_seed", "num_cpus_per_trial", "num_gpus_per_trial", "env")
+
+
+class OpenLoop(Trainable):
+    """One model on the episodes in a folder.
+
+    config: as for `OpenLoopSettings`; data.folder, which `collect` filled; seed, and run_seed, which is mixed with it;
+    num_gpus_per_trial, above 0 for a model on the GPU.
+
+    Results, a row every updates_per_result gradient steps: num_updates; loss and its terms, means over these steps;
+    grad_norm, before clipping; update_ms, a gradient step; waiting_share, of the time, for batches; score, -loss.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        keep_freed_memory()
+        settings = OpenLoopSettings.from_mapping(config)
+        run_seed, seed = config.get("run_seed", 0), config.get("seed", 0)
+        device = "cuda" if config.get("num_gpus_per_trial", 0) else "cpu"
+        dataset = open_dataset(config["data"]["folder"], "train", verify=False)  # `collect` has read it all
+        trial_seed = derive_seed(run_seed, "open_loop", seed)
+        self.experiment = OpenLoopExperiment(settings, dataset.num_actions, dataset.image_size, trial_seed, device)
+        self.batches = SequenceBatches(
+            dataset,
+            settings.batch_size,
+            settings.sequence_length,
+            derive_seed(trial_seed, "batches"),
+            pin_memory=device == "cuda",
+        )
+
+    def step(self) -> dict[str, Any]:
+        self.batches.take_waiting_share()
+        result = self.experiment.train(self.batches, self.experiment.settings.updates_per_result)
+        return {
+            **result,
+            "num_updates": self.experiment.num_updates,
+            "waiting_share": self.batches.take_waiting_share(),
+            "score": -result["loss"],
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        config = {key: value for key, value in self.config.items() if key not in NOT_THE_EXPERIMENTS}
+        save_experiment(checkpoint_dir, self.experiment, config, self.batches.state_dict())
+
+    def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
+        assert isinstance(checkpoint, str)  # save_checkpoint returns nothing, so Tune hands over the folder
+        self.batches.load_state_dict(load_experiment(checkpoint, self.experiment))
+
+    def cleanup(self) -> None:
+        self.batches.close()

@@ -1,0 +1,224 @@
+"""Open-loop prediction of pixels in the report: figure 5 of Saanum and Schulz (2022), strips and films.
+
+Tables: see `parsecrl.algorithms.open_loop.analysis`. Intervals are over seeds, by Student's t.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from parsecrl.algorithms.open_loop.analysis import decode
+from parsecrl.platform.reports import figures, markup
+from parsecrl.platform.reports.data import Phase
+from parsecrl.platform.reports.figures import Draw, Image, Theme
+from parsecrl.platform.reports.studies import ResultTable
+from parsecrl.platform.statistics import mean_interval
+from parsecrl.platform.videos import DrawingError, Video
+
+Tables = dict[str, pd.DataFrame]
+
+logger = logging.getLogger(__name__)
+TITLES = {
+    "truth": "truth",
+    "parsimonious": "ours",
+    "rssm": "RSSM",
+    "last_frame": "last frame",
+    "mean_frame": "mean frame",
+}
+FLOORS = ("last_frame", "mean_frame")
+SHOWN = 12  # images of a strip
+ZOOM, FPS = 3, 10
+HEADINGS = ("model", "seeds", "KL predicted | inferred", "KL inferred | predicted", "error", "error, images seen")
+NOTE = (
+    "Open loop on the held-out sequences, means over sequences and all predicted steps, and over seeds [95 % interval, "
+    "Student's t]. KL in nats; error: mean squared error of a pixel (0 to 1), in thousandths; images seen: of what is "
+    "decoded when no image is missing. Latents of different models have scales of their own, which a KL depends on. "
+    "The paper prints no numbers; its finding: ours has lower KL and lower error than the RSSM (section 5, figure 5)."
+)
+
+
+def title(model: str) -> str:
+    """A variant is "<model>, key=value, ..."."""
+    name, *others = model.split(", ")
+    return ", ".join([TITLES.get(name, name), *others])
+
+
+def models(table: pd.DataFrame) -> list[str]:
+    """In the order of TITLES, a variant after its model."""
+    known = list(TITLES)
+    names = list(dict.fromkeys(table["model"]))
+    return sorted(names, key=lambda m: (known.index(n) if (n := m.split(", ")[0]) in known else len(known), m))
+
+
+def result_table(tables: Tables) -> ResultTable:
+    horizon = tables["horizon"]
+    rows = []
+    for model in models(horizon):
+        part = horizon[horizon["model"] == model].groupby("seed")
+        seeds = "-" if model in FLOORS else f"{part.ngroups}"
+        cells = [interval(part[key].mean(), scale) for key, scale in (("kl", 1), ("kl_inferred", 1), ("error", 1e3))]
+        rows.append((title(model), seeds, *cells, interval(part["error_closed"].mean(), 1e3)))
+    return ResultTable(HEADINGS, rows, NOTE)
+
+
+def interval(values: pd.Series, scale: float = 1.0) -> str:
+    """Of a value a seed: the mean, and its interval where seeds differ."""
+    x = values.dropna().to_numpy(dtype=float) * scale
+    if not x.size:
+        return "-"
+    mean, low, high = mean_interval(x)
+    return f"{mean:.4g} [{low:.4g}, {high:.4g}]" if np.isfinite(low) and high > low else f"{mean:.4g}"
+
+
+def sections(phase: Phase, tables: Tables, folder: Path) -> list[str]:
+    """The two curves of figure 5, the training's loss, strips and films."""
+    drawn = draw_all(tables, folder, phase.name)
+    captions = {
+        "horizon": "By step after the context: KL of predicted from inferred latents, and squared error of a pixel; "
+        "lines: means over seeds, bands: 95 % intervals. After the paper's figure 5.",
+        "training": "Terms of the objective over gradient steps, a line a seed.",
+    }
+    shown = [markup.figure(image, captions[name], wide=True) for name, image in drawn.items() if name in captions]
+    strips = [
+        markup.figure(
+            image,
+            "Images of a held-out sequence, evenly over its steps. Up to the bar the models see them; what follows is "
+            "predicted from the actions alone. First seed.",
+            wide=True,
+        )
+        for name, image in drawn.items()
+        if name not in captions
+    ]
+    parts = [
+        markup.section(f"figures-{phase.name}", f"Figures of {phase.name}", *shown),
+        markup.section(f"strips-{phase.name}", "Predicted images", *strips),
+    ]
+    films = []
+    try:
+        for sequence in sorted(set(tables["films"]["sequence"])):
+            file = write_film(tables["films"], sequence, folder / f"{phase.name}-sequence-{sequence}.mp4")
+            films.append(markup.video(file, f"{', '.join(title(m) for m, _ in panels(tables['films'], sequence))}"))
+    except DrawingError as error:
+        logger.warning("no film of the predictions: %s", error)
+    if films:
+        note = markup.paragraph("Side by side; a red line below: predicted, no image is seen any more.", "soft small")
+        parts.append(markup.section(f"films-{phase.name}", "Films", *films, note))
+    return parts
+
+
+def draw_all(tables: Tables, folder: Path, prefix: str) -> dict[str, Image]:
+    """Every figure by its name, drawn into folder as <prefix>-<name>.png."""
+    films = tables["films"]
+    made: dict[str, tuple[Draw, tuple[float, float], str]] = {
+        "horizon": (draw_horizon(tables["horizon"]), (9.4, 4.0), "KL and error by predicted step"),
+        "training": (draw_training(tables["training"]), (9.4, 3.4), "Terms of the objective over gradient steps"),
+    }
+    for sequence in sorted(set(films["sequence"])):
+        rows = len(panels(films, sequence))
+        alt = f"Truth and predictions of held-out sequence {sequence}"
+        made[f"strip-{sequence}"] = (draw_strip(films, sequence), (9.4, 0.3 + 0.85 * rows), alt)
+    return {
+        name: figures.render(draw, folder, f"{prefix}-{name}", size, alt) for name, (draw, size, alt) in made.items()
+    }
+
+
+def draw_horizon(horizon: pd.DataFrame) -> Draw:
+    def draw(figure: Figure, theme: Theme) -> None:
+        shown = models(horizon)
+        for axes, key, label in zip(
+            figure.subplots(1, 2), ("kl", "error"), ("KL(predicted || inferred), nats", "squared error"), strict=True
+        ):
+            for i, model in enumerate(shown):
+                table = horizon[horizon["model"] == model].pivot_table(index="step", columns="seed", values=key)
+                if not len(table):
+                    continue
+                found = np.array([mean_interval(row) for row in table.to_numpy(dtype=float)])
+                color, dashed = figures.color_of(i, len(shown)), "--" if model in FLOORS else "-"
+                axes.plot(table.index, found[:, 0], dashed, color=color, lw=1.6, label=title(model))
+                if dashed == "-":
+                    axes.fill_between(table.index, found[:, 1], found[:, 2], color=color, alpha=0.2, lw=0)
+            axes.set_xlabel("step after the context")
+            axes.set_ylabel(label)
+            axes.set_ylim(bottom=0.0)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=len(shown))
+
+    return draw
+
+
+def draw_training(training: pd.DataFrame) -> Draw:
+    def draw(figure: Figure, theme: Theme) -> None:
+        shown = models(training)
+        keys = [key for key in ("reconstruction", "transition", "parsimony") if key in training]
+        for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
+            for i, model in enumerate(shown):
+                for n, (_, part) in enumerate(training[training["model"] == model].groupby("seed")):
+                    color = figures.color_of(i, len(shown))
+                    label = title(model) if n == 0 else "_"
+                    axes.plot(part["num_updates"], part[key], color=color, lw=1.0, label=label)
+            axes.set_title(key)
+            axes.set_yscale("symlog", linthresh=0.1)
+            axes.set_xlabel("gradient steps")
+            if key == keys[0]:
+                axes.set_ylabel("nats")
+                figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=len(shown))
+
+    return draw
+
+
+def panels(films: pd.DataFrame, sequence: int) -> list[tuple[str, np.ndarray]]:
+    """(model, images [T, S, S, 3]) of truth and of each model's first seed."""
+    part = films[films["sequence"] == sequence].sort_values("seed", kind="stable")
+    return [(model, decode(part[part["model"] == model]["frames"].iloc[0])) for model in models(part)]
+
+
+def draw_strip(films: pd.DataFrame, sequence: int) -> Draw:
+    rows = panels(films, sequence)
+    context = int(films["context"].iloc[0])
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        T = len(rows[0][1])
+        steps = np.unique(
+            np.concatenate([[0, context - 1], np.linspace(context, T - 1, SHOWN - 2)]).round().astype(int)
+        )
+        grid = figure.subplots(len(rows), len(steps), squeeze=False)
+        for line, (model, images) in zip(grid, rows, strict=True):
+            for axes, step in zip(line, steps, strict=True):
+                axes.imshow(images[step])
+                axes.set_xticks([])
+                axes.set_yticks([])
+                for side in axes.spines.values():
+                    side.set_visible(True)
+                    side.set_color("#e5383b" if step >= context and model != "truth" else theme.faint)
+            line[0].set_ylabel(title(model), fontsize=9)
+        for axes, step in zip(grid[0], steps, strict=True):
+            axes.set_title("seen" if step < context else f"+{step - context + 1}", fontsize=8, fontweight="normal")
+
+    return draw
+
+
+def write_film(films: pd.DataFrame, sequence: int, file: Path) -> Path:
+    """H.264, one frame a step: truth and predictions side by side. Raises DrawingError where no encoder works."""
+    rows = panels(films, sequence)
+    context = int(films["context"].iloc[0])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.stem}.{os.getpid()}.mp4")
+    video = Video(unfinished, FPS)
+    try:
+        for step in range(len(rows[0][1])):
+            frame = np.concatenate([images[step] for _, images in rows], 1).repeat(ZOOM, 0).repeat(ZOOM, 1)
+            bar = np.full((2 * ZOOM, frame.shape[1], 3), 255, np.uint8)
+            if step >= context:
+                bar[:, ZOOM * rows[0][1].shape[2] :] = (229, 56, 59)  # not below the truth
+            video.add(np.concatenate([frame, bar]))
+        video.close()
+        os.replace(unfinished, file)
+    finally:
+        video.abandon()
+        unfinished.unlink(missing_ok=True)
+    return file

@@ -1,0 +1,117 @@
+"""Open-loop prediction of pixels: its report on tables that are known, its specs, bad input, the quick spec."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from parsecrl.algorithms.open_loop.analysis import encode
+from parsecrl.platform.analysis import read_tables
+from parsecrl.platform.cli import main
+from parsecrl.platform.open_loop_phase import data_folder
+from parsecrl.platform.reports import open_loop as report
+from parsecrl.platform.specs import load_spec
+
+QUICK = "open_loop_pixels_quick"
+
+
+def make_tables() -> report.Tables:
+    """Ours has KL 1 + seed and error 0.002 at every step, the RSSM 3 + seed and 0.004."""
+    rows = []
+    for model, kl, error in (("rssm", 3.0, 0.004), ("parsimonious", 1.0, 0.002)):
+        for seed in (0, 1):
+            for step in (1, 2, 3):
+                own = {"model": model, "seed": seed, "step": step, "kl": kl + seed, "kl_inferred": kl}
+                rows.append({**own, "error": error, "error_closed": 0.001})
+    rows += [
+        {"model": "last_frame", "seed": seed, "step": step, "error": 0.01} for seed in (0, 1) for step in (1, 2, 3)
+    ]
+    images = torch.randint(256, (5, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    films = [
+        {"model": model, "seed": seed, "sequence": 0, "context": 2, "frames": encode(images)}
+        for model, seed in (("truth", 0), ("rssm", 0), ("parsimonious", 0), ("parsimonious", 1))
+    ]
+    training = [
+        {"model": model, "seed": 0, "num_updates": n, "reconstruction": 100.0 / n, "transition": 1.0}
+        for model in ("rssm", "parsimonious")
+        for n in (25, 50)
+    ]
+    return {"horizon": pd.DataFrame(rows), "films": pd.DataFrame(films), "training": pd.DataFrame(training)}
+
+
+def test_the_result_table():
+    found = report.result_table(make_tables())
+    rows = {row[0]: row[1:] for row in found.rows}
+    assert list(rows) == ["ours", "RSSM", "last frame"]
+    assert rows["ours"] == ("2", "1.5 [-4.853, 7.853]", "1", "2", "1")  # t of one degree of freedom: 12.7
+    assert rows["last frame"] == ("-", "-", "-", "10", "-")
+
+
+def test_figures_strips_and_films(tmp_path: Path):
+    tables = make_tables()
+    images = report.draw_all(tables, tmp_path, "pixels")
+    assert list(images) == ["horizon", "training", "strip-0"]
+    assert all(image.light.stat().st_size > 3000 for image in images.values())
+    assert [model for model, _ in report.panels(tables["films"], 0)] == ["truth", "parsimonious", "rssm"]
+    film = report.write_film(tables["films"], 0, tmp_path / "film.mp4")
+    assert film.read_bytes()[4:8] == b"ftyp"
+    assert sorted(file.name for file in tmp_path.glob("*.mp4")) == ["film.mp4"]
+
+
+def test_the_specs_hold_the_papers_numbers():
+    phase = load_spec("open_loop_pixels").phases[0]
+    assert phase.stop.conditions == {"num_updates": 25 * 250}
+    assert (phase.batch_size, phase.sequence_length) == (50, 50)
+    assert (phase.data.held_out, phase.data.held_out_steps) == (30, 149)
+    assert (phase.model.transition_weight, phase.model.parsimony_weight) == (0.1, 0.5)
+    assert phase.search["model.kind"].values == ["parsimonious", "rssm"]
+    small = load_spec("open_loop_pixels_2core").phases[0]
+    assert small.stop.conditions == {"num_updates": 25 * 60}
+    assert len(small.search["seed"].values) == 3
+    assert small.data.held_out == 30
+
+
+def test_where_the_episodes_lie(tmp_path: Path):
+    phase = load_spec(QUICK).phases[0]
+    assert data_folder(tmp_path, phase) == str(tmp_path / "pixels_data")
+    shared = load_spec(QUICK, ["phases.pixels.data.folder=some/where"]).phases[0]
+    assert data_folder(tmp_path, shared) == str(Path.cwd() / "some" / "where")
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ("model.kind=gru", "model.kind must be 'parsimonious' or 'rssm', got 'gru'"),
+        ("model.transition_weight=-1", "model.transition_weight must be greater than or equal to 0, got -1"),
+        ("model.precision=float16", "model.precision must be 'float32' or 'bfloat16', got 'float16'"),
+        ("sequence_length=60", "sequence_length must be at most data.max_steps + 1, got 60 with 40"),
+        ("context=16", "context must be at most data.held_out_steps, got 16 with 15"),
+        ("data.episode=3", "did you mean 'episodes'?"),
+        ("world.id=parsecrl/Nowhere-v0", "env.id must be a world that Gymnasium can make"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(change: str, rule: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["specs", QUICK, "--set", f"phases.pixels.{change}"]) == 2
+    message = capsys.readouterr().err
+    assert rule in message
+    assert message.count("\n") == 1
+
+
+@pytest.mark.ray
+def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: None, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("vizdoom")
+    assert main(["run", QUICK, "--storage", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "ours" in printed
+    assert "RSSM" in printed
+    run = tmp_path / QUICK
+    assert len(list((run / "pixels_data" / "train").glob("[0-9]*"))) == 4
+    tables = read_tables(run, "pixels")
+    horizon = tables["horizon"]
+    assert set(horizon["model"]) == {"parsimonious", "rssm", "last_frame", "mean_frame"}
+    assert horizon["step"].max() == 16 - 5
+    assert tables["training"].groupby("model")["num_updates"].max().to_dict() == {"parsimonious": 20, "rssm": 20}
+    page = (run / "report" / "index.html").read_text()
+    for title in ("Results of pixels", "Predicted images", "Films"):
+        assert title in page
