@@ -1,5 +1,7 @@
-"""A gradient step of both models of image sequences at the paper's size (Saanum and Schulz 2022, A.3 and A.4): 50 sequences
-of 50 images of 80 x 80, plain and with the layout and the precision that the specs may choose. One thread, processor time.
+"""A gradient step of both models of image sequences at the paper's size (Saanum and Schulz 2022, A.3 and A.4).
+
+50 sequences of 50 images of 80 x 80, plain and with the layout and the precision that the specs may choose. One thread,
+processor time.
 """
 
 import time
