@@ -108,7 +108,10 @@ def connect(
                 f"no Ray cluster answers at {address!r} ({reason}); start one, or use --address local"
             ) from None
     quiet_ray()
-    url = getattr(ray._private.worker._global_node, "webui_url", None) if _is_driver_node() else None
+    if not _is_driver_node():
+        return ""
+    # From the cluster: a task on the head, which drives a run with a ray:// address, knows a default address alone.
+    url = ray._private.services.get_webui_url_from_internal_kv()
     return f"http://{url}" if url else ""
 
 

@@ -16,6 +16,7 @@ import threading
 import time
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import ray
@@ -215,25 +216,33 @@ def free_port():
         return found.getsockname()[1]
 
 
+class Head(NamedTuple):
+    """A Ray head on loopback that asks for a token."""
+
+    url: str
+    token: Path
+    client: str  # ray://
+
+
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    """The URL and the token file of a Ray head on loopback that asks for a token."""
     folder = tmp_path_factory.mktemp("head")
     token = folder / "token"
     token.write_text(TOKEN + "\n")
-    port = free_port()
+    port, client_port = free_port(), free_port()
     environment = {
         **{key: value for key, value in os.environ.items() if key not in {"RAY_ADDRESS", "RAY_AUTH_TOKEN"}},
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback alone
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "120",  # of a busy machine
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     options = ["--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}"]
     options += [
         f"--dashboard-agent-listen-port={free_port()}",
         "--dashboard-host=127.0.0.1",
-        f"--ray-client-server-port={free_port()}",
+        f"--ray-client-server-port={client_port}",
         "--num-cpus=2",
     ]
     scratch = tempfile.mkdtemp(prefix="parsec-", dir="/tmp")  # Ray's sockets need a short path
@@ -251,7 +260,7 @@ def head(tmp_path_factory):
         assert process.poll() is None, (folder / "log").read_text()
         assert time.monotonic() < deadline, (folder / "log").read_text()
         time.sleep(0.5)
-    yield url, token
+    yield Head(url, token, f"ray://127.0.0.1:{client_port}")
     process.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=30)
@@ -278,7 +287,7 @@ def parsec(*arguments):
 
 def submitting(folder, head, *arguments, env=None):
     """The command as a process of its own, its log in folder/follow.txt."""
-    url, token = head
+    url, token, _ = head
     words = ["submit", folder / "small.yaml", "--address", url, "--token-file", token, "--storage", folder / "runs"]
     with (folder / "follow.txt").open("a") as log:
         return subprocess.Popen(
@@ -307,7 +316,7 @@ def wait_for(condition, log, seconds=120):
 @pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_a_job_is_followed_left_stopped_and_continued_to_its_report(folder, head):
-    url, token = head
+    url, token, _ = head
     run, log = folder / "runs" / "mine", folder / "follow.txt"
     where = ["--address", url, "--token-file", token]
 
@@ -359,6 +368,30 @@ def test_a_job_is_followed_left_stopped_and_continued_to_its_report(folder, head
     assert not list(folder.rglob("pwned"))
 
 
+def is_open(address):
+    host, port = address.removeprefix("ray://").split(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5):
+        return True
+    return False
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_a_run_through_ray_client_is_driven_by_the_head(folder, head):
+    wait_for(lambda: is_open(head.client), folder / "small.yaml")
+    words = ["run", folder / "small.yaml", "--address", head.client, "--storage", folder / "runs"]
+    done = subprocess.run(
+        [Path(sys.executable).with_name("parsec"), *words, "--set", "phases.planet.stop.env_steps=2500"],
+        env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(head.token)},
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "CEM, full action space" in done.stdout  # the table
+    assert f"dashboard {head.url}" in done.stdout + done.stderr
+    assert json.loads((folder / "runs/small/state.json").read_text())["planet"]["status"] == "finished"
+    assert TOKEN not in done.stdout + done.stderr
+
+
 def assert_refused(done, *words):
     code, out, err = done
     assert code == 2, err
@@ -391,7 +424,7 @@ def assert_refused(done, *words):
     ],
 )
 def test_submit_refuses_in_time_and_sends_nothing(folder, head, monkeypatch, arguments, words):
-    url, token = head
+    url, token, _ = head
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     (folder / "wrong").write_text("not-the-token")
     arguments = [str(folder / word) if word in {"wrong", "absent"} else word for word in arguments]
@@ -415,7 +448,7 @@ def test_submit_refuses_in_time_and_sends_nothing(folder, head, monkeypatch, arg
 
 @pytest.mark.ray
 def test_a_package_over_the_limit_names_its_largest_files(folder, head, site):
-    url, token = head
+    url, token, _ = head
     data = site / "parsecrl" / "envs" / "recordings.npz"
     with data.open("wb") as stream:
         stream.truncate(101 * 2**20)
@@ -431,6 +464,6 @@ def test_a_package_over_the_limit_names_its_largest_files(folder, head, site):
 
 @pytest.mark.ray
 def test_stop_names_the_jobs_there_are(head):
-    url, token = head
+    url, token, _ = head
     assert_refused(parsec("stop", "absent", "--address", url, "--token-file", token), "no job 'absent'", "running:")
     assert_refused(parsec("jobs"), "--address")
