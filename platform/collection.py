@@ -6,6 +6,7 @@ collects it and when. So what is there and whole is kept, and only what is missi
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import json
@@ -262,6 +263,8 @@ def _collect(
             f"the same command goes on from what there is"
         ) from error
     finally:
+        with contextlib.suppress(ray.exceptions.RayError):  # a world may have a program and a folder of its own
+            ray.get([worker.close.remote() for worker in workers], timeout=10)
         for worker in workers:
             ray.kill(worker)
     progress.end()
