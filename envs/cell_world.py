@@ -107,7 +107,7 @@ class CellWorld(gymnasium.Env[np.ndarray, np.int64]):
         is_over = self._steps >= self.episode_steps
         return self.observations[self._state].copy(), reward, False, is_over, self._info()
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:  # type: ignore[override]  # Gymnasium has a type variable there
         """uint8 [height, width, 3]: walls dark, start yellow, goal red, oneself a blue square; None in no render mode.
 
         A frame of walls is drawn around a world that does not wrap.

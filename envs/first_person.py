@@ -26,7 +26,7 @@ class FirstPersonWorld(gymnasium.Env[np.ndarray, np.int64]):
     Raises ValueError on a frame_skip below 1 and on an unknown render mode.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}  # type: ignore[misc]
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}  # type: ignore[misc]  # Gymnasium declares a plain dict
 
     def __init__(self, frame_skip: int, ticks_per_second: float, render_mode: str | None):
         if isinstance(frame_skip, bool) or not isinstance(frame_skip, int | np.integer) or frame_skip < 1:
@@ -34,7 +34,7 @@ class FirstPersonWorld(gymnasium.Env[np.ndarray, np.int64]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}; leave it out")
         self.frame_skip, self.render_mode = int(frame_skip), render_mode
-        self.metadata = {**self.metadata, "render_fps": ticks_per_second / frame_skip}  # type: ignore[misc]
+        self.metadata = {**self.metadata, "render_fps": ticks_per_second / frame_skip}  # type: ignore[misc]  # as Gymnasium does it
         self.observation_space = spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
         self.action_space = spaces.Discrete(len(ACTIONS))
 

@@ -76,7 +76,7 @@ class GoalsMaze(FirstPersonWorld):
         is_collected = self._is_over and self._env.task.should_terminate_episode(self._env.physics)
         return self._look(step), float(step.reward), bool(is_collected), self._is_over and not is_collected, {}
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:  # type: ignore[override]  # Gymnasium has a type variable there
         """uint8 [240, 240, 3]: the same view, larger; None in no render mode and before a reset."""
         if self.render_mode is None or self._env is None:
             return None
@@ -157,11 +157,11 @@ def _seeded_maze(draw_seed: Any) -> Any:
 @contextmanager
 def _global_numpy_seed(seed: int) -> Iterator[None]:
     before = np.random.get_state()  # noqa: NPY002  dm_control draws from this generator
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002  the same
     try:
         yield
     finally:
-        np.random.set_state(before)  # noqa: NPY002
+        np.random.set_state(before)  # noqa: NPY002  and others are not to notice
 
 
 def _is_news(record: logging.LogRecord) -> bool:

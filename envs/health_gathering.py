@@ -65,7 +65,7 @@ class HealthGathering(FirstPersonWorld):
         info = {"health": self._health}
         return self._look(), self._health - before, is_dead, is_over and not is_dead, info
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:  # type: ignore[override]  # Gymnasium has a type variable there
         """uint8 [240, 320, 3], the engine's own picture; None in no render mode."""
         return None if self.render_mode is None else self._screen.copy()
 

@@ -162,7 +162,7 @@ class Collector:
         index = (task.number, attempt)
         seed = derive_seed(self.seed, f"{task.split} world", *index)
         rng = np.random.default_rng(derive_seed(self.seed, f"{task.split} actions", *index))
-        actions = rng.integers(self.env.action_space.n, size=task.steps)  # type: ignore[attr-defined]
+        actions = rng.integers(self.env.action_space.n, size=task.steps)  # type: ignore[attr-defined]  # discrete
         images, rewards, terminated = [self.env.reset(seed=seed)[0]], [], False
         for action in actions:
             image, reward, terminated, truncated, _ = self.env.step(action)
@@ -179,6 +179,7 @@ def _look_at(env_config: Mapping[str, Any]) -> tuple[int, int, str | None]:
         env = make_world(env_config)
     except ValueError as error:
         raise UserError(str(error)) from None
+    # Pictures and discrete actions, as make_world has seen; mypy knows any space.
     S, n = env.observation_space.shape[0], int(env.action_space.n)  # type: ignore[index,attr-defined]
     spec = env.spec.to_json() if env.spec else None
     env.close()

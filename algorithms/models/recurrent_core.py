@@ -94,14 +94,14 @@ class RecurrentCore(nn.Module):
 
     def posterior(self, h: Tensor, seen: Tensor) -> Gaussian:
         """q(s | h, e) of h [..., D] and seen [..., K], what `see` makes of the embedding."""
-        first: nn.Linear = self.posterior_net[0]  # type: ignore[assignment]
+        first: nn.Linear = self.posterior_net[0]  # type: ignore[assignment]  # mypy knows it as any module
         x = linear(self.readout(h), first.weight[:, : self.readout_size]) + seen
         return self._gaussian(self.posterior_net[1:](x))
 
     def see(self, embedding: Tensor) -> Tensor:
         """The part that an embedding [..., E] has in the posterior's first layer [..., K]: a loop over time need not
         compute it."""
-        first: nn.Linear = self.posterior_net[0]  # type: ignore[assignment]
+        first: nn.Linear = self.posterior_net[0]  # type: ignore[assignment]  # mypy knows it as any module
         return linear(self.obs_norm(embedding), first.weight[:, self.readout_size :], first.bias)
 
     def filter(self, seen: Tensor, previous_action: Tensor, keep: Tensor | None, noise: Tensor | None) -> Filtered:

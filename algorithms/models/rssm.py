@@ -177,5 +177,5 @@ class RSSM(RecurrentCore):
 
     def _prior_mean(self, h: Tensor) -> Tensor:
         x = self.prior_net[:-1](h)
-        head: nn.Linear = self.prior_net[-1]  # type: ignore[assignment]
+        head: nn.Linear = self.prior_net[-1]  # type: ignore[assignment]  # mypy knows it as any module
         return linear(x, head.weight[: self.stochastic_size], head.bias[: self.stochastic_size])

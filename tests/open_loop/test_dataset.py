@@ -56,11 +56,11 @@ def empty(file):
     os.truncate(file, 0)
 
 
-@pytest.mark.parametrize("harm", [truncate, flip_a_bit, empty, os.remove])
-@pytest.mark.parametrize("name", ["part-0.arrow", "metadata.json"])
+HARMS = [(name, harm) for name in ("part-0.arrow", "metadata.json") for harm in (truncate, empty, os.remove)]
+
+
+@pytest.mark.parametrize(("name", "harm"), [*HARMS, ("part-0.arrow", flip_a_bit)])  # in text it may change nothing
 def test_a_damaged_file_is_named_and_the_rest_is_used(tmp_path, harm, name):
-    if harm is flip_a_bit and name == "metadata.json":
-        pytest.skip("a flipped bit in the text may leave it as good as before")
     write_dataset(tmp_path, [6, 7, 8])
     file = tmp_path / "train" / "1" / name
     harm(file)
