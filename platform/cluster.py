@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +16,9 @@ from parsecrl.algorithms.checkpoint_files import StorageUnreachable
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.job_progress import JOB_CONFIG
 
+logger = logging.getLogger(__name__)
 LOCAL = "local"
+CLIENT_ATTEMPTS = 3  # of Ray Client to be served
 # From this process's environment to the workers'. Never credentials: Ray shows a job's environment to all who can look.
 PASSED_ON = (
     *("MUJOCO_GL", "OMP_NUM_THREADS", "PARSEC_STORAGE_RETRY_S"),
@@ -90,7 +93,7 @@ def connect(
         _check_reachable(address)
         options: dict[str, Any] = {"include_dashboard": dashboard} if address in {None, LOCAL} else {}
         try:
-            ray.init(
+            _init(
                 address=address or LOCAL,
                 log_to_driver=log_to_driver,
                 logging_level=logging.ERROR,
@@ -98,7 +101,7 @@ def connect(
                 **options,
             )
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = _reason(error)
             if isinstance(error, ray.exceptions.AuthenticationError):
                 raise UserError(
                     f"the Ray cluster at {address!r} refuses this process ({reason}); set RAY_AUTH_TOKEN_PATH to a "
@@ -113,6 +116,31 @@ def connect(
     # From the cluster: a task on the head, which drives a run with a ray:// address, knows a default address alone.
     url = ray._private.services.get_webui_url_from_internal_kv()
     return f"http://{url}" if url else ""
+
+
+def _init(**options: Any) -> None:
+    """ray.init, again where Ray Client's server fails to start for this client.
+
+    It takes a port that was free a moment before, and a head answers before its node has registered.
+    """
+    import ray
+
+    for attempt in range(1, CLIENT_ATTEMPTS + 1):
+        try:
+            ray.init(**options)
+        except ConnectionAbortedError as error:
+            if attempt == CLIENT_ATTEMPTS:
+                raise
+            logger.warning("the head could not serve this client (%s); trying again", _reason(error))
+            time.sleep(2)
+        else:
+            return
+
+
+def _reason(error: Exception) -> str:
+    """A sentence of Ray's; of a head's traceback the last line, which says what was wrong."""
+    text = str(error).strip()
+    return " ".join((text.splitlines()[-1] if "Traceback" in text else text).split())[:200]
 
 
 def _stay_on_loopback() -> None:
