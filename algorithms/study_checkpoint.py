@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from parsecrl.algorithms.checkpoint_files import local_file
 
@@ -93,6 +93,18 @@ class StudyCheckpoint:
             raise ValueError(
                 f"{folder}/{self.tensor_file} is of {part} of another size; give the settings that it was trained with"
             )
+
+    def fill_model(self, folder: Any, groups: Groups, model: nn.Module) -> None:
+        """Give a model the stored weights of the group `model`. Raises ValueError when they are of another size."""
+        stored = groups.get("model", {})
+        self.check_sizes(folder, stored, model.state_dict(), "a model")
+        model.load_state_dict(stored)
+
+
+def check_seed(folder: Any, stored: int, own: int) -> None:
+    """Raises ValueError unless both are the same: a run goes on with its own checkpoint."""
+    if stored != own:
+        raise ValueError(f"{folder} is of seed {stored}, this experiment has {own}; give the one of its run")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,7 @@ def _write(task: gymnasium.Env, policy: Policy, obs: np.ndarray, file: Location,
     every = max(1, round(rate / MAX_FPS))
     limit = None if max_seconds is None else max(1, round(max_seconds * rate))
     frame = _draw(task)  # before the first plan: a machine that cannot draw shall not plan an episode for nothing
-    unfinished = _beside(file)
-    video = Video(unfinished, rate / every)
-    try:
+    with new_video(file, rate / every) as video:
         video.add(frame)
         decision, over = 0, False
         while not over and (limit is None or decision < limit):
@@ -77,12 +76,21 @@ def _write(task: gymnasium.Env, policy: Policy, obs: np.ndarray, file: Location,
             decision, over = decision + 1, terminated or truncated
             if decision % every == 0:
                 video.add(_draw(task))
+    return file
+
+
+@contextmanager
+def new_video(file: Location, fps: float) -> Iterator[Video]:
+    """A video that is at `file`, whole, when the context has ended without an error, and nowhere otherwise."""
+    unfinished = _beside(file)
+    video = Video(unfinished, fps)
+    try:
+        yield video
         video.close()
         upload(unfinished, file)
     finally:
         video.abandon()
         unfinished.unlink(missing_ok=True)
-    return file
 
 
 def _beside(file: Location) -> Path:

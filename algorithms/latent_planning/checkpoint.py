@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from parsecrl.algorithms.latent_planning.experiment import PlanningExperiment, Task
-from parsecrl.algorithms.study_checkpoint import StudyCheckpoint, fill_optimizer, optimizer_tensors
+from parsecrl.algorithms.study_checkpoint import StudyCheckpoint, check_seed, fill_optimizer, optimizer_tensors
 
 FILES = StudyCheckpoint("planning", "a planning experiment")
 
@@ -35,13 +35,8 @@ def load_experiment(folder: Any, experiment: PlanningExperiment) -> None:
     Raises ValueError when a file is missing, damaged, or of another model or seed.
     """
     description, groups = FILES.read_description(folder), FILES.read_tensors(folder)
-    model = groups.get("model", {})
-    FILES.check_sizes(folder, model, experiment.model.state_dict(), "a model")
-    if description["seed"] != experiment.seed:
-        raise ValueError(
-            f"{folder} is of seed {description['seed']}, this experiment has {experiment.seed}; give the one of its run"
-        )
-    experiment.model.load_state_dict(model)
+    check_seed(folder, description["seed"], experiment.seed)
+    FILES.fill_model(folder, groups, experiment.model)
     experiment.experience.load(groups["experience"])
     experiment.tasks = [Task(**task) for task in description["tasks"]]
     if experiment.optimizer is not None:

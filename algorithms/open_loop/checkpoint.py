@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment, OpenLoopSettings
-from parsecrl.algorithms.study_checkpoint import StudyCheckpoint, fill_optimizer, optimizer_tensors
+from parsecrl.algorithms.study_checkpoint import StudyCheckpoint, check_seed, fill_optimizer, optimizer_tensors
 
 FILES = StudyCheckpoint("open_loop", "an open-loop experiment")
 
@@ -35,13 +35,8 @@ def load_experiment(folder: Any, experiment: OpenLoopExperiment) -> dict[str, in
     Raises ValueError when a file is missing, damaged, or of another model or seed.
     """
     description, groups = FILES.read_description(folder), FILES.read_tensors(folder)
-    model = groups.get("model", {})
-    FILES.check_sizes(folder, model, experiment.model.state_dict(), "a model")
-    if description["seed"] != experiment.seed:
-        raise ValueError(
-            f"{folder} is of seed {description['seed']}, this experiment has {experiment.seed}; give the one of its run"
-        )
-    experiment.model.load_state_dict(model)
+    check_seed(folder, description["seed"], experiment.seed)
+    FILES.fill_model(folder, groups, experiment.model)
     fill_optimizer(experiment.optimizer, groups.get("optimizer", {}))
     experiment.num_updates, experiment.curve = description["num_updates"], description["curve"]
     return description["batches"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from parsecrl.platform.videos import Video
+from parsecrl.platform.videos import new_video
 
 FPS = 20  # a step is 0.05 s
 CONTROLLERS = (("CEM", "#3b82c4"), ("embedded DCEM", "#e0812b"), ("random", "#8b8f98"))
@@ -45,21 +44,13 @@ def write_film(episodes: pd.DataFrame, file: Path, episode: int = 0) -> Path | N
     figure = Figure(figsize=(3.2 * len(paths), 2.8), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     panels = list(figure.subplots(1, len(paths), squeeze=False)[0])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.stem}.{os.getpid()}.mp4")
-    video = Video(unfinished, FPS)
-    try:
+    with new_video(file, FPS) as video:
         for step in range(max(map(len, paths.values()))):
             for axes, (name, color) in zip(panels, ((n, c) for n, c in CONTROLLERS if n in paths), strict=True):
                 path = paths[name].iloc[: step + 1]
                 _draw(axes, name, color, path.iloc[-1], float(path["cost"].sum()), size)
             canvas.draw()
             video.add(np.asarray(canvas.buffer_rgba())[..., :3])
-        video.close()
-        os.replace(unfinished, file)
-    finally:
-        video.abandon()
-        unfinished.unlink(missing_ok=True)
     return file
 
 

@@ -6,7 +6,6 @@ Tables: see `parsecrl.algorithms.open_loop.analysis`. Intervals are over seeds, 
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from parsecrl.platform.reports.data import Phase
 from parsecrl.platform.reports.figures import Draw, Image, Theme
 from parsecrl.platform.reports.studies import ResultTable
 from parsecrl.platform.statistics import mean_interval
-from parsecrl.platform.videos import DrawingError, Video
+from parsecrl.platform.videos import DrawingError, new_video
 
 Tables = dict[str, pd.DataFrame]
 
@@ -206,19 +205,11 @@ def write_film(films: pd.DataFrame, sequence: int, file: Path) -> Path:
     """H.264, one frame a step: truth and predictions side by side. Raises DrawingError where no encoder works."""
     rows = panels(films, sequence)
     context = int(films["context"].iloc[0])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.stem}.{os.getpid()}.mp4")
-    video = Video(unfinished, FPS)
-    try:
+    with new_video(file, FPS) as video:
         for step in range(len(rows[0][1])):
             frame = np.concatenate([images[step] for _, images in rows], 1).repeat(ZOOM, 0).repeat(ZOOM, 1)
             bar = np.full((2 * ZOOM, frame.shape[1], 3), 255, np.uint8)
             if step >= context:
                 bar[:, ZOOM * rows[0][1].shape[2] :] = (229, 56, 59)  # not below the truth
             video.add(np.concatenate([frame, bar]))
-        video.close()
-        os.replace(unfinished, file)
-    finally:
-        video.abandon()
-        unfinished.unlink(missing_ok=True)
     return file

@@ -6,10 +6,8 @@ Processor time, so that other load on the machine hardly counts; the table's tim
 import dataclasses
 import statistics
 import time
-from collections.abc import Iterator
 
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
@@ -18,14 +16,12 @@ from parsecrl.algorithms.freed_memory import keep_freed_memory
 from parsecrl.algorithms.models import ActionDecoder
 from parsecrl.algorithms.models.cartpole import cartpole
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    keep_freed_memory()  # as the trainable does
-    yield
-    torch.set_num_threads(threads)
+def _memory_as_in_the_trainable() -> None:
+    keep_freed_memory()
 
 
 def measure(benchmark: BenchmarkFixture, learner: EmbeddingLearner, rounds: int) -> None:

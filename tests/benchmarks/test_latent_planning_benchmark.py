@@ -3,7 +3,6 @@ evaluated, and each distinct one; and a gradient step of the dynamics. One threa
 """
 
 import time
-from collections.abc import Iterator
 
 import gymnasium
 import pytest
@@ -18,12 +17,7 @@ from parsecrl.algorithms.models import ParsimoniousDynamics, TransitionSequence
 TRAINING_STEPS = 200  # enough that codes and plans are no longer those of an untrained model
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Training:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 import ray
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from parsecrl.algorithms.freed_memory import keep_freed_memory
@@ -16,15 +15,15 @@ from parsecrl.algorithms.latent_sac import LatentSAC
 EPISODES, MEASURED = 200, 10
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _ray() -> Iterator[None]:
     keep_freed_memory()
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("kind", ["parsimonious", "beta_vae", "encoder_only"])

@@ -5,7 +5,6 @@ processor time.
 """
 
 import time
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -22,12 +21,7 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
