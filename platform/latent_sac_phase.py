@@ -64,5 +64,7 @@ class LatentSACPhase(StudyPhase):
     alpha_learning_rate: Positive = 1.0e-3
     replay_capacity: Count = 1_000_000  # transitions
     episodes_per_step: Count = 5  # between two results
-    measure_at: list[Count] = Field(default=[5, 10, 20, 50, 100, 200])  # episodes after which predictions are tested
+    measure_at: list[Count] = Field(
+        default=[5, 10, 20, 50, 100, 200, 500]
+    )  # episodes after which predictions are tested
     stop: EpisodesStop

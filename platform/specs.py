@@ -35,6 +35,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: what it brings may be given again
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str | int | float) and key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -132,12 +134,21 @@ def _read(name: str) -> tuple[str, str]:
 
 def _parse_yaml(text: str, source: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
+        return _without_aliases(yaml.load(text, Loader=_Loader))
+    except RecursionError:
+        raise UserError(f"{source} contains itself: an alias stands inside of what it names; take it out") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise UserError(f"{source} is not YAML: {where}{' '.join(str(problem).split())}") from None
+
+
+def _without_aliases(data: Any) -> Any:
+    """A copy of which no two parts are the same object, so that a value is changed in one place alone."""
+    if isinstance(data, dict):
+        return {key: _without_aliases(value) for key, value in data.items()}
+    return [_without_aliases(value) for value in data] if isinstance(data, list) else data
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:

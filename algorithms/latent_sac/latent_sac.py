@@ -71,7 +71,7 @@ class LatentSACConfig(AlgorithmConfig):
         self.alpha_learning_rate = 1e-3
         self.replay_capacity = 1_000_000
         self.episodes_per_step = 5
-        self.measure_at: Sequence[int] = (5, 10, 20, 50, 100, 200)
+        self.measure_at: Sequence[int] = (5, 10, 20, 50, 100, 200, 500)
         self.given_seed = 0  # the spec's; `seed` and `trial_seed` are derived from it
         self.trial_seed = 0
 

@@ -218,6 +218,7 @@ def test_searched_values_are_checked_together():
         ("", "must be a YAML mapping"),
         ("name: a\nname: b\n", "'name' is given twice"),
         ("name: x\n", "is missing"),
+        ("name: x\nphases: &all [*all]\n", "contains itself"),
     ],
 )
 def test_files_that_are_no_specs(tmp_path, text, words):
@@ -227,6 +228,16 @@ def test_files_that_are_no_specs(tmp_path, text, words):
         load_spec(file)
     assert words in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+def test_phases_that_share_their_values_by_yaml_are_changed_one_at_a_time():
+    phases = {phase.name: phase for phase in load_spec("parsimony_sac", ["phases.torus.model.beta=0.5"]).phases}
+    assert {name: phase.model.beta for name, phase in phases.items()} == {
+        "gridworld": 1.0, "torus": 0.5, "four_rooms": 1.0
+    }  # fmt: skip
+    assert {name: (phase.stop.episodes, phase.batch_size) for name, phase in phases.items()} == {
+        "gridworld": (200, 150), "torus": (250, 150), "four_rooms": (500, 350)
+    }  # fmt: skip
 
 
 def test_names_that_are_no_specs(tmp_path):
