@@ -44,7 +44,8 @@ def analyse_all(checkpoints: Sequence[Any], parallel_map: ParallelMap = map) -> 
 
     convergence: num_updates, loss, validation_cost (figure 9)
     improvement: cost, expert_cost, factor = cost / expert_cost, means over the validation states (figure 5)
-    control: mean cost accumulated over an episode of receding-horizon control by each controller
+    control: mean cost accumulated over an episode of receding-horizon control by each controller; "cold": each
+        search starts where the first did, and not at the last solution
     episodes: controller, episode, step, cost, action_*, state_*, of the first trial of each pair of parameters
     samples: controller, iteration, sample, step, action, cost: what CEM and the best embedding try for one state
         (figure 3); sample -1 is the mean after the iteration
@@ -69,11 +70,12 @@ def analyse_all(checkpoints: Sequence[Any], parallel_map: ParallelMap = map) -> 
     tables["samples"] = sample_table(best)
     others = {
         "CEM": control_episodes(dynamics, settings, make_expert(dynamics, settings)),
+        "CEM, cold": control_episodes(dynamics, settings, make_expert(dynamics, settings), warm=False),
         "random": control_episodes(dynamics, settings, None),
     }
     rows = [{"controller": name, "cost": _accumulated(episode)} for name, episode in others.items()]
     tables["control"] = pd.concat([pd.DataFrame(rows), tables["control"]], ignore_index=True)
-    episodes = tables["episodes"].drop_duplicates(["latent_size", "temperature", "episode", "step"])
+    episodes = tables["episodes"].drop_duplicates(["controller", "latent_size", "temperature", "episode", "step"])
     common = [_episode_table(name, episode) for name, episode in others.items()]
     tables["episodes"] = pd.concat([*common, episodes], ignore_index=True)
     tables["decoders"] = initial_decoders(settings)
@@ -91,9 +93,13 @@ def analyse(checkpoint: Any) -> Tables:
     tables["improvement"] = pd.DataFrame(
         [{"num_updates": description["num_updates"], "cost": plan_costs(dynamics, states, plan.actions).mean().item()}]
     )
-    episode = control_episodes(dynamics, settings, learner.controller)
-    tables["control"] = pd.DataFrame([{"controller": "embedded DCEM", "cost": _accumulated(episode)}])
-    tables["episodes"] = _episode_table("embedded DCEM", episode)
+    own = {
+        name: control_episodes(dynamics, settings, learner.controller, warm)
+        for name, warm in (("embedded DCEM", True), ("embedded DCEM, cold", False))
+    }
+    rows = [{"controller": name, "cost": _accumulated(episode)} for name, episode in own.items()]
+    tables["control"] = pd.DataFrame(rows)
+    tables["episodes"] = pd.concat([_episode_table(*item) for item in own.items()], ignore_index=True)
     if settings.latent_size == 2:
         tables["surfaces"], tables["solutions"] = surface_tables(learner)
     for table in tables.values():
@@ -126,10 +132,12 @@ def expert_costs(dynamics: KnownDynamics, settings: EmbeddingSettings, searches:
     return torch.stack(costs).mean(0)
 
 
-def control_episodes(dynamics: KnownDynamics, settings: EmbeddingSettings, controller: Any) -> Episode:
+def control_episodes(
+    dynamics: KnownDynamics, settings: EmbeddingSettings, controller: Any, warm: bool = True
+) -> Episode:
     """Receding-horizon control from the first validation states."""
     states = validation_states(dynamics, settings.validation_states)[: settings.control_states]
-    return control(dynamics, controller, states, settings.control_steps, _generator("control"))
+    return control(dynamics, controller, states, settings.control_steps, _generator("control"), warm)
 
 
 def _episode_table(controller: str, episode: Episode) -> pd.DataFrame:

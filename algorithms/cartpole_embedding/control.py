@@ -1,4 +1,4 @@
-"""Receding-horizon control of known dynamics: plan, apply the first action, plan again from where the last plan was.
+"""Receding-horizon control of known dynamics: plan, apply the first action, plan again.
 
 Axes: B episodes, T steps, S state, A action.
 """
@@ -29,8 +29,12 @@ def control(
     states: Tensor,
     num_steps: int,
     generator: torch.Generator,
+    warm: bool = True,
 ) -> Episode:
-    """Run from states [B, S]. Each search starts at the last solution, shifted by a step; None acts at random."""
+    """Run from states [B, S]; without a controller, at random.
+
+    warm: each search starts at the last solution, shifted by a step; else where the first did.
+    """
     warm_start: Tensor | None = None
     seen, taken, paid = [], [], []
     for _ in range(num_steps):
@@ -39,7 +43,8 @@ def control(
             action = 2 * torch.rand(shape, generator=generator, device=states.device) - 1
         else:
             plan = controller.plan(dynamics, dynamics.belief(states), warm_start, generator)
-            action, warm_start = plan.actions[:, 0], controller.shift(plan.mean)
+            action = plan.actions[:, 0]
+            warm_start = controller.shift(plan.mean) if warm else None
         u = dynamics.scale(action)
         seen.append(states)
         taken.append(action)

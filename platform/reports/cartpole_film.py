@@ -14,7 +14,10 @@ from matplotlib.patches import Rectangle
 from parsecrl.platform.videos import new_video
 
 FPS = 20  # a step is 0.05 s
-CONTROLLERS = (("CEM", "#3b82c4"), ("embedded DCEM", "#e0812b"), ("random", "#8b8f98"))
+CONTROLLERS = (
+    *(("CEM", "#3b82c4"), ("embedded DCEM", "#e0812b")),
+    *(("embedded DCEM, cold", "#c2528b"), ("random", "#8b8f98")),
+)
 HALF_WIDTH, POLE = 3.0, 1.0  # metres
 
 

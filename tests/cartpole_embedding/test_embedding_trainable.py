@@ -116,7 +116,7 @@ def test_tables(tables: analysis.Tables):
     assert set(tables["surfaces"]["latent_size"]) == {2}
     assert len(tables["surfaces"]) == 3 * 4 * analysis.GRID**2
     episodes = tables["episodes"]
-    assert len(episodes) == 2 * 6 * (2 + 3)  # two seeds of one pair count once
+    assert len(episodes) == 2 * 6 * (3 + 2 * 3)  # two seeds of one pair count once
     random = episodes[(episodes["controller"] == "random") & (episodes["episode"] == 0)]
     np.testing.assert_allclose(random["state_2"] ** 2 + random["state_3"] ** 2, 1, rtol=1e-3)
     samples = tables["samples"]
@@ -181,6 +181,9 @@ def test_warm_start_makes_control_plan_from_the_last_plan():
         return plan(model, belief, first if warm_start is None else warm_start, generator)
 
     controller.plan = planned  # type: ignore[method-assign]
+    control(dynamics, controller, states, 2, torch.Generator(), warm=False)
+    assert shifted == [None, None]
+    shifted.clear()
     episode = control(dynamics, controller, states, 4, torch.Generator().manual_seed(0))
     torch.testing.assert_close(episode.actions[..., 0], first[:, :4], rtol=0, atol=1e-4)
     assert shifted[0] is None
