@@ -54,8 +54,12 @@ def in_ray_tasks(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterat
     yield from ray.get([task.remote(item) for item in items])
 
 
+def tables_folder(folder: RunFolder, phase: str) -> Location:
+    return folder.path / FOLDER / phase
+
+
 def write_tables(folder: RunFolder, phase: str, tables: dict[str, pd.DataFrame]) -> None:
-    place = folder.path / FOLDER / phase
+    place = tables_folder(folder, phase)
     place.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         write_atomically(place / f"{name}.csv", table.to_csv(index=False))

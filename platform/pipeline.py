@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import platform
+import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +23,7 @@ import pandas as pd
 
 from parsecrl.algorithms.checkpoint_files import StorageUnreachable
 from parsecrl.platform import interruption, job_progress
+from parsecrl.platform.analysis import tables_folder
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.open_loop_phase import OpenLoopPhase, collect_episodes
 from parsecrl.platform.run_folder import RunFolder, write_atomically
@@ -223,11 +225,12 @@ def _evaluate(folder: RunFolder, line: StatusLine) -> None:
 
 def _unanalysed(folder: RunFolder) -> list[Phase]:
     """The phases without agents whose tables are missing, or older than their trials."""
-    return [
-        phase
-        for phase in folder.spec.phases
-        if not phase.acts and folder.state(f"analysis of {phase.name}") != {"of": folder.state(phase.name)}
-    ]
+
+    def is_current(name: str) -> bool:
+        made = folder.state(f"analysis of {name}")
+        return made.get("of") == folder.state(name) and tables_folder(folder, name).is_dir()
+
+    return [phase for phase in folder.spec.phases if not phase.acts and not is_current(phase.name)]
 
 
 def _analyse(folder: RunFolder, line: StatusLine) -> None:
@@ -242,7 +245,8 @@ def _analyse(folder: RunFolder, line: StatusLine) -> None:
         make_tables = ALGORITHMS[phase.algorithm].analyse
         assert make_tables is not None, f"{phase.algorithm} has neither an agent nor an analysis"
         analysis.write_tables(folder, phase.name, make_tables(trials, analysis.in_ray_tasks))
-        folder.record(f"analysis of {phase.name}", {"of": folder.state(phase.name)})
+        # With its time, so that a report is drawn anew where tables were taken away and made once more.
+        folder.record(f"analysis of {phase.name}", {"of": folder.state(phase.name), "made_at": round(time.time())})
         line.show(f"analysis of {phase.name}: {len(trials)} trials", final=True)
 
 

@@ -1,6 +1,7 @@
 """The quick spec of the embedded cartpole through the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -29,3 +30,9 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
     assert "Results of embedding" in page
     assert "video/mp4" in page
     assert json.loads((run / "summary.json").read_text())
+    # Tables that are taken away are made again, and the report with them.
+    shutil.rmtree(run / "analysis")
+    (run / "report" / "index.html").write_text("old")
+    assert main([*command, *(part for change in small for part in ("--set", change))]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(run / "analysis" / "embedding" / "improvement.csv"), improvement)
+    assert "Results of embedding" in (run / "report" / "index.html").read_text()
