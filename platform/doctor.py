@@ -18,7 +18,7 @@ Finding = tuple[str, str, str]  # how, what, detail
 
 def examine(address: str | None = None) -> Iterator[Finding]:
     """Each check in turn; one that fails is a finding, never an exception."""
-    for check in (_versions, _processors, _gpus, _rendering, lambda: _ray(address), _disk):
+    for check in (_versions, _processors, _gpus, _rendering, _pixels, lambda: _ray(address), _disk):
         try:
             yield from check()
         except Exception as error:
@@ -69,22 +69,40 @@ def _gpus() -> Iterator[Finding]:
 
 def _rendering() -> Iterator[Finding]:
     """In a process of its own: a broken driver can crash it."""
-    code = (
+    failure = _failure(
         "from parsecrl.envs import make_env\n"
         "env = make_env('dm_control/cheetah-run-v0', render_mode='rgb_array')\n"
         "env.reset(seed=0)\n"
-        "print('frame', env.render().shape)\n"
+        "env.render()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     from parsecrl.envs import choose_rendering_backend
 
     choose_rendering_backend()
     backend = os.environ.get("MUJOCO_GL", "default")
-    if done.returncode == 0 and "frame" in done.stdout:
+    if failure is None:
         yield OK, "rendering", f"MUJOCO_GL={backend}"
     else:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        yield NOTE, "rendering", f"MUJOCO_GL={backend} draws nothing ({last[:160]}); runs work, without videos"
+        yield NOTE, "rendering", f"MUJOCO_GL={backend} draws nothing ({failure}); runs work, without videos"
+
+
+def _pixels() -> Iterator[Finding]:
+    """The default world of first-person images, in a process of its own: it starts Doom's engine."""
+    failure = _failure(
+        "import gymnasium, parsecrl.envs\n"
+        "env = gymnasium.make('parsecrl/HealthGathering-v0')\n"
+        "env.reset(seed=0)\n"
+        "env.close()\n"
+    )
+    if failure is None:
+        yield OK, "pixels", f"vizdoom {version('vizdoom')}"
+    else:
+        yield NOTE, "pixels", f"no world of ViZDoom ({failure}); all but open_loop_pixels works"
+
+
+def _failure(code: str) -> str | None:
+    """Run the code in a process of its own; its last words, or None when it ends well."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
 
 
 def _ray(address: str | None) -> Iterator[Finding]:

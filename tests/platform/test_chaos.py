@@ -220,11 +220,13 @@ class Sweep:
 
 
 def inflict(kind, sweep, machines, server, away_s, rng):
-    """One fault; returns whether there was anything to inflict it on."""
+    """One fault; returns whether there was anything to inflict it on before the phase was over."""
     if kind in TITLES:
-        found = machines.processes(TITLES[kind])
-        if not found:
-            return False
+        phase = sweep.phase()
+        while not (found := machines.processes(TITLES[kind])):  # it may be starting
+            if sweep.phase() != phase:
+                return False
+            time.sleep(0.2)
         rng.choice(found).kill()
     elif kind == NODE:
         machines.kill_worker()

@@ -226,6 +226,15 @@ def test_doctor_tells_what_it_finds(folder, monkeypatch, capsys):
     assert "ZeroDivisionError" in out
 
 
+def test_doctor_makes_a_world_of_pixels_or_says_why_not():
+    from parsecrl.platform import doctor
+
+    ((how, what, detail),) = doctor._pixels()
+    assert (how, what) == ("ok", "pixels")
+    assert detail.startswith("vizdoom 1.")
+    assert doctor._failure("import absent") == "ModuleNotFoundError: No module named 'absent'"
+
+
 def test_no_command_is_a_mistake(folder):
     done = parsec(folder)
     assert done.returncode == 2
