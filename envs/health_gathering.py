@@ -92,7 +92,9 @@ class HealthGathering(FirstPersonWorld):
             raise RuntimeError(f"Doom's engine ended ({' '.join(str(error).split())}); make the world again") from error
         except (self._vizdoom.MessageQueueException, self._vizdoom.SharedMemoryException) as error:
             self.close()
-            raise RuntimeError(f"Doom's engine cannot be reached ({error}); let this process write to /dev/shm") from error
+            raise RuntimeError(
+                f"Doom's engine cannot be reached ({error}); let this process write to /dev/shm"
+            ) from error
 
     def _start(self) -> Any:
         vizdoom = self._vizdoom
