@@ -183,6 +183,13 @@ def test_the_quick_spec_on_two_cores_is_as_fast_as_it_was_measured():
     assert 3600 * (planet.hours + embed.hours + finetune.hours) == pytest.approx(480, rel=0.2)
 
 
+def test_one_runner_on_two_cores_is_as_fast_as_it_was_measured():
+    """95 environment steps a second (docs/results/README.md)."""
+    spec = load_spec("cheetah_run_quick", ["resources.num_env_runners=1"])
+    alone = stage_of(spec, spec.phases[0], CHEETAH, CONSTANTS)._replace(cores=2)
+    assert load(alone, CONSTANTS).steps_per_s == pytest.approx(95, rel=0.05)
+
+
 def test_more_runners_help_until_the_learner_is_busy():
     def rate(runners):
         spec = load_spec("cheetah_run", ["phases.planet.train_ratio=0.02"])
