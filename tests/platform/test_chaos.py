@@ -362,7 +362,7 @@ def as_table(happened):
 @pytest.mark.timeout(1800)
 def test_a_sweep_survives_one_fault_of_each_kind(tmp_path, s3, s3_server, request, capsys):
     faults = {"planet": [RUNNER, NODE], "embed": [DRIVER, STORE], "finetune": [TRIAL]}
-    sizes = {"learners": 0, "planet": 25_000, "embed": 40_000, "finetune": 40}
+    sizes = {"learners": 0, "planet": 25_000, "embed": 40_000, "finetune": 20}
     happened = survive(tmp_path, s3, s3_server, request, faults, away_s=8.0, seed=1, **sizes)
     check_from_elsewhere(location_of(s3) / "tiny", s3_server, capsys)
     print("\n" + as_table(happened))
