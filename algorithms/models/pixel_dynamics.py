@@ -148,7 +148,7 @@ class PixelDynamics(nn.Module, ABC):
     def decode(self, belief: Belief) -> Tensor:
         """Images [B, T, 3, S, S], 0 to 1, of beliefs [B, T]; without gradient."""
         features = self._features(belief)
-        images = torch.cat([self._decode(some) for some in features.split(IMAGES_AT_ONCE)])
+        images = torch.cat([self._decode(some) for some in features.split(IMAGES_AT_ONCE)]).clamp_(0.0, 1.0)
         return images.contiguous().unflatten(0, belief.s.shape[:2])
 
     def one_hot(self, action: Tensor) -> Tensor:
@@ -197,9 +197,12 @@ class PixelDynamics(nn.Module, ABC):
         return torch.cat([belief.s, self.core.readout(belief.h)], -1).flatten(0, 1)
 
     def _decode(self, features: Tensor) -> Tensor:
+        """Means of the pixels, about 0 to 1.
+
+        Not squashed: dark images push a sigmoid so far to its end that no gradient brings it back.
+        """
         with self._autocast(features.device):
-            logits = self.decoder(features)
-        return logits.float().sigmoid()
+            return self.decoder(features).float() + 0.5
 
     def _floats(self, images: Tensor) -> Tensor:
         """uint8 [B, T, 3, S, S] -> [B * T, 3, S, S], 0 to 1."""

@@ -81,5 +81,5 @@ class ImageDecoder(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, features: Tensor) -> Tensor:
-        """features [M, F] -> logits of the pixels' values [M, 3, S, S]."""
+        """features [M, F] -> [M, 3, S, S], unbounded."""
         return self.layers(self.first(features).unflatten(1, (self.maps, self.side, self.side)))

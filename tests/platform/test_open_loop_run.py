@@ -67,7 +67,7 @@ def test_the_specs_hold_the_papers_numbers():
     assert (phase.model.transition_weight, phase.model.parsimony_weight) == (0.1, 0.5)
     assert phase.search["model.kind"].values == ["parsimonious", "rssm"]
     small = load_spec("open_loop_pixels_2core").phases[0]
-    assert small.stop.conditions == {"num_updates": 25 * 60}
+    assert small.stop.conditions == {"num_updates": 25 * 120}
     assert len(small.search["seed"].values) == 3
     assert small.data.held_out == 30
 
