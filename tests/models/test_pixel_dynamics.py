@@ -105,7 +105,7 @@ def by_hand(model: PixelDynamics, batch: ImageSequence, noise: Tensor) -> tuple[
             transition += reference_kl(inferred, predicted).sum(-1) / (T - 1)
             parsimony += reference_kl(Bernoulli(logits=q), Bernoulli(logits=p)).sum(-1) / (T - 1)
         z = mean + inferred.stddev * noise[t]
-        decoded = model.decoder(torch.cat([z, u], -1)).sigmoid()
+        decoded = model.decoder(torch.cat([z, u], -1)) + 0.5
         reconstruction += 0.5 * (decoded - images[:, t]).square().sum((1, 2, 3)) / T
         before, action = (u, mean), one_hot[:, t] if t < T - 1 else None
     total = reconstruction + 0.1 * transition + 0.5 * parsimony
@@ -270,6 +270,23 @@ def test_a_tiny_model_memorises_two_sequences(kind: str):
     truth = batch.images.float() / 255
     error = (told.images - truth[:, 2:]).square().mean()
     assert error < 0.2 * (truth[:, 1:2] - truth[:, 2:]).square().mean()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dark_images_are_learnt_too(kind: str):
+    """A sigmoid behind the decoder stays at black for ever: 7.1 with these images, after 50 updates and after 250."""
+    bright = moving_squares(2, 6)
+    batch = ImageSequence(bright.images // 8, bright.actions)
+    model = small(kind, latent_size=8, readout_size=8, memory_size=32, hidden_size=32, channels=8)
+    optimiser, generator = torch.optim.Adam(model.parameters(), lr=3e-3), seeded(0)
+    for _ in range(120):
+        optimiser.zero_grad()
+        loss = model.loss(batch, generator)
+        loss.total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 100.0)
+        optimiser.step()
+    black = 0.5 * (batch.images.float() / 255).square().sum((2, 3, 4)).mean()
+    assert loss.terms["reconstruction"] < 0.5 * black
 
 
 # -- what is refused
