@@ -38,6 +38,7 @@ class InnerSolverSpec(Elites):
 
 
 class EnergySpec(Group):
+    kind: str = "mlp"  # or module:function of your own, which is called with what follows
     hidden_size: Count = 128
     num_layers: Count = 3
 
@@ -88,7 +89,7 @@ class CartpoleEmbeddingPhase(StudyPhase):
     """Algorithm 2: a decoder of action sequences, learned on known dynamics."""
 
     algorithm: Literal["cartpole_embedding"]
-    dynamics: Literal["cartpole", "pendulum"] = "cartpole"
+    dynamics: str = "cartpole"  # or pendulum, or module:function of your own, which returns KnownDynamics
     controller: LatentSearch = Field(default_factory=LatentSearch)
     decoder: CartpoleDecoder = Field(default_factory=CartpoleDecoder)
     expert: ExpertSpec = Field(default_factory=ExpertSpec)

@@ -1,8 +1,10 @@
-"""Whether the worlds that a study names can be made, before anything runs."""
+"""Whether the worlds, dynamics and energies that a study names can be made, before anything runs."""
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -11,16 +13,25 @@ from parsecrl.platform.errors import UserError
 from parsecrl.platform.latent_phases import LatentPlanningPhase
 from parsecrl.platform.latent_sac_phase import LatentSACPhase
 from parsecrl.platform.open_loop_phase import OpenLoopPhase
+from parsecrl.platform.spec_models import Phase
 from parsecrl.platform.specs import Spec, set_path
+from parsecrl.platform.study_phases import CartpoleEmbeddingPhase, EnergyRegressionPhase
 
 
 def check_worlds(spec: Spec) -> None:
-    """Raise UserError where a world of a phase, or one that it searches over, cannot be made."""
+    """Raise UserError where what a phase names, or one that it searches over, cannot be made."""
     for phase in spec.phases:
         if isinstance(phase, LatentPlanningPhase | LatentSACPhase):
             _check(phase)
         elif isinstance(phase, OpenLoopPhase):
             _check_pixels(phase)
+        elif isinstance(phase, CartpoleEmbeddingPhase):
+            from parsecrl.algorithms.cartpole_embedding.settings import make_dynamics
+
+            _check_named(phase, "dynamics", phase.dynamics, make_dynamics)
+        elif isinstance(phase, EnergyRegressionPhase):
+            make = functools.partial(_make_energy, phase.energy.model_dump())
+            _check_named(phase, "energy.kind", phase.energy.kind, make)
 
 
 def _check(phase: LatentPlanningPhase | LatentSACPhase) -> None:
@@ -34,6 +45,20 @@ def _check(phase: LatentPlanningPhase | LatentSACPhase) -> None:
             _make(phase, world).close()
         except ValueError as error:
             raise UserError(f"phases.{phase.name}.world: {error}") from None
+
+
+def _make_energy(options: dict[str, Any], kind: str) -> object:
+    from parsecrl.algorithms.energy_regression.checkpoint import make_energy
+
+    return make_energy({**options, "kind": kind})
+
+
+def _check_named(phase: Phase, key: str, value: str, make: Callable[[str], object]) -> None:
+    for name in phase.search[key].values if key in phase.search else [value]:
+        try:
+            make(name)
+        except Exception as error:  # of the user's own function, whatever it is
+            raise UserError(f"phases.{phase.name}.{key}: {' '.join(str(error).split())}") from error
 
 
 def _check_pixels(phase: OpenLoopPhase) -> None:

@@ -7,6 +7,7 @@ seeded: the same checkpoints give the same tables.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -30,7 +31,7 @@ from parsecrl.algorithms.seeding import derive_seed
 Tables = dict[str, pd.DataFrame]
 ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
-EXPERT_SEARCHES = 5  # per state: the expert's cost is a mean over its own draws
+SEARCHES = 5  # per state: a cost is a mean over them
 SHOWN_STATE = 0  # of the validation states
 SHOWN_STATES = 4
 GRID = 41  # points a side of a cost surface
@@ -43,9 +44,11 @@ def analyse_all(checkpoints: Sequence[Any], parallel_map: ParallelMap = map) -> 
     """The tables of several checkpoints (folders), each below the other. parallel_map: as the built-in map.
 
     convergence: num_updates, loss, validation_cost (figure 9)
-    improvement: cost, expert_cost, factor = cost / expert_cost, means over the validation states (figure 5)
+    improvement: dynamics; num_updates; best_at, the update of the lowest validation cost, whose decoder all tables
+        show; cost, expert_cost, factor = cost / expert_cost, means over the validation states and over searches with
+        other draws than the validation's (figure 5); last_cost, by validation after the last update
     control: mean cost accumulated over an episode of receding-horizon control by each controller; "cold": each
-        search starts where the first did, and not at the last solution
+        search starts where the first did, and not at the last solution; "untrained": a decoder as it is drawn
     episodes: controller, episode, step, cost, action_*, state_*, of the first trial of each pair of parameters
     samples: controller, iteration, sample, step, action, cost: what CEM and the best embedding try for one state
         (figure 3); sample -1 is the mean after the iteration
@@ -74,6 +77,10 @@ def analyse_all(checkpoints: Sequence[Any], parallel_map: ParallelMap = map) -> 
         "random": control_episodes(dynamics, settings, None),
     }
     rows = [{"controller": name, "cost": _accumulated(episode)} for name, episode in others.items()]
+    for size in sorted(set(tables["improvement"]["latent_size"])):
+        untrained = EmbeddingLearner(dynamics, replace(settings, latent_size=size), seed=0)
+        episode = control_episodes(dynamics, settings, untrained.controller, warm=False)
+        rows.append({"controller": "untrained, cold", "latent_size": size, "cost": _accumulated(episode)})
     tables["control"] = pd.concat([pd.DataFrame(rows), tables["control"]], ignore_index=True)
     episodes = tables["episodes"].drop_duplicates(["controller", "latent_size", "temperature", "episode", "step"])
     common = [_episode_table(name, episode) for name, episode in others.items()]
@@ -88,11 +95,15 @@ def analyse(checkpoint: Any) -> Tables:
     dynamics, settings = learner.dynamics, learner.settings
     trial = {"latent_size": settings.latent_size, "temperature": settings.temperature, "seed": description["seed"]}
     tables = {"convergence": pd.DataFrame(description["curve"])}
-    states = learner.validation_states
-    plan = learner.plan(states, _generator("validation_noise"))
-    tables["improvement"] = pd.DataFrame(
-        [{"num_updates": description["num_updates"], "cost": plan_costs(dynamics, states, plan.actions).mean().item()}]
-    )
+    curve = tables["convergence"]
+    found = {
+        "dynamics": description["dynamics"],
+        "num_updates": description["num_updates"],
+        "best_at": int(curve["num_updates"].to_numpy()[curve["validation_cost"].argmin()]),
+        "cost": search_costs(dynamics, settings, learner.controller, "embedded").mean().item(),
+        "last_cost": curve["validation_cost"].iloc[-1],
+    }
+    tables["improvement"] = pd.DataFrame([found])
     own = {
         name: control_episodes(dynamics, settings, learner.controller, warm)
         for name, warm in (("embedded DCEM", True), ("embedded DCEM, cold", False))
@@ -121,15 +132,20 @@ def load_trial(checkpoint: Any) -> tuple[EmbeddingLearner, dict[str, Any]]:
 
 
 @torch.no_grad()
-def expert_costs(dynamics: KnownDynamics, settings: EmbeddingSettings, searches: int = EXPERT_SEARCHES) -> Tensor:
-    """What CEM in the full space costs from each validation state, the mean over several searches [num_states]."""
+def search_costs(dynamics: KnownDynamics, settings: EmbeddingSettings, controller: Any, role: str) -> Tensor:
+    """What a controller's plans cost from each validation state, the mean over several searches [num_states]."""
     states = validation_states(dynamics, settings.validation_states)
-    expert, belief = make_expert(dynamics, settings), dynamics.belief(states)
+    belief = dynamics.belief(states)
     costs = [
-        plan_costs(dynamics, states, expert.plan(dynamics, belief, generator=_generator("expert", i)).actions)
-        for i in range(searches)
+        plan_costs(dynamics, states, controller.plan(dynamics, belief, generator=_generator(role, i)).actions)
+        for i in range(SEARCHES)
     ]
     return torch.stack(costs).mean(0)
+
+
+def expert_costs(dynamics: KnownDynamics, settings: EmbeddingSettings) -> Tensor:
+    """`search_costs` of CEM in the full space."""
+    return search_costs(dynamics, settings, make_expert(dynamics, settings), "expert")
 
 
 def control_episodes(

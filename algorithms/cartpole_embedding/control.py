@@ -34,6 +34,7 @@ def control(
     """Run from states [B, S]; without a controller, at random.
 
     warm: each search starts at the last solution, shifted by a step; else where the first did.
+    Raises ValueError where a function of the dynamics returns NaN or infinity.
     """
     warm_start: Tensor | None = None
     seen, taken, paid = [], [], []
@@ -49,5 +50,8 @@ def control(
         seen.append(states)
         taken.append(action)
         paid.append(dynamics.cost(states, u))
-        states = dynamics.transition(states, u)
+        after = dynamics.transition(states, u)
+        if not bool(after.isfinite().all() & paid[-1].isfinite().all()):
+            dynamics.explain(states, u.unsqueeze(1))
+        states = after
     return Episode(torch.stack(seen, 1), torch.stack(taken, 1), torch.stack(paid, 1))

@@ -17,6 +17,7 @@ from parsecrl.algorithms.models.fused_decoder import FusedDecoder
 from parsecrl.algorithms.models.known_dynamics import KnownDynamics
 from parsecrl.algorithms.seeding import derive_seed
 
+EXPLAINING_PLANS = 100  # drawn, to find the function that has spoilt a search
 VALIDATION_SEED = 0  # the same states and draws for every seed, size and temperature
 
 
@@ -58,16 +59,11 @@ class EmbeddingLearner:
         """One step on `states_per_update` new states; returns the loss, the mean cost of their plans []."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "update", self.num_updates))
         states = self.dynamics.sample_states(self.settings.states_per_update, generator)
-        try:
-            loss = self.loss(states, generator)
-        except ValueError:  # of the solver, which has too few finite costs
-            self._explain(states)
-            raise
+        loss = self.loss(states, generator)
         self.optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         if not bool(norm.isfinite()):
-            self._explain(states)
             raise FloatingPointError(
                 f"the gradient of update {self.num_updates + 1} is not finite though {self.dynamics.name}'s costs are; "
                 f"lower learning_rate, or look for a derivative that is infinite where its function is not"
@@ -103,14 +99,20 @@ class EmbeddingLearner:
         return self.controller.plan(self.dynamics, self.dynamics.belief(states), generator=generator, **options)
 
     def _costs(self, states: Tensor, generator: torch.Generator | None, noise: Tensor | None = None) -> Tensor:
-        plan = self.plan(states, generator, noise=noise)
-        return plan_costs(self.dynamics, states, plan.actions)
-
-    def _explain(self, states: Tensor) -> None:
-        """Raise ValueError that names the dynamics' function that is not finite, if one is."""
-        generator = torch.Generator().manual_seed(0)
-        shape = (states.shape[0], self.settings.horizon, self.dynamics.action_size)
-        self.dynamics.explain(states, self.dynamics.scale(2 * torch.rand(shape, generator=generator) - 1))
+        """Raises ValueError that names the dynamics' function that is not finite."""
+        try:
+            plan = self.plan(states, generator, noise=noise)
+        except ValueError:  # of the solver, which has too few finite costs
+            draws = torch.rand(
+                (EXPLAINING_PLANS, len(states), self.settings.horizon, self.dynamics.action_size),
+                generator=torch.Generator().manual_seed(0),
+            )
+            self.dynamics.explain(states.expand(EXPLAINING_PLANS, -1, -1), self.dynamics.scale(2 * draws - 1))
+            raise
+        costs = plan_costs(self.dynamics, states, plan.actions)
+        if not bool(costs.isfinite().all()):
+            self.dynamics.explain(states, self.dynamics.scale(plan.actions.detach()))
+        return costs
 
     def state_dict(self) -> dict[str, Any]:
         """All that a continued training needs; the tensors are in `decoder`, `best_decoder` and `optimizer`."""

@@ -10,6 +10,7 @@ from typing import Any
 from parsecrl.algorithms.models.cartpole import cartpole
 from parsecrl.algorithms.models.known_dynamics import KnownDynamics
 from parsecrl.algorithms.models.pendulum import pendulum
+from parsecrl.algorithms.own_code import own_function
 
 DYNAMICS: dict[str, Callable[[], KnownDynamics]] = {"cartpole": cartpole, "pendulum": pendulum}
 
@@ -77,6 +78,11 @@ class EmbeddingSettings:
 
 
 def make_dynamics(name: str) -> KnownDynamics:
-    if name not in DYNAMICS:
-        raise ValueError(f"dynamics must be one of {', '.join(DYNAMICS)}, got {name!r}")
-    return DYNAMICS[name]()
+    """A name of `DYNAMICS`, or module:function for a function without arguments that returns `KnownDynamics`.
+
+    Raises ValueError where there is none.
+    """
+    made = (DYNAMICS.get(name) or own_function(name, "dynamics", DYNAMICS))()
+    if not isinstance(made, KnownDynamics):
+        raise ValueError(f"dynamics {name!r} must return KnownDynamics, got {type(made).__name__}")
+    return made

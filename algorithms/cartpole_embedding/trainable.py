@@ -12,21 +12,19 @@ from parsecrl.algorithms.cartpole_embedding.checkpoint import load_embedding, sa
 from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings, make_dynamics
 from parsecrl.algorithms.freed_memory import keep_freed_memory
-from parsecrl.algorithms.models.known_dynamics import KnownDynamics
 from parsecrl.algorithms.seeding import derive_seed
 
 
 class CartpoleEmbedding(Trainable):
     """One decoder, trained by algorithm 2.
 
-    config: the fields of `EmbeddingSettings`, all with the paper's values as default; dynamics, a name; seed, and
-    run_seed, which is mixed with it; updates_per_step, between two results.
+    config: the fields of `EmbeddingSettings`, all with the paper's values as default; dynamics, as for
+    `make_dynamics`; seed, and run_seed, which is mixed with it; updates_per_step, between two results.
 
     Results: num_updates; loss, the mean over the step's updates of the planned cost, each before it was made;
     validation_cost and best_validation_cost, means over the validation states; score, minus the validation cost;
     learning_rate; update_ms.
 
-    For other dynamics, override `make_dynamics`.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -35,12 +33,10 @@ class CartpoleEmbedding(Trainable):
             raise ValueError(f"updates_per_step must be an integer of 1 or more, got {self.updates_per_step!r}")
         keep_freed_memory()
         seed = derive_seed(config.get("run_seed", 0), "cartpole_embedding", config.get("seed", 0))
-        self.learner = EmbeddingLearner(self.make_dynamics(config), EmbeddingSettings.from_mapping(config), seed)
+        dynamics = make_dynamics(config.get("dynamics", "cartpole"))
+        self.learner = EmbeddingLearner(dynamics, EmbeddingSettings.from_mapping(config), seed)
         self.curve: list[dict[str, float | None]] = []  # a point for each validation
         self.losses: list[float] = []  # since the last one
-
-    def make_dynamics(self, config: dict[str, Any]) -> KnownDynamics:
-        return make_dynamics(config.get("dynamics", "cartpole"))
 
     def step(self) -> dict[str, Any]:
         if not self.curve:

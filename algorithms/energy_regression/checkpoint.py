@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from parsecrl.algorithms.energy_regression.update import InnerSolver
 from parsecrl.algorithms.models.energy import EnergyNetwork
+from parsecrl.algorithms.own_code import own_function
 from parsecrl.algorithms.study_checkpoint import StudyCheckpoint, fill_optimizer, optimizer_tensors
 
 FILES = StudyCheckpoint("regression", "an energy regression")
@@ -43,8 +45,24 @@ def load_state(
     return description, groups.get("other", {})
 
 
-def load_regression(folder: Any) -> tuple[EnergyNetwork, InnerSolver, dict[str, Any]]:
+def make_energy(options: Mapping[str, Any]) -> nn.Module:
+    """What is trained: a module that maps x [B, 1] and y [B, N, 1] to energies [B, N].
+
+    options: kind, "mlp" for an `EnergyNetwork` or module:function for a function of your own, and its arguments.
+    Raises ValueError on an unknown kind.
+    """
+    own = dict(options)
+    kind = own.pop("kind", "mlp")
+    if kind == "mlp":
+        return EnergyNetwork(1, 1, **own)
+    made = own_function(kind, "energy.kind", ["mlp"])(**own)
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"energy.kind {kind!r} must return a torch module, got {type(made).__name__}")
+    return made
+
+
+def load_regression(folder: Any) -> tuple[nn.Module, InnerSolver, dict[str, Any]]:
     """The trained energy of a checkpoint, the solver that it was trained through, and its description."""
-    energy = EnergyNetwork(1, 1, **FILES.read_description(folder)["energy"])
+    energy = make_energy(FILES.read_description(folder)["energy"])
     description, _ = load_state(folder, energy)
     return energy.eval(), InnerSolver.from_dict(description["solver"]), description

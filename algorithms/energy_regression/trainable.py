@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from ray.tune import Trainable
-from torch import Tensor, nn
+from torch import Tensor
 
-from parsecrl.algorithms.energy_regression.checkpoint import load_state, save_state
+from parsecrl.algorithms.energy_regression.checkpoint import load_state, make_energy, save_state
 from parsecrl.algorithms.energy_regression.update import InnerSolver, Learner, held_out_inputs, target, training_inputs
-from parsecrl.algorithms.models.energy import EnergyNetwork
 from parsecrl.algorithms.seeding import derive_seed
 
 ROLE = "energy_regression"
@@ -22,14 +21,13 @@ CHUNK = 25
 class EnergyRegression(Trainable):
     """One energy, trained by updates on randomly drawn training points.
 
-    config, all with the paper's values as default: seed; solver (the fields of `InnerSolver`); energy (the arguments of
-    `EnergyNetwork`); num_points, equally spaced; points_per_update, drawn together; updates_per_point, before the next
+    config, all with the paper's values as default: seed; solver (the fields of `InnerSolver`); energy (as for
+    `make_energy`); num_points, equally spaced; points_per_update, drawn together; updates_per_point, before the next
     is drawn; lr; max_grad_norm; compile; updates_per_step, between two results. run_seed: mixed with seed.
 
     Results: num_updates; loss, the mean over the step's updates, each before it was made; train_loss and test_loss,
     mean squared errors over the training points and those midway between them; score, minus the test loss; update_ms.
 
-    For another energy, override `make_energy`.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -38,7 +36,7 @@ class EnergyRegression(Trainable):
         self.solver = InnerSolver.from_dict(config.get("solver", {}))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "initialisation"))
-            self.energy = self.make_energy(config)
+            self.energy = make_energy(config.get("energy", {}))
         self.learner = Learner(
             self.energy,
             self.solver,
@@ -53,10 +51,6 @@ class EnergyRegression(Trainable):
         self.num_updates = 0
         self.curve: list[dict[str, float]] = []
         self.evaluate()  # an energy of the wrong shape shall be found now
-
-    def make_energy(self, config: dict[str, Any]) -> nn.Module:
-        """What is trained: a module that maps x [B, 1] and y [B, N, 1] to energies [B, N]."""
-        return EnergyNetwork(1, 1, **config.get("energy", {}))
 
     def step(self) -> dict[str, Any]:
         losses, start = [], time.perf_counter()

@@ -22,7 +22,7 @@ HALF_WIDTH, POLE = 3.0, 1.0  # metres
 
 
 def shown_trial(episodes: pd.DataFrame, controller: str) -> pd.DataFrame:
-    """A controller's episodes; of the embedded one's trials, that of the lowest cost at the highest temperature."""
+    """A controller's episodes; of the embedded one's trials (a seed each), the cheapest at the highest temperature."""
     part = episodes[episodes["controller"] == controller]
     if part["temperature"].notna().any():
         part = part[part["temperature"] == part["temperature"].max()]

@@ -108,20 +108,45 @@ def test_bad_settings_are_named(config: dict[str, Any], rule: str):
 
 
 def test_an_energy_of_ones_own_that_is_wrong_is_named_at_once():
-    class Flat(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.w = torch.nn.Parameter(torch.ones(()))
-
-        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            return self.w * y
-
-    class Mine(EnergyRegression):
-        def make_energy(self, config: dict[str, Any]) -> torch.nn.Module:
-            return Flat()
-
     with pytest.raises(ValueError, match=r"the energy Flat must map .* shape \(25, 100\), .* got shape \(25, 100, 1\)"):
-        Mine({})
+        EnergyRegression({"energy": {"kind": f"{__name__}:Flat"}})
+    with pytest.raises(ValueError, match=r"energy\.kind must be one of mlp, or module:function, got 'deep'"):
+        EnergyRegression({"energy": {"kind": "deep"}})
+    with pytest.raises(ValueError, match=r"energy\.kind 'math:tau2' cannot be imported .*PYTHONPATH"):
+        EnergyRegression({"energy": {"kind": "math:tau2"}})
+    with pytest.raises(ValueError, match=r"'math:pi' is of type float"):
+        EnergyRegression({"energy": {"kind": "math:pi"}})
+
+
+class Flat(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.w * y
+
+
+class Parabola(Flat):
+    """(y - w x)^2."""
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (y - self.w * x.unsqueeze(1)).square().squeeze(-1)
+
+
+def test_an_energy_of_ones_own_is_trained_kept_and_analysed(tmp_path: Path):
+    trainable = make("unrolled_gd", energy={"kind": f"{__name__}:Parabola", "hidden_size": 3})
+    before = trainable.energy.w.item()
+    trainable.step()
+    assert trainable.energy.w.item() != before
+    trainable.save_checkpoint(str(tmp_path))
+    energy, _, _ = load_regression(tmp_path)
+    assert isinstance(energy, Parabola)
+    assert energy.w.item() == trainable.energy.w.item()
+    assert set(analysis.analyse(tmp_path, max_steps=3))
 
 
 def test_damaged_checkpoints_are_named(tmp_path: Path):

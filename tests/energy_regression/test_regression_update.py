@@ -73,7 +73,7 @@ def test_gradient_of_the_unrolled_solution_against_finite_differences(kind: str)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def held_out_inputs_never_influence_each_other(kind: str):
+def test_held_out_inputs_never_influence_each_other(kind: str):
     energy, solver = make_energy(), InnerSolver(kind, num_samples=20, num_elites=4)
     x = torch.linspace(0, 6, 5, dtype=torch.float64).unsqueeze(-1).requires_grad_()
     noise = solver.draw_noise(5, 1, seeded(0)).double()
