@@ -51,6 +51,12 @@ class ResourcesSpec(Group):
     max_checkpoint_age_s: Positive = 600.0  # a trial writes one when its last is older, whatever checkpoint_every says
 
 
+# A worker starts in bash, which expands and runs some of its variables.
+RUNS_CODE = re.compile(
+    r"BASH_.*|ENV|SHELLOPTS|BASHOPTS|PS[0-4]|PROMPT_COMMAND|IFS|CDPATH|PATH|(LD|DYLD)_.*|PYTHON.*|GCONV_PATH"
+)
+
+
 class RuntimeSpec(Group):
     """What the run's processes find in their environment, on every node."""
 
@@ -62,6 +68,11 @@ class RuntimeSpec(Group):
         for name, value in variables.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise ValueError(f"runtime.env_vars needs names of letters, digits and _, got {name!r}")
+            if RUNS_CODE.fullmatch(name):
+                raise ValueError(
+                    f"runtime.env_vars must hold nothing that makes a shell, a loader or Python run other code, "
+                    f"got {name}; set it in the environment of the cluster's nodes"
+                )
             secret = re.search(
                 r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|API_?KEY|_KEY$|^RAY_AUTH|^PARSEC_KEY", name.upper()
             )
