@@ -338,9 +338,10 @@ def split_address(address: str) -> tuple[str, str, str]:
             f"environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL; GOOGLE_APPLICATION_CREDENTIALS)"
         )
     parts = [part for part in rest.split("/") if part]
-    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,221}", parts[0] if parts else "") or {".", ".."} & set(parts):
+    bucket = rest.partition("/")[0]
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,221}", bucket) or {".", ".."} & set(parts):
         raise ValueError(f"an address must name a bucket, as in {scheme}://bucket/path, got {address!r}")
-    return scheme, parts[0], "/".join(parts)
+    return scheme, bucket, "/".join(parts)
 
 
 @cache

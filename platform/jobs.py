@@ -27,6 +27,7 @@ from parsecrl.platform import packing
 from parsecrl.platform.cluster import quiet_ray
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.specs import Spec, dump
+from parsecrl.platform.storage import well_formed
 
 quiet_ray()
 
@@ -230,6 +231,7 @@ def _check_storage(storage: str) -> None:
             "--storage must hold no credentials, which the job's record would show; "
             "set them in the environment of the cluster's nodes"
         )
+    well_formed(storage)  # whether the cluster can use it, its nodes know
 
 
 def _next_attempt(client: Client, name: str) -> int:

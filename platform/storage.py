@@ -29,6 +29,14 @@ def location_of(text: Any) -> Location:
 
     Raises UserError for any other, and for an object store that this process has no credentials for or cannot reach.
     """
+    location = well_formed(text)
+    if isinstance(location, RemotePath) and location is not text:
+        check_reachable(location)
+    return location
+
+
+def well_formed(text: Any) -> Location:
+    """`location_of`, without asking an object store for anything."""
     if isinstance(text, RemotePath):
         return text
     text = str(text)
@@ -38,9 +46,7 @@ def location_of(text: Any) -> Location:
     if uri.scheme == "file" and uri.netloc in {"", "localhost"}:
         return Path(unquote(uri.path))
     if uri.scheme in {"s3", "gs"}:
-        location = remote_path(text)
-        check_reachable(location)
-        return location
+        return remote_path(text)
     shown = f"{uri.scheme[:40]}://" + ("..." if "@" in text or uri.scheme != "file" else text[7:])
     raise UserError(
         f"a place for runs must be a path that every node can reach, file:///path, s3://bucket/prefix or "

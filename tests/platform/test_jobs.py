@@ -418,6 +418,8 @@ def assert_refused(done, *words):
         (["--set", "resources.num_env_runners=9"], ["10 CPU", "has 2"]),
         (["--storage", "runs"], ["absolute", "'runs'"]),
         (["--storage", "s3://key:secret@bucket/runs"], ["credentials"]),
+        (["--storage", "ftp://host/runs"], ["s3://bucket/prefix", "ftp://"]),
+        (["--storage", "s3:///runs"], ["must name a bucket"]),
         (["--name", "../up"], ["--name", "'../up'"]),
         (["--set", "env.id=CartPole-v1"], ["continuous"]),
         (["--set", "runtime.env_vars={WANDB_API_KEY: abc}"], ["secrets", "WANDB_API_KEY"]),
