@@ -46,12 +46,22 @@ def trained_trials(phase_folder: Location, config: dict[str, Any]) -> list[Train
     return trials
 
 
-def in_ray_tasks(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """`map`, each item a Ray task of one CPU, as many at a time as the cluster has; a lost one is tried again."""
+def in_ray_tasks(
+    function: Callable[[Any], Any], items: Iterable[Any], patience_s: float | None = None
+) -> Iterator[Any]:
+    """`map`, each item a Ray task of one CPU, as many at a time as the cluster has; a lost one is tried again.
+
+    Raises RunFailed when none ends within patience_s.
+    """
     import ray
 
+    from parsecrl.platform.faults import wait_for_any
+
     task = ray.remote(function).options(num_cpus=1, max_retries=3)
-    yield from ray.get([task.remote(item) for item in items])
+    running = all_of_them = [task.remote(item) for item in items]
+    while running:
+        _, running = wait_for_any(running, patience_s, "the analysis")
+    yield from ray.get(all_of_them)
 
 
 def tables_folder(folder: RunFolder, phase: str) -> Location:

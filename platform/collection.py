@@ -54,6 +54,7 @@ def collect(
     seed: int,
     num_workers: int,
     show: StatusLine | None = None,
+    patience_s: float | None = None,
 ) -> None:
     """Fill FOLDER/train and FOLDER/held_out (`open_dataset` reads them), going on where an earlier call stopped.
 
@@ -62,7 +63,8 @@ def collect(
     Actions are uniform and independent. num_workers: as many as the cluster has processors for.
 
     Connects to Ray if nothing has. Raises UserError for what can be put right (a world that cannot be made, a folder
-    with other data in it or without space), RunFailed where workers keep dying.
+    with other data in it or without space), RunFailed where workers keep dying, or where no episode ends within
+    patience_s.
     """
     counts = {"num_episodes": num_episodes, "max_steps": max_steps, "num_workers": num_workers}
     if num_held_out:
@@ -88,7 +90,7 @@ def collect(
             tasks += [Task(split, number, steps, must_last) for number in missing]
     try:
         if tasks:
-            _collect(Path(folder), dict(env_config), seed, tasks, num_workers, line)
+            _collect(Path(folder), dict(env_config), seed, tasks, num_workers, line, patience_s)
         for split, described in metadata.items():
             _write_metadata(Path(folder, split), described)
     except OSError as error:
@@ -224,9 +226,16 @@ def _prepare(folder: Path, metadata: dict[str, Any], count: int, line: StatusLin
 
 
 def _collect(
-    folder: Path, env_config: dict[str, Any], seed: int, tasks: list[Task], num_workers: int, line: StatusLine
+    folder: Path,
+    env_config: dict[str, Any],
+    seed: int,
+    tasks: list[Task],
+    num_workers: int,
+    line: StatusLine,
+    patience_s: float | None,
 ) -> None:
     from parsecrl.platform.cluster import check_resources, connect, quiet_ray
+    from parsecrl.platform.faults import wait_for_any
 
     quiet_ray()
     import ray
@@ -248,7 +257,7 @@ def _collect(
         for worker in workers * QUEUED:
             ask(worker)
         while running:
-            (done,), _ = ray.wait(list(running), num_returns=1)
+            done, _ = wait_for_any(list(running), patience_s, "collecting episodes")
             worker, task = running.pop(done)
             ask(worker)
             episode, attempts = ray.get(done)

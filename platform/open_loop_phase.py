@@ -101,7 +101,7 @@ def data_folder(run: Location, phase: OpenLoopPhase) -> str:
     return str(Path(phase.data.folder).expanduser().absolute())
 
 
-def collect_episodes(run: Location, phase: OpenLoopPhase, line: StatusLine) -> None:
+def collect_episodes(run: Location, phase: OpenLoopPhase, line: StatusLine, patience_s: float | None = None) -> None:
     """Collect what is missing of the phase's episodes. Raises UserError and RunFailed as `collect` does."""
     from parsecrl.platform.collection import collect
 
@@ -116,4 +116,5 @@ def collect_episodes(run: Location, phase: OpenLoopPhase, line: StatusLine) -> N
         seed=data.seed,
         num_workers=data.num_workers,
         show=line,
+        patience_s=patience_s,
     )

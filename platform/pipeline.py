@@ -7,6 +7,7 @@ Everything that is done is on disk, so the same call after an interruption goes 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -139,7 +140,7 @@ def _run_phases(folder: RunFolder, url: str, line: StatusLine) -> None:
         from parsecrl.platform import phases
 
         if isinstance(phase, OpenLoopPhase):
-            collect_episodes(folder.path, phase, line)
+            collect_episodes(folder.path, phase, line, folder.spec.resources.no_progress_timeout_s)
         outcome = phases.run_phase(folder, phase, url, line)
         if outcome["failed_trials"]:
             line.note(f"{phase.name}: {outcome['failed_trials']} of {outcome['trials']} trials failed")
@@ -244,7 +245,9 @@ def _analyse(folder: RunFolder, line: StatusLine) -> None:
         trials = analysis.trained_trials(folder.path / phase.name, phases.phase_config(folder, phase))
         make_tables = ALGORITHMS[phase.algorithm].analyse
         assert make_tables is not None, f"{phase.algorithm} has neither an agent nor an analysis"
-        analysis.write_tables(folder, phase.name, make_tables(trials, analysis.in_ray_tasks))
+        patience_s = folder.spec.resources.no_progress_timeout_s
+        parallel_map = functools.partial(analysis.in_ray_tasks, patience_s=patience_s)
+        analysis.write_tables(folder, phase.name, make_tables(trials, parallel_map))
         # With its time, so that a report is drawn anew where tables were taken away and made once more.
         folder.record(f"analysis of {phase.name}", {"of": folder.state(phase.name), "made_at": round(time.time())})
         line.show(f"analysis of {phase.name}: {len(trials)} trials", final=True)

@@ -5,12 +5,14 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from parsecrl.platform import faults
+from parsecrl.platform.analysis import in_ray_tasks
 from parsecrl.platform.cluster import check_resources
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.faults import FaultRules, resources
@@ -187,3 +189,17 @@ def test_a_cluster_that_may_grow_is_not_judged(ray_runtime):
         check_resources({"CPU": 9.0}, "a trial")
     finally:
         _internal_kv_del(key) if before is None else _internal_kv_put(key, before)
+
+
+def _double_after(seconds: float) -> float:
+    time.sleep(seconds)
+    return 2 * seconds
+
+
+@pytest.mark.ray
+def test_an_analysis_whose_tasks_do_not_end_stops_and_says_what_there_is(ray_runtime):
+    assert list(in_ray_tasks(_double_after, [0.2, 0.0, 0.1], patience_s=60.0)) == [0.4, 0.0, 0.2]
+    with pytest.raises(
+        RunFailed, match=r"the analysis got no result for resources\.no_progress_timeout_s=1 s: 1 tasks"
+    ):
+        list(in_ray_tasks(_double_after, [8.0], patience_s=1.0))
