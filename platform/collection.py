@@ -182,7 +182,7 @@ def _look_at(env_config: Mapping[str, Any]) -> tuple[int, int, str | None]:
     except ValueError as error:
         raise UserError(str(error)) from None
     # Pictures and discrete actions, as make_world has seen; mypy knows any space.
-    S, n = env.observation_space.shape[0], int(env.action_space.n)  # type: ignore[index,attr-defined]
+    S, n = env.observation_space.shape[0], int(env.action_space.n)  # type: ignore[index,attr-defined]  # as said above
     spec = env.spec.to_json() if env.spec else None
     env.close()
     return S, n, spec

@@ -58,7 +58,7 @@ def test_gymnasiums_checker_has_nothing_to_say_of_pixels(id, make):
 @pytest.mark.parametrize("id", WORLDS)
 def test_an_episode_is_its_seeds_whatever_came_before(id, make):
     env = make(id, render_mode="rgb_array")
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002  the generator that others share
     images, rewards = play(env, 1, 12)
     other, _ = play(env, 2, 12)
     again, rewards_again = play(env, 1, 12)
@@ -75,7 +75,7 @@ def test_an_episode_is_its_seeds_whatever_came_before(id, make):
     assert frame.shape == (240, 320 if id == DOOM else 240, 3)
     small = frame[1::3, 1 :: frame.shape[1] // 80].astype(int)  # the same view as the observation
     assert np.abs(small - again[-1]).mean() < 0.5 * np.abs(small - images[0]).mean()
-    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002  the same
 
 
 @pytest.mark.parametrize("id", WORLDS)
