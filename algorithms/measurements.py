@@ -129,7 +129,7 @@ class Measurements:
         plans = [plan for rollout in rollouts for plan in rollout.plans]
         if plans:
             taken["plans"] = plans
-            taken["planning_seconds"] = _summary(plans)
+            taken["planning_seconds"] = summary(plans)
         entropies = [r.entropy for r in rollouts if np.isfinite(r.entropy)]
         if entropies:
             taken["soft_top_k_entropy"] = float(np.mean(entropies))
@@ -143,7 +143,8 @@ def _shares(seconds: dict[str, float]) -> dict[str, float]:
     return {activity: value / total for activity, value in seconds.items()}
 
 
-def _summary(plans: Sequence[PlanTime]) -> dict[str, float]:
+def summary(plans: Sequence[PlanTime]) -> dict[str, float]:
+    """Mean, p50 and p95 of the seconds over the decisions."""
     seconds = np.repeat([plan.seconds for plan in plans], [plan.decisions for plan in plans])
     p50, p95 = np.quantile(seconds, [0.5, 0.95])
     return {"mean": float(seconds.mean()), "p50": float(p50), "p95": float(p95)}

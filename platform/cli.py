@@ -150,10 +150,13 @@ def _submit(options: argparse.Namespace) -> int:
     storage = options.storage or jobs.DEFAULT_STORAGE
     job = jobs.submit(client, spec, storage, options.name, options.fresh, options.trust)
     print(job, flush=True)
-    if not options.follow:
-        return 0
     try:
-        return jobs.follow(client, job)
+        if options.follow:
+            return jobs.follow(client, job)
+        if told := jobs.refusal(client, job):
+            print(told, file=sys.stderr)
+            return 2
+        return 0
     except KeyboardInterrupt:
         print(f"\nparsec: the job goes on; to stop it: parsec stop {job}", file=sys.stderr)
         return 130
@@ -208,8 +211,10 @@ def _specs(options: argparse.Namespace) -> int:
             print(f"{name:32} {where}{', '.join(phase.name for phase in spec.phases)}")
         return 0
     spec = load_spec(options.spec, options.overrides)
+    from parsecrl.platform.loggers import check_loggers
     from parsecrl.platform.pipeline import check_environment
 
+    check_loggers(spec.loggers)
     check_environment(spec)
     print(dump(spec), end="")
     return 0

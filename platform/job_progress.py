@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray's supervisor for the driver of a job
+RUN_BEGINS = "run folder: "  # begins the line that a run prints once nothing was wrong with it
 SECONDS_BETWEEN = 5.0
 logger = logging.getLogger(__name__)
 

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from parsecrl.platform import packing
 from parsecrl.platform.cluster import quiet_ray
 from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.job_progress import RUN_BEGINS
 from parsecrl.platform.specs import Spec, dump
 from parsecrl.platform.storage import well_formed
 
@@ -45,6 +46,7 @@ TIMEOUT_S = (8, 12)  # to connect, and between two bytes of the answer
 UPLOAD_TIMEOUT_S = (8, 300)
 REPORTS_AFTER_S = 120.0  # a head younger than this may not have reported its nodes yet
 REPORT_WAIT_S = 12.0
+BEGIN_WAIT_S = 20.0  # for the driver to take the job up or to refuse it; a cluster may have it wait for longer
 LOST_S = 60.0  # a head that is silent for so long while its log is followed is taken for lost
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -314,6 +316,27 @@ def table(jobs: Sequence[JobDetails]) -> str:
 def _printable(text: str) -> str:
     """Other people's jobs are listed too: no control characters into the terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def refusal(client: Client, job: str) -> str | None:
+    """Wait for the job's run to begin, for BEGIN_WAIT_S at most, and return what its driver says if it refuses it.
+
+    Only the head knows whether its storage can be used: credentials for an object store are in the nodes' environment.
+    """
+    deadline = time.monotonic() + BEGIN_WAIT_S
+    while time.monotonic() < deadline:
+        details = client.get_job_info(job)
+        try:
+            log = client.get_job_logs(job)
+        except RuntimeError:  # there is none before the driver starts
+            log = ""
+        if RUN_BEGINS in log:
+            return None
+        if details.status.is_terminal():
+            told = [line for line in log.splitlines() if line.startswith("parsec: ")]
+            return _printable(told[-1]) if details.driver_exit_code == 2 and told else None
+        time.sleep(0.5)
+    return None
 
 
 def follow(client: Client, job: str, write: Callable[[str], object] = sys.stdout.write) -> int:

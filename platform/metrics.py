@@ -92,8 +92,8 @@ METRICS = (
         "share of wall time",
         "Since the last result, sum 1 for each process. runner (mean of the runners that reported): planning; "
         "stepping, everything else that a rollout takes; waiting for the next request. main: learning; waiting for "
-        "rollouts; other, such as replay, results and checkpoints. Without remote runners main gathers them itself, "
-        "as its waiting.",
+        "rollouts, or for batches of images; other, such as replay, results and checkpoints. Without remote runners "
+        "main gathers them itself, as its waiting. latent_planning: main plans too.",
         "measured/time_shares",
         ("process", "activity"),
     ),
@@ -104,7 +104,9 @@ METRICS = (
         "The learner's losses. planet: model_loss and its terms observation, reward, kl (nats) and overshooting_kl, "
         "before their weights, a mean of the last 100 updates; decoder_loss, the predicted cost of the decoded "
         "plans, and decoder_distance from replayed actions. dcem_ppo: policy_loss, value_loss, entropy of the policy "
-        "(nats). latent_sac: actor_loss, critic_loss and dynamics_loss, means of the last 20 updates.",
+        "(nats). latent_sac: actor_loss, critic_loss and dynamics_loss, means of the last 20 updates. "
+        "cartpole_embedding: planned_cost. The other studies: loss and its terms. "
+        "Both since the last result.",
         "measured/losses",
         ("term",),
     ),
@@ -117,12 +119,13 @@ METRICS = (
         "temperature 0; more for a softer one, up to log(num_samples).",
         "measured/soft_top_k_entropy",
     ),
-    Metric("replay_decisions", "gauge", "decisions", "Size of the replay buffer. Phases 1 and 2.", "replay_decisions"),
+    Metric("replay_decisions", "gauge", "decisions", "Size of the replay buffer. PPO has none.", "replay_decisions"),
     Metric(
         "gradient_norm",
         "gauge",
         "of the gradient",
-        "Norm of the gradient before clipping, per optimiser. planet: model, decoder. dcem_ppo: fine_tuned, std.",
+        "Norm of the gradient before clipping, per optimiser. planet: model, decoder. dcem_ppo: fine_tuned, std. "
+        "open_loop: model.",
         "measured/gradient_norms",
         ("optimizer",),
     ),
@@ -233,6 +236,15 @@ class Exporter:
         self.counted |= now
         self.gauges = gauges
         self._set_gauges()
+
+
+class CountsNothing:
+    """Put behind an algorithm whose results have no counters and no plans."""
+
+    plans: Iterable[PlanTime] = ()
+
+    def phase_results(self) -> dict[str, Any]:
+        return {}
 
 
 class ReportsMetrics:

@@ -26,6 +26,7 @@ from parsecrl.algorithms.checkpoint_files import StorageUnreachable
 from parsecrl.platform import interruption, job_progress
 from parsecrl.platform.analysis import tables_folder
 from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.loggers import check_loggers
 from parsecrl.platform.open_loop_phase import OpenLoopPhase, collect_episodes
 from parsecrl.platform.run_folder import RunFolder, write_atomically
 from parsecrl.platform.spec_models import Phase
@@ -38,11 +39,9 @@ logger = logging.getLogger(__name__)
 
 
 def check_environment(spec: Spec) -> None:
-    """Raise UserError when an environment cannot be made or has actions of another kind, or a logger lacks."""
-    from parsecrl.platform.loggers import check_loggers
+    """Raise UserError when an environment cannot be made or has actions of another kind."""
     from parsecrl.platform.worlds import check_worlds
 
-    check_loggers(spec.loggers)
     check_worlds(spec)
     if spec.env is None:
         return
@@ -71,6 +70,7 @@ def run_spec(
     made elsewhere. Raises UserError before anything is written, RunFailed where a phase cannot go on, Interrupted where
     it was asked to stop.
     """
+    check_loggers(spec.loggers)
     check_environment(spec)
     folder = RunFolder.choose(spec, storage, name, fresh, trust)
     line = StatusLine()
@@ -78,7 +78,7 @@ def run_spec(
     line.publish = job_progress.publisher()
     folder.open()
     try:
-        line.note(f"run folder: {folder.path}")
+        line.note(f"{job_progress.RUN_BEGINS}{folder.path}")
         with interruption.handled():
             _run_phases(folder, url, line)
             _evaluate(folder, line)

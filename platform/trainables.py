@@ -21,7 +21,7 @@ from parsecrl.algorithms.latent_sac import latent_sac as sac
 from parsecrl.algorithms.open_loop import analysis as open_loop_analysis
 from parsecrl.algorithms.open_loop import trainable as open_loop
 from parsecrl.platform.analysis import ParallelMap, TrainedTrial
-from parsecrl.platform.metrics import ReportsMetrics
+from parsecrl.platform.metrics import CountsNothing, ReportsMetrics
 from parsecrl.platform.progress import FAILURE
 from parsecrl.platform.spec_groups import PhaseBase
 
@@ -53,19 +53,19 @@ class DCEMPPO(_StopOnBadLoss, ReportsMetrics, dcem_ppo.DCEMPPO):
     pass
 
 
-class EnergyRegression(_StopOnBadLoss, regression.EnergyRegression):
+class EnergyRegression(_StopOnBadLoss, ReportsMetrics, regression.EnergyRegression, CountsNothing):
     pass
 
 
-class CartpoleEmbedding(_StopOnBadLoss, embedding.CartpoleEmbedding):
+class CartpoleEmbedding(_StopOnBadLoss, ReportsMetrics, embedding.CartpoleEmbedding, CountsNothing):
     pass
 
 
-class LatentPlanning(_StopOnBadLoss, planning.LatentPlanning):
+class LatentPlanning(_StopOnBadLoss, ReportsMetrics, planning.LatentPlanning):
     pass
 
 
-class OpenLoop(_StopOnBadLoss, open_loop.OpenLoop):
+class OpenLoop(_StopOnBadLoss, ReportsMetrics, open_loop.OpenLoop, CountsNothing):
     pass
 
 

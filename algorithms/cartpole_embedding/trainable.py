@@ -51,14 +51,16 @@ class CartpoleEmbedding(Trainable):
                 self._validate()
         validation_cost = self.curve[-1]["validation_cost"]
         assert validation_cost is not None
+        loss = float(torch.stack(losses).mean())
         return {
             "num_updates": self.learner.num_updates,
-            "loss": float(torch.stack(losses).mean()),
+            "loss": loss,
             "validation_cost": validation_cost,
             "best_validation_cost": self.learner.best_cost,
             "score": -validation_cost,
             "learning_rate": self.learner.learning_rate,
             "update_ms": 1e3 * seconds / len(losses),
+            "measured": {"losses": {"planned_cost": loss}},
         }
 
     def _validate(self) -> None:

@@ -66,7 +66,12 @@ class EnergyRegression(Trainable):
         train_loss, test_loss = self.evaluate()
         point = {"num_updates": self.num_updates, "loss": loss, "train_loss": train_loss, "test_loss": test_loss}
         self.curve.append(point)
-        return {**point, "score": -test_loss, "update_ms": 1e3 * seconds / len(losses)}
+        return {
+            **point,
+            "score": -test_loss,
+            "update_ms": 1e3 * seconds / len(losses),
+            "measured": {"losses": {"loss": loss}},
+        }
 
     def _update(self) -> Tensor:
         if self.num_updates % self.settings["updates_per_point"] == 0:

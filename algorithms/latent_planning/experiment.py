@@ -21,6 +21,7 @@ from parsecrl.algorithms.controllers import CategoricalController
 from parsecrl.algorithms.latent_planning.experience import Experience
 from parsecrl.algorithms.latent_planning.settings import PlanningSettings, slice_length
 from parsecrl.algorithms.latent_study import make_env, make_model, space_sizes, world_of
+from parsecrl.algorithms.measurements import PlanTime
 from parsecrl.algorithms.models import TransitionSequence
 from parsecrl.algorithms.seeding import derive_seed
 
@@ -113,6 +114,7 @@ class PlanningExperiment:
         )
         self.experience = Experience(self.model.obs_size)
         self.tasks: list[Task] = []
+        self.plans: list[PlanTime] = []  # of the last task that was played here
 
     def run_task(self) -> Task:
         """Play the next task, then refit."""
@@ -127,6 +129,7 @@ class PlanningExperiment:
     def play(self, number: int) -> Task:
         """An episode: the first action of a plan made at every step, or with probability epsilon a random one."""
         task = Task(number, epsilon_of(number, self.settings.num_tasks, self.settings.epsilon_exponent))
+        self.plans = []
         draws = np.random.default_rng(derive_seed(self.seed, "exploration", number))
         generator = torch.Generator(self.device).manual_seed(derive_seed(self.seed, "plans", number))
         obs, info = self.env.reset(seed=derive_seed(self.seed, "task", number))
@@ -154,7 +157,8 @@ class PlanningExperiment:
         started = time.perf_counter()
         plan = self.controller.plan(self.model, state, goal, generator)
         action = int(plan.actions[0, 0])
-        task.planning_seconds += time.perf_counter() - started
+        self.plans.append(PlanTime(time.perf_counter() - started, decisions=1))
+        task.planning_seconds += self.plans[-1].seconds
         task.num_plans += 1
         task.num_asked += plan.num_asked
         task.num_evaluated += plan.num_evaluated

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from ray.tune import Trainable
@@ -9,6 +11,7 @@ from ray.tune import Trainable
 from parsecrl.algorithms.freed_memory import keep_freed_memory
 from parsecrl.algorithms.latent_planning.checkpoint import load_experiment, save_experiment
 from parsecrl.algorithms.latent_planning.experiment import PlanningExperiment
+from parsecrl.algorithms.measurements import PlanTime, summary
 from parsecrl.algorithms.seeding import derive_seed
 
 NOT_THE_EXPERIMENTS = ("run_seed", "num_cpus_per_trial", "num_gpus_per_trial", "env")
@@ -22,8 +25,11 @@ class LatentPlanning(Trainable):
 
     Results: tasks; task_score; score, the mean over the tasks so far; epsilon; loss, the mean over the refit;
     planning_ms, a plan; refit_s; evaluations_saved, the share of what plans asked for that was not evaluated again.
-    planning_ms and evaluations_saved are left out where a task had no plan.
+    planning_ms and evaluations_saved are left out where a task had no plan. env_steps; replay_decisions, what refits
+    draw from; trajectories, candidates of all plans; measured, as `algorithms/measurements.py` says.
     """
+
+    plans: Sequence[PlanTime] = ()  # of the last step
 
     def setup(self, config: dict[str, Any]) -> None:
         keep_freed_memory()  # a gradient step allocates and frees 40 MB
@@ -32,7 +38,10 @@ class LatentPlanning(Trainable):
         self.experiment = PlanningExperiment(config, seed, device)
 
     def step(self) -> dict[str, Any]:
+        started = time.perf_counter()
         task = self.experiment.run_task()
+        seconds = time.perf_counter() - started
+        self.plans = self.experiment.plans
         scores = [played.score for played in self.experiment.tasks]
         result: dict[str, Any] = {
             "tasks": len(scores),
@@ -46,7 +55,25 @@ class LatentPlanning(Trainable):
             result["evaluations_saved"] = 1.0 - task.num_evaluated / task.num_asked
         if "loss" in task.losses:
             result["loss"] = task.losses["loss"]
-        return result
+        parts = {"planning": task.planning_seconds, "learning": task.refit_seconds}
+        shares = {**parts, "other": seconds - sum(parts.values())}
+        measured: dict[str, Any] = {
+            "losses": task.losses,
+            "time_shares": {"main": {activity: share / seconds for activity, share in shares.items()}},
+        }
+        if self.plans:
+            measured["planning_seconds"] = summary(self.plans)
+        return {**result, **self.phase_results(), "measured": measured}
+
+    def phase_results(self) -> dict[str, Any]:
+        """What was counted since the first task."""
+        budget, seen = self.experiment.settings.budget, self.experiment.experience.num_transitions
+        num_plans = sum(task.num_plans for task in self.experiment.tasks)
+        return {
+            "env_steps": seen,
+            "replay_decisions": seen,
+            "trajectories": num_plans * budget.num_samples * budget.num_iterations,
+        }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         config = {key: value for key, value in self.config.items() if key not in NOT_THE_EXPERIMENTS}

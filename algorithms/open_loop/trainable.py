@@ -44,11 +44,18 @@ class OpenLoop(Trainable):
     def step(self) -> dict[str, Any]:
         self.batches.take_waiting_share()
         result = self.experiment.train(self.batches, self.experiment.settings.updates_per_result)
+        waiting = self.batches.take_waiting_share()
+        losses = {name: value for name, value in result.items() if name not in {"grad_norm", "update_ms"}}
         return {
             **result,
             "num_updates": self.experiment.num_updates,
-            "waiting_share": self.batches.take_waiting_share(),
+            "waiting_share": waiting,
             "score": -result["loss"],
+            "measured": {
+                "losses": losses,
+                "gradient_norms": {"model": result["grad_norm"]},
+                "time_shares": {"main": {"learning": 1.0 - waiting, "waiting": waiting}},
+            },
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

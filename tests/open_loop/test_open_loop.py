@@ -65,6 +65,8 @@ def test_a_resumed_trial_goes_on_as_if_nothing_had_been(kind: str, data: Path, t
     resumed.load_checkpoint(str(tmp_path))
     for expected in results[1:]:
         found = resumed.step()
+        assert found["measured"].pop("time_shares")["main"].keys() == {"learning", "waiting"}
+        expected["measured"].pop("time_shares")
         assert {k: v for k, v in found.items() if k not in ("update_ms", "waiting_share")} == {
             k: v for k, v in expected.items() if k not in ("update_ms", "waiting_share")
         }

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from parsecrl.platform.cli import main
+from tests.platform.trial_files import last_metrics
 
 
 def test_dynamics_that_are_none_are_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -60,6 +61,7 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
     assert "Results of embedding" in page
     assert "video/mp4" in page
     assert json.loads((run / "summary.json").read_text())
+    assert all(metrics["loss"]["planned_cost"] < 0 for metrics in last_metrics(run, "embedding"))
     # Tables that are taken away are made again, and the report with them.
     shutil.rmtree(run / "analysis")
     (run / "report" / "index.html").write_text("old")

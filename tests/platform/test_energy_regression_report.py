@@ -11,6 +11,7 @@ import pytest
 from parsecrl.platform.analysis import read_tables
 from parsecrl.platform.reports import energy_regression as report
 from parsecrl.platform.statistics import mean_interval
+from tests.platform.trial_files import last_metrics
 
 METHODS = ("unrolled_gd", "dcem", "dcem, temperature=0.1")
 
@@ -77,6 +78,7 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
     errors = read_tables(run, "regression")["steps"].set_index(["method", "num_steps"])["test_loss"]
     assert errors["unrolled_gd", 50] > 5 * errors["unrolled_gd", 10]
     assert errors["dcem", 50] < 1.5 * errors["dcem", 10] < 2.0
+    assert all(metrics["loss"]["loss"] > 0 for metrics in last_metrics(run, "regression"))
     page = (run / "report" / "index.html").read_text()
     assert page.count("<figure>") == 4
     assert "Results of regression" in page

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -236,6 +237,7 @@ def head(tmp_path_factory):
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback alone
         "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "120",  # of a busy machine
+        "AWS_EC2_METADATA_DISABLED": "true",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     options = ["--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}"]
@@ -446,6 +448,29 @@ def test_submit_refuses_in_time_and_sends_nothing(folder, head, monkeypatch, arg
     assert "secret@" not in done[2]
     after = requests.get(f"{url}/api/jobs/", headers=headers, timeout=10).json()
     assert [job["submission_id"] for job in after] == [job["submission_id"] for job in before]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("storage", "words"),
+    [
+        ("s3://bucket/runs", ["no credentials for s3://bucket/runs", "AWS_ACCESS_KEY_ID"]),
+        ("/proc/runs", ["the storage path /proc/runs cannot be written"]),
+    ],
+)
+def test_submit_tells_when_the_cluster_refuses_the_storage(folder, head, monkeypatch, storage, words):
+    """Its nodes have no credentials, whatever this machine has."""
+    url, token, _ = head
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "only-here")
+    begun = time.monotonic()
+    arguments = ["--address", url, "--token-file", token, "--storage", storage, "--name", "refused"]
+    code, out, err = parsec("submit", folder / "small.yaml", *arguments)
+    assert code == 2, err
+    assert re.fullmatch(r"refused-\d+\n", out)
+    assert err.startswith("parsec: ")
+    assert len(err.splitlines()) == 1
+    assert all(word in err for word in words), err
+    assert time.monotonic() - begun < 30
 
 
 @pytest.mark.ray

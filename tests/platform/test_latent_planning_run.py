@@ -10,6 +10,7 @@ from parsecrl.platform.analysis import read_tables
 from parsecrl.platform.cli import main
 from parsecrl.platform.reports import latent_planning as report
 from parsecrl.platform.specs import load_spec
+from tests.platform.trial_files import last_metrics, tensorboard_scalars
 
 GRID, TORUS = "parsecrl/Gridworld-v0", "parsecrl/Torus-v0"
 QUICK = "parsimony_planning_quick"
@@ -156,6 +157,16 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
     assert (with_true_dynamics.tail(2) > -25).any()  # it came to a goal, by plans
     assert set(tables["transformations"]["model"]) == {"parsimonious"}
     assert set(tables["predictions"]["first"]) == {"new", "visited"}
+    for trial, metrics in zip(sorted(run.glob("planning/trial_*")), last_metrics(run, "planning"), strict=True):
+        assert metrics["env_steps"] == metrics["replay_decisions"] == 6 * 25
+        assert metrics["trajectories"] > 0
+        assert 0 < metrics["planning_seconds"]["p50"] <= metrics["planning_seconds"]["p95"]
+        assert sum(metrics["time_share"]["main"].values()) == pytest.approx(1)
+        shown = tensorboard_scalars(trial)
+        assert shown["ray/tune/metrics/env_steps"] == metrics["env_steps"]
+        assert shown["ray/tune/metrics/time_share/main/planning"] == pytest.approx(
+            metrics["time_share"]["main"]["planning"]
+        )
     page = (run / "report" / "index.html").read_text()
     for title in ("Results of planning", "Distinct transformations", "What planning costs"):
         assert title in page

@@ -12,6 +12,7 @@ from parsecrl.platform.cli import main
 from parsecrl.platform.open_loop_phase import data_folder
 from parsecrl.platform.reports import open_loop as report
 from parsecrl.platform.specs import load_spec
+from tests.platform.trial_files import last_metrics
 
 QUICK = "open_loop_pixels_quick"
 
@@ -112,6 +113,10 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
     assert set(horizon["model"]) == {"parsimonious", "rssm", "last_frame", "mean_frame"}
     assert horizon["step"].max() == 16 - 5
     assert tables["training"].groupby("model")["num_updates"].max().to_dict() == {"parsimonious": 20, "rssm": 20}
+    for metrics in last_metrics(run, "pixels"):
+        assert metrics["gradient_norm"]["model"] > 0
+        assert {"loss", "reconstruction"} <= metrics["loss"].keys()
+        assert metrics["time_share"]["main"]["learning"] > 0.5
     page = (run / "report" / "index.html").read_text()
     for title in ("Results of pixels", "Predicted images", "Films"):
         assert title in page
