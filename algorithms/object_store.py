@@ -8,6 +8,7 @@ into Tune's state too, is the name of the bucket.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import os
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -30,6 +31,7 @@ from parsecrl.algorithms.checkpoint_files import StorageUnreachable
 SCHEMES = ("s3", "gs")
 RETRY_VARIABLE = "PARSEC_STORAGE_RETRY_S"
 DEFAULT_RETRY_SECONDS = 300.0
+GCS_EMULATOR = "CLOUD_STORAGE_EMULATOR_ENDPOINT"
 CHUNK = 8 * 1024**2  # bytes, of a copy; files up to this size are sent in one request
 # What will not be otherwise when tried again, as the AWS and Google clients word it: about us, and about a file.
 REFUSED = re.compile(
@@ -38,6 +40,7 @@ REFUSED = re.compile(
     r"|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|PERMISSION_DENIED|UNAUTHENTICATED"
 )
 LASTING = re.compile(r"NO_SUCH_KEY|HTTP status 40[0-79]|INVALID_ARGUMENT|NOT_FOUND|Not a directory|Is a directory")
+ABSENT = re.compile(r"^No such directory|the object does not exist or does not represent a file")  # Google's client
 SMALL = 1024**2  # bytes
 _sent: dict[tuple[str, str], bytes] = {}  # digest of what this process sent last to a path, of small files
 Result = TypeVar("Result")
@@ -70,6 +73,8 @@ def with_retries(operation: Callable[[], Result], where: str, patience: float | 
         except OSError as error:
             if isinstance(error, StorageUnreachable):
                 raise
+            if ABSENT.search(str(error)):
+                raise FileNotFoundError(str(error)) from error
             reason = " ".join(str(error).split())[:300]
             if REFUSED.search(str(error)):
                 raise StorageUnreachable(
@@ -106,7 +111,8 @@ def endpoint_of_environment() -> str | None:
 def _client(scheme: str, bucket: str, process: int) -> fs.FileSystem:
     """One a process: a forked one shall not share its parent's connections."""
     if scheme == "gs":
-        return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=10))
+        anonymous = bool(os.environ.get(GCS_EMULATOR))  # which its client finds by itself, and asks for no token
+        return fs.GcsFileSystem(anonymous=anonymous, retry_time_limit=timedelta(seconds=10))
     options: dict[str, Any] = {}
     if endpoint := endpoint_of_environment():
         options["scheme"], _, options["endpoint_override"] = endpoint.partition("://")
@@ -164,6 +170,8 @@ class RetryingHandler(fs.FileSystemHandler):
         return self._try(lambda client: client.get_file_info(paths))
 
     def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        if self.scheme == "gs":
+            return _with_folders(self._try(lambda client: client.get_file_info(_recursive(selector))), selector)
         return self._try(lambda client: client.get_file_info(selector))
 
     def create_dir(self, path: str, recursive: bool) -> None:
@@ -212,8 +220,7 @@ class RetryingHandler(fs.FileSystemHandler):
         def look(client: fs.FileSystem) -> tuple[str, bytes]:
             with client.open_input_file(path) as file:
                 size = file.size()
-                tag = dict(file.metadata() or {}).get(b"ETag", b"").decode().strip('"')
-                return tag, file.read_at(size, 0) if size else b""
+                return _md5(dict(file.metadata() or {})), file.read_at(size, 0) if size else b""
 
         before, times = None, 0
         while True:
@@ -237,6 +244,29 @@ class RetryingHandler(fs.FileSystemHandler):
 
         _sent.pop((self.scheme, path), None)
         self._try(send)
+
+
+def _md5(metadata: dict[bytes, bytes]) -> str:
+    """The digest that the store has of a file, in hexadecimal digits; of a file sent in parts it is something else."""
+    if b"md5Hash" in metadata:  # Google's
+        return base64.b64decode(metadata[b"md5Hash"]).hex()
+    return metadata.get(b"ETag", b"").decode().strip('"')
+
+
+def _recursive(selector: fs.FileSelector) -> fs.FileSelector:
+    return fs.FileSelector(selector.base_dir, selector.allow_not_found, recursive=True)
+
+
+def _with_folders(files: list[fs.FileInfo], selector: fs.FileSelector) -> list[fs.FileInfo]:
+    """What a listing holds, from all files below: pyarrow's client of Google's store lists no prefix as a folder."""
+    base = PurePosixPath(selector.base_dir)
+    found = {file.path.rstrip("/"): file for file in files}
+    for path in list(found):
+        for parent in PurePosixPath(path).parents:
+            if parent == base:
+                break
+            found.setdefault(str(parent), fs.FileInfo(str(parent), fs.FileType.Directory))
+    return [info for path, info in found.items() if selector.recursive or PurePosixPath(path).parent == base]
 
 
 class _Reader(io.RawIOBase):

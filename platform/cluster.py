@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from parsecrl.algorithms.checkpoint_files import StorageUnreachable
@@ -23,6 +23,7 @@ CLIENT_ATTEMPTS = 3  # of Ray Client to be served
 PASSED_ON = (
     *("MUJOCO_GL", "OMP_NUM_THREADS", "PARSEC_STORAGE_RETRY_S"),
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    "CLOUD_STORAGE_EMULATOR_ENDPOINT",
 )
 
 
@@ -103,10 +104,7 @@ def connect(
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             reason = _reason(error)
             if isinstance(error, ray.exceptions.AuthenticationError):
-                raise UserError(
-                    f"the Ray cluster at {address!r} refuses this process ({reason}); set RAY_AUTH_TOKEN_PATH to a "
-                    f"file with its token"
-                ) from None
+                raise _refused(address, reason) from None
             raise UserError(
                 f"no Ray cluster answers at {address!r} ({reason}); start one, or use --address local"
             ) from None
@@ -171,6 +169,35 @@ def _check_reachable(address: str | None) -> None:
         raise UserError(
             f"no Ray cluster answers at {address!r} ({error.strerror or error}); start one, or use --address local"
         ) from None
+    if (address or LOCAL).startswith("ray://"):
+        _check_token(address)
+
+
+def _check_token(address: Any) -> None:
+    """Raise UserError where Ray Client's server at a ray:// address refuses this process.
+
+    Ray itself would ask again for half a minute, and then say that nobody answered.
+    """
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated import ray_client_pb2, ray_client_pb2_grpc
+
+    channel = init_grpc_channel(address.removeprefix("ray://"), options=None, asynchronous=False)
+    ping = ray_client_pb2.ClusterInfoRequest(type=ray_client_pb2.ClusterInfoType.PING)
+    try:
+        ray_client_pb2_grpc.RayletDriverStub(channel).ClusterInfo(ping, timeout=10)
+    except grpc.RpcError as error:  # any other reason is ray.init's to find
+        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+            raise _refused(address, error.details()) from None
+    finally:
+        channel.close()
+
+
+def _refused(address: Any, reason: str) -> UserError:
+    return UserError(
+        f"the Ray cluster at {address!r} refuses this process ({reason.rstrip('.')}); set RAY_AUTH_TOKEN_PATH to a "
+        f"file with its token"
+    )
 
 
 def _is_driver_node() -> bool:
@@ -191,22 +218,29 @@ def may_grow() -> bool:
     return any(kind != f"node_{node}" for node, kind in kinds.items())  # a plain head names each node's kind after it
 
 
-def check_resources(needed: Mapping[str, float], what: str, available: Mapping[str, float] | None = None) -> None:
-    """Raise UserError when the cluster will never have `needed`, so that nothing is waited for in vain.
+def check_resources(
+    processes: Sequence[Mapping[str, float]], what: str, nodes: Sequence[Mapping[str, float]] | None = None
+) -> None:
+    """Raise UserError when the cluster will never have what these processes need, so that none is waited for in vain.
 
-    available: by default what the joined cluster has; it is not judged while an autoscaler may add nodes to it.
+    processes: the resources of each, which have to be on one node. nodes: what each node has, by default those of the
+    joined cluster; it is not judged while an autoscaler may add nodes to it.
     """
-    if available is None:
+    if nodes is None:
         import ray
 
         if may_grow():
             return
-        available = ray.cluster_resources()
-    for kind, amount in needed.items():
-        if amount > available.get(kind, 0.0) + 1e-6:
-            have = f"{available.get(kind, 0.0):g}"
-            remedy = "resources.num_env_runners, num_learners" if kind == "CPU" else "resources.num_gpus_per_*"
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for kind in sorted({kind for process in processes for kind in process}):
+        asked = [process.get(kind, 0.0) for process in processes]
+        have = [node.get(kind, 0.0) for node in nodes]
+        remedy = "resources.num_env_runners, num_learners" if kind == "CPU" else "resources.num_gpus_per_*"
+        remedy = f"lower {remedy} in the spec (or with --set), or use a larger --address"
+        if sum(asked) > sum(have) + 1e-6:
+            raise UserError(f"{what} needs {sum(asked):g} {kind} and the Ray cluster has {sum(have):g}; {remedy}")
+        if max(asked) > max(have, default=0.0) + 1e-6:
             raise UserError(
-                f"{what} needs {amount:g} {kind} and the Ray cluster has {have}; "
-                f"lower {remedy} in the spec (or with --set), or use a larger --address"
+                f"{what} needs {max(asked):g} {kind} on one node and the largest node of the Ray cluster has "
+                f"{max(have):g}; {remedy}"
             )

@@ -241,7 +241,7 @@ def _collect(
     import ray
 
     connect()
-    check_resources({"CPU": 1}, "collecting episodes")
+    check_resources([{"CPU": 1}], "collecting episodes")
     num_workers = min(num_workers, len(tasks), max(1, int(ray.cluster_resources().get("CPU", 1))))
     remote = ray.remote(Collector).options(num_cpus=1, max_restarts=TRIES, max_task_retries=TRIES)
     workers = [remote.remote(env_config, seed) for _ in range(num_workers)]

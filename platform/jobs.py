@@ -253,17 +253,17 @@ def _next_attempt(client: Client, name: str) -> int:
 
 def _check_cluster(client: Client, spec: Spec) -> None:
     """Raise UserError when the cluster will never have what a trial needs; one that grows by itself is not judged."""
-    has = cluster_resources(client)
-    if has is None:
+    nodes = resources_of_nodes(client)
+    if nodes is None:
         return
     from parsecrl.platform.phases import check_trial_resources
 
     quiet_ray()  # RLlib sets its loggers up at its import
-    check_trial_resources(spec, has)
+    check_trial_resources(spec, nodes)
 
 
-def cluster_resources(client: Client) -> dict[str, float] | None:
-    """What all nodes have together; None where the head does not say, or where an autoscaler may add nodes."""
+def resources_of_nodes(client: Client) -> list[dict[str, float]] | None:
+    """What each node has; None where the head does not say, or where an autoscaler may add nodes."""
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
         nodes = client._do_request("GET", "/api/v0/nodes?detail=1&limit=10000&timeout=10").json()["data"]["result"]
         alive = [node for node in nodes["result"] if node["state"] == "ALIVE"]
@@ -275,11 +275,7 @@ def cluster_resources(client: Client) -> dict[str, float] | None:
         kinds = status["autoscalerReport"].get("nodeTypeMapping") or {}  # type: ignore[index]
         if any(kind != f"node_{node}" for node, kind in kinds.items()):
             return None
-        total: dict[str, float] = {}
-        for node in alive:
-            for kind, amount in node["resources_total"].items():
-                total[kind] = total.get(kind, 0.0) + amount
-        return total
+        return [node["resources_total"] for node in alive]
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -46,18 +46,18 @@ def _make_config(spec: Spec, algorithm: str, phase: dict[str, Any], seed: int, s
     return ALGORITHMS[algorithm].make_config(phase, env, spec.resources.model_dump(), seed, start_from)
 
 
-def check_trial_resources(spec: Spec, available: Mapping[str, float] | None = None) -> None:
+def check_trial_resources(spec: Spec, nodes: Sequence[Mapping[str, float]] | None = None) -> None:
     """Raise UserError when the cluster can never run a trial of some phase.
 
-    available: what the cluster has, by default that of the one this process is connected to.
+    nodes: what each node has, by default those of the cluster that this process is connected to.
     """
     for phase in spec.phases:
         # The phases that act ask for the same runners and learners; only planet's config is valid before any has run.
         algorithm = "planet" if phase.acts else phase.algorithm
         plain = {} if phase.acts else phase.model_dump(exclude={"search"}, exclude_none=True)
         config = _make_config(spec, algorithm, plain, spec.seed, None)
-        needed = ALGORITHMS[algorithm].required_resources(config)
-        check_resources(needed, f"a trial of phase {phase.name}", available)
+        processes = ALGORITHMS[algorithm].resources_of_processes(config)
+        check_resources(processes, f"a trial of phase {phase.name}", nodes)
 
 
 def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     config = phase_config(folder, phase)
     trainable: Any = ALGORITHMS[phase.algorithm].trainable
     if isinstance(config, dict):
-        needed = ALGORITHMS[phase.algorithm].required_resources(config)
+        (needed,) = ALGORITHMS[phase.algorithm].resources_of_processes(config)
         trainable = tune.with_resources(trainable, {kind.lower(): amount for kind, amount in needed.items()})
     space = param_space(config, phase.search)
     progress = PhaseProgress(phase.name, path, phase.stop.conditions, phase.checkpoint_every, dashboard, phase.search)

@@ -62,10 +62,12 @@ def _explained(location: RemotePath) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         text = " ".join(str(error).split())
-        if any(word in text for word in ("NO_SUCH_BUCKET", "bucket does not exist", "InvalidBucketName")):
+        absent = any(word in text for word in ("NO_SUCH_BUCKET", "bucket does not exist", "InvalidBucketName"))
+        if absent or isinstance(error, FileNotFoundError):  # Google's, of a bucket that is none
             remedy = f"there is no bucket {location.bucket!r}; make it first, or name another one"
         elif any(word in text for word in ("could not be reached", "NETWORK_CONNECTION")):
-            remedy = "the store does not answer; see AWS_ENDPOINT_URL and the network"
+            setting = "AWS_ENDPOINT_URL and " if location.scheme == "s3" else ""
+            remedy = f"the store does not answer; see {setting}the network"
         elif isinstance(error, ValueError):
             remedy = text
         else:
@@ -77,12 +79,14 @@ def _explained(location: RemotePath) -> Iterator[None]:
 
 def _has_credentials(scheme: str) -> bool:
     """Whether there is anything that the store's client looks for; without, it would ask as nobody."""
+    from parsecrl.algorithms.object_store import GCS_EMULATOR
+
     names = {
         "s3": (
             *("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE"),
             *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
         ),
-        "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "CLOUD_STORAGE_EMULATOR_ENDPOINT"),
+        "gs": ("GOOGLE_APPLICATION_CREDENTIALS", GCS_EMULATOR),
     }[scheme]
     if any(os.environ.get(name) for name in names):
         return True

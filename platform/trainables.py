@@ -85,11 +85,11 @@ class Algorithm:
     make_config: Callable[..., Any]
     analyse: Callable[[Sequence[TrainedTrial], ParallelMap], dict[str, pd.DataFrame]] | None = None
 
-    def required_resources(self, config: Any) -> dict[str, float]:
-        """What one trial needs of the cluster."""
+    def resources_of_processes(self, config: Any) -> list[dict[str, float]]:
+        """What each process of one trial needs, all of it on one node."""
         if isinstance(config, dict):
-            return {"CPU": config["num_cpus_per_trial"], "GPU": config["num_gpus_per_trial"]}
-        return self.trainable.default_resource_request(config).required_resources  # type: ignore[union-attr]
+            return [{"CPU": config["num_cpus_per_trial"], "GPU": config["num_gpus_per_trial"]}]
+        return self.trainable.default_resource_request(config).bundles  # type: ignore[union-attr]
 
 
 def plain_config(

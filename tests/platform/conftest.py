@@ -1,4 +1,4 @@
-"""An S3 server of its own process (moto's), on the loopback interface, for the tests that ask for it."""
+"""Object stores in processes of their own, on the loopback interface: moto's S3, and an emulator of Google's."""
 
 import os
 import socket
@@ -20,12 +20,12 @@ def unused_port():
 
 
 class Server:
-    """moto's server, which keeps what it holds while it is stopped (SIGSTOP) and forgets it when it ends."""
+    """A program that listens at `port`; it keeps what it holds while it is stopped (SIGSTOP)."""
 
-    def __init__(self, log: Path):
+    def __init__(self, log: Path, *command: str):
         self.port = unused_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        command = (sys.executable, *command, str(self.port))
         with log.open("w") as stream:
             self.process = subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, "http_proxy": ""})
         deadline = time.monotonic() + 60
@@ -37,6 +37,15 @@ class Server:
                 assert self.process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class S3Server(Server):
+    def __init__(self, log: Path):
+        super().__init__(log, "-m", "moto.server", "-H", "127.0.0.1", "-p")
 
     @property
     def environment(self):
@@ -73,11 +82,10 @@ class Server:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("s3") / "log.txt")
+    server = S3Server(tmp_path_factory.mktemp("s3") / "log.txt")
     server.make_bucket("bucket")
     yield server
-    server.process.kill()
-    server.process.wait()
+    server.end()
 
 
 @pytest.fixture
@@ -89,4 +97,30 @@ def s3(s3_server, monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     object_store._client.cache_clear()
     yield f"s3://bucket/{tmp_path.name}"
+    object_store._client.cache_clear()
+
+
+GCS_EMULATOR = """
+import sys, time
+from gcp_storage_emulator.server import create_server
+create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket="bucket").start()
+time.sleep(1e6)
+"""
+
+
+@pytest.fixture(scope="session")
+def gs_server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("gs") / "log.txt", "-c", GCS_EMULATOR)
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def gs(gs_server, monkeypatch, tmp_path):
+    """As `s3`."""
+    from parsecrl.algorithms import object_store
+
+    monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", gs_server.endpoint)
+    object_store._client.cache_clear()
+    yield f"gs://bucket/{tmp_path.name}"
     object_store._client.cache_clear()

@@ -77,6 +77,7 @@ TITLES = {
 }
 RUNNER, LEARNER, TRIAL = TITLES
 NODE, DRIVER, STORE = "worker node", "driver", "store"
+UNRECORDED_S = 20.0  # how far behind the driver's own record of its trials may be
 SECONDS = 900  # a busy machine starts a process in a minute
 
 
@@ -277,15 +278,15 @@ def survive(tmp_path, s3, s3_server, request, faults, away_s, seed, **sizes):
                 sweep.wait_for_results(phase, time.time(), f"results after a fault: {kind}")
                 happened.append({"phase": phase, "fault": kind, "time": begin, "seconds": time.time() - begin})
     assert sweep.process.wait(timeout=2 * SECONDS) == 0, sweep.log.read_text()[-3000:]
-    check(sweep)
+    check(sweep, [fault["time"] for fault in happened if fault["fault"] == DRIVER])
     lost = [found for phase in faults for rows in sweep.rows(phase).values() for found in repeated_steps(rows)]
     for fault, later in zip(happened, [*happened[1:], {"time": float("inf")}], strict=True):
         fault["repeated"] = sum(steps for moment, steps in lost if fault["time"] < moment <= later["time"])
     return happened
 
 
-def check(sweep):
-    """What holds of a run whatever befell it."""
+def check(sweep, driver_deaths):
+    """What holds of a run whatever befell it. driver_deaths: when, in seconds since the epoch."""
     run = sweep.run
     state = json.loads((run / "state.json").read_text())
     assert [state[phase]["status"] for phase in ("planet", "embed", "finetune")] == ["finished"] * 3
@@ -301,9 +302,12 @@ def check(sweep):
         for name, rows in sweep.rows(phase.name).items():
             assert rows[-1]["done"], f"{phase.name}/{name} has no end"
             for before, after in itertools.pairwise(rows):
-                # A driver that is killed between a trial's end and its own record of it reaches that end again, from
-                # the trial's last checkpoint: neither from the beginning nor past it.
-                again = 1 < after["training_iteration"] <= before["training_iteration"]
+                # Only a driver that is killed between a trial's end and its own record of it, which it writes every few
+                # seconds, reaches that end again, from the trial's last checkpoint: neither from the beginning nor past
+                # it.
+                again = 1 < after["training_iteration"] <= before["training_iteration"] and any(
+                    0.0 <= death - before["timestamp"] < UNRECORDED_S for death in driver_deaths
+                )
                 assert again or not before["done"], f"{phase.name}/{name} went on after its end"
             earlier = began_with if phase.name == "embed" else 0
             if phase.name != "finetune":
@@ -366,7 +370,7 @@ def test_a_sweep_survives_one_fault_of_each_kind(tmp_path, s3, s3_server, reques
     happened = survive(tmp_path, s3, s3_server, request, faults, away_s=8.0, seed=1, **sizes)
     check_from_elsewhere(location_of(s3) / "tiny", s3_server, capsys)
     print("\n" + as_table(happened))
-    assert len(happened) >= 4
+    assert {fault["fault"] for fault in happened} == {RUNNER, TRIAL, NODE, DRIVER, STORE}
 
 
 @pytest.mark.chaos

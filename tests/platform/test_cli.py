@@ -119,6 +119,8 @@ def assert_refused(done, *words):
         (["small.yaml", "--storage", "/proc/nowhere/runs"], ["/proc", "cannot be written"]),
         (["small.yaml", "--storage", "small.yaml/runs"], ["small.yaml", "cannot be written"]),
         (["small.yaml", "--storage", "ftp://bucket/runs"], ["ftp://", "path", "s3://bucket/prefix"]),
+        (["small.yaml", "--address", "127.0.0.1:1"], ["no Ray cluster answers at '127.0.0.1:1'", "--address local"]),
+        (["small.yaml", "--address", "ray://127.0.0.1:1"], ["no Ray cluster answers at 'ray://127.0.0.1:1'"]),
         (["small.yaml", "--name", "../up"], ["--name", "'../up'"]),
         (["small.yaml", "--name", "taken"], ["taken", "no run folder"]),
         (["small.yaml", "--name", "other"], ["another spec", "seed was 5, is 0"]),
@@ -136,6 +138,16 @@ def test_run_refuses_and_writes_nothing(folder, arguments, words):
     before = sorted(folder.rglob("*"))
     assert_refused(parsec(folder, "run", *arguments), *words)
     assert sorted(folder.rglob("*")) == before
+
+
+def test_run_refuses_a_store_without_credentials(folder, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(folder / "absent"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    done = parsec(folder, "run", "small.yaml", "--storage", "s3://bucket/runs")
+    assert_refused(done, "no credentials for s3://bucket/runs", "AWS_ACCESS_KEY_ID")
 
 
 @pytest.mark.parametrize(

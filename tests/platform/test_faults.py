@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -175,6 +176,52 @@ def test_a_run_whose_resources_are_never_granted_says_so_and_can_be_continued(tm
     assert yaml.safe_load((tmp_path / "runs" / "tiny" / "spec.yaml").read_text())["resources"]["max_failures"] == 3
 
 
+def test_what_no_single_node_has_is_refused():
+    nodes = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}]
+    check_resources([{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}, {"GPU": 1.0}], "a trial", nodes)
+    with pytest.raises(
+        UserError, match="a trial needs 2 GPU on one node and the largest node of the Ray cluster has 1"
+    ):
+        check_resources([{"CPU": 1.0, "GPU": 2.0}], "a trial", nodes)
+    with pytest.raises(UserError, match="a trial needs 13 CPU and the Ray cluster has 12"):
+        check_resources([{"CPU": 1.0}] * 13, "a trial", nodes)
+    with pytest.raises(UserError, match="a trial needs 1 GPU and the Ray cluster has 0"):
+        check_resources([{"CPU": 1.0, "GPU": 1.0}], "a trial", [{"CPU": 2.0}])
+
+
+LOST_NODE = """
+import time
+from parsecrl.platform.cluster import _stay_on_loopback, quiet_ray
+quiet_ray()
+_stay_on_loopback()
+import ray
+from ray.cluster_utils import Cluster as Machines
+from parsecrl.platform.faults import Cluster
+machines = Machines(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+node = machines.add_node(num_cpus=2)
+ray.init(address=machines.address, log_to_driver=False)
+cluster = Cluster()
+cluster.look()
+print(cluster.describe())
+machines.remove_node(node, allow_graceful=False)
+deadline = time.monotonic() + 90
+while not cluster.lost() and time.monotonic() < deadline:
+    time.sleep(0.5)
+print(cluster.describe())
+ray.shutdown()
+machines.shutdown()
+"""
+
+
+@pytest.mark.ray
+def test_a_node_that_is_lost_is_named_with_rays_reason():
+    done = subprocess.run([sys.executable, "-c", LOST_NODE], capture_output=True, text=True, check=True)
+    before, after = [line for line in done.stdout.splitlines() if line.startswith("the cluster has")]
+    assert before == "the cluster has 3 CPU on 2 nodes, free of it: 3 CPU"
+    assert after.startswith("the cluster has 1 CPU on 1 node, free of it: 1 CPU (it had 3 CPU), having lost node 127.")
+    assert re.search(r"having lost node 127\.0\.0\.1 \([^()]{10,}\)$", after)  # Ray's words differ with how it died
+
+
 @pytest.mark.ray
 def test_a_cluster_that_may_grow_is_not_judged(ray_runtime):
     from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
@@ -184,9 +231,9 @@ def test_a_cluster_that_may_grow_is_not_judged(ray_runtime):
     try:
         _internal_kv_put(key, json.dumps({"autoscaler_report": {"node_type_mapping": {"10.0.0.1": "node_10.0.0.1"}}}))
         with pytest.raises(UserError, match="needs 9 CPU and the Ray cluster has 2"):
-            check_resources({"CPU": 9.0}, "a trial")
+            check_resources([{"CPU": 9.0}], "a trial")
         _internal_kv_put(key, json.dumps({"autoscaler_report": {"node_type_mapping": {"10.0.0.1": "workers"}}}))
-        check_resources({"CPU": 9.0}, "a trial")
+        check_resources([{"CPU": 9.0}], "a trial")
     finally:
         _internal_kv_del(key) if before is None else _internal_kv_put(key, before)
 

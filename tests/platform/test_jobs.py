@@ -451,6 +451,22 @@ def test_submit_refuses_in_time_and_sends_nothing(folder, head, monkeypatch, arg
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("token", ["not-the-token", None])
+def test_run_refuses_a_cluster_whose_token_it_does_not_have(folder, head, token):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    if token:
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    begun = time.monotonic()
+    done = subprocess.run(
+        [Path(sys.executable).with_name("parsec"), "run", "small.yaml", "--address", head.client],
+        cwd=folder, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert_refused((done.returncode, done.stdout, done.stderr), "refuses this process", "RAY_AUTH_TOKEN_PATH")
+    assert time.monotonic() - begun < 30
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.ray
 @pytest.mark.parametrize(
     ("storage", "words"),
     [

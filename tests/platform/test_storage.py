@@ -28,9 +28,15 @@ from parsecrl.platform.storage import (
 )
 
 
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture(params=["disk", "s3", "gs"])
 def root(request, tmp_path):
-    return tmp_path if request.param == "disk" else location_of(request.getfixturevalue("s3"))
+    return tmp_path if request.param == "disk" else location_of(request.getfixturevalue(request.param))
+
+
+@pytest.fixture(params=["s3", "gs"])
+def store(request):
+    """An address in either kind of store."""
+    return request.getfixturevalue(request.param)
 
 
 def fill(root, *names):
@@ -100,6 +106,7 @@ def test_readers_never_see_half_a_file(root):
     assert seen <= texts
 
 
+@pytest.mark.parametrize("root", ["disk", "s3"], indirect=True)  # the emulator of Google's sends no parts of a file
 def test_large_files_go_both_ways_in_pieces(root, tmp_path):
     data = np.random.default_rng(0).bytes(3 * object_store.CHUNK + 17)
     source = tmp_path / "source.bin"
@@ -113,8 +120,8 @@ def test_large_files_go_both_ways_in_pieces(root, tmp_path):
         assert not copy.exists()
 
 
-def test_what_breaks_off_leaves_nothing(s3):
-    root = location_of(s3)
+def test_what_breaks_off_leaves_nothing(store):
+    root = location_of(store)
     _, filesystem = for_tune(root)
 
     def write():
@@ -234,8 +241,8 @@ def test_the_command_says_so_too(s3, capsys):
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_checkpoints_are_found_marked_pruned_and_forgotten(s3):
-    phase = location_of(s3) / "planet"
+def test_checkpoints_are_found_marked_pruned_and_forgotten(store):
+    phase = location_of(store) / "planet"
     for number, score in enumerate([1.0, 5.0, 4.0, 3.0, 2.0, 1.0]):
         folder = phase / "trial_00000" / f"checkpoint_{number:06d}"
         (folder / "agent.json").write_text(json.dumps({"env_steps": number}))
@@ -257,6 +264,30 @@ def test_checkpoints_are_found_marked_pruned_and_forgotten(s3):
     assert not list(phase.glob("trial_00000/checkpoint_000005/*"))
 
 
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_a_run_in_googles_store_is_continued_and_reported(gs):
+    small = ("phases.embedding.updates_per_step=25", "phases.embedding.checkpoint_every=1")
+
+    def parsec(*words):
+        command = [sys.executable, "-m", "parsecrl.platform.cli", *words]
+        done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    for end in (50, 75):
+        changes = [f"--set={change}" for change in (*small, f"phases.embedding.stop.num_updates={end}")]
+        assert f"report: {gs}/cartpole_embedding_quick/report" in parsec(
+            "run", "cartpole_embedding_quick", "--storage", gs, *changes
+        )
+    run = location_of(gs) / "cartpole_embedding_quick"
+    for file in run.glob("embedding/*/result.json"):
+        assert [json.loads(line)["num_updates"] for line in file.read_text().splitlines()] == [25, 50, 75]
+    assert len(list(run.glob("embedding/*/result.json"))) == 2
+    assert "embedded DCEM, 2" in parsec("report", f"{gs}/cartpole_embedding_quick")
+    assert not (run / ".lease").exists()
+
+
 # --- one writer at a time --------------------------------------------------------------------------------------------
 
 
@@ -266,21 +297,21 @@ def fast(monkeypatch):
     monkeypatch.setattr(lock, "EXPIRY_SECONDS", 3.0)
 
 
-def test_a_run_in_a_store_has_one_owner(s3, fast, capsys):
+def test_a_run_in_a_store_has_one_owner(store, fast, capsys):
     spec = load_spec("cheetah_run_quick")
-    first = RunFolder.choose(spec, s3)
+    first = RunFolder.choose(spec, store)
     first.open()
     with pytest.raises(UserError, match=rf"in use by another parsec run \(process {os.getpid()} on "):
-        RunFolder.choose(spec, s3)
+        RunFolder.choose(spec, store)
     first.close()
     assert not (first.path / lock.LEASE_FILE).exists()
-    second = RunFolder.choose(spec, s3)
+    second = RunFolder.choose(spec, store)
     second.open()
     second.close()
 
 
-def test_the_lease_of_another_machine_is_waited_for(s3, fast, capfd):
-    folder = location_of(s3)
+def test_the_lease_of_another_machine_is_waited_for(store, fast, capfd):
+    folder = location_of(store)
     dead = lock.Lease(folder)
     dead.file.write_text(json.dumps({**json.loads(dead.content), "machine": "another", "host": "node7", "beat": 3}))
     mine = lock.Lease(folder)
@@ -302,10 +333,10 @@ def test_the_lease_of_another_machine_is_waited_for(s3, fast, capfd):
     assert mine._read()["token"] == mine.token
 
 
-def test_a_process_that_stood_still_asks_before_it_records(s3, monkeypatch):
+def test_a_process_that_stood_still_asks_before_it_records(store, monkeypatch):
     monkeypatch.setattr(lock, "EXPIRY_SECONDS", 2.0)
     monkeypatch.setattr(lock, "RENEW_SECONDS", 1.0)
-    first = RunFolder.choose(load_spec("cheetah_run_quick"), s3)
+    first = RunFolder.choose(load_spec("cheetah_run_quick"), store)
     first.open()
     monkeypatch.setattr(lock, "RENEW_SECONDS", 1000.0)  # its thread's next turn is far away, as after a SIGSTOP
     time.sleep(1.5)
@@ -330,14 +361,14 @@ def test_a_lease_is_given_up_without_its_store(s3, fast, monkeypatch):
     assert time.monotonic() - begin < 30  # not PARSEC_STORAGE_RETRY_S
 
 
-def test_a_process_that_was_killed_holds_nothing(s3, fast):
+def test_a_process_that_was_killed_holds_nothing(store, fast):
     code = (
         "import sys, time; from parsecrl.platform import lock, storage;"
         "lock.Lease(storage.remote_path(sys.argv[1])).take(); print('taken', flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, s3], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code, store], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "taken\n"
-    mine = lock.Lease(location_of(s3))
+    mine = lock.Lease(location_of(store))
     with pytest.raises(UserError, match=f"process {process.pid} on"):
         mine.check()
     process.kill()
