@@ -151,6 +151,7 @@ def draw_convergence(tables: Tables) -> Draw:
 
     def draw(figure: Figure, theme: Theme) -> None:
         sizes = sorted({size for size, _ in pairs(tables)})
+        shown = [expert]
         for axes, size in zip(_panels(figure, 1, len(sizes)).flat, sizes, strict=True):
             for of_size, temperature in pairs(tables):
                 if of_size != size:
@@ -160,6 +161,7 @@ def draw_convergence(tables: Tables) -> Draw:
                 found = np.array([mean_interval(costs.to_numpy()) for _, costs in by_x])
                 x, color = by_x.size().index.to_numpy(dtype=float), _color(tables, temperature)
                 axes.plot(x, found[:, 0], color=color, lw=1.6, label=f"τ = {temperature:g}")
+                shown += [*found[:, 0]]
                 axes.fill_between(x, found[:, 1], found[:, 2], color=color, alpha=0.2, lw=0)
                 losses = part.dropna(subset="loss").groupby("num_updates")["loss"].mean()
                 axes.plot(losses.index.to_numpy(dtype=float), losses, color=color, lw=0.7, ls=":")
@@ -168,6 +170,9 @@ def draw_convergence(tables: Tables) -> Draw:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.set_xlabel("updates")
+        # The means are all within; an interval of three seeds may be far wider, and is cut.
+        margin = 0.15 * (max(shown) - min(shown))
+        figure.axes[0].set_ylim(min(shown) - margin, max(shown) + margin)
         figure.axes[0].set_ylabel("validation cost")
         figure.axes[0].legend(loc="upper right")
 
@@ -301,7 +306,7 @@ def draw_control(tables: Tables) -> Draw:
             costs = part.pivot_table(index="episode", columns="step", values="cost").cumsum(axis=1)
             axes.plot(costs.columns.to_numpy(dtype=float) + 1, costs.mean(), color=color, lw=1.8, label=name)
         axes.set_yscale("symlog", linthresh=10)
-        axes.set_yticks([-100, -10, 0, 10, 100, 1000], ["-100", "-10", "0", "10", "100", "1000"])
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlabel("step")
         axes.set_ylabel("accumulated cost")
         axes.legend()

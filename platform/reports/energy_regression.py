@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter
 
 from parsecrl.platform.reports import figures, markup
 from parsecrl.platform.reports.data import Phase
@@ -97,7 +97,7 @@ def draw_convergence(tables: Tables) -> Draw:
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.add_subplot()
         _bands(axes, tables["convergence"], "num_updates", "train_loss", tables)
-        _log_scale(axes)
+        figures.log_scale(axes)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlim(left=0)
         axes.set_xlabel("updates")
@@ -113,7 +113,7 @@ def draw_steps(tables: Tables) -> Draw:
         for trained in sorted(set(tables["training"]["num_steps"])):
             axes.axvline(trained, color=theme.paper, lw=1.2, ls=":")
         _bands(axes, tables["steps"], "num_steps", "test_loss", tables)
-        _log_scale(axes)
+        figures.log_scale(axes)
         axes.set_xlim(1, tables["steps"]["num_steps"].max())
         axes.set_xlabel("inner steps at test time")
         axes.set_ylabel("test loss")
@@ -201,14 +201,6 @@ def _bands(axes: Axes, table: pd.DataFrame, x: str, y: str, tables: Tables) -> N
         at, color = by_x.size().index.to_numpy(dtype=float), figures.color_of(i, len(methods(tables)))
         axes.plot(at, found["mean"], color=color, lw=1.8, label=title(method))
         axes.fill_between(at, np.maximum(found["low"], found["mean"] / 10), found["high"], color=color, alpha=0.2, lw=0)
-
-
-def _log_scale(axes: Axes) -> None:
-    """Ticks in plain numbers: the report's style has mathematical text switched off."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _panels(figure: Figure, count: int) -> list[Axes]:

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from parsecrl.platform.reports import paper
 from parsecrl.platform.reports.data import Phase, Run, Trial
@@ -105,6 +105,14 @@ def _style(theme: Theme) -> Any:
         "legend.fontsize": 9,
         "path.simplify": True,
     }
+
+
+def log_scale(axes: Axes) -> None:
+    """Ticks in plain numbers: the style has mathematical text switched off."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def color_of(index: int, total: int) -> str:

@@ -161,7 +161,8 @@ def draw_training(training: pd.DataFrame) -> Draw:
                     label = title(model) if n == 0 else "_"
                     axes.plot(part["num_updates"], part[key], color=color, lw=1.0, label=label)
             axes.set_title(key)
-            axes.set_yscale("symlog", linthresh=0.1)
+            if key != "parsimony":  # which may be nothing
+                figures.log_scale(axes)
             axes.set_xlabel("gradient steps")
             if key == keys[0]:
                 axes.set_ylabel("nats")
