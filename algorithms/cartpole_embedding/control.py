@@ -33,7 +33,7 @@ def control(
 ) -> Episode:
     """Run from states [B, S]; without a controller, at random.
 
-    warm: each search starts at the last solution, shifted by a step; else where the first did.
+    warm: each search starts at the last plan, moved on by a step; else where the first did.
     Raises ValueError where a function of the dynamics returns NaN or infinity.
     """
     warm_start: Tensor | None = None
@@ -43,9 +43,10 @@ def control(
             shape = (states.shape[0], dynamics.action_size)
             action = 2 * torch.rand(shape, generator=generator, device=states.device) - 1
         else:
-            plan = controller.plan(dynamics, dynamics.belief(states), warm_start, generator)
+            belief = dynamics.belief(states)
+            plan = controller.plan(dynamics, belief, warm_start, generator)
             action = plan.actions[:, 0]
-            warm_start = controller.shift(plan.mean) if warm else None
+            warm_start = controller.shift(plan, belief) if warm else None
         u = dynamics.scale(action)
         seen.append(states)
         taken.append(action)

@@ -71,7 +71,8 @@ class PlanningAgent(nn.Module):
 
     def next_state(self, belief: Belief, action: Tensor, plan: Plan) -> State:
         """The state after executing action [B, A], which may differ from the plan's first by exploration noise."""
-        return {"h": belief.h, "s": belief.s, "action": action, "plan": self.controller.shift(plan.mean)}
+        warm_start = self.controller.shift(plan, belief) if self.controller.warm_start else plan.mean
+        return {"h": belief.h, "s": belief.s, "action": action, "plan": warm_start}
 
     @torch.no_grad()
     def act(

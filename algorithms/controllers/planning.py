@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from parsecrl.algorithms.models import ActionDecoder, Belief
 from parsecrl.algorithms.solvers import Iteration, cem, dcem
 
+SHIFT_POINTS = 500  # that may stand for a plan that was moved on; a search tries num_samples x num_iterations
+
 
 class RewardModel(Protocol):
     """What a controller needs of a model."""
@@ -93,16 +95,19 @@ class FullSpaceController(nn.Module):
         """Solver variables [B, ..., n] -> actions [B, ..., H, A]."""
         return x.unflatten(-1, (self.horizon, self.action_size))
 
-    def shift(self, mean: Tensor) -> Tensor:
-        """The warm start of the next decision: the plan moved on by one, its last action 0."""
-        return torch.cat([mean[:, self.action_size :], torch.zeros_like(mean[:, : self.action_size])], -1)
+    def shift(self, plan: Plan, belief: Belief) -> Tensor:
+        """The warm start of the next decision [B, n]: the plan moved on by one, its last action 0."""
+        return torch.cat([plan.mean[:, self.action_size :], torch.zeros_like(plan.mean[:, : self.action_size])], -1)
 
 
 class EmbeddedController(nn.Module):
     """DCEM over the decoder's latent box (eq. 8): differentiable in the decoder, the reward and the transition.
 
     temperature 0 is CEM's selection, with no gradient through it.
+    warm_start: begin at the latent point nearest to the previous plan, see `shift`, instead of at zero.
     """
+
+    points: Tensor  # [N, n] of the latent box
 
     def __init__(
         self,
@@ -121,6 +126,8 @@ class EmbeddedController(nn.Module):
         self.num_samples, self.num_elites, self.num_iterations = num_samples, num_elites, num_iterations
         self.init_std, self.temperature, self.normalize = init_std, temperature, normalize
         self.warm_start = warm_start
+        box = torch.quasirandom.SobolEngine(decoder.latent_size, scramble=True, seed=0)
+        self.register_buffer("points", 2 * box.draw(SHIFT_POINTS) - 1, persistent=False)
 
     @property
     def plan_size(self) -> int:
@@ -170,9 +177,18 @@ class EmbeddedController(nn.Module):
             return self.decoder(x[:, None], belief)[:, 0]
         return self.decoder(x, belief)
 
-    def shift(self, mean: Tensor) -> Tensor:
-        """A latent point has no time axis: the next decision starts from the same one."""
-        return mean
+    @torch.no_grad()
+    def shift(self, plan: Plan, belief: Belief) -> Tensor:
+        """The warm start of the next decision [B, n]: the latent point that stands for the plan moved on by one.
+
+        A latent point has no time axis; the last one would mean the same actions, a decision too late. Of it and of
+        points that fill the box evenly, the one whose actions are nearest to the plan's from its second on. belief: the
+        one that the plan was made for.
+        """
+        points = torch.cat([plan.mean[:, None], self.points.expand(len(plan.mean), -1, -1)], 1)  # [B, 1 + N, n]
+        actions = self.decode(points, belief)[:, :, :-1]
+        nearest = (actions - plan.actions[:, None, 1:]).square().sum((-1, -2)).argmin(1)  # [B]
+        return points.gather(1, nearest[:, None, None].expand(-1, 1, self.plan_size)).squeeze(1)
 
 
 Controller = FullSpaceController | EmbeddedController

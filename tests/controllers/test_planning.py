@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController
+from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController, Plan
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief
 from parsecrl.algorithms.solvers import cem
 
@@ -104,16 +104,40 @@ def test_a_warm_start_is_where_the_search_begins(kind):
 
 def test_shift_moves_a_plan_of_actions_on_by_one_decision():
     controller = full()
-    mean = torch.randn(3, H * A, generator=seeded(0))
-    shifted = controller.shift(mean)
-    before, after = controller.decode(mean, random_belief(3)), controller.decode(shifted, random_belief(3))
+    mean, belief = torch.randn(3, H * A, generator=seeded(0)), random_belief(3)
+    before = controller.decode(mean, belief)
+    after = controller.decode(controller.shift(Plan(before, mean, None), belief), belief)
     assert torch.equal(after[:, :-1], before[:, 1:])
     assert (after[:, -1] == 0).all()
 
 
-def test_shift_keeps_a_latent_point():
-    mean = torch.randn(3, LATENT, generator=seeded(0))
-    assert torch.equal(embedded().shift(mean), mean)
+@pytest.mark.parametrize("conditioning", ["none", "belief"])
+def test_shift_finds_the_latent_point_nearest_to_the_plan_moved_on(conditioning):
+    """Of the last one and of 500 others, against a search by hand, one problem at a time."""
+    controller, belief = embedded(conditioning), random_belief(5)
+    mean = 2 * torch.rand(5, LATENT, generator=seeded(0)) - 1
+    plan = Plan(controller.decode(mean, belief), mean, None)
+    shifted = controller.shift(plan, belief)
+    for b in range(5):
+        one = Belief(belief.h[b : b + 1], belief.s[b : b + 1])
+        points = [mean[b], *controller.points]
+        distances = torch.stack(
+            [(controller.decode(z[None], one)[0, :-1] - plan.actions[b, 1:]).square().sum() for z in points]
+        )
+        torch.testing.assert_close(shifted[b], points[int(distances.argmin())])
+        assert distances.min() < distances[0]  # the plan itself, a decision too late, is further away
+    assert controller.points.abs().max() <= 1
+    assert "points" not in controller.state_dict()
+
+
+def test_shift_keeps_a_latent_point_that_stands_for_every_moment():
+    """A decoder that repeats one action: no other point is nearer."""
+    controller, belief = embedded(), random_belief(3)
+    last = controller.decoder.body[-1]
+    last.weight.data[A:] = last.weight.data[:A].repeat(H - 1, 1)
+    last.bias.data[:] = 0
+    mean = torch.rand(3, LATENT, generator=seeded(0)) - 0.5
+    assert torch.equal(controller.shift(Plan(controller.decode(mean, belief), mean, None), belief), mean)
 
 
 def test_more_search_finds_a_better_plan():
