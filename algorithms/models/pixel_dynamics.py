@@ -20,7 +20,7 @@ from torch.nn.functional import one_hot, softplus
 
 from parsecrl.algorithms.models.affine import check_transformation, num_parameters, transformation
 from parsecrl.algorithms.models.latent_dynamics import DynamicsLoss, check_sizes, check_weights, feedforward
-from parsecrl.algorithms.models.parsimonious import INITIAL_LOGIT, bernoulli_kl, round_straight_through
+from parsecrl.algorithms.models.parsimonious import bernoulli_kl, round_straight_through
 from parsecrl.algorithms.models.pixels import PRECISIONS, ImageDecoder, ImageEncoder, ImageSequence
 from parsecrl.algorithms.models.records import Belief, Gaussian
 from parsecrl.algorithms.models.recurrent_core import Filtered, RecurrentCore, kl_divergence
@@ -236,7 +236,8 @@ class ParsimoniousPixels(PixelDynamics):
 
     T_t is decoded from a code of bits and the action, q(h | z_t, u_t, a_t) rounded, which p(h | u_t, a_t) is to foresee
     without the latent.
-    transformation: "rotation", "translation" or "affine". code_size: bits. parsimony_weight: beta_2.
+    transformation: "rotation", "translation" or "affine". code_size: bits. parsimony_weight: beta_2. initial_logit: of
+    every bit. printed_divergence: train KL(predicted || inferred), as eq. 10 prints it, and not the bound's.
     Takes the options of `PixelDynamics` besides. Raises ValueError as it does and on an unknown transformation.
     """
 
@@ -246,11 +247,14 @@ class ParsimoniousPixels(PixelDynamics):
         transformation: str = "affine",
         code_size: int = 30,
         parsimony_weight: float = 0.5,
+        initial_logit: float = 0.0,
+        printed_divergence: bool = False,
         hidden_size: int = 200,
         **options,
     ):
         super().__init__(num_actions, hidden_size=hidden_size, **options, has_prior=False)
         check_transformation(transformation)
+        self.printed_divergence = printed_divergence
         check_sizes(code_size=code_size)
         check_weights(parsimony_weight=parsimony_weight)
         self.transformation, self.code_size, self.parsimony_weight = transformation, code_size, parsimony_weight
@@ -262,7 +266,7 @@ class ParsimoniousPixels(PixelDynamics):
         with torch.no_grad():
             for net in (self.code_posterior_net, self.code_prior_net):
                 head: nn.Linear = net[-1]  # type: ignore[assignment]  # mypy knows it as any module
-                head.bias[:n] = INITIAL_LOGIT
+                head.bias[:n] = initial_logit
 
     def predict(self, belief: Belief, action: Tensor, next_h: Tensor) -> Gaussian:
         return self.transition(belief.s, self.core.readout(belief.h), self.one_hot(action))[0]
@@ -276,11 +280,15 @@ class ParsimoniousPixels(PixelDynamics):
         return Gaussian(by.apply(z), softplus(raw_std) + self.core.min_std), logits
 
     def latent_loss(self, filtered: Filtered, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Terms of the T - 1 transitions: "transition", KL(inferred || predicted), "parsimony", KL(q(h) || p(h))."""
+        """Terms of the T - 1 transitions: "transition", KL(inferred || predicted), "parsimony", KL(q(h) || p(h)).
+
+        The first the other way round with printed_divergence.
+        """
         inferred, u, action = filtered.posterior, self.core.readout(filtered.belief.h[:, :-1]), self.one_hot(actions)
         predicted, logits = self.transition(inferred.mean[:, :-1], u, action)
         reached = Gaussian(inferred.mean[:, 1:], inferred.std[:, 1:])
-        transition = kl_divergence(reached, predicted).mean()
+        pair = (predicted, reached) if self.printed_divergence else (reached, predicted)
+        transition = kl_divergence(*pair).mean()
         parsimony = bernoulli_kl(logits, self.code_prior_net(torch.cat([u, action], -1))).mean()
         latent = self.transition_weight * transition + self.parsimony_weight * parsimony
         return latent, {"transition": transition, "parsimony": parsimony}

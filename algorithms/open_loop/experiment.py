@@ -15,7 +15,7 @@ from parsecrl.algorithms.models.pixel_dynamics import MODELS, PixelDynamics
 from parsecrl.algorithms.models.pixels import ImageSequence
 from parsecrl.algorithms.seeding import derive_seed
 
-PARSIMONIOUS_ONLY = ("transformation", "code_size", "parsimony_weight")
+PARSIMONIOUS_ONLY = ("transformation", "code_size", "parsimony_weight", "initial_logit", "printed_divergence")
 
 
 @dataclass(frozen=True)
