@@ -279,6 +279,12 @@ class ParsimoniousPixels(PixelDynamics):
         by = transformation(self.transformation, self.code_decoder(torch.cat([code, action], -1)), self.latent_size)
         return Gaussian(by.apply(z), softplus(raw_std) + self.core.min_std), logits
 
+    def codes(self, filtered: Filtered, action: int) -> Tensor:
+        """The codes 0 or 1 [B, T, n] that one action has in every inferred state."""
+        z = filtered.posterior.mean
+        actions = self.one_hot(torch.full(z.shape[:-1], action, device=z.device))
+        return (self.transition(z, self.core.readout(filtered.belief.h), actions)[1] > 0).to(z.dtype)
+
     def latent_loss(self, filtered: Filtered, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Terms of the T - 1 transitions: "transition", KL(inferred || predicted), "parsimony", KL(q(h) || p(h)).
 

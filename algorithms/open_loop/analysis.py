@@ -15,10 +15,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from parsecrl.algorithms.models.pixel_dynamics import ParsimoniousPixels
 from parsecrl.algorithms.models.pixels import ImageSequence
 from parsecrl.algorithms.open_loop.checkpoint import read_experiment
-from parsecrl.algorithms.open_loop.dataset import EpisodeDataset, open_dataset
-from parsecrl.algorithms.open_loop.evaluation import floors, measure, split
+from parsecrl.algorithms.open_loop.dataset import EpisodeDataset, open_dataset, usable_images
+from parsecrl.algorithms.open_loop.evaluation import codes_used, floors, measure, split
 
 Tables = dict[str, pd.DataFrame]
 ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
@@ -34,12 +35,13 @@ def analyse(checkpoint: Any) -> Tables:
     horizon: step (from 1), kl, kl_inferred, error, error_closed: means over the held-out sequences, see `Measured`;
         of the models last_frame and mean_frame the error alone
     films: sequence, context, frames: all images side by side as a PNG, base64; of the model truth, those seen
+    codes: action, codes, on: see `codes_used`; of the parsimonious model alone
     training: the experiment's curve
     """
     experiment, description = read_experiment(checkpoint)
     config, model = description["config"], experiment.model.eval()
     data = config["data"]
-    sequences = open_dataset(data["folder"], "held_out", verify=False).stack(data.get("held_out_steps", 149) + 1)
+    sequences = open_dataset(data["folder"], "held_out").stack(data.get("held_out_steps", 149) + 1)
     context = experiment.settings.context
     measured = measure(model, sequences, context)
     kind = config.get("model", {}).get("kind", "parsimonious")
@@ -57,6 +59,9 @@ def analyse(checkpoint: Any) -> Tables:
     ]
     curve = pd.DataFrame(experiment.curve).assign(model=kind)
     found = {"horizon": pd.concat(tables), "films": pd.DataFrame(films), "training": curve}
+    if isinstance(model, ParsimoniousPixels):
+        codes, on = codes_used(model, sequences)
+        found["codes"] = pd.DataFrame({"model": kind, "action": range(len(codes)), "codes": codes, "on": on})
     env = config.get("world", {}).get("id", "")
     return {name: table.assign(env=env, seed=config.get("seed", 0)) for name, table in found.items()}
 
@@ -87,7 +92,7 @@ def mean_of(dataset: EpisodeDataset) -> Tensor:
     """The mean [3, S, S], 0 to 1, of every EVERY-th image of the episodes."""
     total, count = np.zeros((dataset.image_size, dataset.image_size, 3)), 0
     for episode in dataset.episodes:
-        images = episode.images[::EVERY]
+        images = episode.images[: usable_images(episode) : EVERY]
         total += images.sum(0, dtype=np.float64)
         count += len(images)
     return torch.from_numpy(total / (255.0 * count)).to(torch.float32).permute(2, 0, 1)

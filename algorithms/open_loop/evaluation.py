@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from parsecrl.algorithms.models.pixel_dynamics import PixelDynamics
+from parsecrl.algorithms.models.pixel_dynamics import ParsimoniousPixels, PixelDynamics
 from parsecrl.algorithms.models.pixels import ImageSequence
 from parsecrl.algorithms.models.records import Gaussian
 from parsecrl.algorithms.models.recurrent_core import kl_divergence
@@ -50,6 +50,18 @@ def measure(model: PixelDynamics, sequences: ImageSequence, context: int) -> Mea
             )
         )
     return Measured(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def codes_used(model: ParsimoniousPixels, sequences: ImageSequence) -> tuple[Tensor, Tensor]:
+    """Of each action, over the states that are inferred with all images seen: how many different codes, and so
+    transformations, it has, int64 [A]; and the share of bits that are on [A]."""
+    parts = []
+    for first in range(0, len(sequences.images), SEQUENCES_AT_ONCE):
+        filtered = model.observe(ImageSequence(*(x[first : first + SEQUENCES_AT_ONCE] for x in sequences)))
+        parts.append(torch.stack([model.codes(filtered, action).flatten(0, 1) for action in range(model.num_actions)]))
+    codes = torch.cat(parts, 1)  # [A, N T, n]
+    return torch.tensor([len(torch.unique(own, dim=0)) for own in codes]), codes.mean((1, 2)).cpu()
 
 
 def floors(sequences: ImageSequence, context: int, mean_image: Tensor) -> dict[str, Tensor]:

@@ -45,6 +45,7 @@ class OpenLoop(Trainable):
         self.batches.take_waiting_share()
         result = self.experiment.train(self.batches, self.experiment.settings.updates_per_result)
         waiting = self.batches.take_waiting_share()
+        self.experiment.curve[-1]["waiting_share"] = waiting
         losses = {name: value for name, value in result.items() if name not in {"grad_norm", "update_ms"}}
         return {
             **result,

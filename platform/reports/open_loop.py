@@ -33,12 +33,17 @@ TITLES = {
 FLOORS = ("last_frame", "mean_frame")
 SHOWN = 12  # images of a strip
 ZOOM, FPS = 3, 10
-HEADINGS = ("model", "seeds", "KL predicted | inferred", "KL inferred | predicted", "error", "error, images seen")
+HEADINGS = (
+    *("model", "seeds", "KL predicted | inferred", "KL inferred | predicted", "error", "error, images seen"),
+    "codes per action",
+)
 NOTE = (
     "Open loop on the held-out sequences, means over sequences and all predicted steps, and over seeds [95 % interval, "
     "Student's t]. KL in nats; error: mean squared error of a pixel (0 to 1), in thousandths; images seen: of what is "
-    "decoded when no image is missing. Latents of different models have scales of their own, which a KL depends on. "
-    "The paper prints no numbers; its finding: ours has lower KL and lower error than the RSSM (section 5, figure 5)."
+    "decoded when no image is missing; codes per action: transformations that an action has over all states of the "
+    "held-out sequences, the mean of the actions and its range over seeds. Latents of different models have scales of "
+    "their own, which a KL depends on. The paper prints no numbers; its finding: ours has lower KL and lower error than "
+    "the RSSM (section 5, figure 5)."
 )
 
 
@@ -62,8 +67,48 @@ def result_table(tables: Tables) -> ResultTable:
         part = horizon[horizon["model"] == model].groupby("seed")
         seeds = "-" if model in FLOORS else f"{part.ngroups}"
         cells = [interval(part[key].mean(), scale) for key, scale in (("kl", 1), ("kl_inferred", 1), ("error", 1e3))]
-        rows.append((title(model), seeds, *cells, interval(part["error_closed"].mean(), 1e3)))
-    return ResultTable(HEADINGS, rows, NOTE)
+        rows.append((title(model), seeds, *cells, interval(part["error_closed"].mean(), 1e3), codes_of(model, tables)))
+    return ResultTable(HEADINGS, rows, " ".join([world_of(horizon), NOTE, *differences(horizon), *waiting(tables)]))
+
+
+def world_of(horizon: pd.DataFrame) -> str:
+    return f"World: {', '.join(sorted(set(horizon['env'])))}."
+
+
+def codes_of(model: str, tables: Tables) -> str:
+    """Codes an action, the mean of its actions: over seeds, from the least to the most."""
+    table = tables.get("codes")
+    own = table[table["model"] == model].groupby("seed")["codes"].mean() if table is not None else pd.Series()
+    if own.empty:
+        return "-"
+    low, high = (f"{value:.3g}" for value in (own.min(), own.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def differences(horizon: pd.DataFrame) -> list[str]:
+    """Each parsimonious model less the RSSM of the same seed, in words."""
+    of_seed = horizon.groupby(["model", "seed"])[["kl", "error"]].mean()
+    rssm = [model for model in models(horizon) if model.split(", ")[0] == "rssm"]
+    told = []
+    for model in models(horizon):
+        if model.split(", ")[0] != "parsimonious" or len(rssm) != 1:
+            continue
+        less = (of_seed.loc[model] - of_seed.loc[rssm[0]]).dropna()
+        if len(less) > 1:
+            told.append(
+                f"{title(model).capitalize()} less the RSSM of the same seed: KL {interval(less['kl'])}, "
+                f"error {interval(less['error'], 1e3)}; lower in {(less['kl'] < 0).sum()} and "
+                f"{(less['error'] < 0).sum()} of {len(less)}."
+            )
+    return told
+
+
+def waiting(tables: Tables) -> list[str]:
+    """The share of time for which the learner waited for batches, over all trials and results."""
+    if "waiting_share" not in tables["training"]:
+        return []
+    shares = tables["training"]["waiting_share"]
+    return [f"Waiting for batches: {shares.mean():.2%} of the time, at most {shares.max():.2%}."]
 
 
 def interval(values: pd.Series, scale: float = 1.0) -> str:

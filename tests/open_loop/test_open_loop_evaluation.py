@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as reference_kl
 
-from parsecrl.algorithms.open_loop.evaluation import floors, measure, split
+from parsecrl.algorithms.open_loop.evaluation import codes_used, floors, measure, split
 from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment, OpenLoopSettings, make_model
 from tests.models.moving_squares import moving_squares
 
@@ -29,6 +29,54 @@ def test_divergences_and_errors_by_hand(kind: str):
     torch.testing.assert_close(found.error, (ahead.images - truth).square().flatten(2).mean(-1))
     assert found.error.shape == found.error_closed.shape == (6, 4)
     assert not torch.equal(found.error, found.error_closed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_measured_is_predicted_without_the_later_images(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """All images after the context are others: the same predictions, of which other truths are the errors."""
+    torch.manual_seed(0)
+    model, sequences = make_model({"kind": kind, **SIZES}, 6, 64), moving_squares(6, 7)
+    predicted, open_loop = [], model.open_loop
+    monkeypatch.setattr(model, "open_loop", lambda *given: predicted.append(open_loop(*given)) or predicted[-1])
+    found = measure(model, sequences, 3)
+    images = sequences.images.clone()
+    images[:, 3:] = moving_squares(6, 7, seed=5).images[:, 3:]
+    other = measure(model, sequences._replace(images=images), 3)
+    first, second = predicted[: len(predicted) // 2], predicted[len(predicted) // 2 :]
+    assert len(first) == 2  # five sequences and one
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.latents.mean, b.latents.mean)
+    assert (found.error != other.error).all()
+    images[:, 2] = moving_squares(6, 7, seed=5).images[:, 2]  # the context's last one does count
+    measure(model, sequences._replace(images=images), 3)
+    assert not torch.equal(predicted[-1].images, first[-1].images)
+
+
+def test_codes_are_counted_for_each_action_over_all_states():
+    torch.manual_seed(0)
+    model, sequences = make_model({"kind": "parsimonious", "code_size": 2, **SIZES}, 6, 64), moving_squares(6, 7)
+    head = model.code_posterior_net[-1]
+    with torch.no_grad():  # the first bit is on always, the second wherever the hidden layers say so
+        head.weight[0], head.bias[0] = 0.0, 1.0
+        head.weight[1], head.bias[1] = 0.0, -1.0
+    codes, on = codes_used(model, sequences)
+    assert codes.tolist() == [1] * 6
+    torch.testing.assert_close(on, torch.full((6,), 0.5))
+    states = model.observe(sequences)
+    with torch.no_grad():
+        head.weight[1] = torch.randn(head.weight.shape[1], generator=torch.Generator().manual_seed(1))
+        hidden = model.code_posterior_net[:-1]
+        z, u = states.posterior.mean, model.core.readout(states.belief.h)
+        values = [
+            hidden(torch.cat([z, u, model.one_hot(torch.full((6, 7), action))], -1)) @ head.weight[1]
+            for action in range(6)
+        ]
+        head.bias[1] = -torch.stack(values).median()  # half of all states have it
+    codes, on = codes_used(model, sequences)
+    expected = [(value > -head.bias[1]).float().mean() for value in values]
+    torch.testing.assert_close(on, torch.tensor([(1 + share) / 2 for share in expected]), atol=1e-6, rtol=0)
+    assert codes.tolist() == [len({bool(v > -head.bias[1]) for v in value.flatten()}) for value in values]
 
 
 def test_floors_by_hand():

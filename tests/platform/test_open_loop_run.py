@@ -34,19 +34,35 @@ def make_tables() -> report.Tables:
         for model, seed in (("truth", 0), ("rssm", 0), ("parsimonious", 0), ("parsimonious", 1))
     ]
     training = [
-        {"model": model, "seed": 0, "num_updates": n, "reconstruction": 100.0 / n, "transition": 1.0}
+        {
+            "model": model,
+            "seed": 0,
+            "num_updates": n,
+            "reconstruction": 100.0 / n,
+            "transition": 1.0,
+            "waiting_share": (n - 25) * 4e-4,
+        }
         for model in ("rssm", "parsimonious")
         for n in (25, 50)
     ]
-    return {"horizon": pd.DataFrame(rows), "films": pd.DataFrame(films), "training": pd.DataFrame(training)}
+    codes = [
+        {"model": "parsimonious", "seed": seed, "action": action, "codes": 1 + seed * action, "on": 0.1}
+        for seed in (0, 1)
+        for action in range(6)
+    ]
+    tables = {"horizon": rows, "films": films, "training": training, "codes": codes}
+    return {name: pd.DataFrame(table).assign(env="parsecrl/GoalsMaze-v0") for name, table in tables.items()}
 
 
 def test_the_result_table():
     found = report.result_table(make_tables())
     rows = {row[0]: row[1:] for row in found.rows}
     assert list(rows) == ["ours", "RSSM", "last frame"]
-    assert rows["ours"] == ("2", "1.5 [-4.853, 7.853]", "1", "2", "1")  # t of one degree of freedom: 12.7
-    assert rows["last frame"] == ("-", "-", "-", "10", "-")
+    assert rows["ours"] == ("2", "1.5 [-4.853, 7.853]", "1", "2", "1", "1 to 3.5")  # t of one degree of freedom: 12.7
+    assert rows["last frame"] == ("-", "-", "-", "10", "-", "-")
+    assert found.note.startswith("World: parsecrl/GoalsMaze-v0. Open loop")
+    assert "Ours less the RSSM of the same seed: KL -2, error -2; lower in 2 and 2 of 2." in found.note
+    assert "Waiting for batches: 0.50% of the time, at most 1.00%." in found.note
 
 
 def test_figures_strips_and_films(tmp_path: Path):
@@ -117,6 +133,10 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
         assert metrics["gradient_norm"]["model"] > 0
         assert {"loss", "reconstruction"} <= metrics["loss"].keys()
         assert metrics["time_share"]["main"]["learning"] > 0.5
+    assert tables["codes"].groupby(["model", "seed"]).size().to_dict() == {("parsimonious", 0): 6}
+    assert (tables["codes"]["codes"] >= 1).all()
+    assert tables["training"]["waiting_share"].between(0, 1).all()
     page = (run / "report" / "index.html").read_text()
+    assert "World: parsecrl/HealthGathering-v0" in page
     for title in ("Results of pixels", "Predicted images", "Films"):
         assert title in page
