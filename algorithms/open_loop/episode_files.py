@@ -1,6 +1,7 @@
 """Episodes of pictures on disk, in Minari's Arrow format: one folder an episode, there as a whole or not at all.
 
-    FOLDER/metadata.json            spaces, counts, and the settings that the data were collected with
+    FOLDER/metadata.json            spaces, counts, and the settings that the data were collected with; .metadata.json is
+                                    the same once more, since no episode can be understood without it
     FOLDER/<number>/part-0.arrow    a row a picture; the last row's action and reward are 0
     FOLDER/<number>/metadata.json   steps, seed, checksum
 
@@ -17,6 +18,7 @@ import json
 import mmap
 import os
 import shutil
+import warnings
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-METADATA, ROWS = "metadata.json", "part-0.arrow"
+METADATA, COPY, ROWS = "metadata.json", ".metadata.json", "part-0.arrow"
 MINARI_VERSION = "0.5.4"  # of the format; Minari refuses data of versions that it does not know
 SETTINGS = "parsecrl"  # our key in a dataset's metadata
 PARTIAL = ".partial"
@@ -115,26 +117,38 @@ def remove_partial(folder: Path) -> None:
 
 
 def write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
-    """metadata.json of the dataset, in place of the one before."""
-    partial = folder / (METADATA + PARTIAL)
-    partial.write_text(json.dumps(metadata))
-    _flush(partial)
-    os.replace(partial, folder / METADATA)
+    """metadata.json of the dataset and its copy, in place of those before."""
+    for name in (METADATA, COPY):
+        partial = folder / (name + PARTIAL)
+        partial.write_text(json.dumps(metadata))
+        _flush(partial)
+        os.replace(partial, folder / name)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """metadata.json of the dataset, {} where there is none. Raises ValueError for one that is damaged."""
-    try:
-        metadata = json.loads((folder / METADATA).read_text())
-    except FileNotFoundError:
+    """metadata.json of the dataset, {} where there is none; where it is damaged, its copy, with a warning.
+
+    Raises ValueError where that cannot be read either.
+    """
+    if not (folder / METADATA).exists() and not (folder / COPY).exists():
         return {}
-    except ValueError as error:
-        raise ValueError(
-            f"{folder / METADATA} is damaged ({_reason(error)}); delete {folder} and collect again"
-        ) from error
-    if not isinstance(metadata, dict):
-        raise ValueError(f"{folder / METADATA} describes no dataset; delete {folder} and collect again")
+    try:
+        return _object_in(folder / METADATA)
+    except (OSError, ValueError) as error:
+        reason = f"{folder / METADATA} is missing or damaged ({_reason(error)})"
+    try:
+        metadata = _object_in(folder / COPY)
+    except (OSError, ValueError):
+        raise ValueError(f"{reason}, and so is its copy {COPY}; delete {folder} and collect again") from None
+    warnings.warn(f"{reason}; its copy {COPY} is read", stacklevel=2)
     return metadata
+
+
+def _object_in(file: Path) -> dict[str, Any]:
+    found = json.loads(file.read_text())
+    if not isinstance(found, dict):
+        raise ValueError("it describes no dataset")
+    return found
 
 
 def dataset_metadata(

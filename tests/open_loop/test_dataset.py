@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -102,7 +103,21 @@ def test_what_a_killed_writer_left_is_no_episode(tmp_path):
     shutil.copytree(tmp_path / "train" / "0", tmp_path / "train" / ".1.77.partial")
     assert len(open_dataset(tmp_path, "train")) == 1
     episode_files.remove_partial(tmp_path / "train")
-    assert sorted(os.listdir(tmp_path / "train")) == ["0", "metadata.json"]
+    assert sorted(os.listdir(tmp_path / "train")) == [".metadata.json", "0", "metadata.json"]
+
+
+@pytest.mark.parametrize("harm", [truncate, empty, os.remove])
+@pytest.mark.parametrize("name", ["metadata.json", ".metadata.json"])
+def test_the_description_of_a_dataset_is_there_twice(tmp_path, name, harm):
+    write_dataset(tmp_path, [6, 3])
+    expected = open_dataset(tmp_path, "train")
+    harm(tmp_path / "train" / name)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = open_dataset(tmp_path, "train")
+    assert (len(found), found.num_actions, found.image_size) == (2, expected.num_actions, expected.image_size)
+    assert len(told) == (name == "metadata.json")
+    assert all("metadata.json is missing or damaged" in str(one.message) for one in told)
 
 
 @pytest.mark.parametrize(
@@ -112,9 +127,13 @@ def test_what_a_killed_writer_left_is_no_episode(tmp_path):
         (lambda folder: None, "test", "split must be one of train, held_out, got 'test'"),
         (lambda folder: write_dataset(folder, []), "train", "holds no episode that can be read; delete it"),
         (
-            lambda folder: (write_dataset(folder, [3]), (folder / "train" / "metadata.json").write_text("{")),
+            lambda folder: (
+                write_dataset(folder, [3]),
+                (folder / "train" / "metadata.json").write_text("{"),
+                (folder / "train" / ".metadata.json").write_text("[]"),
+            ),
             "train",
-            "metadata.json is damaged .* delete .* and collect again",
+            "metadata.json is missing or damaged .* and so is its copy .* delete .* and collect again",
         ),
     ],
 )

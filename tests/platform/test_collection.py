@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from parsecrl.algorithms.open_loop.dataset import open_dataset
+from parsecrl.envs import choose_rendering_backend
 from parsecrl.platform.collection import Collector, Task, collect, make_world
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.status_line import StatusLine
@@ -41,6 +42,19 @@ def test_an_episode_is_its_number_and_its_actions_are_uniform(collector):
     held_out = collector.collect(Task("held_out", 0, 12, True)).episode
     assert held_out.seed != first.seed
     assert len(np.unique(first.actions)) == 6
+
+
+@pytest.mark.skipif(choose_rendering_backend() == "off", reason="no rendering back end on this machine")
+def test_an_episode_of_the_maze_is_its_number_too():
+    maze = Collector({"id": "parsecrl/GoalsMaze-v0"}, seed=0)
+    try:
+        first, again, other = (maze.collect(Task("train", number, 12, False)).episode for number in (0, 0, 1))
+    finally:
+        maze.close()
+    np.testing.assert_array_equal(first.images, again.images)
+    assert first.images.shape == (13, 80, 80, 3)
+    assert first.images.std() > 5
+    assert not np.array_equal(first.images[0], other.images[0])
 
 
 def test_a_held_out_episode_that_ends_is_played_again(collector):
