@@ -1,7 +1,7 @@
 """Episodes of pictures on disk, in Minari's Arrow format: one folder an episode, there as a whole or not at all.
 
-    FOLDER/metadata.json            spaces, counts, and the settings that the data were collected with; .metadata.json is
-                                    the same once more, since no episode can be understood without it
+    FOLDER/metadata.json            spaces, counts, and the settings that the data were collected with
+    FOLDER/.metadata.json           the same once more, since no episode can be understood without it
     FOLDER/<number>/part-0.arrow    a row a picture; the last row's action and reward are 0
     FOLDER/<number>/metadata.json   steps, seed, checksum
 
