@@ -87,18 +87,18 @@ def codes_of(model: str, tables: Tables) -> str:
 
 def differences(horizon: pd.DataFrame) -> list[str]:
     """Each parsimonious model less the RSSM of the same seed, in words."""
-    of_seed = horizon.groupby(["model", "seed"])[["kl", "error"]].mean()
+    kl, error = (horizon.pivot_table(index="seed", columns="model", values=key) for key in ("kl", "error"))
     rssm = [model for model in models(horizon) if model.split(", ")[0] == "rssm"]
     told = []
     for model in models(horizon):
         if model.split(", ")[0] != "parsimonious" or len(rssm) != 1:
             continue
-        less = (of_seed.loc[model] - of_seed.loc[rssm[0]]).dropna()
-        if len(less) > 1:
+        less_kl, less_error = ((table[model] - table[rssm[0]]).dropna() for table in (kl, error))
+        if len(less_kl) > 1:
             told.append(
-                f"{title(model).capitalize()} less the RSSM of the same seed: KL {interval(less['kl'])}, "
-                f"error {interval(less['error'], 1e3)}; lower in {(less['kl'] < 0).sum()} and "
-                f"{(less['error'] < 0).sum()} of {len(less)}."
+                f"{title(model).capitalize()} less the RSSM of the same seed: KL {interval(less_kl)}, "
+                f"error {interval(less_error, 1e3)}; lower in {(less_kl < 0).sum()} and "
+                f"{(less_error < 0).sum()} of {len(less_kl)}."
             )
     return told
 
