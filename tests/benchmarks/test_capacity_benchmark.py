@@ -4,6 +4,7 @@ Every time is the least processor time of several repeats in one thread, so that
 counts; that of the object store is of the wall clock. Each test prints its constants by name.
 """
 
+import os
 import pickle
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.fs
 import pytest
 import ray
 import torch
@@ -27,6 +29,7 @@ from parsecrl.platform.capacity import load
 from parsecrl.platform.capacity_simulation import simulate
 from parsecrl.platform.capacity_stages import Sizes
 from parsecrl.platform.specs import load_spec
+from parsecrl.platform.storage import for_tune, remove_tree, writable_storage
 
 OBS, A = 17, 6  # cheetah.run
 SIZES = Sizes(OBS, A, episode_decisions=250)
@@ -220,6 +223,30 @@ def test_replay_and_checkpoints(benchmark, tmp_path):
             end="",
         )
     algorithm.stop()
+
+
+def test_storage(benchmark, tmp_path):
+    """Four checkpoints with 64 MiB of replay each, as Tune copies them: wall time, the writes flushed.
+
+    To the place that PARSEC_BENCH_STORAGE names, a folder or an address of a store; by default to this disk.
+    """
+    source, size = tmp_path / "checkpoint", 4 * 64 * 2**20
+    source.mkdir()
+    for number in range(4):
+        (source / f"replay_{number}.npz").write_bytes(np.random.default_rng(number).bytes(size // 4))
+    place = writable_storage(os.environ.get("PARSEC_BENCH_STORAGE", tmp_path)) / "parsec-bench"
+    where, filesystem = for_tune(place)
+
+    def copy():
+        if filesystem is None:
+            place.mkdir(exist_ok=True)
+        pyarrow.fs.copy_files(str(source), where, destination_filesystem=filesystem or pyarrow.fs.LocalFileSystem())
+        os.sync()
+
+    try:
+        report(benchmark, storage_bytes_per_s=size / least(copy, 3, time.perf_counter))
+    finally:
+        remove_tree(place)
 
 
 def test_formulas_against_the_simulation(benchmark):
