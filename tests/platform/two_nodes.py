@@ -36,6 +36,8 @@ SETTINGS = (
     *("phases.finetune.stop.ppo_steps=1", "phases.finetune.episodes_per_step=2"),
     *("evaluate.episodes=2", "evaluate.videos=false"),
 )
+# A machine's own temporary folder: otherwise each node would unpack the job's files over those of the other.
+OWN_FOLDER = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs "$1" && shift && exec "$@"', "sh")
 BUCKET = "import sys, urllib.request as u; u.urlopen(u.Request(sys.argv[1], method='PUT'), timeout=10)"
 NODES = """
 import json, sys, requests
@@ -125,9 +127,7 @@ class Site:
     def start_node(self, host, *options):
         ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block"]
         ray += [f"--node-ip-address={HOSTS[host]}", f"--num-cpus={CPUS[host]}", "--object-store-memory=134217728"]
-        # A machine's own temporary folder: otherwise each node would unpack the job's files over those of the other.
-        own = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs "$1" && shift && exec "$@"', "sh", self.scratch]
-        self.start(host, [*own, *ray, *options, "--disable-usage-stats"], self.node)
+        self.start(host, [*OWN_FOLDER, self.scratch, *ray, *options, "--disable-usage-stats"], self.node)
 
     def ask(self, host, code, *arguments):
         """The output of a Python program in a namespace, or None while it fails."""
@@ -224,10 +224,12 @@ def main(folder):
     network = Network()
     try:
         network.make()
+        with tempfile.TemporaryDirectory() as scratch:
+            subprocess.run([*OWN_FOLDER, scratch, "true"], check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
         network.remove()
         reason = " ".join((getattr(error, "stderr", None) or str(error)).split())
-        print(f"no network namespaces can be made here ({reason}): this needs root and Debian's iproute2")
+        print(f"no namespaces can be made here ({reason}): this needs root and Debian's iproute2")
         return SKIPPED
     site = Site(folder, network)
     try:
