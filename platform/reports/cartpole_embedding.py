@@ -39,7 +39,7 @@ NOTE = (
     "decoder after the last update; expert: as cost, of CEM over whole action sequences; improvement: the cost over "
     "the expert's (above 1 is better where costs are negative, as the cartpole's are), mean over seeds [95 % "
     "interval]; control: accumulated cost of receding-horizon control, median over seeds, each search started at the "
-    "last solution / where the first search did."
+    "last plan moved on by a step / where the first search did."
 )
 PAPER_NOTE = (
     "Paper: Amos and Yarats, ICML 2020, read off figure 5, 100,000 updates; its expert costs about -9.0, and its "
