@@ -102,7 +102,8 @@ def by_hand(model: PixelDynamics, batch: ImageSequence, noise: Tensor) -> tuple[
             skew[:, row, column] = angles
             moved = (torch.linalg.matrix_exp(skew - skew.mT) @ last_mean[..., None])[..., 0] + offset
             predicted = Normal(moved, torch.nn.functional.softplus(raw[:, n:]) + 0.1)
-            transition += reference_kl(inferred, predicted).sum(-1) / (T - 1)
+            pair = (predicted, inferred) if model.printed_divergence else (inferred, predicted)
+            transition += reference_kl(*pair).sum(-1) / (T - 1)
             parsimony += reference_kl(Bernoulli(logits=q), Bernoulli(logits=p)).sum(-1) / (T - 1)
         z = mean + inferred.stddev * noise[t]
         decoded = model.decoder(torch.cat([z, u], -1)) + 0.5
@@ -113,9 +114,12 @@ def by_hand(model: PixelDynamics, batch: ImageSequence, noise: Tensor) -> tuple[
     return total.mean(), terms
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_loss_is_the_papers_by_hand(kind: str):
-    model, batch = small(kind), moving_squares(2, 4)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [*((kind, {}) for kind in KINDS), ("parsimonious", {"printed_divergence": True, "initial_logit": 1.0})],
+)
+def test_loss_is_the_papers_by_hand(kind: str, options: dict):
+    model, batch = small(kind, **options), moving_squares(2, 4)
     loss = model.loss(batch, seeded(3))
     expected, terms = by_hand(model, batch, torch.randn(4, 2, 5, generator=seeded(3)))
     torch.testing.assert_close(loss.total, expected)
@@ -123,6 +127,14 @@ def test_loss_is_the_papers_by_hand(kind: str):
         assert not value.requires_grad
         torch.testing.assert_close(value, terms[name].detach(), msg=name)
     assert set(loss.terms) == {"reconstruction", "transition"} | ({"parsimony"} if kind == "parsimonious" else set())
+
+
+@pytest.mark.parametrize(("logit", "low", "high"), [(0.0, 0.3, 0.7), (-2.0, 0.0, 0.05), (2.0, 0.95, 1.0)])
+def test_how_many_bits_are_on_at_first(logit: float, low: float, high: float):
+    model, sequence = small("parsimonious", initial_logit=logit, code_size=30), moving_squares(4, 6)
+    filtered = model.observe(sequence)
+    share = torch.stack([model.codes(filtered, action) for action in range(A)]).mean()
+    assert low <= share <= high
 
 
 @pytest.mark.parametrize("transformation", ["rotation", "translation", "affine"])
