@@ -40,7 +40,9 @@ REFUSED = re.compile(
     r"|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|PERMISSION_DENIED|UNAUTHENTICATED"
 )
 LASTING = re.compile(r"NO_SUCH_KEY|HTTP status 40[0-79]|INVALID_ARGUMENT|NOT_FOUND|Not a directory|Is a directory")
-ABSENT = re.compile(r"^No such directory|the object does not exist or does not represent a file")  # Google's client
+ABSENT = re.compile(
+    r"^No such directory|the object does not exist or does not represent a file"
+)  # S3's client says neither
 SMALL = 1024**2  # bytes
 _sent: dict[tuple[str, str], bytes] = {}  # digest of what this process sent last to a path, of small files
 Result = TypeVar("Result")

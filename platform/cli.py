@@ -153,10 +153,7 @@ def _submit(options: argparse.Namespace) -> int:
     try:
         if options.follow:
             return jobs.follow(client, job)
-        if told := jobs.refusal(client, job):
-            print(told, file=sys.stderr)
-            return 2
-        return 0
+        return jobs.await_begin(client, job)
     except KeyboardInterrupt:
         print(f"\nparsec: the job goes on; to stop it: parsec stop {job}", file=sys.stderr)
         return 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -181,16 +182,19 @@ def _check_token(address: Any) -> None:
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
     from ray.core.generated import ray_client_pb2, ray_client_pb2_grpc
+    from ray.exceptions import AuthenticationError
+    from ray.util.client.common import GRPC_OPTIONS
 
-    channel = init_grpc_channel(address.removeprefix("ray://"), options=None, asynchronous=False)
     ping = ray_client_pb2.ClusterInfoRequest(type=ray_client_pb2.ClusterInfoType.PING)
     try:
-        ray_client_pb2_grpc.RayletDriverStub(channel).ClusterInfo(ping, timeout=10)
+        channel = init_grpc_channel(address.removeprefix("ray://"), options=GRPC_OPTIONS, asynchronous=False)
+        with contextlib.closing(channel):
+            ray_client_pb2_grpc.RayletDriverStub(channel).ClusterInfo(ping, timeout=10)
+    except AuthenticationError as error:  # this process has no token to show
+        raise _refused(address, _reason(error)) from None
     except grpc.RpcError as error:  # any other reason is ray.init's to find
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise _refused(address, error.details()) from None
-    finally:
-        channel.close()
 
 
 def _refused(address: Any, reason: str) -> UserError:
@@ -233,14 +237,18 @@ def check_resources(
             return
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for kind in sorted({kind for process in processes for kind in process}):
-        asked = [process.get(kind, 0.0) for process in processes]
-        have = [node.get(kind, 0.0) for node in nodes]
-        remedy = "resources.num_env_runners, num_learners" if kind == "CPU" else "resources.num_gpus_per_*"
-        remedy = f"lower {remedy} in the spec (or with --set), or use a larger --address"
-        if sum(asked) > sum(have) + 1e-6:
-            raise UserError(f"{what} needs {sum(asked):g} {kind} and the Ray cluster has {sum(have):g}; {remedy}")
-        if max(asked) > max(have, default=0.0) + 1e-6:
+        needed = sum(process.get(kind, 0.0) for process in processes)
+        have = sum(node.get(kind, 0.0) for node in nodes)
+        if needed > have + 1e-6:
+            remedy = "resources.num_env_runners, num_learners" if kind == "CPU" else "resources.num_gpus_per_*"
             raise UserError(
-                f"{what} needs {max(asked):g} {kind} on one node and the largest node of the Ray cluster has "
-                f"{max(have):g}; {remedy}"
+                f"{what} needs {needed:g} {kind} and the Ray cluster has {have:g}; "
+                f"lower {remedy} in the spec (or with --set), or use a larger --address"
+            )
+    for process in processes:
+        if not any(all(amount <= node.get(kind, 0.0) + 1e-6 for kind, amount in process.items()) for node in nodes):
+            asked = ", ".join(f"{amount:g} {kind}" for kind, amount in sorted(process.items()) if amount)
+            raise UserError(
+                f"{what} needs {asked} on one node and no node of the Ray cluster has that; lower num_cpus_per_* and "
+                f"num_gpus_per_* in the spec (or with --set), or use a larger --address"
             )

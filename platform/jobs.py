@@ -314,25 +314,29 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def refusal(client: Client, job: str) -> str | None:
-    """Wait for the job's run to begin, for BEGIN_WAIT_S at most, and return what its driver says if it refuses it.
+def await_begin(client: Client, job: str) -> int:
+    """Wait for the job's run to begin, for BEGIN_WAIT_S at most: 0, or the exit status of a job that ended before.
 
     Only the head knows whether its storage can be used: credentials for an object store are in the nodes' environment.
+    Raises UserError with what the driver says where it refuses the run, RunFailed where the job failed otherwise.
     """
     deadline = time.monotonic() + BEGIN_WAIT_S
     while time.monotonic() < deadline:
-        details = client.get_job_info(job)
-        try:
+        details, log = None, ""
+        with contextlib.suppress(RuntimeError, UserError):  # a head that stalls; the job is there all the same
+            details = client.get_job_info(job)
+        with contextlib.suppress(RuntimeError, UserError):  # no log before the driver starts
             log = client.get_job_logs(job)
-        except RuntimeError:  # there is none before the driver starts
-            log = ""
         if RUN_BEGINS in log:
-            return None
-        if details.status.is_terminal():
-            told = [line for line in log.splitlines() if line.startswith("parsec: ")]
-            return _printable(told[-1]) if details.driver_exit_code == 2 and told else None
+            return 0
+        if details is not None and details.status.is_terminal():
+            code = _exit_status(details)
+            told = [line.removeprefix("parsec: ") for line in log.splitlines() if line.startswith("parsec: ")]
+            if code in {1, 2} and told:
+                raise (UserError if code == 2 else RunFailed)(_printable(told[-1]))
+            return code
         time.sleep(0.5)
-    return None
+    return 0
 
 
 def follow(client: Client, job: str, write: Callable[[str], object] = sys.stdout.write) -> int:

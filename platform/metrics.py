@@ -106,7 +106,7 @@ METRICS = (
         "plans, and decoder_distance from replayed actions. dcem_ppo: policy_loss, value_loss, entropy of the policy "
         "(nats). latent_sac: actor_loss, critic_loss and dynamics_loss, means of the last 20 updates. "
         "cartpole_embedding: planned_cost. The other studies: loss and its terms. "
-        "Both since the last result.",
+        "Of these two means since the last result.",
         "measured/losses",
         ("term",),
     ),
@@ -119,7 +119,13 @@ METRICS = (
         "temperature 0; more for a softer one, up to log(num_samples).",
         "measured/soft_top_k_entropy",
     ),
-    Metric("replay_decisions", "gauge", "decisions", "Size of the replay buffer. PPO has none.", "replay_decisions"),
+    Metric(
+        "replay_decisions",
+        "gauge",
+        "decisions",
+        "Size of the replay buffer, of algorithms that have one.",
+        "replay_decisions",
+    ),
     Metric(
         "gradient_norm",
         "gauge",

@@ -34,14 +34,13 @@ class PixelDataSpec(Group):
 
 
 class PixelModelSpec(Group):
-    """The paper's sizes; what follows transformation, up to parsimony_weight, is of the parsimonious model alone."""
+    """The paper's sizes; transformation, code_size, initial_logit, printed_divergence and parsimony_weight are of the
+    parsimonious model alone."""
 
     kind: Literal["parsimonious", "rssm"] = "parsimonious"
     transformation: Literal["rotation", "translation", "affine"] = "affine"
     code_size: Count = 30
-    initial_logit: Annotated[float, Field(allow_inf_nan=False)] = (
-        0.0  # of every bit; below 0 codes begin with all bits off
-    )
+    initial_logit: Annotated[float, Field(allow_inf_nan=False)] = 0.0  # of every bit; below 0 bits begin off
     printed_divergence: bool = False  # KL(predicted || inferred) is trained, as eq. 10 prints it
     parsimony_weight: NonNegative = 0.5  # beta_2
     transition_weight: NonNegative = 0.1  # beta_1

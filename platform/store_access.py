@@ -51,8 +51,11 @@ def check_reachable(location: RemotePath) -> None:
                 else "GOOGLE_APPLICATION_CREDENTIALS"
             )
             raise UserError(f"there are no credentials for {location}; set {wanted} in the environment")
-        selector = fs.FileSelector(location.key, allow_not_found=True)
-        _impatient(location).get_file_info_selector(selector)
+        handler = _impatient(location)
+        if location.scheme == "gs":  # which lists all that lies below, see `_with_folders`
+            handler.get_file_info([location.key])
+        else:  # a store of S3's kind says here that there is no bucket
+            handler.get_file_info_selector(fs.FileSelector(location.key, allow_not_found=True))
 
 
 @contextmanager

@@ -7,7 +7,6 @@ the operating system keeps them once for all processes of a machine.
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from collections import deque
 from collections.abc import Iterator
@@ -150,7 +149,6 @@ class SequenceBatches:
         self._executor: ThreadPoolExecutor | None = None
         self._pending: deque[Future[ImageSequence]] = deque()
         self._taken = 0
-        self._waited, self._since = 0.0, time.perf_counter()
 
     def draw(self, number: int) -> ImageSequence:
         """Batch `number`, here and now."""
@@ -164,22 +162,13 @@ class SequenceBatches:
         return self
 
     def __next__(self) -> ImageSequence:
-        begin = time.perf_counter()
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, "parsec-batches")
         while len(self._pending) < 1 + self.ahead:
             self._pending.append(self._executor.submit(self.draw, self._taken + len(self._pending)))
         batch = self._pending.popleft().result()
         self._taken += 1
-        self._waited += time.perf_counter() - begin
         return batch
-
-    def take_waiting_share(self) -> float:
-        """The share of the time since the last call (or the beginning) that was spent waiting for batches."""
-        now = time.perf_counter()
-        share = self._waited / max(now - self._since, 1e-9)
-        self._waited, self._since = 0.0, now
-        return share
 
     def state_dict(self) -> dict[str, int]:
         return {"batches": self._taken}

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-METADATA, COPY, ROWS = "metadata.json", ".metadata.json", "part-0.arrow"
+METADATA, METADATA_COPY, ROWS = "metadata.json", ".metadata.json", "part-0.arrow"
 MINARI_VERSION = "0.5.4"  # of the format; Minari refuses data of versions that it does not know
 SETTINGS = "parsecrl"  # our key in a dataset's metadata
 PARTIAL = ".partial"
@@ -118,7 +118,7 @@ def remove_partial(folder: Path) -> None:
 
 def write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
     """metadata.json of the dataset and its copy, in place of those before."""
-    for name in (METADATA, COPY):
+    for name in (METADATA, METADATA_COPY):
         partial = folder / (name + PARTIAL)
         partial.write_text(json.dumps(metadata))
         _flush(partial)
@@ -130,17 +130,17 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
     Raises ValueError where that cannot be read either.
     """
-    if not (folder / METADATA).exists() and not (folder / COPY).exists():
+    if not (folder / METADATA).exists() and not (folder / METADATA_COPY).exists():
         return {}
     try:
         return _object_in(folder / METADATA)
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:
         reason = f"{folder / METADATA} is missing or damaged ({_reason(error)})"
     try:
-        metadata = _object_in(folder / COPY)
-    except (OSError, ValueError):
-        raise ValueError(f"{reason}, and so is its copy {COPY}; delete {folder} and collect again") from None
-    warnings.warn(f"{reason}; its copy {COPY} is read", stacklevel=2)
+        metadata = _object_in(folder / METADATA_COPY)
+    except (FileNotFoundError, ValueError):
+        raise ValueError(f"{reason}, and so is its copy {METADATA_COPY}; delete {folder} and collect again") from None
+    warnings.warn(f"{reason}; its copy {METADATA_COPY} is read", stacklevel=2)
     return metadata
 
 

@@ -81,15 +81,18 @@ class OpenLoopExperiment:
         self.curve: list[dict[str, float]] = []  # a row a result
 
     def train(self, batches: Iterator[ImageSequence], num_updates: int) -> dict[str, float]:
-        """Gradient steps; their mean loss and terms, and update_ms, the time of one without waiting for its batch.
+        """Gradient steps; their mean loss and terms, update_ms, the time of one without waiting for its batch, and
+        waiting_share, the share of the time that was spent waiting for batches.
 
         Raises FloatingPointError where the loss is not finite.
         """
         sums: dict[str, Tensor] = {}
-        seconds = 0.0
+        seconds = waited = 0.0
         for _ in range(num_updates):
+            asked = time.perf_counter()
             batch = next(batches)
             begin = time.perf_counter()
+            waited += begin - asked
             for name, value in self._update(batch).items():
                 sums[name] = sums[name] + value if name in sums else value
             seconds += time.perf_counter() - begin
@@ -99,6 +102,7 @@ class OpenLoopExperiment:
         seconds += time.perf_counter() - begin
         if not math.isfinite(means["loss"]):
             raise FloatingPointError(f"the loss is {means['loss']} before update {self.num_updates}")
+        means["waiting_share"] = waited / (waited + seconds)
         self.curve.append({"num_updates": self.num_updates, **means})
         return {**means, "update_ms": 1e3 * seconds / num_updates}
 

@@ -12,6 +12,7 @@ from parsecrl.algorithms.open_loop.dataset import SequenceBatches, open_dataset
 from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment, OpenLoopSettings
 from parsecrl.algorithms.seeding import derive_seed
 
+NO_LOSSES = ("grad_norm", "update_ms", "waiting_share")
 NOT_THE_EXPERIMENTS = ("run_seed", "num_cpus_per_trial", "num_gpus_per_trial", "env")
 
 
@@ -42,15 +43,12 @@ class OpenLoop(Trainable):
         )
 
     def step(self) -> dict[str, Any]:
-        self.batches.take_waiting_share()
         result = self.experiment.train(self.batches, self.experiment.settings.updates_per_result)
-        waiting = self.batches.take_waiting_share()
-        self.experiment.curve[-1]["waiting_share"] = waiting
-        losses = {name: value for name, value in result.items() if name not in {"grad_norm", "update_ms"}}
+        waiting = result["waiting_share"]
+        losses = {name: value for name, value in result.items() if name not in NO_LOSSES}
         return {
             **result,
             "num_updates": self.experiment.num_updates,
-            "waiting_share": waiting,
             "score": -result["loss"],
             "measured": {
                 "losses": losses,

@@ -164,6 +164,7 @@ def draw_convergence(tables: Tables) -> Draw:
                 shown += [*found[:, 0]]
                 axes.fill_between(x, found[:, 1], found[:, 2], color=color, alpha=0.2, lw=0)
                 losses = part.dropna(subset="loss").groupby("num_updates")["loss"].mean()
+                shown += [*losses]
                 axes.plot(losses.index.to_numpy(dtype=float), losses, color=color, lw=0.7, ls=":")
             axes.axhline(expert, color=theme.paper, lw=1.3, ls="--", label="expert")
             axes.set_title(f"latent size {size}")

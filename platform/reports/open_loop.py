@@ -95,8 +95,9 @@ def differences(horizon: pd.DataFrame) -> list[str]:
             continue
         less_kl, less_error = ((table[model] - table[rssm[0]]).dropna() for table in (kl, error))
         if len(less_kl) > 1:
+            name = title(model)
             told.append(
-                f"{title(model).capitalize()} less the RSSM of the same seed: KL {interval(less_kl)}, "
+                f"{name[0].upper()}{name[1:]} less the RSSM of the same seed: KL {interval(less_kl)}, "
                 f"error {interval(less_error, 1e3)}; lower in {(less_kl < 0).sum()} and "
                 f"{(less_error < 0).sum()} of {len(less_kl)}."
             )
@@ -206,7 +207,7 @@ def draw_training(training: pd.DataFrame) -> Draw:
                     label = title(model) if n == 0 else "_"
                     axes.plot(part["num_updates"], part[key], color=color, lw=1.0, label=label)
             axes.set_title(key)
-            if key != "parsimony":  # which may be nothing
+            if key != "parsimony":  # which may be 0, and has no logarithm then
                 figures.log_scale(axes)
             axes.set_xlabel("gradient steps")
             if key == keys[0]:

@@ -195,7 +195,7 @@ def test_batches_are_their_seeds_and_survive_a_checkpoint(dataset):
     other.close()
 
 
-def test_the_share_of_waiting(dataset, monkeypatch):
+def test_batches_are_prepared_while_the_learner_works(dataset, monkeypatch):
     batches = SequenceBatches(dataset, 2, 5, seed=0)
     draw = batches.draw
 
@@ -203,17 +203,19 @@ def test_the_share_of_waiting(dataset, monkeypatch):
         time.sleep(0.05)
         return draw(number)
 
-    next(batches)
-    time.sleep(0.2)  # longer than any batch takes: all are there
-    batches.take_waiting_share()
-    for _ in range(3):
-        time.sleep(0.05)
-        next(batches)
-    assert batches.take_waiting_share() < 0.3
+    def waited(count, working_s):
+        seconds = 0.0
+        for _ in range(count):
+            time.sleep(working_s)
+            begin = time.perf_counter()
+            next(batches)
+            seconds += time.perf_counter() - begin
+        return seconds
+
     monkeypatch.setattr(batches, "draw", slow)
-    for _ in range(6):
-        next(batches)
-    assert batches.take_waiting_share() > 0.6
+    next(batches)
+    assert waited(3, 0.2) < 0.1  # of the 0.15 s that they take
+    assert waited(6, 0.0) > 0.1
 
 
 def test_a_failure_of_the_thread_reaches_the_learner(dataset, monkeypatch):

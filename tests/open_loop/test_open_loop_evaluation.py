@@ -1,5 +1,6 @@
 """What is measured of open-loop predictions."""
 
+import time
 from typing import Any
 
 import pytest
@@ -57,14 +58,14 @@ def test_codes_are_counted_for_each_action_over_all_states():
     torch.manual_seed(0)
     model, sequences = make_model({"kind": "parsimonious", "code_size": 2, **SIZES}, 6, 64), moving_squares(6, 7)
     head = model.code_posterior_net[-1]
-    with torch.no_grad():  # the first bit is on always, the second wherever the hidden layers say so
+    with torch.no_grad():  # the first bit is on always, the second never
         head.weight[0], head.bias[0] = 0.0, 1.0
         head.weight[1], head.bias[1] = 0.0, -1.0
     codes, on = codes_used(model, sequences)
     assert codes.tolist() == [1] * 6
     torch.testing.assert_close(on, torch.full((6,), 0.5))
     states = model.observe(sequences)
-    with torch.no_grad():
+    with torch.no_grad():  # the second wherever the hidden layers say so
         head.weight[1] = torch.randn(head.weight.shape[1], generator=torch.Generator().manual_seed(1))
         hidden = model.code_posterior_net[:-1]
         z, u = states.posterior.mean, model.core.readout(states.belief.h)
@@ -105,3 +106,16 @@ def test_gradient_steps_are_counted_and_their_means_told(kind: str):
     for name, value in experiments[0].model.state_dict().items():
         assert torch.equal(value, experiments[1].model.state_dict()[name]), name
     assert [row["num_updates"] for row in experiments[1].curve] == [2, 4]
+    assert 0 <= whole["waiting_share"] < 0.5
+
+
+def test_waiting_for_batches_is_told():
+    experiment = OpenLoopExperiment(OpenLoopSettings(model={"kind": "rssm", **SIZES}), 6, 64, seed=3)
+
+    def late():
+        while True:
+            time.sleep(0.5)
+            yield moving_squares(2, 4)
+
+    assert experiment.train(late(), 2)["waiting_share"] > 0.5
+    assert experiment.curve[-1]["waiting_share"] > 0.5

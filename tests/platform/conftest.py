@@ -100,7 +100,7 @@ def s3(s3_server, monkeypatch, tmp_path):
     object_store._client.cache_clear()
 
 
-GCS_EMULATOR = """
+GS_SERVER = """
 import sys, time
 from gcp_storage_emulator.server import create_server
 create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket="bucket").start()
@@ -110,7 +110,7 @@ time.sleep(1e6)
 
 @pytest.fixture(scope="session")
 def gs_server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("gs") / "log.txt", "-c", GCS_EMULATOR)
+    server = Server(tmp_path_factory.mktemp("gs") / "log.txt", "-c", GS_SERVER)
     yield server
     server.end()
 
@@ -120,7 +120,7 @@ def gs(gs_server, monkeypatch, tmp_path):
     """As `s3`."""
     from parsecrl.algorithms import object_store
 
-    monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", gs_server.endpoint)
+    monkeypatch.setenv(object_store.GCS_EMULATOR, gs_server.endpoint)
     object_store._client.cache_clear()
     yield f"gs://bucket/{tmp_path.name}"
     object_store._client.cache_clear()

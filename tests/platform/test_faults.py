@@ -180,9 +180,11 @@ def test_what_no_single_node_has_is_refused():
     nodes = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}]
     check_resources([{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}, {"GPU": 1.0}], "a trial", nodes)
     with pytest.raises(
-        UserError, match="a trial needs 2 GPU on one node and the largest node of the Ray cluster has 1"
+        UserError, match="a trial needs 1 CPU, 2 GPU on one node and no node of the Ray cluster has that"
     ):
         check_resources([{"CPU": 1.0, "GPU": 2.0}], "a trial", nodes)
+    with pytest.raises(UserError, match="a trial needs 1 CPU, 1 GPU on one node"):
+        check_resources([{"CPU": 1.0, "GPU": 1.0}], "a trial", [{"CPU": 4.0}, {"GPU": 2.0}])
     with pytest.raises(UserError, match="a trial needs 13 CPU and the Ray cluster has 12"):
         check_resources([{"CPU": 1.0}] * 13, "a trial", nodes)
     with pytest.raises(UserError, match="a trial needs 1 GPU and the Ray cluster has 0"):

@@ -1,5 +1,7 @@
 """Folders on disk and in an object store behave alike; the store is a real S3 server in its own process."""
 
+import base64
+import hashlib
 import json
 import os
 import pickle
@@ -11,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from pyarrow import fs
 
 from parsecrl.algorithms import object_store
 from parsecrl.platform import checkpoints, cli, lock, storage, store_access
@@ -217,6 +220,52 @@ def test_a_bad_environment_ends_in_one_sentence(s3, variables, message, monkeypa
         writable_storage(s3)
     assert "hidden" not in str(error.value)
     assert time.monotonic() - begin < 30
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "address", "message"),
+    [
+        (None, "gs://bucket/x", "no credentials for gs://bucket/x; set GOOGLE_APPLICATION_CREDENTIALS"),
+        ("http://127.0.0.1:9", "gs://bucket/x", "the store does not answer; see the network"),
+        ("theirs", "gs://no-such-bucket/x", "there is no bucket 'no-such-bucket'"),
+    ],
+)
+def test_what_is_wrong_with_googles_store_is_one_sentence(gs, endpoint, address, message, monkeypatch, tmp_path):
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if endpoint is None:
+        monkeypatch.delenv(object_store.GCS_EMULATOR)
+    elif endpoint != "theirs":
+        monkeypatch.setenv(object_store.GCS_EMULATOR, endpoint)
+    monkeypatch.setattr(store_access, "PATIENCE", 1.0)
+    object_store._client.cache_clear()
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=message):
+        writable_storage(address)
+    assert time.monotonic() - begin < 30
+
+
+def test_listings_of_googles_store_get_their_folders():
+    file, folder = fs.FileType.File, fs.FileType.Directory
+    found = [fs.FileInfo(path, file) for path in ("b/run/a/x", "b/run/a/c/y", "b/run/top")]
+
+    def listed(base, recursive):
+        infos = object_store._with_folders(found, fs.FileSelector(base, recursive=recursive))
+        return {info.path: info.type for info in infos}
+
+    assert listed("b/run", False) == {"b/run/a": folder, "b/run/top": file}
+    assert listed("b/run", True) == {
+        "b/run/a": folder, "b/run/a/c": folder, "b/run/a/x": file, "b/run/a/c/y": file, "b/run/top": file,
+    }  # fmt: skip
+
+
+def test_both_stores_digests_are_read():
+    text = b"hello"
+    digest = hashlib.md5(text, usedforsecurity=False)
+    assert object_store._md5({b"md5Hash": base64.b64encode(digest.digest())}) == digest.hexdigest()
+    assert object_store._md5({b"ETag": f'"{digest.hexdigest()}"'.encode()}) == digest.hexdigest()
+    assert object_store._md5({}) == ""
 
 
 def test_keys_that_the_store_refuses_end_in_one_sentence(s3, s3_server):
