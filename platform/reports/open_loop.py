@@ -118,7 +118,8 @@ def interval(values: pd.Series, scale: float = 1.0) -> str:
     if not x.size:
         return "-"
     mean, low, high = mean_interval(x)
-    return f"{mean:.4g} [{low:.4g}, {high:.4g}]" if np.isfinite(low) and high > low else f"{mean:.4g}"
+    told = f"{low:.4g}", f"{high:.4g}"
+    return f"{mean:.4g} [{told[0]}, {told[1]}]" if np.isfinite(low) and told[0] != told[1] else f"{mean:.4g}"
 
 
 def sections(phase: Phase, tables: Tables, folder: Path) -> list[str]:
