@@ -181,8 +181,8 @@ def _look_at(env_config: Mapping[str, Any]) -> tuple[int, int, str | None]:
         env = make_world(env_config)
     except ValueError as error:
         raise UserError(str(error)) from None
-    # Pictures and discrete actions, as make_world has seen; mypy knows any space.
-    S, n = env.observation_space.shape[0], int(env.action_space.n)  # type: ignore[index,attr-defined]  # as said above
+    spaces: Any = env  # make_world has seen pictures and discrete actions, where Gymnasium's types say any space
+    S, n = spaces.observation_space.shape[0], int(spaces.action_space.n)
     spec = env.spec.to_json() if env.spec else None
     env.close()
     return S, n, spec

@@ -89,7 +89,8 @@ class Algorithm:
         """What each process of one trial needs, all of it on one node."""
         if isinstance(config, dict):
             return [{"CPU": config["num_cpus_per_trial"], "GPU": config["num_gpus_per_trial"]}]
-        return self.trainable.default_resource_request(config).bundles  # type: ignore[union-attr]
+        request: Any = self.trainable.default_resource_request(config)  # None of plain trainables, which are above
+        return request.bundles
 
 
 def plain_config(

@@ -75,7 +75,7 @@ def test_an_episode_is_its_seeds_whatever_came_before(id, make):
     assert frame.shape == (240, 320 if id == DOOM else 240, 3)
     small = frame[1::3, 1 :: frame.shape[1] // 80].astype(int)  # the same view as the observation
     assert np.abs(small - again[-1]).mean() < 0.5 * np.abs(small - images[0]).mean()
-    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002  the same
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002  it is what must stay as it was
 
 
 @pytest.mark.parametrize("id", WORLDS)
