@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from parsecrl.algorithms.checkpoint_files import local_file
-from parsecrl.algorithms.latent_sac.distinct import DistinctRows
 from parsecrl.algorithms.latent_sac.policy_world import make_world
 from parsecrl.algorithms.latent_study import World, make_model, space_sizes, world_of
 from parsecrl.algorithms.models import LatentDynamics
@@ -60,5 +59,4 @@ def load_trial(folder: Any) -> tuple[LatentDynamics, World | None, np.ndarray, d
     env = make_world(description["world"], description["layout_seed"])
     model: Any = make_model(description["model"], *space_sizes(env), 0)
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    model.encoder = DistinctRows(*model.encoder)
     return model.eval(), world_of(env), tensors["visited"].numpy(), description

@@ -19,7 +19,6 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 from torch import Tensor
 
-from parsecrl.algorithms.freed_memory import keep_freed_memory
 from parsecrl.algorithms.latent_sac.checkpoint import save_trial
 from parsecrl.algorithms.latent_sac.latent_sac_learner import LatentSACLearner
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule, latent_model
@@ -35,6 +34,7 @@ from parsecrl.algorithms.latent_study import (
 )
 from parsecrl.algorithms.measurements import Measurements, PlanTime
 from parsecrl.algorithms.models import LatentDynamics
+from parsecrl.algorithms.process_memory import use_memory_freely
 from parsecrl.algorithms.seeding import derive_seed
 
 ROLE = "latent_sac"
@@ -147,7 +147,7 @@ class LatentSAC(Algorithm):
         return LatentSACConfig()
 
     def setup(self, config: Any) -> None:
-        keep_freed_memory()  # an update frees and asks for some 50 MB
+        use_memory_freely()  # an update frees and asks for some 50 MB
         super().setup(config)
         self.measurements = Measurements()
         self.counts = {"env_steps": 0, "updates": 0, "requests": 0}

@@ -16,9 +16,9 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from parsecrl.algorithms.latent_sac.distinct import DistinctRows, distinct
 from parsecrl.algorithms.latent_study import make_model
 from parsecrl.algorithms.models import LatentDynamics, TransitionSequence
+from parsecrl.algorithms.models.distinct import distinct
 from parsecrl.algorithms.models.latent_dynamics import feedforward
 from parsecrl.algorithms.seeding import derive_seed
 
@@ -132,8 +132,5 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
 
 def latent_model(settings: dict[str, Any], obs_size: int, num_actions: int, trial_seed: int) -> LatentDynamics:
-    """The model of a trial; its encoder computes equal observations once."""
-    model = make_model(settings, obs_size, num_actions, derive_seed(trial_seed, "model"))
-    encoder: Any = model.encoder
-    model.encoder = DistinctRows(*encoder)  # the same layers under the same names
-    return model
+    """The model of a trial."""
+    return make_model(settings, obs_size, num_actions, derive_seed(trial_seed, "model"))

@@ -21,6 +21,7 @@ from parsecrl.algorithms.models.latent_dynamics import (
     check_sizes,
     check_weights,
     feedforward,
+    feedforward_encoder,
     gaussian,
     sample,
     squared_error,
@@ -44,7 +45,7 @@ class EncoderOnly(LatentDynamics):
         encoder: nn.Module | None = None,
     ):
         super().__init__(obs_size, num_actions, latent_size)
-        self.encoder = encoder or feedforward(obs_size, latent_size, hidden_size, num_layers)
+        self.encoder = encoder or feedforward_encoder(obs_size, latent_size, hidden_size, num_layers)
 
     def encode(self, obs: Tensor) -> Tensor:
         return self.encoder(obs)
@@ -79,7 +80,7 @@ class _Baseline(LatentDynamics):
         super().__init__(obs_size, num_actions, latent_size)
         layers: dict[str, Any] = {"hidden_size": hidden_size, "num_layers": num_layers}
         self.transformation = transformation
-        self.encoder = encoder or feedforward(obs_size, (1 + stochastic) * latent_size, **layers)
+        self.encoder = encoder or feedforward_encoder(obs_size, (1 + stochastic) * latent_size, **layers)
         outputs = num_parameters(transformation, latent_size) + extra_outputs
         inputs = memory_size or latent_size + num_actions
         self.transition_net = feedforward(inputs, outputs, **layers)

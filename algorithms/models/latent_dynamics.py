@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, softplus
 
+from parsecrl.algorithms.models.distinct import DistinctRows, distinct
 from parsecrl.algorithms.models.layers import mlp
 from parsecrl.algorithms.models.records import Gaussian
 
@@ -118,6 +119,25 @@ def feedforward(n_in: int, n_out: int, hidden_size: int, num_layers: int) -> nn.
     """ReLU layers of appendix A.2: `num_layers` hidden ones of `hidden_size` units."""
     check_sizes(hidden_size=hidden_size, num_layers=num_layers)
     return mlp([n_in, *[hidden_size] * num_layers, n_out])
+
+
+def feedforward_encoder(obs_size: int, n_out: int, hidden_size: int, num_layers: int) -> nn.Sequential:
+    """As `feedforward`, of observations: equal ones, of which a world of cells has many, are computed once."""
+    return DistinctRows(*feedforward(obs_size, n_out, hidden_size, num_layers))
+
+
+class DistinctSlices(NamedTuple):
+    """The distinct slices of a batch, and how often each was in it."""
+
+    batch: TransitionSequence
+    count: Tensor  # [B] float
+
+
+def distinct_slices(batch: TransitionSequence) -> DistinctSlices:
+    obs, action = batch
+    found = distinct(torch.cat([obs.flatten(1), action.to(obs.dtype)], 1))
+    count = torch.bincount(found.inverse, minlength=len(found.index)).to(obs.dtype)
+    return DistinctSlices(TransitionSequence(obs[found.index], action[found.index]), count)
 
 
 def gaussian(raw: Tensor) -> Gaussian:

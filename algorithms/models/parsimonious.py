@@ -27,10 +27,11 @@ from parsecrl.algorithms.models.latent_dynamics import (
     TransitionSequence,
     check_sizes,
     check_weights,
+    distinct_slices,
     feedforward,
+    feedforward_encoder,
     gaussian,
     sample,
-    squared_error,
 )
 from parsecrl.algorithms.models.records import Gaussian
 from parsecrl.algorithms.models.rssm import kl_divergence
@@ -136,7 +137,7 @@ class ParsimoniousDynamics(LatentDynamics):
         self.objective = objective or default
         layers: dict[str, Any] = {"hidden_size": hidden_size, "num_layers": num_layers}
         Z, n = latent_size, code_size
-        self.encoder = encoder or feedforward(obs_size, (1 + stochastic) * Z, **layers)
+        self.encoder = encoder or feedforward_encoder(obs_size, (1 + stochastic) * Z, **layers)
         self.posterior_net = feedforward(Z + num_actions, n + stochastic * Z, **layers)
         self.prior_net = feedforward(num_actions, n, **layers)
         self.decoder = feedforward(n + num_actions, num_parameters(transformation, Z), **layers)
@@ -202,13 +203,20 @@ class ParsimoniousDynamics(LatentDynamics):
         """
         weights = self.objective
         self.check(batch, weights.rollout_steps)
-        obs, action = batch
         if self.stochastic:
-            embedded = self._embed(obs)
+            count = batch.obs.new_ones(len(batch.obs))
+            embedded = self._embed(batch.obs)
             z, drawn = embedded.mean, sample(embedded, generator)
         else:
-            embedded, z = None, self.encode(obs)
+            batch, count = distinct_slices(batch)  # what is equal has equal losses
+            embedded, z = None, self.encode(batch.obs)
             drawn = z
+        obs, action = batch
+
+        def mean(x: Tensor) -> Tensor:
+            """Over the batch as it was given, [B, T] -> []."""
+            return (count @ x).mean() / count.sum()
+
         prior = self.prior()  # [A, n], once for the batch
         errors, divergences, distances = [], [], []
         current = z[:, :-1]  # [B, T, Z]
@@ -216,17 +224,17 @@ class ParsimoniousDynamics(LatentDynamics):
             a, there = action[:, k:], z[:, k + 1 :]  # [B, T - k], [B, T - k, Z]
             logits, std = self.posterior(current, a)
             current = self.move(current, self.decode(round_straight_through(logits.sigmoid()), a))
-            distances.append(self.distance(current.detach(), there.detach()).mean())
+            distances.append(mean(self.distance(current.detach(), there.detach())))
             if embedded is None:
-                errors.append(transition_error(self._wrap(current - there)).mean())
+                errors.append(mean(transition_error(self._wrap(current - there))))
             else:
                 assert std is not None
                 reached = Gaussian(there, embedded.std[:, k + 1 :])
-                errors.append(kl_divergence(reached, Gaussian(current, std)).mean())
-            divergences.append(bernoulli_kl(logits, prior[a]).mean())
+                errors.append(mean(kl_divergence(reached, Gaussian(current, std))))
+            divergences.append(mean(bernoulli_kl(logits, prior[a])))
             current = current[:, :-1]
         error, parsimony = torch.stack(errors).mean(), torch.stack(divergences).mean()
-        diversity = self._diversity(obs, drawn)
+        diversity = self._diversity(obs, drawn, count)
         beta = self.beta
         total = weights.transition_weight * error + beta * parsimony + weights.diversity_weight * diversity
         total = total + self._multiplier_term(parsimony.detach(), error.detach())
@@ -241,14 +249,14 @@ class ParsimoniousDynamics(LatentDynamics):
         """The same point of the torus, or the shortest way between two, in [-period / 2, period / 2]."""
         return z if self.period is None else z - self.period * torch.round(z / self.period)
 
-    def _diversity(self, obs: Tensor, z: Tensor) -> Tensor:
+    def _diversity(self, obs: Tensor, z: Tensor, count: Tensor) -> Tensor:
         if self.objective.diversity == "reconstruction":
-            return squared_error(self.obs_net(z), obs)
+            return 0.5 * (count @ (self.obs_net(z) - obs).square().sum(-1)).mean() / count.sum()
         # Of each slice's first state alone: later ones would be near each other, and B states are B^2 pairs already.
         s, z = obs[:, 0], z[:, 0]
         target = contrastive_targets(s, self.objective.similarity_scale_obs)
         apart = self.distance(z.unsqueeze(1), z.unsqueeze(0)) if self.period else pairwise_distance(z)
-        return contrastive_loss(target, apart, self.objective.similarity_scale_latent)
+        return contrastive_loss(target, apart, self.objective.similarity_scale_latent, count)
 
     def _multiplier_term(self, parsimony: Tensor, error: Tensor) -> Tensor | float:
         """What makes descent of the total an ascent of the multiplier, while its constraint is violated."""
@@ -301,15 +309,17 @@ def contrastive_targets(s: Tensor, scale: float) -> Tensor:
     return torch.exp(-scale * pairwise_distance(s.detach()))
 
 
-def contrastive_loss(target: Tensor, apart: Tensor, scale: float) -> Tensor:
+def contrastive_loss(target: Tensor, apart: Tensor, scale: float, count: Tensor | None = None) -> Tensor:
     """Eq. (6): the cross-entropy between targets l [B, B] and k = exp(-scale apart), summed over pairs, over B.
 
-    apart [B, B]: distances of latents. The paper prints k log l + (1 - k) log(1 - l), the log of a constant that is 0
-    for equal and underflows for other states; labels weigh the log of ratings, as in any cross-entropy.
+    apart [B, B]: distances of latents. count [B]: how often each state is there, once by default.
+    The paper prints k log l + (1 - k) log(1 - l), the log of a constant that is 0 for equal and underflows for other
+    states; labels weigh the log of ratings, as in any cross-entropy.
     """
     x = scale * apart  # -log k
     log_rest = torch.log(-torch.expm1(-x.clamp(min=1e-6)))  # log(1 - k); equal latents have no direction to part in
-    return (target * x - (1 - target) * log_rest).sum() / len(target)
+    pairs = target * x - (1 - target) * log_rest
+    return pairs.sum() / len(target) if count is None else count @ pairs @ count / count.sum()
 
 
 def pairwise_distance(x: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ from typing import Any
 
 from ray.tune import Trainable
 
-from parsecrl.algorithms.freed_memory import keep_freed_memory
 from parsecrl.algorithms.open_loop.checkpoint import load_experiment, save_experiment
 from parsecrl.algorithms.open_loop.dataset import SequenceBatches, open_dataset
 from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment, OpenLoopSettings
+from parsecrl.algorithms.process_memory import use_memory_freely
 from parsecrl.algorithms.seeding import derive_seed
 
 NO_LOSSES = ("grad_norm", "update_ms", "waiting_share")
@@ -27,7 +27,7 @@ class OpenLoop(Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        keep_freed_memory()
+        use_memory_freely()
         settings = OpenLoopSettings.from_mapping(config)
         run_seed, seed = config.get("run_seed", 0), config.get("seed", 0)
         device = "cuda" if config.get("num_gpus_per_trial", 0) else "cpu"

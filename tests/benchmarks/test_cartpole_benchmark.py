@@ -12,16 +12,16 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
-from parsecrl.algorithms.freed_memory import keep_freed_memory
 from parsecrl.algorithms.models import ActionDecoder
 from parsecrl.algorithms.models.cartpole import cartpole
+from parsecrl.algorithms.process_memory import use_memory_freely
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
 def _memory_as_in_the_trainable() -> None:
-    keep_freed_memory()
+    use_memory_freely()
 
 
 def measure(benchmark: BenchmarkFixture, learner: EmbeddingLearner, rounds: int) -> None:

@@ -9,8 +9,8 @@ import pytest
 import ray
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from parsecrl.algorithms.freed_memory import keep_freed_memory
 from parsecrl.algorithms.latent_sac import LatentSAC
+from parsecrl.algorithms.process_memory import use_memory_freely
 
 EPISODES, MEASURED = 200, 10
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def _ray() -> Iterator[None]:
-    keep_freed_memory()
+    use_memory_freely()
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()

@@ -6,8 +6,8 @@ import pytest
 CODE = """
 import resource, sys, torch
 if sys.argv[1] == "keep":
-    from parsecrl.algorithms.freed_memory import keep_freed_memory
-    if not keep_freed_memory():
+    from parsecrl.algorithms.process_memory import use_memory_freely
+    if not use_memory_freely():
         sys.exit(3)
 def use():
     held = [torch.ones(25_000) for _ in range(100)] + [torch.ones(400_000) for _ in range(10)]

@@ -15,7 +15,6 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor, nn
 
 from parsecrl.algorithms.latent_sac import LatentSACConfig
-from parsecrl.algorithms.latent_sac.distinct import DistinctRows, distinct
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
@@ -125,34 +124,6 @@ def test_a_saved_replay_is_the_same(tmp_path: Path):
     a, b = (each.sample(100, np.random.default_rng(3)) for each in (replay, other))
     for x, y in zip(a, b, strict=True):
         np.testing.assert_array_equal(x, y)
-
-
-# --- equal rows
-
-
-def test_distinct_rows_are_distinct_and_give_the_batch_back():
-    batch = transitions(B=200, states=7)[Columns.OBS]
-    found = distinct(batch)
-    assert len(found.rows) == 7
-    assert torch.equal(found.rows[found.inverse], batch)
-    swapped = torch.tensor([[1.0, 2.0], [2.0, 1.0], [float("nan"), 0.0], [1.0, 2.0]])
-    back = distinct(swapped)
-    assert torch.equal(back.rows[back.inverse].nan_to_num(7.0), swapped.nan_to_num(7.0))
-
-
-def test_layers_that_compute_equal_rows_once_give_the_same_numbers_and_gradients():
-    torch.manual_seed(0)
-    plain = nn.Sequential(nn.Linear(O, 8), nn.ReLU(), nn.Linear(8, 2))
-    once = DistinctRows(*plain)
-    assert once.state_dict().keys() == plain.state_dict().keys()
-    x = transitions(B=60, states=5)[Columns.OBS].reshape(20, 3, O)
-    weights = torch.randn(20, 3, 2)
-    gradients = []
-    for network in (plain, once):
-        y = network(x)
-        gradients.append([y, *torch.autograd.grad((weights * y).sum(), list(plain.parameters()))])
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 # --- losses

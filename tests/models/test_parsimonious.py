@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from parsecrl.algorithms.models import ParsimoniousDynamics, ParsimonyObjective, TransitionSequence
+from parsecrl.algorithms.models import ParsimoniousDynamics, ParsimonyObjective, TransitionSequence, parsimonious
+from parsecrl.algorithms.models.latent_dynamics import DistinctSlices
 from parsecrl.algorithms.models.parsimonious import (
     bernoulli_kl,
     contrastive_loss,
@@ -118,6 +119,23 @@ def test_loss_is_the_sum_of_its_equations(kind: str):
     torch.testing.assert_close(loss.total, error + 0.7 * parsimony + diversity)
     for name, value in (("error", error), ("parsimony", parsimony), ("diversity", diversity)):
         torch.testing.assert_close(loss.terms[name], value.detach())
+
+
+@pytest.mark.parametrize("options", [{}, {"diversity": "reconstruction"}, {"rollout_steps": 2}])
+def test_slices_that_repeat_are_computed_once_and_count_as_often_as_they_come(options, monkeypatch):
+    model = small(ParsimonyObjective(beta=0.7, **options))
+    obs, action = a_batch(6, 2)
+    rows = torch.tensor([0, 1, 1, 2, 3, 3, 3, 4, 5, 0])
+    batch, found, computed = TransitionSequence(obs[rows], action[rows]), [], []
+    model.posterior_net.register_forward_hook(lambda layer, inputs, output: computed.append(len(output)))
+    for _ in range(2):
+        loss = model.loss(batch)
+        found.append([loss.total, *loss.terms.values(), *torch.autograd.grad(loss.total, list(model.parameters()))])
+        monkeypatch.setattr(parsimonious, "distinct_slices", lambda b: DistinctSlices(b, torch.ones(len(b.action))))
+    assert computed[0] == 6
+    assert computed[-1] == 10
+    for once, plain in zip(*found, strict=True):
+        torch.testing.assert_close(once, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_multi_step_loss_goes_on_from_predictions():

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 
 class Distinct(NamedTuple):
-    """rows[inverse] are the rows of the batch."""
+    """rows[inverse] are the rows of the batch, batch[index] are rows."""
 
     rows: Tensor  # [U, n]
     inverse: Tensor  # [B] int64
+    index: Tensor  # [U] int64
 
 
 @torch.no_grad()
@@ -26,16 +27,19 @@ def distinct(batch: Tensor) -> Distinct:
     first = torch.empty(len(values), dtype=torch.int64, device=batch.device).scatter_(0, inverse, index)
     rows = batch[first]
     if not torch.equal(rows[inverse], batch):  # two rows with the same mark, or NaN
-        return Distinct(batch, index)
-    return Distinct(rows, inverse)
+        return Distinct(batch, index, index)
+    return Distinct(rows, inverse, first)
 
 
 class DistinctRows(nn.Sequential):
-    """Layers that compute equal rows of their input [..., n] once; gradients of equal rows add up, as they would."""
+    """Layers that compute equal rows of their input [..., n] once; gradients of equal rows add up, as they would.
+
+    An input that is differentiated itself is computed as it is: each of its rows has a gradient of its own.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        if len(rows) < 2:
+        if len(rows) < 2 or x.requires_grad or torch.compiler.is_compiling():
             return super().forward(x)
         found = distinct(rows)
         return super().forward(found.rows)[found.inverse].reshape(*x.shape[:-1], -1)

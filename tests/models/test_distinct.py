@@ -1,0 +1,47 @@
+import torch
+from torch import Tensor, nn
+
+from parsecrl.algorithms.models.distinct import DistinctRows, distinct
+
+
+def repeated(count: int, size: int, of: int) -> Tensor:
+    rng = torch.Generator().manual_seed(0)
+    return torch.randn(of, size, generator=rng)[torch.randint(of, (count,), generator=rng)]
+
+
+def test_distinct_rows_are_distinct_and_give_the_batch_back():
+    batch = repeated(200, 3, of=7)
+    found = distinct(batch)
+    assert len(found.rows) == 7
+    assert torch.equal(found.rows[found.inverse], batch)
+    assert torch.equal(batch[found.index], found.rows)
+    swapped = torch.tensor([[1.0, 2.0], [2.0, 1.0], [float("nan"), 0.0], [1.0, 2.0]])
+    back = distinct(swapped)
+    assert torch.equal(back.rows[back.inverse].nan_to_num(7.0), swapped.nan_to_num(7.0))
+
+
+def test_layers_that_compute_equal_rows_once_give_the_same_numbers_and_gradients():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    once = DistinctRows(*plain)
+    assert once.state_dict().keys() == plain.state_dict().keys()
+    x, seen = repeated(60, 3, of=5).reshape(20, 3, 3), []
+    once[0].register_forward_hook(lambda layer, inputs, output: seen.append(len(output)))
+    weights = torch.randn(20, 3, 2)
+    gradients = []
+    for network in (plain, once):
+        y = network(x)
+        gradients.append([y, *torch.autograd.grad((weights * y).sum(), list(plain.parameters()))])
+    assert seen[-1] == 5
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_an_input_that_is_differentiated_has_the_gradients_of_its_own_rows():
+    torch.manual_seed(0)
+    network = DistinctRows(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    x = repeated(6, 3, of=2).requires_grad_()
+    weights = torch.arange(6.0)
+    (found,) = torch.autograd.grad((weights * network(x)[:, 0]).sum(), x)
+    (unit,) = torch.autograd.grad(network(x).sum(), x)
+    torch.testing.assert_close(found, weights[:, None] * unit)
