@@ -19,7 +19,7 @@ def use_memory_freely() -> bool:
     torch for deterministic algorithms, which then also fills every new tensor with NaN before it is written to: a tenth
     of an update of latent_sac. False where there is another C library, for which only the latter is done.
     """
-    deterministic.fill_uninitialized_memory = False  # type: ignore[assignment]  # a property of the module
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property that the module makes for itself
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):

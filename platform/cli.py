@@ -104,8 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate)
 
     report = commands.add_parser("report", help="tables, figures and one HTML page of runs", allow_abbrev=False)
-    report.add_argument("run_dirs", metavar="RUN_DIR", nargs="+", help="run folders; several are compared")
-    report.add_argument("--out", metavar="FILE.html", help="of a comparison (default: comparison.html)")
+    report.add_argument(
+        "run_dirs", metavar="RUN_DIR", nargs="+", help="run folders; several are compared, studies pooled"
+    )
+    report.add_argument("--out", metavar="FILE.html", help="of a comparison, or a folder (default: comparison.html)")
     report.set_defaults(command=_report)
 
     specs = commands.add_parser("specs", help="list the specs, or check one and print it in full", allow_abbrev=False)
@@ -185,7 +187,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from parsecrl.platform.reports import build_comparison, build_report, format_table
+    from parsecrl.platform.reports import build_comparison, build_report, format_table, pooled_tables
     from parsecrl.platform.reports.data import load_run
 
     if len(options.run_dirs) == 1 and options.out is None:
@@ -194,6 +196,7 @@ def _report(options: argparse.Namespace) -> int:
         print(format_table(run))
     else:
         page = build_comparison(options.run_dirs, options.out or "comparison.html")
+        print(pooled_tables(options.run_dirs))
     print(f"\nreport: {page}")
     return 0
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 
 class Distinct(NamedTuple):
-    """rows[inverse] are the rows of the batch, batch[index] are rows."""
+    """rows[inverse] are the rows of the batch, batch[first] are rows."""
 
     rows: Tensor  # [U, n]
     inverse: Tensor  # [B] int64
-    index: Tensor  # [U] int64
+    first: Tensor  # [U] int64
 
 
 @torch.no_grad()

@@ -130,14 +130,14 @@ class DistinctSlices(NamedTuple):
     """The distinct slices of a batch, and how often each was in it."""
 
     batch: TransitionSequence
-    count: Tensor  # [B] float
+    counts: Tensor  # [B] float
 
 
 def distinct_slices(batch: TransitionSequence) -> DistinctSlices:
     obs, action = batch
     found = distinct(torch.cat([obs.flatten(1), action.to(obs.dtype)], 1))
-    count = torch.bincount(found.inverse, minlength=len(found.index)).to(obs.dtype)
-    return DistinctSlices(TransitionSequence(obs[found.index], action[found.index]), count)
+    counts = torch.bincount(found.inverse, minlength=len(found.first)).to(obs.dtype)
+    return DistinctSlices(TransitionSequence(obs[found.first], action[found.first]), counts)
 
 
 def gaussian(raw: Tensor) -> Gaussian:

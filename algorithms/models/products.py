@@ -79,8 +79,8 @@ def _has_onednn() -> bool:
 
 
 def _is_intel() -> bool:
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)
-    return "Intel" in capabilities().get("cpu_name", "")
+    known = getattr(torch.cpu, "get_capabilities", None)  # newer than our oldest torch
+    return known is not None and "Intel" in known().get("cpu_name", "")
 
 
 ONEDNN = _has_onednn()

@@ -19,6 +19,7 @@ from parsecrl.platform.reports.parsimony import Tables, env_title, envs, model_c
 from parsecrl.platform.reports.studies import ResultTable
 from parsecrl.platform.statistics import mean_interval
 
+TRIAL = parsimony.TRIAL
 BOUND = "true_dynamics"  # the model that is the world itself
 SMOOTHING = 2.0  # tasks: the standard deviation of the paper's filter
 COST_HEADINGS = (

@@ -15,6 +15,7 @@ from parsecrl.platform.reports.figures import Draw, Image
 from parsecrl.platform.reports.parsimony import Tables, envs
 from parsecrl.platform.reports.studies import ResultTable
 
+TRIAL = parsimony.TRIAL
 FINDING = (
     "The paper prints curves, not numbers. Its finding: ours has the best total score in all three environments "
     "(section 4.3, figure 3)."

@@ -25,6 +25,8 @@ from parsecrl.platform.statistics import mean_interval, probability_of_improveme
 
 Tables = dict[str, pd.DataFrame]
 
+TRIAL = ("env", "model", "seed")
+
 MODEL_TITLES = {
     "parsimonious": "ours",
     "parsimonious_stochastic": "ours, stochastic",

@@ -4,6 +4,9 @@ Each module in MODULES has two functions over the tables of `parsecrl.platform.a
 
     result_table(tables) -> ResultTable                           the end of `parsec run`, and the first section
     sections(phase, tables, folder) -> list[str]                  HTML; figures are drawn into `folder`
+
+and, where every row of every table belongs to a trial, TRIAL: the columns that name it. Tables of several runs can then
+be put below each other.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -38,23 +42,40 @@ class ResultTable:
 
 def result_table(run: Run, phase: Phase) -> ResultTable | None:
     """None before the phase was analysed."""
-    tables = _tables(run, phase)
-    return import_module(MODULES[phase.algorithm]).result_table(tables) if tables else None
+    tables = read_tables(run.folder, phase.name)
+    return table_of(phase, tables) if tables else None
+
+
+def table_of(phase: Phase, tables: dict[str, pd.DataFrame]) -> ResultTable:
+    """The phase's own table over tables that may come from several runs."""
+    found: ResultTable = _module(phase).result_table(tables)
+    return found
+
+
+def trial_columns(phase: Phase) -> tuple[str, ...]:
+    """The columns of a phase's tables that name a trial; none where rows are of several trials or of none."""
+    columns: tuple[str, ...] = getattr(_module(phase), "TRIAL", ())
+    return columns
 
 
 def sections(run: Run, phase: Phase, folder: Path) -> list[str]:
     """The phase's part of the report."""
-    tables, found = _tables(run, phase), result_table(run, phase)
-    if found is None:
-        return [markup.section(phase.name, phase.name, markup.paragraph("Nothing was analysed yet."))]
+    return sections_of(phase, phase.name, read_tables(run.folder, phase.name), folder)
+
+
+def sections_of(phase: Phase, title: str, tables: dict[str, pd.DataFrame], folder: Path, note: str = "") -> list[str]:
+    """As `sections`, of tables that may come from several runs."""
+    if not tables:
+        return [markup.section(phase.name, title, markup.paragraph("Nothing was analysed yet."))]
+    found = table_of(phase, tables)
     results = markup.section(
         f"results-{phase.name}",
-        f"Results of {phase.name}",
+        f"Results of {title}",
         markup.table(found.headings, found.rows),
-        markup.paragraph(found.note, "soft small"),
+        *(markup.paragraph(text, "soft small") for text in (found.note, note) if text),
     )
-    return [results, *import_module(MODULES[phase.algorithm]).sections(phase, tables, folder)]
+    return [results, *_module(phase).sections(phase, tables, folder)]
 
 
-def _tables(run: Run, phase: Phase) -> dict[str, pd.DataFrame]:
-    return read_tables(run.folder, phase.name)
+def _module(phase: Phase) -> Any:
+    return import_module(MODULES[phase.algorithm])

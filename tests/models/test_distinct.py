@@ -14,7 +14,7 @@ def test_distinct_rows_are_distinct_and_give_the_batch_back():
     found = distinct(batch)
     assert len(found.rows) == 7
     assert torch.equal(found.rows[found.inverse], batch)
-    assert torch.equal(batch[found.index], found.rows)
+    assert torch.equal(batch[found.first], found.rows)
     swapped = torch.tensor([[1.0, 2.0], [2.0, 1.0], [float("nan"), 0.0], [1.0, 2.0]])
     back = distinct(swapped)
     assert torch.equal(back.rows[back.inverse].nan_to_num(7.0), swapped.nan_to_num(7.0))
