@@ -159,25 +159,34 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
             f"--set takes key=value with a dotted key, such as phases.0.stop.env_steps=1000, got {override!r}"
         )
     value = _parse_yaml(text, f"the value of --set {override}")
+    groups: list[dict[str, Any]] = [data]
     if keys[0] == "phases" and len(keys) > 1:
-        phases = data.get("phases")
-        if not isinstance(phases, list):
-            raise UserError(f"--set {override}: the spec has no list of phases")
-        names = [str(phase.get("name")) if isinstance(phase, dict) else "?" for phase in phases]
-        index = names.index(keys[1]) if keys[1] in names else int(keys[1]) if keys[1].isdigit() else len(phases)
-        if index >= len(phases):
-            known = ", ".join(names)
-            raise UserError(f"--set {override}: no phase {keys[1]!r}; the spec has {known}{_nearest(keys[1], names)}")
-        if not isinstance(phases[index], dict) or len(keys) < 3:
-            raise UserError(f"--set {override} must name a key of the phase, such as phases.{keys[1]}.train_ratio=0.2")
-        data, keys = phases[index], keys[2:]
+        groups, keys = _phases_named(data, keys[1], override), keys[2:]
+        if not keys or not all(isinstance(phase, dict) for phase in groups):
+            raise UserError(f"--set {override} must name a key of the phase, such as phases.0.train_ratio=0.2")
         if keys[0] == "search" and len(keys) > 2:  # the keys of a search are dotted paths themselves
             last = [keys.pop()] if keys[-1] in Domain.model_fields else []
             keys = ["search", ".".join(keys[1:]), *last]
     try:
-        set_path(data, keys, value)
+        for group in groups:
+            set_path(group, keys, _without_aliases(value))
     except KeyError as error:
         raise UserError(f"--set {override}: {error.args[0]} is a value, not a group of keys") from None
+
+
+def _phases_named(data: dict[str, Any], name: str, override: str) -> list[dict[str, Any]]:
+    """The phase of a name or a number, or with * all of them, as they were read."""
+    phases = data.get("phases")
+    if not isinstance(phases, list):
+        raise UserError(f"--set {override}: the spec has no list of phases")
+    if name == "*":
+        return phases
+    names = [str(phase.get("name")) if isinstance(phase, dict) else "?" for phase in phases]
+    index = names.index(name) if name in names else int(name) if name.isdigit() else len(phases)
+    if index >= len(phases):
+        known = ", ".join(names)
+        raise UserError(f"--set {override}: no phase {name!r}; the spec has {known} (* for all){_nearest(name, names)}")
+    return [phases[index]]
 
 
 def set_path(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:

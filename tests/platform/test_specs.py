@@ -98,6 +98,7 @@ def test_a_phase_that_keeps_a_model_has_its_sizes(spec_file):
             [4],
         ),
         ("phases.finetune.search={}", lambda s: s.phases[2].search, {}),
+        ("phases.*.checkpoint_every=7", lambda s: [phase.checkpoint_every for phase in s.phases], [7, 7, 7]),
     ],
 )
 def test_overrides(spec_file, override, get, value):
@@ -144,6 +145,8 @@ def test_overrides(spec_file, override, get, value):
         ("evaluate.episodes=0", ["evaluate.episodes", "0"]),
         ("phases.nope.train_ratio=3", ["no phase 'nope'", "planet, embed, finetune"]),
         ("phases.planet=3", ["must name a key of the phase"]),
+        ("phases.*=3", ["must name a key of the phase"]),
+        ("phases.*.train_ration=0.1", ["phases.planet.train_ration", "did you mean 'train_ratio'"]),
         ("nothing", ["key=value"]),
         ("env.id.x=3", ["env.id is a value"]),
         ("env=3", ["env must be a group of keys"]),
