@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from parsecrl.algorithms.models.distinct import DistinctRows, distinct
+from parsecrl.algorithms.models.distinct import DistinctRows, apply_to_repeated, distinct
 
 
 def repeated(count: int, size: int, of: int) -> Tensor:
@@ -45,3 +45,17 @@ def test_an_input_that_is_differentiated_has_the_gradients_of_its_own_rows():
     (found,) = torch.autograd.grad((weights * network(x)[:, 0]).sum(), x)
     (unit,) = torch.autograd.grad(network(x).sum(), x)
     torch.testing.assert_close(found, weights[:, None] * unit)
+
+
+def test_repeated_rows_share_weights_gradients_and_have_input_gradients_of_their_own():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+    x, weights, computed = repeated(60, 3, of=5).reshape(20, 3, 3).requires_grad_(), torch.randn(20, 3, 2), []
+    network[0].register_forward_hook(lambda layer, inputs, output: computed.append(output[..., 0].numel()))
+    found = []
+    for function in (lambda: network(x), lambda: apply_to_repeated(network, x)):
+        y = function()
+        found.append([y, *torch.autograd.grad((weights * y.square()).sum(), [x, *network.parameters()])])
+    assert computed == [60, 5]
+    for plain, once in zip(*found, strict=True):
+        torch.testing.assert_close(once, plain, rtol=1e-5, atol=1e-5)
