@@ -13,7 +13,7 @@ import numpy as np
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports import figures, markup, paper, studies
 from parsecrl.platform.reports.data import RANDOM, Phase, Run, load_run
-from parsecrl.platform.reports.pooling import Pool, pools, write_pools
+from parsecrl.platform.reports.pooling import Study, pools, studies_of, write_pools
 from parsecrl.platform.reports.table import EXPLANATION, HEADINGS, table_rows, text_table
 from parsecrl.platform.storage import Location
 
@@ -32,34 +32,38 @@ def build_comparison(run_dirs: Sequence[str | Location], out: str | Path) -> Pat
     out = Path(out).expanduser().resolve()
     page = out if out.suffix == ".html" else out / "index.html"
     folder = page.parent / ("figures" if page.name == "index.html" else f"{page.stem}_figures")
-    pooled, acting = pools(runs), [(label, run) for label, run in runs if run.acting]
+    shown, acting = studies_of(runs), [(label, run) for label, run in runs if run.acting]
     tasks = list(dict.fromkeys(run.task for _, run in runs))
     title = f"Comparison of {len(runs)} runs"
     body = [
         f"<header><h1>{markup.escape(title)}</h1>{markup.paragraph(', '.join(tasks), 'soft')}</header>",
         *([_table(acting), _boxes(acting, folder), _curves(acting, folder)] if acting else []),
-        *(part for number, pool in enumerate(pooled) for part in _study(pool, folder / f"study-{number + 1}")),
+        *(part for number, study in enumerate(shown) for part in _study(study, folder / f"study-{number + 1}")),
     ]
-    if pooled and page.name == "index.html":
-        write_pools(page.parent, page.parent.name, runs[0][1].spec, pooled)
+    if shown and page.name == "index.html":
+        write_pools(page.parent, page.parent.name, runs[0][1].spec, pools(runs))
     return markup.write_page(page, markup.page(title, body))
 
 
 def pooled_tables(run_dirs: Sequence[str | Location]) -> str:
     """The tables of what is pooled, as text; empty where no run has a study."""
     parts = []
-    for pool in pools(_labelled([load_run(folder) for folder in run_dirs])):
-        found = studies.table_of(pool.phase, pool.tables) if pool.tables else None
-        parts += [pool.title, text_table(found.headings, found.rows) if found else "not analysed", _repeated(pool)]
+    for study in studies_of(_labelled([load_run(folder) for folder in run_dirs])):
+        found = studies.table_of(study.phase, study.tables) if study.tables else None
+        parts += [_title(study), text_table(found.headings, found.rows) if found else "not analysed", _repeated(study)]
     return "\n".join(filter(None, parts))
 
 
-def _study(pool: Pool, folder: Path) -> list[str]:
-    return studies.sections_of(pool.phase, pool.title, pool.tables, folder, _repeated(pool))
+def _study(study: Study, folder: Path) -> list[str]:
+    return studies.sections_of(study.phase, _title(study), study.tables, folder, _repeated(study))
 
 
-def _repeated(pool: Pool) -> str:
-    return f"{pool.repeated} trials came more than once; the first run's are shown." if pool.repeated else ""
+def _title(study: Study) -> str:
+    return f"{study.names} of {', '.join(study.pools[0].runs)}"
+
+
+def _repeated(study: Study) -> str:
+    return f"{study.repeated} trials came more than once; the first run's are shown." if study.repeated else ""
 
 
 def _labelled(runs: Sequence[Run]) -> list[tuple[str, Run]]:

@@ -1,11 +1,11 @@
-"""The trials of one study from several run folders, put together: parts of a sweep that ran at different times."""
+"""Trials of studies put together: of one phase in several runs, parts of a sweep; of one run's worlds, its phases."""
 
 from __future__ import annotations
 
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,60 @@ class Pool:
     runs: tuple[str, ...]
     repeated: int
 
+
+@dataclass(frozen=True)
+class Study:
+    """What is shown together: a pool, or those of one algorithm in worlds of their own.
+
+    phase: as the first of them, with the names of all.
+    """
+
+    phase: Phase
+    tables: dict[str, pd.DataFrame]
+    pools: tuple[Pool, ...]
+
     @property
-    def title(self) -> str:
-        return f"{self.phase.name} of {', '.join(self.runs)}"
+    def names(self) -> str:
+        return ", ".join(pool.phase.name for pool in self.pools)
+
+    @property
+    def repeated(self) -> int:
+        return sum(pool.repeated for pool in self.pools)
+
+
+def studies_of(runs: Sequence[tuple[str, Run]]) -> list[Study]:
+    """The studies of one run or of several, each with a name.
+
+    Phases of an algorithm are one study where each has worlds that no other has: the paper's comparison in three worlds
+    is one table then, and one figure with three panels.
+    """
+    groups: list[list[Pool]] = []
+    for pool in pools(runs):
+        group = next((g for g in groups if _fits(pool, g)), None)
+        if group is None:
+            groups.append([pool])
+        else:
+            group.append(pool)
+    return [_study(group) for group in groups]
+
+
+def _fits(pool: Pool, group: Sequence[Pool]) -> bool:
+    def worlds(one: Pool) -> set[str]:
+        return {env for table in one.tables.values() for env in table["env"]}
+
+    first = group[0]
+    if "env" not in studies.trial_columns(pool.phase) or pool.phase.algorithm != first.phase.algorithm:
+        return False
+    return pool.runs == first.runs and not any(worlds(pool) & worlds(other) for other in group)
+
+
+def _study(group: Sequence[Pool]) -> Study:
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for pool in group:
+        for name, table in pool.tables.items():
+            tables.setdefault(name, []).append(table)
+    phase = replace(group[0].phase, name="-".join(pool.phase.name for pool in group))
+    return Study(phase, {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}, tuple(group))
 
 
 def pools(runs: Sequence[tuple[str, Run]]) -> list[Pool]:

@@ -15,6 +15,7 @@ from parsecrl.platform.reports import figures, markup, paper, studies
 from parsecrl.platform.reports.data import RANDOM, Phase, Run, load_run
 from parsecrl.platform.reports.iterates import Iterates, compute_iterates
 from parsecrl.platform.reports.missing import what_is_missing
+from parsecrl.platform.reports.pooling import studies_of
 from parsecrl.platform.reports.table import (
     EXPLANATION,
     HEADINGS,
@@ -58,8 +59,8 @@ def build_report(run_dir: str | Location | Run, *, iterates: bool = True) -> Loc
             _planning(run),
             _videos(run, problems),
         ]
-    for phase in run.studies:
-        body += studies.sections(run, phase, out / "figures")
+    for study in studies_of([(run.name, run)]):
+        body += studies.sections_of(study.phase, study.names, study.tables, out / "figures")
     body += [
         _missing(run, problems),
         markup.section("spec", "Spec, as resolved", markup.code(run.spec_text.strip() or "not recorded")),
@@ -92,7 +93,7 @@ def _header(run: Run) -> str:
     }
     anchors = {
         **(acting if run.acting else {}),
-        **{f"results-{phase.name}": f"Results of {phase.name}" for phase in run.studies},
+        **{f"results-{study.phase.name}": f"Results of {study.names}" for study in studies_of([(run.name, run)])},
         "missing": "Not run",
         "spec": "Spec",
         "machine": "Machine",

@@ -18,9 +18,8 @@ from typing import Any
 
 import pandas as pd
 
-from parsecrl.platform.analysis import read_tables
 from parsecrl.platform.reports import markup
-from parsecrl.platform.reports.data import Phase, Run
+from parsecrl.platform.reports.data import Phase
 
 MODULES: dict[str, str] = {  # algorithm -> module
     "energy_regression": "parsecrl.platform.reports.energy_regression",
@@ -40,12 +39,6 @@ class ResultTable:
     note: str = ""
 
 
-def result_table(run: Run, phase: Phase) -> ResultTable | None:
-    """None before the phase was analysed."""
-    tables = read_tables(run.folder, phase.name)
-    return table_of(phase, tables) if tables else None
-
-
 def table_of(phase: Phase, tables: dict[str, pd.DataFrame]) -> ResultTable:
     """The phase's own table over tables that may come from several runs."""
     found: ResultTable = _module(phase).result_table(tables)
@@ -58,13 +51,8 @@ def trial_columns(phase: Phase) -> tuple[str, ...]:
     return columns
 
 
-def sections(run: Run, phase: Phase, folder: Path) -> list[str]:
-    """The phase's part of the report."""
-    return sections_of(phase, phase.name, read_tables(run.folder, phase.name), folder)
-
-
 def sections_of(phase: Phase, title: str, tables: dict[str, pd.DataFrame], folder: Path, note: str = "") -> list[str]:
-    """As `sections`, of tables that may come from several runs."""
+    """The phase's part of a report, over tables that may come from several runs."""
     if not tables:
         return [markup.section(phase.name, title, markup.paragraph("Nothing was analysed yet."))]
     found = table_of(phase, tables)

@@ -39,13 +39,20 @@ def format_table(run: str | Location | dict[str, Any] | Run) -> str:
     parts = [f"{run.name}: {run.task}"]
     if run.acting:
         parts += [text_table(HEADINGS, table_rows(run)), _fill(EXPLANATION), _fill(paper.note(run.task))]
-    for phase in run.studies:
-        from parsecrl.platform.reports import studies
-
-        found = studies.result_table(run, phase)
-        parts += [f"{phase.name}: {phase.algorithm.replace('_', ' ')}" if len(run.phases) > 1 else ""]
-        parts += [text_table(found.headings, found.rows), _fill(found.note)] if found else ["not analysed"]
+    if run.studies:
+        parts += _study_tables(run)
     return "\n".join(filter(None, parts))
+
+
+def _study_tables(run: Run) -> list[str]:
+    from parsecrl.platform.reports import pooling, studies  # which import this module, by way of markup
+
+    parts = []
+    for study in pooling.studies_of([(run.name, run)]):
+        found = studies.table_of(study.phase, study.tables) if study.tables else None
+        parts += [f"{study.names}: {study.phase.algorithm.replace('_', ' ')}" if len(run.phases) > 1 else ""]
+        parts += [text_table(found.headings, found.rows), _fill(found.note)] if found else ["not analysed"]
+    return parts
 
 
 def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 2) -> str:

@@ -10,31 +10,41 @@ import yaml
 from parsecrl.platform.analysis import read_tables
 from parsecrl.platform.cli import main
 from parsecrl.platform.reports.data import load_run
-from parsecrl.platform.reports.pooling import pools
+from parsecrl.platform.reports.pooling import pools, studies_of
 
 GRID = "parsecrl/Gridworld-v0"
 BETTER = {"parsimonious": 2.0, "encoder_only": 1.0}  # the score of every episode, less a tenth of the seed
 
 
 def part(
-    folder: Path, seeds: list[int], beta: float = 1.0, run_seed: int = 0, models: tuple[str, ...] = tuple(BETTER)
+    folder: Path,
+    seeds: list[int],
+    beta: float = 1.0,
+    run_seed: int = 0,
+    models: tuple[str, ...] = tuple(BETTER),
+    worlds: dict[str, str] | None = None,
 ) -> Path:
-    """A run folder as it is left when nothing but its spec and its tables is kept."""
+    """A run folder as it is left when nothing but its spec and its tables is kept. worlds: of each phase."""
+    worlds = worlds or {"grid": GRID}
     search = {"model.kind": {"grid": list(models)}, "seed": {"grid": seeds}}
-    phase: dict[str, Any] = {"name": "grid", "algorithm": "latent_sac", "model": {"kind": "parsimonious", "beta": beta}}
-    phase |= {"world": {"id": GRID}, "stop": {"episodes": 4}, "checkpoint_every": len(seeds), "search": search}
-    spec = {"name": folder.name, "seed": run_seed, "phases": [phase]}
-    rows = [
-        (GRID, model, seed, episode, BETTER[model] - seed / 10)
-        for model in models
-        for seed in seeds
-        for episode in range(1, 5)
+    common = {"algorithm": "latent_sac", "model": {"kind": "parsimonious", "beta": beta}, "stop": {"episodes": 4}}
+    phases: list[dict[str, Any]] = [
+        {"name": name, **common, "world": {"id": world}, "checkpoint_every": len(seeds), "search": search}
+        for name, world in worlds.items()
     ]
-    tables = folder / "analysis" / "grid"
-    tables.mkdir(parents=True)
-    (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
-    columns = ["env", "model", "seed", "episode", "score"]
-    pd.DataFrame(rows, columns=columns).to_csv(tables / "scores.csv", index=False)
+    folder.mkdir()
+    (folder / "spec.yaml").write_text(yaml.safe_dump({"name": folder.name, "seed": run_seed, "phases": phases}))
+    for name, world in worlds.items():
+        rows = [
+            (world, model, seed, episode, BETTER[model] - seed / 10)
+            for model in models
+            for seed in seeds
+            for episode in range(1, 5)
+        ]
+        tables = folder / "analysis" / name
+        tables.mkdir(parents=True)
+        columns = ["env", "model", "seed", "episode", "score"]
+        pd.DataFrame(rows, columns=columns).to_csv(tables / "scores.csv", index=False)
     return folder
 
 
@@ -60,6 +70,19 @@ def test_what_differs_in_what_was_searched_alone_is_pooled_each_trial_once(tmp_p
 def test_other_settings_and_another_run_seed_stay_apart(tmp_path: Path, change: dict[str, Any]):
     found = pooled(part(tmp_path / "a", [0]), part(tmp_path / "b", [1], **change))
     assert [pool.runs for pool in found] == [("a",), ("b",)]
+
+
+def test_phases_in_worlds_of_their_own_are_shown_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    worlds = {"grid": GRID, "ring": "parsecrl/Torus-v0", "grid_again": GRID}
+    run = load_run(part(tmp_path / "a", [0, 1], worlds=worlds))
+    assert [study.names for study in studies_of([("a", run)])] == ["grid, ring", "grid_again"]
+    assert main(["report", str(tmp_path / "a")]) == 0
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line.startswith(("gridw", "torus"))]
+    grid, ring = [["gridworld", "ours"], ["gridworld", "no"]], [["torus", "ours"], ["torus", "no"]]
+    assert rows == [*grid, *ring, *grid]
+    page = (tmp_path / "a" / "report" / "index.html").read_text()
+    assert page.count("<figure>") == 2
+    assert "Results of grid, ring" in page
 
 
 def test_a_pool_that_is_written_is_reported_on_and_pooled_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
