@@ -145,6 +145,7 @@ def _run_phases(folder: RunFolder, url: str, line: StatusLine) -> None:
         if outcome["failed_trials"]:
             line.note(f"{phase.name}: {outcome['failed_trials']} of {outcome['trials']} trials failed")
         _write_summary(folder)
+        _analyse(folder, line)  # already, so that hours of a later phase keep nobody from a report of this one
 
 
 def _origin_moved(folder: RunFolder, phase: Phase) -> str:
@@ -225,13 +226,14 @@ def _evaluate(folder: RunFolder, line: StatusLine) -> None:
 
 
 def _unanalysed(folder: RunFolder) -> list[Phase]:
-    """The phases without agents whose tables are missing, or older than their trials."""
+    """The phases without agents that have ended and whose tables are missing, or older than their trials."""
 
     def is_current(name: str) -> bool:
         made = folder.state(f"analysis of {name}")
         return made.get("of") == folder.state(name) and tables_folder(folder, name).is_dir()
 
-    return [phase for phase in folder.spec.phases if not phase.acts and not is_current(phase.name)]
+    ended = [phase for phase in folder.spec.phases if not phase.acts and folder.is_finished(phase)]
+    return [phase for phase in ended if not is_current(phase.name)]
 
 
 def _analyse(folder: RunFolder, line: StatusLine) -> None:

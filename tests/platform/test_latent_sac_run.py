@@ -73,3 +73,28 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
     key = ["model", "seed", "episode"]
     before = tables["scores"].set_index(key)["score"].sort_index()
     assert again[again["episode"] <= 20].set_index(key)["score"].sort_index().equals(before)
+
+
+@pytest.mark.ray
+def test_a_phase_is_analysed_before_the_next_begins(
+    tmp_path: Path, ray_runtime: None, capsys: pytest.CaptureFixture[str]
+):
+    """The second phase asks for slices longer than an episode, which shows when it learns; the first can be reported on."""
+    import yaml
+
+    from parsecrl.platform.cli import main
+    from parsecrl.platform.specs import dump, load_spec
+
+    spec = yaml.safe_load(dump(load_spec(QUICK, ["phases.sac.search={}", "phases.sac.stop.episodes=5"])))
+    good = spec["phases"][0]
+    torus = {**good["world"], "id": "parsecrl/Torus-v0"}
+    bad = {**good, "name": "bad", "world": torus, "model": {**good["model"], "rollout_steps": 99}}
+    spec["phases"].append(bad)
+    spec["resources"]["max_failures"] = 0
+    file = tmp_path / "spec.yaml"
+    file.write_text(yaml.safe_dump(spec))
+    assert main(["run", str(file), "--storage", str(tmp_path), "--name", "two"]) == 1
+    assert len(read_tables(tmp_path / "two", "sac")["scores"]) == 5
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "two")]) == 0
+    assert "gridworld" in capsys.readouterr().out
