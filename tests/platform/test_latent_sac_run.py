@@ -79,7 +79,7 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
 def test_a_phase_is_analysed_before_the_next_begins(
     tmp_path: Path, ray_runtime: None, capsys: pytest.CaptureFixture[str]
 ):
-    """The second phase asks for slices longer than an episode, which shows when it learns; the first can be reported on."""
+    """The second asks for slices longer than an episode, which shows when it learns; the first can be reported on."""
     import yaml
 
     from parsecrl.platform.cli import main
