@@ -11,7 +11,7 @@ from torch.utils import deterministic
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 
 
-def use_memory_freely() -> bool:
+def keep_memory_quick() -> bool:
     """Have glibc keep freed memory for the next allocation, and torch leave fresh memory as it is.
 
     An update allocates some megabytes for its graph and frees them at its end. By default they go back to the system,

@@ -187,7 +187,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from parsecrl.platform.reports import build_comparison, build_report, format_table, pooled_tables
+    from parsecrl.platform.reports import build_comparison, build_report, format_table
     from parsecrl.platform.reports.data import load_run
 
     if len(options.run_dirs) == 1 and options.out is None:
@@ -195,8 +195,8 @@ def _report(options: argparse.Namespace) -> int:
         page: object = build_report(run)
         print(format_table(run))
     else:
-        page = build_comparison(options.run_dirs, options.out or "comparison.html")
-        print(pooled_tables(options.run_dirs))
+        page, table = build_comparison(options.run_dirs, options.out or "comparison.html")
+        print(table, end="\n" if table else "")
     print(f"\nreport: {page}")
     return 0
 

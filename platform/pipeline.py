@@ -136,6 +136,7 @@ def _run_phases(folder: RunFolder, url: str, line: StatusLine) -> None:
     for phase in folder.spec.phases:
         if folder.is_finished(phase):
             line.note(f"{phase.name}: finished before{_origin_moved(folder, phase)}")
+            _analyse_early(folder, line)
             continue
         from parsecrl.platform import phases
 
@@ -145,7 +146,7 @@ def _run_phases(folder: RunFolder, url: str, line: StatusLine) -> None:
         if outcome["failed_trials"]:
             line.note(f"{phase.name}: {outcome['failed_trials']} of {outcome['trials']} trials failed")
         _write_summary(folder)
-        _analyse(folder, line)  # already, so that hours of a later phase keep nobody from a report of this one
+        _analyse_early(folder, line)
 
 
 def _origin_moved(folder: RunFolder, phase: Phase) -> str:
@@ -253,6 +254,16 @@ def _analyse(folder: RunFolder, line: StatusLine) -> None:
         # With its time, so that a report is drawn anew where tables were taken away and made once more.
         folder.record(f"analysis of {phase.name}", {"of": folder.state(phase.name), "made_at": round(time.time())})
         line.show(f"analysis of {phase.name}: {len(trials)} trials", final=True)
+
+
+def _analyse_early(folder: RunFolder, line: StatusLine) -> None:
+    """`_analyse` before later phases, whose hours shall keep nobody from a report; what fails is tried at the end."""
+    try:
+        _analyse(folder, line)
+    except StorageUnreachable:
+        raise
+    except Exception as error:
+        line.note(f"analysis: not made yet ({type(error).__name__}: {error}); it is tried again after the last phase")
 
 
 def _show_progress(line: StatusLine, name: str) -> Callable[[int, int], None]:

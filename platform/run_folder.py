@@ -25,6 +25,7 @@ from parsecrl.platform.specs import Spec, differences, dump, parse_spec
 from parsecrl.platform.storage import Location, writable_storage, write_atomically
 
 STATE_FILE = "state.json"
+POOLED_FILE = "pooled.json"  # in a folder of tables from several runs, made by `parsec report`
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"  # the status of a phase
 CHANGEABLE = re.compile(  # when continuing
     r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate|loggers|runtime"
@@ -68,6 +69,10 @@ class RunFolder:
             if self.path.exists() and (not self.path.is_dir() or any(map(_is_foreign, self.path.iterdir()))):
                 raise UserError(f"{self.path} exists and is no run folder; give another --name or --storage")
             return
+        if (self.path / POOLED_FILE).exists():
+            raise UserError(
+                f"{self.path} holds tables of several runs, and is no run to go on with; give another --name"
+            )
         try:
             old = yaml.safe_load((self.path / "spec.yaml").read_text(encoding="utf-8"))
             # Read as a spec again, so that a key that came later has its default instead of being a difference.
@@ -169,7 +174,16 @@ class RunFolder:
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
-__all__ = ["FAILED", "FINISHED", "RUNNING", "STATE_FILE", "RunFolder", "writable_storage", "write_atomically"]
+__all__ = [
+    "FAILED",
+    "FINISHED",
+    "POOLED_FILE",
+    "RUNNING",
+    "STATE_FILE",
+    "RunFolder",
+    "writable_storage",
+    "write_atomically",
+]
 
 
 def _is_foreign(entry: Location) -> bool:

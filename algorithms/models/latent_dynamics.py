@@ -134,7 +134,10 @@ class DistinctSlices(NamedTuple):
 
 
 def distinct_slices(batch: TransitionSequence) -> DistinctSlices:
+    """Those of observations that are not differentiated themselves; all of them where they are."""
     obs, action = batch
+    if obs.requires_grad:
+        return DistinctSlices(batch, obs.new_ones(len(obs)))
     found = distinct(torch.cat([obs.flatten(1), action.to(obs.dtype)], 1))
     counts = torch.bincount(found.inverse, minlength=len(found.first)).to(obs.dtype)
     return DistinctSlices(TransitionSequence(obs[found.first], action[found.first]), counts)

@@ -205,18 +205,18 @@ class ParsimoniousDynamics(LatentDynamics):
         weights = self.objective
         self.check(batch, weights.rollout_steps)
         if self.stochastic:
-            count = batch.obs.new_ones(len(batch.obs))
+            counts = batch.obs.new_ones(len(batch.obs))
             embedded = self._embed(batch.obs)
             z, drawn = embedded.mean, sample(embedded, generator)
         else:
-            batch, count = distinct_slices(batch)  # what is equal has equal losses
+            batch, counts = distinct_slices(batch)  # what is equal has equal losses
             embedded, z = None, self.encode(batch.obs)
             drawn = z
         obs, action = batch
 
         def mean(x: Tensor) -> Tensor:
             """Over the batch as it was given, [B, T] -> []."""
-            return (count @ x).mean() / count.sum()
+            return (counts @ x).mean() / counts.sum()
 
         prior = self.prior()  # [A, n], once for the batch
         errors, divergences, distances = [], [], []
@@ -237,7 +237,7 @@ class ParsimoniousDynamics(LatentDynamics):
             divergences.append(mean(bernoulli_kl(logits, prior[a])))
             current = current[:, :-1]
         error, parsimony = torch.stack(errors).mean(), torch.stack(divergences).mean()
-        diversity = self._diversity(obs, drawn, count)
+        diversity = self._diversity(obs, drawn, counts)
         beta = self.beta
         total = weights.transition_weight * error + beta * parsimony + weights.diversity_weight * diversity
         total = total + self._multiplier_term(parsimony.detach(), error.detach())
@@ -252,14 +252,14 @@ class ParsimoniousDynamics(LatentDynamics):
         """The same point of the torus, or the shortest way between two, in [-period / 2, period / 2]."""
         return z if self.period is None else z - self.period * torch.round(z / self.period)
 
-    def _diversity(self, obs: Tensor, z: Tensor, count: Tensor) -> Tensor:
+    def _diversity(self, obs: Tensor, z: Tensor, counts: Tensor) -> Tensor:
         if self.objective.diversity == "reconstruction":
-            return 0.5 * (count @ (self.obs_net(z) - obs).square().sum(-1)).mean() / count.sum()
+            return 0.5 * (counts @ (self.obs_net(z) - obs).square().sum(-1)).mean() / counts.sum()
         # Of each slice's first state alone: later ones would be near each other, and B states are B^2 pairs already.
         s, z = obs[:, 0], z[:, 0]
         target = contrastive_targets(s, self.objective.similarity_scale_obs)
         apart = self.distance(z.unsqueeze(1), z.unsqueeze(0)) if self.period else pairwise_distance(z)
-        return contrastive_loss(target, apart, self.objective.similarity_scale_latent, count)
+        return contrastive_loss(target, apart, self.objective.similarity_scale_latent, counts)
 
     def _multiplier_term(self, parsimony: Tensor, error: Tensor) -> Tensor | float:
         """What makes descent of the total an ascent of the multiplier, while its constraint is violated."""
@@ -312,17 +312,17 @@ def contrastive_targets(s: Tensor, scale: float) -> Tensor:
     return torch.exp(-scale * pairwise_distance(s.detach()))
 
 
-def contrastive_loss(target: Tensor, apart: Tensor, scale: float, count: Tensor | None = None) -> Tensor:
+def contrastive_loss(target: Tensor, apart: Tensor, scale: float, counts: Tensor | None = None) -> Tensor:
     """Eq. (6): the cross-entropy between targets l [B, B] and k = exp(-scale apart), summed over pairs, over B.
 
-    apart [B, B]: distances of latents. count [B]: how often each state is there, once by default.
+    apart [B, B]: distances of latents. counts [B]: how often each state is there, once by default.
     The paper prints k log l + (1 - k) log(1 - l), the log of a constant that is 0 for equal and underflows for other
     states; labels weigh the log of ratings, as in any cross-entropy.
     """
     x = scale * apart  # -log k
     log_rest = torch.log(-torch.expm1(-x.clamp(min=1e-6)))  # log(1 - k); equal latents have no direction to part in
     pairs = target * x - (1 - target) * log_rest
-    return pairs.sum() / len(target) if count is None else count @ pairs @ count / count.sum()
+    return pairs.sum() / len(target) if counts is None else counts @ pairs @ counts / counts.sum()
 
 
 def pairwise_distance(x: Tensor) -> Tensor:

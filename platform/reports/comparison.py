@@ -6,64 +6,60 @@ Of studies, which have no agent to evaluate, the trials are pooled (`pooling`): 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports import figures, markup, paper, studies
 from parsecrl.platform.reports.data import RANDOM, Phase, Run, load_run
-from parsecrl.platform.reports.pooling import Study, pools, studies_of, write_pools
-from parsecrl.platform.reports.table import EXPLANATION, HEADINGS, table_rows, text_table
+from parsecrl.platform.reports.pooling import Study, studies_of, write_pools
+from parsecrl.platform.reports.table import EXPLANATION, HEADINGS, study_table, table_rows
 from parsecrl.platform.storage import Location
 
 
-def build_comparison(run_dirs: Sequence[str | Location], out: str | Path) -> Path:
+class Comparison(NamedTuple):
+    page: Path
+    table: str  # of the studies, as text; empty where no run has one
+
+
+def build_comparison(run_dirs: Sequence[str | Location], out: str | Path) -> Comparison:
     """Write a page that compares runs, and its figures beside it.
 
     out: the page, ending in .html (figures in <name>_figures/), or a folder that gets index.html and figures/, and of
     studies their pooled tables, so that it can be reported on, compared and pooled like a run.
 
-    Raises UserError for fewer than two folders, or one that holds no run.
+    Raises UserError for fewer than two folders, one that holds no run, and as `write_pools` does.
     """
     if len(run_dirs) < 2:
         raise UserError(f"a comparison needs at least two run folders, got {len(run_dirs)}; name another one")
+    if "://" in str(out):
+        raise UserError(f"--out must be a file or folder on this machine, got {out}; copy it from there")
     runs = _labelled([load_run(folder) for folder in run_dirs])
     out = Path(out).expanduser().resolve()
     page = out if out.suffix == ".html" else out / "index.html"
-    folder = page.parent / ("figures" if page.name == "index.html" else f"{page.stem}_figures")
+    folder = page.parent / f"{page.stem}_figures" if page == out else out / "figures"
     shown, acting = studies_of(runs), [(label, run) for label, run in runs if run.acting]
+    if shown and page != out:
+        write_pools(out, shown, [str(folder) for folder in run_dirs])
     tasks = list(dict.fromkeys(run.task for _, run in runs))
     title = f"Comparison of {len(runs)} runs"
     body = [
         f"<header><h1>{markup.escape(title)}</h1>{markup.paragraph(', '.join(tasks), 'soft')}</header>",
         *([_table(acting), _boxes(acting, folder), _curves(acting, folder)] if acting else []),
-        *(part for number, study in enumerate(shown) for part in _study(study, folder / f"study-{number + 1}")),
+        *(part for number, study in enumerate(shown) for part in _study(study, number, folder)),
     ]
-    if shown and page.name == "index.html":
-        write_pools(page.parent, page.parent.name, runs[0][1].spec, pools(runs))
-    return markup.write_page(page, markup.page(title, body))
+    text = "\n".join(part for study in shown for part in (*study_table(study, study.title), study.note) if part)
+    return Comparison(markup.write_page(page, markup.page(title, body)), text)
 
 
-def pooled_tables(run_dirs: Sequence[str | Location]) -> str:
-    """The tables of what is pooled, as text; empty where no run has a study."""
-    parts = []
-    for study in studies_of(_labelled([load_run(folder) for folder in run_dirs])):
-        found = studies.table_of(study.phase, study.tables) if study.tables else None
-        parts += [_title(study), text_table(found.headings, found.rows) if found else "not analysed", _repeated(study)]
-    return "\n".join(filter(None, parts))
-
-
-def _study(study: Study, folder: Path) -> list[str]:
-    return studies.sections_of(study.phase, _title(study), study.tables, folder, _repeated(study))
-
-
-def _title(study: Study) -> str:
-    return f"{study.names} of {', '.join(study.pools[0].runs)}"
-
-
-def _repeated(study: Study) -> str:
-    return f"{study.repeated} trials came more than once; the first run's are shown." if study.repeated else ""
+def _study(study: Study, number: int, folder: Path) -> list[str]:
+    phase = replace(
+        study.phase, name=f"{number + 1}-{study.phase.name}"
+    )  # studies of one name have figures of their own
+    return studies.sections_of(phase, study.title, study.tables, folder, study.note)
 
 
 def _labelled(runs: Sequence[Run]) -> list[tuple[str, Run]]:

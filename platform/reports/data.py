@@ -20,6 +20,7 @@ from parsecrl.platform.checkpoints import METRICS, Stored, best_checkpoint
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports import paper
 from parsecrl.platform.reports.mirror import Mirror
+from parsecrl.platform.run_folder import POOLED_FILE
 from parsecrl.platform.statistics import Statistics, summarize
 from parsecrl.platform.storage import Location, RemotePath, location_of
 
@@ -115,6 +116,7 @@ class Run:
     summary: dict[str, Any]
     phases: tuple[Phase, ...]
     random: Phase
+    pooled_from: tuple[str, ...] = ()  # the runs that its tables came from, where it is no run of its own
     mirror: Mirror | None = None  # of a run in an object store, whose copy `folder` then is
 
     def address(self, path: Path) -> Location:
@@ -186,7 +188,8 @@ def _assemble(folder: Path, spec: dict, spec_text: str, summary: dict[str, Any],
     random_summary = _dict(summaries.get(RANDOM)) or _dict(summary.get(RANDOM))
     random = Phase(RANDOM, {}, {}, "random policy", random_summary, **_evaluated(RANDOM, random_summary, episodes))
     name = str(spec.get("name") or summary.get("name") or folder.name)
-    return Run(folder, name, spec, spec_text, summary, tuple(phases), random)
+    origins = tuple(_read_json(folder / POOLED_FILE).get("runs", ())) if found else ()
+    return Run(folder, name, spec, spec_text, summary, tuple(phases), random, origins)
 
 
 def _phase(

@@ -11,7 +11,7 @@ from parsecrl.platform.storage import download, upload
 
 # Of a run folder. Not the replay buffer, weights or RLlib's own files, which make up nearly all of it.
 WANTED = (
-    *("spec.yaml", "state.json", "summary.json", "evaluation.csv", "videos/*.mp4", "analysis/*/*.csv"),
+    *("spec.yaml", "state.json", "pooled.json", "summary.json", "evaluation.csv", "videos/*.mp4", "analysis/*/*.csv"),
     *("*/*/params.json", "*/*/result.json", "*/*/error.txt"),
     *("*/*/checkpoint_*/agent.json", "*/*/checkpoint_*/metrics.json"),
 )

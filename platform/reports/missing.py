@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from parsecrl.platform.analysis import read_tables
 from parsecrl.platform.reports.data import Phase, Run
 
 COLUMNS = {"time_s": "time_total_s"}  # stop conditions that Tune reports under another name
 
 
 def what_is_missing(run: Run) -> list[str]:
+    if run.pooled_from:
+        return [f"Only tables are here; the trials are in {', '.join(run.pooled_from)}."]
     evaluate = run.spec.get("evaluate")
     evaluate = evaluate if isinstance(evaluate, dict) else {}
     wanted = [str(name) for name in evaluate.get("phases") or [p.name for p in run.phases]]
@@ -22,8 +23,6 @@ def what_is_missing(run: Run) -> list[str]:
 
 def _of_phase(run: Run, phase: Phase, evaluate: dict, wanted: bool) -> list[str]:
     lines = []
-    if not phase.started and read_tables(run.folder, phase.name):
-        return [f"Phase {phase.name}: its tables alone are here (analysis/{phase.name}), not its trials."]
     if not phase.started and not phase.statistics:
         return [f"Phase {phase.name} was not run."]
     with_rows = [t for t in phase.trials if len(t.rows)]

@@ -9,14 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from parsecrl.platform.analysis import FOLDER, read_tables
+from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports import studies
 from parsecrl.platform.reports.data import Phase, Run
+from parsecrl.platform.run_folder import POOLED_FILE, STATE_FILE, write_atomically
+from parsecrl.platform.specs import set_path
 
 NOT_SETTINGS = ("search", "seed", "checkpoint_every", "num_cpus_per_trial", "num_gpus_per_trial")
+
+Tables = dict[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,8 @@ class Pool:
 
     phase: Phase
     spec: dict[str, Any]
-    tables: dict[str, pd.DataFrame]
+    run_seed: int
+    tables: Tables
     runs: tuple[str, ...]
     repeated: int
 
@@ -42,7 +49,7 @@ class Study:
     """
 
     phase: Phase
-    tables: dict[str, pd.DataFrame]
+    tables: Tables
     pools: tuple[Pool, ...]
 
     @property
@@ -50,8 +57,13 @@ class Study:
         return ", ".join(pool.phase.name for pool in self.pools)
 
     @property
-    def repeated(self) -> int:
-        return sum(pool.repeated for pool in self.pools)
+    def title(self) -> str:
+        return f"{self.names} of {', '.join(self.pools[0].runs)}"
+
+    @property
+    def note(self) -> str:
+        repeated = sum(pool.repeated for pool in self.pools)
+        return f"{repeated} trials came more than once; the first run's are shown." if repeated else ""
 
 
 def studies_of(runs: Sequence[tuple[str, Run]]) -> list[Study]:
@@ -61,13 +73,93 @@ def studies_of(runs: Sequence[tuple[str, Run]]) -> list[Study]:
     is one table then, and one figure with three panels.
     """
     groups: list[list[Pool]] = []
-    for pool in pools(runs):
+    for pool in _pools(runs):
         group = next((g for g in groups if _fits(pool, g)), None)
         if group is None:
             groups.append([pool])
         else:
             group.append(pool)
     return [_study(group) for group in groups]
+
+
+def write_pools(folder: Path, shown: Sequence[Study], origins: Sequence[str]) -> None:
+    """Make of a folder what can be reported on, compared and pooled like a run: a spec, and the tables.
+
+    Raises UserError where the folder is a run's own, and for phases that no one spec can have.
+    """
+    pools = [pool for study in shown for pool in study.pools]
+    if (folder / STATE_FILE).exists():
+        raise UserError(f"--out must not be a run's own folder, got {folder}; give another one")
+    names = [pool.phase.name for pool in pools]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        apart = " and ".join("+".join(pool.runs) for pool in pools if pool.phase.name == twice)
+        raise UserError(
+            f"phase {twice} is not the same experiment in {apart}, so that a folder cannot hold it; make the settings "
+            f"equal, or give --out FILE.html"
+        )
+    seeds = {pool.run_seed for pool in pools}
+    if len(seeds) > 1:
+        raise UserError(f"a folder holds runs of one seed, got {sorted(seeds)}; give --out FILE.html")
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = {"name": folder.name, "seed": seeds.pop(), "phases": [pool.spec for pool in pools]}
+    for pool in pools:
+        place = folder / FOLDER / pool.phase.name
+        place.mkdir(parents=True, exist_ok=True)
+        for table, rows in pool.tables.items():
+            write_atomically(place / f"{table}.csv", rows.to_csv(index=False))
+    write_atomically(folder / "spec.yaml", yaml.safe_dump(spec, sort_keys=False))
+    write_atomically(folder / POOLED_FILE, json.dumps({"runs": list(origins)}, indent=1))
+
+
+def _pools(runs: Sequence[tuple[str, Run]]) -> list[Pool]:
+    """Phases that differ in what they searched alone are pooled.
+
+    Those whose tables have rows of no trial or of several stay apart, as do those with other settings or another run
+    seed, which make another experiment of the same trial.
+    """
+    groups: dict[str, list[tuple[str, Run, Phase]]] = {}
+    for label, run in runs:
+        for phase in run.studies:
+            key = [phase.name, _run_seed(run), _settings(phase.spec)]
+            if not studies.trial_columns(phase):
+                key.append(label)
+            groups.setdefault(json.dumps(key, sort_keys=True), []).append((label, run, phase))
+    return [_pool(members) for members in groups.values()]
+
+
+def _pool(members: Sequence[tuple[str, Run, Phase]]) -> Pool:
+    _, first_run, phase = members[0]
+    columns = list(studies.trial_columns(phase))
+    kept: dict[str, list[pd.DataFrame]] = {}
+    seen: set[tuple[Any, ...]] = set()
+    repeated = 0
+    for _, run, own in members:
+        tables = read_tables(run.folder, own.name)
+        here = {trial for table in tables.values() for trial in _trials(table, columns)}
+        repeated += len(here & seen)
+        for name, table in tables.items():
+            is_new = np.array([trial not in seen for trial in _trials(table, columns)], dtype=bool)
+            kept.setdefault(name, []).append(table[is_new] if columns else table)
+        seen |= here
+    spec = copy.deepcopy(phase.spec)
+    for _, _, other in members[1:]:
+        for key, domain in (other.spec.get("search") or {}).items():
+            own_domain = spec["search"][key]
+            if "grid" in domain and "grid" in own_domain:
+                values = own_domain["grid"]
+                own_domain["grid"] = [*values, *(value for value in domain["grid"] if value not in values)]
+    labels = tuple(label for label, _, _ in members)
+    return Pool(phase, spec, _run_seed(first_run), _joined(kept), labels, repeated)
+
+
+def _study(group: Sequence[Pool]) -> Study:
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for pool in group:
+        for name, table in pool.tables.items():
+            tables.setdefault(name, []).append(table)
+    phase = replace(group[0].phase, name="-".join(pool.phase.name for pool in group))
+    return Study(phase, _joined(tables), tuple(group))
 
 
 def _fits(pool: Pool, group: Sequence[Pool]) -> bool:
@@ -77,72 +169,24 @@ def _fits(pool: Pool, group: Sequence[Pool]) -> bool:
     first = group[0]
     if "env" not in studies.trial_columns(pool.phase) or pool.phase.algorithm != first.phase.algorithm:
         return False
-    return pool.runs == first.runs and not any(worlds(pool) & worlds(other) for other in group)
+    if not pool.tables or not first.tables or pool.runs != first.runs:
+        return False
+    return not any(worlds(pool) & worlds(other) for other in group)
 
 
-def _study(group: Sequence[Pool]) -> Study:
-    tables: dict[str, list[pd.DataFrame]] = {}
-    for pool in group:
-        for name, table in pool.tables.items():
-            tables.setdefault(name, []).append(table)
-    phase = replace(group[0].phase, name="-".join(pool.phase.name for pool in group))
-    return Study(phase, {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}, tuple(group))
+def _joined(parts: dict[str, list[pd.DataFrame]]) -> Tables:
+    """Each table's parts below each other; those without rows would make numbers into objects."""
+    full = {name: [table for table in tables if len(table)] or tables[:1] for name, tables in parts.items()}
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in full.items()}
 
 
-def pools(runs: Sequence[tuple[str, Run]]) -> list[Pool]:
-    """The studies of runs, each with a name: those of one phase that differ in what they searched alone are pooled.
-
-    Studies whose tables have rows of no trial or of several stay apart, as do those with other settings or another run
-    seed, which make another experiment of the same trial.
-    """
-    groups: dict[str, list[tuple[str, Run, Phase]]] = {}
-    for label, run in runs:
-        for phase in run.studies:
-            key = [phase.name, run.spec.get("seed", 0), _settings(phase.spec)]
-            if not studies.trial_columns(phase):
-                key.append(label)
-            groups.setdefault(json.dumps(key, sort_keys=True), []).append((label, run, phase))
-    return [_pool(members) for members in groups.values()]
+def _trials(table: pd.DataFrame, columns: list[str]) -> list[tuple[Any, ...]]:
+    """The trial of each row."""
+    return list(table[columns].itertuples(index=False, name=None)) if columns else []
 
 
-def write_pools(folder: Path, name: str, spec: dict[str, Any], pooled: Sequence[Pool]) -> None:
-    """Make of a folder what can be reported on, compared and pooled like a run: its spec and its tables."""
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = {**spec, "name": name, "phases": [pool.spec for pool in pooled]}
-    (folder / "spec.yaml").write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
-    for pool in pooled:
-        place = folder / FOLDER / pool.phase.name
-        place.mkdir(parents=True, exist_ok=True)
-        for table, rows in pool.tables.items():
-            rows.to_csv(place / f"{table}.csv", index=False)
-
-
-def _pool(members: Sequence[tuple[str, Run, Phase]]) -> Pool:
-    columns = list(studies.trial_columns(members[0][2]))
-    kept: dict[str, list[pd.DataFrame]] = {}
-    seen: set[tuple[Any, ...]] = set()
-    repeated = 0
-    for _, run, phase in members:
-        tables = read_tables(run.folder, phase.name)
-        here = {trial for table in tables.values() for trial in _trials(table, columns)}
-        repeated += len(here & seen)
-        for name, table in tables.items():
-            is_new = [trial not in seen for trial in table[columns].itertuples(index=False, name=None)]
-            kept.setdefault(name, []).append(table[is_new] if columns else table)
-        seen |= here
-    phase = members[0][2]
-    spec = copy.deepcopy(phase.spec)
-    for _, _, other in members[1:]:
-        for key, domain in (other.spec.get("search") or {}).items():
-            own = spec["search"][key]
-            if "grid" in domain and "grid" in own:
-                own["grid"] = [*own["grid"], *(value for value in domain["grid"] if value not in own["grid"])]
-    joined = {name: pd.concat(parts, ignore_index=True) for name, parts in kept.items()}
-    return Pool(phase, spec, joined, tuple(label for label, _, _ in members), repeated)
-
-
-def _trials(table: pd.DataFrame, columns: list[str]) -> set[tuple[Any, ...]]:
-    return set(table[columns].itertuples(index=False, name=None)) if columns else set()
+def _run_seed(run: Run) -> int:
+    return int(run.spec.get("seed", 0))
 
 
 def _settings(spec: dict[str, Any]) -> dict[str, Any]:
@@ -150,10 +194,5 @@ def _settings(spec: dict[str, Any]) -> dict[str, Any]:
     own = copy.deepcopy({key: value for key, value in spec.items() if key not in NOT_SETTINGS})
     searched = sorted(spec.get("search") or {})
     for path in searched:
-        node: Any = own
-        *parents, last = path.split(".")
-        for key in parents:
-            node = node.get(key, {}) if isinstance(node, dict) else {}
-        if isinstance(node, dict):
-            node.pop(last, None)
+        set_path(own, path.split("."), None)
     return {**own, "searched": searched}

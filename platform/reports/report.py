@@ -332,6 +332,16 @@ def _commands(run: Run) -> str:
     spec = shlex.quote("spec.yaml" if run.mirror else str(run.folder / "spec.yaml"))
     storage = shlex.quote(str(home.parent))
     stated = run.summary.get("command")
+    if run.pooled_from:
+        again = " ".join(map(shlex.quote, run.pooled_from))
+        lines = [
+            "# these tables",
+            f"parsec report {again} --out {folder}",
+            "",
+            "# this page",
+            f"parsec report {folder}",
+        ]
+        return markup.section("commands", "Reproduce", markup.code("\n".join(lines)))
     lines = ["# this run"]
     lines += [str(stated)] if stated else []
     lines += [f"parsec run {spec} --name {shlex.quote(run.folder.name)} --storage {storage}"]

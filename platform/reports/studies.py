@@ -47,7 +47,7 @@ def table_of(phase: Phase, tables: dict[str, pd.DataFrame]) -> ResultTable:
 
 def trial_columns(phase: Phase) -> tuple[str, ...]:
     """The columns of a phase's tables that name a trial; none where rows are of several trials or of none."""
-    columns: tuple[str, ...] = getattr(_module(phase), "TRIAL", ())
+    columns: tuple[str, ...] = getattr(_module(phase), "TRIAL", ()) if phase.algorithm in MODULES else ()
     return columns
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parsecrl.platform.reports import paper
 from parsecrl.platform.reports.data import RANDOM, Phase, Run, from_summary, load_run
 from parsecrl.platform.storage import Location
+
+if TYPE_CHECKING:
+    from parsecrl.platform.reports.pooling import Study
 
 HEADINGS = (
     "phase",
@@ -45,14 +48,21 @@ def format_table(run: str | Location | dict[str, Any] | Run) -> str:
 
 
 def _study_tables(run: Run) -> list[str]:
-    from parsecrl.platform.reports import pooling, studies  # which import this module, by way of markup
+    from parsecrl.platform.reports import pooling  # which imports this module, by way of markup
 
     parts = []
     for study in pooling.studies_of([(run.name, run)]):
-        found = studies.table_of(study.phase, study.tables) if study.tables else None
-        parts += [f"{study.names}: {study.phase.algorithm.replace('_', ' ')}" if len(run.phases) > 1 else ""]
-        parts += [text_table(found.headings, found.rows), _fill(found.note)] if found else ["not analysed"]
+        title = f"{study.names}: {study.phase.algorithm.replace('_', ' ')}" if len(run.phases) > 1 else ""
+        parts += study_table(study, title)
     return parts
+
+
+def study_table(study: Study, title: str) -> list[str]:
+    """Lines of text."""
+    from parsecrl.platform.reports import studies
+
+    found = studies.table_of(study.phase, study.tables) if study.tables else None
+    return [title, *([text_table(found.headings, found.rows), _fill(found.note)] if found else ["not analysed"])]
 
 
 def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 2) -> str:

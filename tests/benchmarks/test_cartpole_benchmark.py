@@ -14,14 +14,14 @@ from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
 from parsecrl.algorithms.models import ActionDecoder
 from parsecrl.algorithms.models.cartpole import cartpole
-from parsecrl.algorithms.process_memory import use_memory_freely
+from parsecrl.algorithms.process_memory import keep_memory_quick
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
 def _memory_as_in_the_trainable() -> None:
-    use_memory_freely()
+    keep_memory_quick()
 
 
 def measure(benchmark: BenchmarkFixture, learner: EmbeddingLearner, rounds: int) -> None:

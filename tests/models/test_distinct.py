@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -59,3 +60,34 @@ def test_repeated_rows_share_weights_gradients_and_have_input_gradients_of_their
     assert computed == [60, 5]
     for plain, once in zip(*found, strict=True):
         torch.testing.assert_close(once, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_the_input_gradient_of_repeated_rows_by_finite_differences():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).double()
+    x = torch.randn(4, 3, dtype=torch.float64)[torch.tensor([0, 1, 1, 2])].requires_grad_()
+    # The value does not move with one copy of a row alone, which no straight-through gradient is asked for: each copy's
+    # gradient is that of the plain network, which gradcheck holds to finite differences.
+    assert torch.autograd.gradcheck(network, (x,))
+    g = torch.randn(4, 2, dtype=torch.float64)
+    (plain,) = torch.autograd.grad((g * network(x)).sum(), x)
+    (once,) = torch.autograd.grad((g * apply_to_repeated(network, x)).sum(), x)
+    torch.testing.assert_close(once, plain)
+
+
+def test_a_second_derivative_and_weights_that_changed_are_refused():
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    x = repeated(5, 3, of=2).requires_grad_()
+    (first,) = torch.autograd.grad(apply_to_repeated(network, x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+    y = apply_to_repeated(network, x)
+    with torch.no_grad():
+        network[0].weight.mul_(2.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_on_another_device_every_row_is_computed():
+    batch = repeated(20, 3, of=2).to("meta")
+    assert distinct(batch).rows.shape == (20, 3)

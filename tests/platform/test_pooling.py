@@ -1,5 +1,6 @@
 """Parts of one sweep, from run folders of their own, put together."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 from parsecrl.platform.analysis import read_tables
 from parsecrl.platform.cli import main
 from parsecrl.platform.reports.data import load_run
-from parsecrl.platform.reports.pooling import pools, studies_of
+from parsecrl.platform.reports.pooling import studies_of
 
 GRID = "parsecrl/Gridworld-v0"
 BETTER = {"parsimonious": 2.0, "encoder_only": 1.0}  # the score of every episode, less a tenth of the seed
@@ -49,7 +50,7 @@ def part(
 
 
 def pooled(*folders: Path):
-    return pools([(folder.name, load_run(folder)) for folder in folders])
+    return [pool for study in studies_of([(f.name, load_run(f)) for f in folders]) for pool in study.pools]
 
 
 def test_what_differs_in_what_was_searched_alone_is_pooled_each_trial_once(tmp_path: Path):
@@ -66,16 +67,51 @@ def test_what_differs_in_what_was_searched_alone_is_pooled_each_trial_once(tmp_p
     assert found.spec["search"]["model.kind"] == {"grid": ["parsimonious", "encoder_only"]}
 
 
-@pytest.mark.parametrize("change", [{"beta": 0.5}, {"run_seed": 1}])
-def test_other_settings_and_another_run_seed_stay_apart(tmp_path: Path, change: dict[str, Any]):
-    found = pooled(part(tmp_path / "a", [0]), part(tmp_path / "b", [1], **change))
-    assert [pool.runs for pool in found] == [("a",), ("b",)]
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"beta": 0.5}, "phase grid is not the same experiment in a and b"),
+        ({"run_seed": 1}, "phase grid is not the same"),
+    ],
+)
+def test_other_settings_and_another_run_seed_stay_apart(tmp_path: Path, change, rule: str, capsys):
+    a, b = part(tmp_path / "a", [0]), part(tmp_path / "b", [1], **change)
+    assert [pool.runs for pool in pooled(a, b)] == [("a",), ("b",)]
+    assert main(["report", str(a), str(b), "--out", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_text().count("<figure>") == 2
+    assert main(["report", str(a), str(b), "--out", str(tmp_path / "both")]) == 2
+    assert rule in capsys.readouterr().err
+    assert not (tmp_path / "both").exists()
+
+
+@pytest.mark.parametrize(("out", "rule"), [("a", "must not be a run's own folder"), ("s3://b/x", "on this machine")])
+def test_where_a_pool_cannot_be_written(tmp_path: Path, out: str, rule: str, capsys):
+    a, b = part(tmp_path / "a", [0]), part(tmp_path / "b", [1])
+    (a / "state.json").write_text("{}")
+    assert main(["report", str(a), str(b), "--out", out if "://" in out else str(tmp_path / out)]) == 2
+    assert rule in capsys.readouterr().err
+    assert yaml.safe_load((a / "spec.yaml").read_text())["phases"][0]["search"]["seed"] == {"grid": [0]}
+
+
+def test_tables_without_rows_and_tables_that_one_part_lacks(tmp_path: Path):
+    """As of a model that cannot predict, beside one that can."""
+    a, b, c = (part(tmp_path / name, [seed]) for seed, name in enumerate("abc"))
+    row = pd.DataFrame([(GRID, "parsimonious", 1, 0.5)], columns=["env", "model", "seed", "relative"])
+    row.iloc[:0].to_csv(a / "analysis" / "grid" / "predictions.csv", index=False)
+    row.to_csv(b / "analysis" / "grid" / "predictions.csv", index=False)
+    (found,) = pooled(a, b, c)
+    pd.testing.assert_frame_equal(found.tables["predictions"], row)
+    (alone,) = pooled(a, c)
+    assert list(alone.tables["predictions"].columns) == ["env", "model", "seed", "relative"]
+    assert alone.tables["scores"]["score"].dtype == float
 
 
 def test_phases_in_worlds_of_their_own_are_shown_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    worlds = {"grid": GRID, "ring": "parsecrl/Torus-v0", "grid_again": GRID}
-    run = load_run(part(tmp_path / "a", [0, 1], worlds=worlds))
-    assert [study.names for study in studies_of([("a", run)])] == ["grid, ring", "grid_again"]
+    worlds = {"grid": GRID, "ring": "parsecrl/Torus-v0", "grid_again": GRID, "later": "parsecrl/FourRooms-v0"}
+    folder = part(tmp_path / "a", [0, 1], worlds=worlds)
+    shutil.rmtree(folder / "analysis" / "later")
+    run = load_run(folder)
+    assert [study.names for study in studies_of([("a", run)])] == ["grid, ring", "grid_again", "later"]
     assert main(["report", str(tmp_path / "a")]) == 0
     rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line.startswith(("gridw", "torus"))]
     grid, ring = [["gridworld", "ours"], ["gridworld", "no"]], [["torus", "ours"], ["torus", "no"]]
@@ -103,4 +139,8 @@ def test_a_pool_that_is_written_is_reported_on_and_pooled_again(tmp_path: Path, 
     assert "everything: latent sac" in table
     assert "7.6 [6.6, 8.6]" in table  # of 8.0, 7.6 and 7.2: Student's t, 4.303 standard errors
     report = (everything / "report" / "index.html").read_text()
-    assert "its tables alone are here" in report
+    assert f"the trials are in {both}, {c}" in report
+    assert main(["run", str(c / "spec.yaml"), "--name", "everything", "--storage", str(tmp_path)]) == 2
+    assert "holds tables of several runs" in capsys.readouterr().err
+    assert main(["report", str(both), str(c), "--out", str(both)]) == 0
+    assert "more than once" not in capsys.readouterr().out

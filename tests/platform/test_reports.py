@@ -461,7 +461,8 @@ def test_text_from_specs_is_escaped(run_dir: Path, tmp_path: Path):
 
 def test_comparison_of_two_runs(run_dir: Path, tmp_path: Path):
     other = shutil.copytree(run_dir, tmp_path / "cheetah_tiny", ignore=shutil.ignore_patterns("report", "finetune"))
-    out = build_comparison([run_dir, other], tmp_path / "comparison")
+    out, table = build_comparison([run_dir, other], tmp_path / "comparison")
+    assert table == ""  # no study
     page = read_page(out)
     assert out == tmp_path / "comparison" / "index.html"
     assert all(load.startswith("data:") for load in page.loads)
