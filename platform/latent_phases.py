@@ -28,6 +28,7 @@ class LatentModelSpec(Group):
 
     kind: Literal["parsimonious", "parsimonious_stochastic", "beta_vae", "rnn", "ssm", "true_dynamics"] = "parsimonious"
     transformation: Literal["rotation", "translation", "affine"] = "affine"
+    baseline_transformation: Literal["rotation", "translation", "affine"] | None = None  # of the others, None: the same
     latent_size: Count = 15
     code_size: Annotated[int, Field(ge=1, le=48)] = 15
     hidden_size: Count = 1200

@@ -41,7 +41,8 @@ def make_model(
     """The model that a spec's `model` group describes, with initial weights drawn from `seed`.
 
     settings: kind, one of MODELS, and the arguments of the model's class; those of another kind are left aside, so that
-    kinds can be searched over. `beta` is parsimonious's, `vae_beta` that of beta_vae and ssm. encoder: as the classes
+    kinds can be searched over. `beta` is parsimonious's, `vae_beta` that of beta_vae and ssm;
+    `baseline_transformation` that of what parsimonious is compared with, where it is another. encoder: as the classes
     take it, in place of a feed-forward network. world: whose dynamics `true_dynamics` are.
     Raises ValueError on an unknown kind, as the classes do, and on `true_dynamics` without a world.
     """
@@ -66,6 +67,8 @@ def make_model(
             objective.setdefault("diversity", "reconstruction")
         options |= {**pick(*PARSIMONIOUS), "objective": ParsimonyObjective(**objective)}
     elif kind != "encoder_only":
+        if "baseline_transformation" in given:
+            given["transformation"] = given["baseline_transformation"]
         options |= pick("transformation")
         if kind in ("beta_vae", "ssm") and "vae_beta" in given:
             options["beta"] = given["vae_beta"]

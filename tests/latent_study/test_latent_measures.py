@@ -148,6 +148,10 @@ def test_models_are_their_seeds_and_take_what_is_theirs():
     torch.manual_seed(9)
     assert torch.equal(weights(), weights(beta=3.0, constraint="kl"))  # others' settings
     assert make_model({"kind": "beta_vae", "vae_beta": 0.7, **SMALL}, 6, 5, 0).beta == 0.7
+    both = {"transformation": "translation", "baseline_transformation": "rotation", **SMALL}
+    kinds = ("parsimonious", "beta_vae", "rnn", "ssm")
+    found = {kind: make_model({"kind": kind, **both}, 6, 5, 0).transformation for kind in kinds}
+    assert found == {"parsimonious": "translation", "beta_vae": "rotation", "rnn": "rotation", "ssm": "rotation"}
     assert make_model({"kind": "parsimonious", "beta": 0.7, **SMALL}, 6, 5, 0).objective.beta == 0.7
     for chosen in ({"kind": "parsimonious", "stochastic": True}, {"kind": "parsimonious_stochastic"}):
         stochastic = make_model({**chosen, **SMALL}, 6, 5, 0)
