@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,10 +173,8 @@ class LatentSAC(Algorithm):
                 self._store(episode)
             played = len(self.scores) - before
             with self.measurements.time("learning"):
-                for _ in range(played * c.dynamics_updates if self._model_trains else 0):
-                    self._update(self._slices())
-                for _ in range(played * c.policy_updates):
-                    self._update(self._transitions())
+                self._update(self._slices, played * c.dynamics_updates if self._model_trains else 0)
+                self._update(self._transitions, played * c.policy_updates)
             if self.world and any(before < n <= len(self.scores) for n in c.measure_at):
                 self._measure()
 
@@ -209,16 +207,13 @@ class LatentSAC(Algorithm):
     def _model_trains(self) -> bool:
         return self.config.latent_model.get("kind") != "encoder_only"
 
-    def _rng(self) -> np.random.Generator:
-        return np.random.default_rng(derive_seed(self.config.trial_seed, "replay", self.counts["updates"]))
-
-    def _slices(self) -> dict[str, np.ndarray]:
+    def _slices(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         length = self.config.latent_model.get("rollout_steps") or 1
-        obs, action = self.replay.slices(self.config.batch_size, length, self._rng())
+        obs, action = self.replay.slices(self.config.batch_size, length, rng)
         return {Columns.OBS: obs, Columns.ACTIONS: action}
 
-    def _transitions(self) -> dict[str, np.ndarray]:
-        batch = self.replay.sample(self.config.batch_size, self._rng())
+    def _transitions(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        batch = self.replay.sample(self.config.batch_size, rng)
         return {
             Columns.OBS: batch.obs,
             Columns.ACTIONS: batch.action,
@@ -227,16 +222,23 @@ class LatentSAC(Algorithm):
             Columns.TERMINATEDS: batch.terminated,
         }
 
-    def _update(self, batch: dict[str, np.ndarray]) -> None:
-        B = self.config.batch_size
-        batch[UPDATE] = np.full(B, self.counts["updates"], np.int64)
-        tensors = SampleBatch({name: torch.from_numpy(value) for name, value in batch.items()})
+    def _update(self, draw: Callable[[np.random.Generator], dict[str, np.ndarray]], count: int) -> None:
+        """`count` updates, each on a batch of its own, in one call of the learner: a call costs some milliseconds."""
+        if count == 0:
+            return
+        B, first = self.config.batch_size, self.counts["updates"]
+        batches = []
+        for number in range(first, first + count):
+            batch = draw(np.random.default_rng(derive_seed(self.config.trial_seed, "replay", number)))
+            batches.append({**batch, UPDATE: np.full(B, number, np.int64)})
+        columns = {name: torch.from_numpy(np.concatenate([batch[name] for batch in batches])) for name in batches[0]}
         results = self.learner_group.update(
-            batch=MultiAgentBatch({DEFAULT_MODULE_ID: tensors}, env_steps=B),
+            batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(columns)}, env_steps=count * B),
             timesteps={"num_env_steps_sampled_lifetime": self.counts["env_steps"]},
+            minibatch_size=B,
         )
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
-        self.counts["updates"] += 1
+        self.counts["updates"] += count
 
     # Measuring.
 

@@ -55,11 +55,11 @@ class LatentSACLearner(TorchLearner):
         for optimizer, parameters in self._optimizer_parameters.items():
             if any(parameter in gradients_dict for parameter in parameters):
                 optimizer.step()
+        if self._policy_was_updated:
+            self._move_targets()
 
-    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        super().after_gradient_based_update(timesteps=timesteps)
-        if not self._policy_was_updated:
-            return
+    def _move_targets(self) -> None:
+        """Here rather than in `after_gradient_based_update`, which comes after all minibatches of a call."""
         for module_id in self.module.keys():  # noqa: SIM118 (a MultiRLModule is no dict)
             for network, target in self.module[module_id].unwrapped().get_target_network_pairs():
                 with torch.no_grad():
