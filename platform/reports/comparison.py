@@ -31,13 +31,14 @@ def build_comparison(run_dirs: Sequence[str | Location], out: str | Path) -> Com
     out: the page, ending in .html (figures in <name>_figures/), or a folder that gets index.html and figures/, and of
     studies their pooled tables, so that it can be reported on, compared and pooled like a run.
 
-    Raises UserError for fewer than two folders, one that holds no run, and as `write_pools` does.
+    run_dirs: two or more, or one with a study, of which a folder keeps what is light.
+    Raises UserError for too few folders, one that holds no run, and as `write_pools` does.
     """
-    if len(run_dirs) < 2:
-        raise UserError(f"a comparison needs at least two run folders, got {len(run_dirs)}; name another one")
     if "://" in str(out):
         raise UserError(f"--out must be a file or folder on this machine, got {out}; copy it from there")
     runs = _labelled([load_run(folder) for folder in run_dirs])
+    if len(runs) < 2 and not any(run.studies for _, run in runs):
+        raise UserError(f"a comparison needs at least two run folders, got {len(runs)}; name another one")
     out = Path(out).expanduser().resolve()
     page = out if out.suffix == ".html" else out / "index.html"
     folder = page.parent / f"{page.stem}_figures" if page == out else out / "figures"
@@ -45,7 +46,7 @@ def build_comparison(run_dirs: Sequence[str | Location], out: str | Path) -> Com
     if shown and page != out:
         write_pools(out, shown, [str(folder) for folder in run_dirs])
     tasks = list(dict.fromkeys(run.task for _, run in runs))
-    title = f"Comparison of {len(runs)} runs"
+    title = f"Comparison of {len(runs)} runs" if len(runs) > 1 else runs[0][0]
     body = [
         f"<header><h1>{markup.escape(title)}</h1>{markup.paragraph(', '.join(tasks), 'soft')}</header>",
         *([_table(acting), _boxes(acting, folder), _curves(acting, folder)] if acting else []),

@@ -84,6 +84,17 @@ def test_other_settings_and_another_run_seed_stay_apart(tmp_path: Path, change, 
     assert not (tmp_path / "both").exists()
 
 
+def test_of_one_run_a_folder_keeps_what_is_light(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = part(tmp_path / "a", [0, 1])
+    (run / "grid").mkdir()
+    assert main(["report", str(run), "--out", str(tmp_path / "kept")]) == 0
+    capsys.readouterr()
+    kept = {str(file.relative_to(tmp_path / "kept")) for file in (tmp_path / "kept").rglob("*") if file.is_file()}
+    assert {"index.html", "pooled.json", "spec.yaml", "analysis/grid/scores.csv"} < kept
+    assert main(["report", str(tmp_path / "kept")]) == 0
+    assert "gridworld" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("out", "rule"), [("a", "must not be a run's own folder"), ("s3://b/x", "on this machine")])
 def test_where_a_pool_cannot_be_written(tmp_path: Path, out: str, rule: str, capsys):
     a, b = part(tmp_path / "a", [0]), part(tmp_path / "b", [1])
