@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from parsecrl.platform.checkpoints import Stored, stored_checkpoints
-from parsecrl.platform.run_folder import RunFolder, write_atomically
+from parsecrl.platform.run_folder import STATE_FILE, RunFolder, write_atomically
 from parsecrl.platform.specs import set_path
 from parsecrl.platform.storage import Location
 
@@ -78,3 +78,29 @@ def write_tables(folder: RunFolder, phase: str, tables: dict[str, pd.DataFrame])
 def read_tables(run_dir: Path, phase: str) -> dict[str, pd.DataFrame]:
     """Table name -> table; empty before the phase was analysed."""
     return {file.stem: pd.read_csv(file) for file in sorted((run_dir / FOLDER / phase).glob("*.csv"))}
+
+
+def analyse_ended_trials(run_dir: Path) -> list[str]:
+    """Make the tables of phases that have not come to their end from their trials that have; a line on each phase.
+
+    The run may be going on: it makes all tables anew when a phase ends. Of a run that was made elsewhere nothing is
+    analysed: its spec may name code.
+    """
+    from parsecrl.platform.phases import phase_config
+    from parsecrl.platform.progress import fraction_done
+    from parsecrl.platform.specs import load_spec
+    from parsecrl.platform.trainables import ALGORITHMS
+
+    if not (run_dir / "spec.yaml").is_file() or not (run_dir / STATE_FILE).is_file():
+        return []
+    folder, lines = RunFolder(run_dir, load_spec(run_dir / "spec.yaml")), []
+    for phase in folder.spec.phases if folder.is_own else ():
+        if phase.acts or folder.is_finished(phase) or not (run_dir / phase.name).is_dir():
+            continue
+        trials = trained_trials(run_dir / phase.name, phase_config(folder, phase))
+        ended = [trial for trial in trials if fraction_done(phase.stop.conditions, trial.metrics) >= 1.0]
+        make_tables = ALGORITHMS[phase.algorithm].analyse
+        if ended and make_tables is not None:
+            write_tables(folder, phase.name, make_tables(ended, map))
+            lines.append(f"{phase.name}: not at its end; {len(ended)} trials are, of which this is the report")
+    return lines

@@ -187,8 +187,15 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from parsecrl.platform.analysis import analyse_ended_trials
     from parsecrl.platform.reports import build_comparison, build_report, format_table
     from parsecrl.platform.reports.data import load_run
+
+    for folder in options.run_dirs:
+        if "://" not in folder:
+            print("".join(f"{line}\n" for line in analyse_ended_trials(Path(folder))), end="")
 
     if len(options.run_dirs) == 1 and options.out is None:
         run = load_run(options.run_dirs[0])

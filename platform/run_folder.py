@@ -63,6 +63,11 @@ class RunFolder:
     def is_new(self) -> bool:
         return not (self.path / "spec.yaml").exists()
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it was made by this user, so that what its spec names may be run."""
+        return ownership.is_own(self._made_by())
+
     def _check(self) -> None:
         """Raise UserError unless the folder is free, or holds a run that this spec may continue."""
         if self.is_new:
@@ -101,12 +106,11 @@ class RunFolder:
         begun = [
             phase for phase in self.spec.phases if not self.is_finished(phase) and (self.path / phase.name).exists()
         ]
-        record = self._made_by()
-        if begun and not self.trust and not ownership.is_own(record):
+        if begun and not self.trust and not self.is_own:
             raise UserError(
-                f"{self.path} was not made here (it says: by {ownership.maker(record)}), and continuing its phase "
-                f"{begun[0].name} would unpickle files in it, which can run any code; give --trust if you trust all "
-                f"who could write it, or --fresh for a new folder"
+                f"{self.path} was not made here (it says: by {ownership.maker(self._made_by())}), and continuing its "
+                f"phase {begun[0].name} would unpickle files in it, which can run any code; give --trust if you trust "
+                f"all who could write it, or --fresh for a new folder"
             )
 
     def _made_by(self) -> str | None:
@@ -138,7 +142,7 @@ class RunFolder:
 
     def _write_spec(self) -> None:
         self._check()  # again: it may have changed before the lock was ours
-        if (self.is_new or self.trust) and not ownership.is_own(self._made_by()):
+        if (self.is_new or self.trust) and not self.is_own:
             write_atomically(self.path / ownership.RECORD, json.dumps(ownership.new_record(), indent=1))
         text = dump(self.spec)
         file = self.path / "spec.yaml"

@@ -1,6 +1,7 @@
 """The quick spec of policies over latents through the command line, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -73,6 +74,27 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
     key = ["model", "seed", "episode"]
     before = tables["scores"].set_index(key)["score"].sort_index()
     assert again[again["episode"] <= 20].set_index(key)["score"].sort_index().equals(before)
+
+    # As a kill leaves it while one of four trials is on its way: the others are reported on, in a run of one's own.
+    state = json.loads((run / "state.json").read_text())
+    state["sac"]["status"] = "running"
+    (run / "state.json").write_text(json.dumps(state))
+    shutil.rmtree(run / "analysis")
+    for file in sorted(run.glob("sac/*/checkpoint_*/metrics.json")):
+        metrics = json.loads(file.read_text())
+        if metrics["parameters"] == {"model.kind": "parsimonious", "seed": 1}:
+            file.write_text(json.dumps({**metrics, "episodes": 20}))
+    capsys.readouterr()
+    assert main(["report", str(run)]) == 0
+    assert "sac: not at its end; 3 trials are" in capsys.readouterr().out
+    assert read_tables(run, "sac")["scores"].groupby(["model", "seed"]).size().to_dict() == {
+        **{("encoder_only", seed): 25 for seed in (0, 1)},
+        ("parsimonious", 0): 25,
+    }
+    shutil.rmtree(run / "analysis")
+    (run / "made_by.json").unlink()
+    assert main(["report", str(run)]) == 0
+    assert not (run / "analysis").exists()
 
 
 @pytest.mark.ray
