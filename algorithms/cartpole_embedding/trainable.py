@@ -11,7 +11,7 @@ from ray.tune import Trainable
 from parsecrl.algorithms.cartpole_embedding.checkpoint import load_embedding, save_embedding
 from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings, make_dynamics
-from parsecrl.algorithms.process_memory import keep_memory_quick
+from parsecrl.algorithms.quick_process import make_process_quick
 from parsecrl.algorithms.seeding import derive_seed
 
 
@@ -31,7 +31,7 @@ class CartpoleEmbedding(Trainable):
         self.updates_per_step = config.get("updates_per_step", 250)
         if not isinstance(self.updates_per_step, int) or self.updates_per_step < 1:
             raise ValueError(f"updates_per_step must be an integer of 1 or more, got {self.updates_per_step!r}")
-        keep_memory_quick()
+        make_process_quick()
         seed = derive_seed(config.get("run_seed", 0), "cartpole_embedding", config.get("seed", 0))
         dynamics = make_dynamics(config.get("dynamics", "cartpole"))
         self.learner = EmbeddingLearner(dynamics, EmbeddingSettings.from_mapping(config), seed)

@@ -11,7 +11,7 @@ from ray.tune import Trainable
 from parsecrl.algorithms.latent_planning.checkpoint import load_experiment, save_experiment
 from parsecrl.algorithms.latent_planning.experiment import PlanningExperiment
 from parsecrl.algorithms.measurements import PlanTime, summary
-from parsecrl.algorithms.process_memory import keep_memory_quick
+from parsecrl.algorithms.quick_process import make_process_quick
 from parsecrl.algorithms.seeding import derive_seed
 
 NOT_THE_EXPERIMENTS = ("run_seed", "num_cpus_per_trial", "num_gpus_per_trial", "env")
@@ -32,7 +32,7 @@ class LatentPlanning(Trainable):
     plans: Sequence[PlanTime] = ()  # of the last step
 
     def setup(self, config: dict[str, Any]) -> None:
-        keep_memory_quick()  # a gradient step allocates and frees 40 MB
+        make_process_quick()  # a gradient step allocates and frees 40 MB
         seed = derive_seed(config.get("run_seed", 0), "latent_planning", config.get("seed", 0))
         device = "cuda" if config.get("num_gpus_per_trial", 0) else "cpu"
         self.experiment = PlanningExperiment(config, seed, device)

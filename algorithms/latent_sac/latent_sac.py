@@ -34,7 +34,7 @@ from parsecrl.algorithms.latent_study import (
 )
 from parsecrl.algorithms.measurements import Measurements, PlanTime
 from parsecrl.algorithms.models import LatentDynamics
-from parsecrl.algorithms.process_memory import keep_memory_quick
+from parsecrl.algorithms.quick_process import make_process_quick
 from parsecrl.algorithms.seeding import derive_seed
 
 ROLE = "latent_sac"
@@ -147,7 +147,7 @@ class LatentSAC(Algorithm):
         return LatentSACConfig()
 
     def setup(self, config: Any) -> None:
-        keep_memory_quick()  # an update frees and asks for some 50 MB
+        make_process_quick()  # an update frees and asks for some 50 MB
         super().setup(config)
         self.measurements = Measurements()
         self.counts = {"env_steps": 0, "updates": 0, "requests": 0}

@@ -9,7 +9,7 @@ from ray.tune import Trainable
 from parsecrl.algorithms.open_loop.checkpoint import load_experiment, save_experiment
 from parsecrl.algorithms.open_loop.dataset import SequenceBatches, open_dataset
 from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment, OpenLoopSettings
-from parsecrl.algorithms.process_memory import keep_memory_quick
+from parsecrl.algorithms.quick_process import make_process_quick
 from parsecrl.algorithms.seeding import derive_seed
 
 NO_LOSSES = ("grad_norm", "update_ms", "waiting_share")
@@ -27,7 +27,7 @@ class OpenLoop(Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        keep_memory_quick()
+        make_process_quick()
         settings = OpenLoopSettings.from_mapping(config)
         run_seed, seed = config.get("run_seed", 0), config.get("seed", 0)
         device = "cuda" if config.get("num_gpus_per_trial", 0) else "cpu"

@@ -14,14 +14,14 @@ from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
 from parsecrl.algorithms.models import ActionDecoder
 from parsecrl.algorithms.models.cartpole import cartpole
-from parsecrl.algorithms.process_memory import keep_memory_quick
+from parsecrl.algorithms.quick_process import make_process_quick
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
 def _memory_as_in_the_trainable() -> None:
-    keep_memory_quick()
+    make_process_quick()
 
 
 def measure(benchmark: BenchmarkFixture, learner: EmbeddingLearner, rounds: int) -> None:

@@ -10,7 +10,7 @@ import ray
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from parsecrl.algorithms.latent_sac import LatentSAC
-from parsecrl.algorithms.process_memory import keep_memory_quick
+from parsecrl.algorithms.quick_process import make_process_quick
 
 EPISODES, MEASURED = 200, 10
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def _ray() -> Iterator[None]:
-    keep_memory_quick()
+    make_process_quick()
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()

@@ -6,8 +6,8 @@ import pytest
 CODE = """
 import resource, sys, torch
 if sys.argv[1] == "keep":
-    from parsecrl.algorithms.process_memory import keep_memory_quick
-    if not keep_memory_quick():
+    from parsecrl.algorithms.quick_process import make_process_quick
+    if not make_process_quick():
         sys.exit(3)
 def use():
     held = [torch.ones(25_000) for _ in range(100)] + [torch.ones(400_000) for _ in range(10)]
@@ -34,10 +34,10 @@ def test_freed_memory_is_used_again_without_page_faults():
 def test_fresh_memory_is_left_as_it_is_under_deterministic_algorithms():
     code = """
 import torch
-from parsecrl.algorithms.process_memory import keep_memory_quick
+from parsecrl.algorithms.quick_process import make_process_quick
 torch.use_deterministic_algorithms(True)
 filled = bool(torch.empty(1000).isnan().all())
-keep_memory_quick()
+make_process_quick()
 print(filled, bool(torch.full((1000,), 2.0).new_empty(1000).isnan().all()))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
