@@ -12,6 +12,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("PARSEC_KEY_FILE", os.path.join(tempfile.gettempdir(), "parsecrl-tests", "key"))  # not the user's
 
 import pytest
+import torch
 
 from parsecrl.envs import choose_rendering_backend
 
@@ -34,3 +35,10 @@ def ray_runtime() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _denormal_numbers() -> Iterator[None]:
+    """A trial that a test runs in its own process has them taken for 0, which hypothesis cannot have in other tests."""
+    yield
+    torch.set_flush_denormal(False)

@@ -26,6 +26,7 @@ from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import LOSSES, DCEMPPOLearner
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import PARTS, DCEMPPORLModule
 from parsecrl.algorithms.phase_config import PhaseConfig, PhaseMixin
 from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
+from parsecrl.algorithms.quick_process import make_process_quick
 from parsecrl.algorithms.seeding import derive_seed
 
 
@@ -139,6 +140,7 @@ class DCEMPPO(PhaseMixin, PPO):
         return DCEMPPOConfig()
 
     def setup(self, config: Any) -> None:
+        make_process_quick()
         self.counts = {"decisions": 0, "ppo_steps": 0, "rounds": 0, "trajectories": 0}
         super().setup(config)
 

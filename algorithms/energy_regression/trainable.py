@@ -11,6 +11,7 @@ from torch import Tensor
 
 from parsecrl.algorithms.energy_regression.checkpoint import load_state, make_energy, save_state
 from parsecrl.algorithms.energy_regression.update import InnerSolver, Learner, held_out_inputs, target, training_inputs
+from parsecrl.algorithms.quick_process import make_process_quick
 from parsecrl.algorithms.seeding import derive_seed
 
 ROLE = "energy_regression"
@@ -31,6 +32,7 @@ class EnergyRegression(Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        make_process_quick()
         seed = derive_seed(config.get("run_seed", 0), ROLE, config.get("seed", 0))
         self.settings = {name: _positive(config, name, default) for name, default in _COUNTS.items()}
         self.solver = InnerSolver.from_dict(config.get("solver", {}))

@@ -3,8 +3,7 @@
 torch takes its float32 products on the CPU from MKL, which leaves half of the vector width of AMD processors unused;
 oneDNN, which torch contains as well, does not: [500, 200] x [200, 600] runs at 110 GFLOP/s in the one and at 220 in the
 other on a core of an EPYC. torch has no public call for that. Where its version lacks the private one, and for other
-devices and types and under torch.compile, these are torch's own. On Intel's processors MKL is as quick as oneDNN, and
-quicker where both factors are transposed.
+devices and types and under torch.compile, these are torch's own.
 """
 
 from __future__ import annotations
@@ -58,14 +57,9 @@ class _Linear(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         return (  # by `linear`, so that it can be differentiated again
             linear(grad, weight.t()) if needs_x else None,
-            _weight_gradient(grad, x) if needs_weight else None,
+            linear(grad.t(), x.t()) if needs_weight else None,
             grad.sum(0) if needs_bias else None,
         )
-
-
-def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """grad [M, m], x [M, n] -> [m, n]. MKL takes transposes as they are, where oneDNN copies them first."""
-    return grad.t() @ x if INTEL else linear(grad.t(), x.t())
 
 
 def _has_onednn() -> bool:
@@ -78,10 +72,4 @@ def _has_onednn() -> bool:
         return False
 
 
-def _is_intel() -> bool:
-    known = getattr(torch.cpu, "get_capabilities", None)  # newer than our oldest torch
-    return known is not None and "Intel" in known().get("cpu_name", "")
-
-
 ONEDNN = _has_onednn()
-INTEL = _is_intel()

@@ -29,6 +29,7 @@ from parsecrl.algorithms.planet.planet_rl_module import (
 )
 from parsecrl.algorithms.planet.replay import bare_episode, beginnings, load_replay, save_replay
 from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
+from parsecrl.algorithms.quick_process import make_process_quick
 from parsecrl.algorithms.seeding import derive_seed
 
 SEED_UPDATES = 100  # as PlaNet before its first planned episode (Hafner et al. 2018, algorithm 1)
@@ -126,6 +127,7 @@ class Planet(PhaseMixin, Algorithm):
         return PlanetConfig()
 
     def setup(self, config: Any) -> None:
+        make_process_quick()
         super().setup(config)
         self.counts = dict.fromkeys(
             ("decisions", "updates", "decoder_only_updates", "requests", "episodes", "trajectories"), 0

@@ -13,9 +13,7 @@ def seeded(seed: int) -> torch.Generator:
 @pytest.mark.parametrize("shape", [(7, 5), (2, 3, 5), (1, 5), (0, 5)])
 @pytest.mark.parametrize("width", [1, 16])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("intel", [True, False])
-def test_equals_torchs_own_with_first_and_second_derivatives(shape, width, bias, intel, monkeypatch):
-    monkeypatch.setattr(products, "INTEL", intel)
+def test_equals_torchs_own_with_first_and_second_derivatives(shape, width, bias):
     x = torch.randn(shape, generator=seeded(0)).requires_grad_()
     weight = torch.randn(width, 5, generator=seeded(1)).requires_grad_()
     b = torch.randn(width, generator=seeded(2)).requires_grad_() if bias else None

@@ -42,3 +42,16 @@ print(filled, bool(torch.full((1000,), 2.0).new_empty(1000).isnan().all()))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["True", "False"]
+
+
+def test_denormal_numbers_are_0_in_the_thread_that_calls():
+    code = """
+import torch
+from parsecrl.algorithms.quick_process import make_process_quick
+halved = lambda: bool((torch.full((8,), 1.5e-38) / 4 > 0).all())
+before = halved()
+make_process_quick()
+print(before, halved())
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["True", "False"]
