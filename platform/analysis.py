@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from parsecrl.platform.checkpoints import Stored, stored_checkpoints
+from parsecrl.platform.errors import UserError
 from parsecrl.platform.run_folder import STATE_FILE, RunFolder, write_atomically
 from parsecrl.platform.specs import set_path
 from parsecrl.platform.storage import Location
@@ -93,7 +94,11 @@ def analyse_ended_trials(run_dir: Path) -> list[str]:
 
     if not (run_dir / "spec.yaml").is_file() or not (run_dir / STATE_FILE).is_file():
         return []
-    folder, lines = RunFolder(run_dir, load_spec(run_dir / "spec.yaml")), []
+    try:
+        spec = load_spec(run_dir / "spec.yaml")
+    except UserError:  # of another version, or damaged: a report still shows what it can
+        return []
+    folder, lines = RunFolder(run_dir, spec), []
     for phase in folder.spec.phases if folder.is_own else ():
         if phase.acts or folder.is_finished(phase) or not (run_dir / phase.name).is_dir():
             continue

@@ -57,9 +57,8 @@ def build_comparison(run_dirs: Sequence[str | Location], out: str | Path) -> Com
 
 
 def _study(study: Study, number: int, folder: Path) -> list[str]:
-    phase = replace(
-        study.phase, name=f"{number + 1}-{study.phase.name}"
-    )  # studies of one name have figures of their own
+    # Studies of one name have figures of their own.
+    phase = replace(study.phase, name=f"{number + 1}-{study.phase.name}")
     return studies.sections_of(phase, study.title, study.tables, folder, study.note)
 
 

@@ -155,3 +155,12 @@ def test_a_pool_that_is_written_is_reported_on_and_pooled_again(tmp_path: Path, 
     assert "holds tables of several runs" in capsys.readouterr().err
     assert main(["report", str(both), str(c), "--out", str(both)]) == 0
     assert "more than once" not in capsys.readouterr().out
+
+
+def test_a_run_whose_spec_is_of_another_version_is_still_reported_on(tmp_path: Path, capsys):
+    run = part(tmp_path / "a", [0])
+    (run / "state.json").write_text("{}")
+    spec = yaml.safe_load((run / "spec.yaml").read_text())
+    (run / "spec.yaml").write_text(yaml.safe_dump({**spec, "of_another_version": 1}))
+    assert main(["report", str(run)]) == 0
+    assert "gridworld" in capsys.readouterr().out
