@@ -181,7 +181,8 @@ class ParsimoniousDynamics(LatentDynamics):
 
     def prior(self) -> Tensor:
         """Logits [A, n] of p(h | a), of all actions."""
-        return self.prior_net(torch.eye(self.num_actions, device=self._device))
+        some = next(self.parameters())
+        return self.prior_net(torch.eye(self.num_actions, dtype=some.dtype, device=some.device))
 
     def distance(self, z: Tensor, goal: Tensor) -> Tensor:
         return torch.linalg.vector_norm(self._wrap(z - goal), dim=-1)

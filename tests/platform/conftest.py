@@ -101,8 +101,20 @@ def s3(s3_server, monkeypatch, tmp_path):
 
 
 GS_SERVER = """
-import sys, time
+import http.server, sys, time
+from gcp_storage_emulator.handlers import objects
 from gcp_storage_emulator.server import create_server
+
+def incomplete(response, storage, upload_id, fallback_end=0):
+    response.status = objects.GoogleHTTPStatus.RESUME_INCOMPLETE
+    if received := storage.get_resumable_byte_count(upload_id):
+        response["Range"] = f"bytes=0-{received - 1}"
+
+# Before the first byte of an upload the emulator says that one has come, and a client whose first part was lost goes on
+# from the second byte; Google names no range then.
+objects._resumable_incomplete = incomplete
+# Files are sent by the dozen and answered one by one: parts are lost once five connections wait.
+http.server.HTTPServer.request_queue_size = 128
 create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket="bucket").start()
 time.sleep(1e6)
 """
