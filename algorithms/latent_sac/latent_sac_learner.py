@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
@@ -38,6 +39,13 @@ class LatentSACLearner(TorchLearner):
                     params=parameters,
                     lr_or_lr_schedule=rate,
                 )
+
+    def update(self, batch: Any = None, **kwargs: Any) -> Any:
+        """Latents that stay the same in all minibatches of the call are computed once."""
+        for module_id, columns in batch.policy_batches.items():
+            if Columns.NEXT_OBS in columns:
+                columns.update(self.module[module_id].unwrapped().fixed_latents(columns))
+        return super().update(batch=batch, **kwargs)
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: dict[str, Any]) -> Any:
         terms = fwd_out["terms"]

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, TargetNetworkAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from parsecrl.algorithms.latent_study import make_model
@@ -23,7 +24,8 @@ from parsecrl.algorithms.models.latent_dynamics import feedforward
 from parsecrl.algorithms.seeding import derive_seed
 
 UPDATE = "update"  # column [B] int64: the number of the update, in every row
-LATENTS = "latents"  # column [B, Z] of the targets' forward pass
+LATENTS = "latents"  # column [B, Z]
+NEXT_LATENTS = "new_latents"  # column [B, Z]
 CRITICS = ("qf", "qf_twin", "qf_target", "qf_twin_target")
 
 
@@ -97,18 +99,33 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         found = self.model.loss(TransitionSequence(batch[Columns.OBS], batch[Columns.ACTIONS]), generator)
         return {"loss": found.total, "terms": {"dynamics_loss": found.total.detach(), **found.terms}}
 
+    @torch.no_grad()
+    def fixed_latents(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """latents, new_latents [B, Z] of obs, new_obs [B, O], which are the same in all updates of the policy to come;
+        nothing where actor and critics train the encoder."""
+        if self.policy_trains_encoder:
+            return {}
+        obs = torch.cat([batch[Columns.OBS], batch[Columns.NEXT_OBS]])
+        z, new_z = self.model.encode(obs.to(self.log_alpha.device)).chunk(2)
+        return {LATENTS: z, NEXT_LATENTS: new_z}
+
     def policy_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """obs, new_obs [B, O], actions, rewards, terminateds [B] -> SAC's losses for discrete actions, summed."""
-        here, there = distinct(batch[Columns.OBS]), distinct(batch[Columns.NEXT_OBS])
+        """actions, rewards, terminateds [B] and either obs, new_obs [B, O] or what `fixed_latents` made of them ->
+        SAC's losses for discrete actions, summed."""
+        if LATENTS in batch:
+            here, there = distinct(batch[LATENTS]), distinct(batch[NEXT_LATENTS])
+        else:
+            here, there = distinct(batch[Columns.OBS]), distinct(batch[Columns.NEXT_OBS])
+        encode: Callable[[Tensor], Tensor] = nn.Identity() if LATENTS in batch else self.model.encode
         alpha = self.log_alpha.detach().exp()
         with torch.no_grad():
-            z = self.model.encode(there.rows)  # [U', Z]
+            z = encode(there.rows)  # [U', Z]
             log_pi, q = self.policy(z).log_softmax(-1), self.forward_target({LATENTS: z})["q"]  # [U', A]
             value = (log_pi.exp() * (q - alpha * log_pi)).sum(-1)[there.inverse]  # [B]
             goes_on = 1.0 - batch[Columns.TERMINATEDS].float()
             target = batch[Columns.REWARDS] + self.model_config["discount"] * goes_on * value
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.policy_trains_encoder):
-            z = self.model.encode(here.rows)  # [U, Z]
+            z = encode(here.rows)  # [U, Z]
         q1, q2 = self.qf(z), self.qf_twin(z)  # [U, A]
         taken = here.inverse, batch[Columns.ACTIONS]
         critic_loss = mse_loss(q1[taken], target) + mse_loss(q2[taken], target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import gymnasium
@@ -22,8 +22,13 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
     """An EnvRunner that also plays its environments one after the other, each to an episode's end.
 
     The policy of Algorithm 1 stays the same within an episode, and a world of cells has few observations: the action
-    probabilities of each are computed once. RLlib's own `sample`, with its connectors at every step, still works.
+    probabilities of each are computed once, and those of the observations of the last call together. RLlib's own
+    `sample`, with its connectors at every step, still works.
     """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._recent: dict[bytes, np.ndarray] = {}  # the observations of the last call
 
     def play(self, weights: Any, seed: int, explore: bool = True) -> list[SingleAgentEpisode]:
         """An episode in each environment with these weights. seed: of all that is drawn, the resets among it.
@@ -33,7 +38,12 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
         self.set_state({"rl_module": weights})
         envs: list[gymnasium.Env] = self.env.unwrapped.envs
         known: dict[bytes, list[float]] = {}
+        if self._recent:
+            rows = self._cumulative(np.stack(list(self._recent.values())), explore)
+            known = dict(zip(self._recent, rows, strict=True))
         episodes = [self._episode(env, derive_seed(seed, "episode", i), explore, known) for i, env in enumerate(envs)]
+        seen = islice((obs for episode in episodes for obs in episode.get_observations()), REMEMBERED)
+        self._recent = {obs.tobytes(): obs for obs in seen}
         self._done_episodes_for_metrics.extend(episodes)
         self._increase_sampled_metrics(sum(len(episode) for episode in episodes), len(episodes))
         return episodes
@@ -51,7 +61,8 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
             if cumulative is None:
                 if len(known) >= REMEMBERED:
                     known.clear()
-                cumulative = known[key] = self._cumulative(obs, explore)
+                (cumulative,) = self._cumulative(obs[None], explore)
+                known[key] = cumulative
             action = np.int64(bisect_right(cumulative, uniform()))
             obs, reward, terminated, truncated, _ = env.step(action)
             observations.append(obs)
@@ -68,11 +79,13 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
         )
 
     @torch.no_grad()
-    def _cumulative(self, obs: np.ndarray, explore: bool) -> list[float]:
-        """Cumulative probabilities [A - 1]; the number of those that are not above a uniform draw is the action."""
-        batch = {Columns.OBS: torch.from_numpy(np.asarray(obs, np.float32))[None].to(self._device)}
+    def _cumulative(self, observations: np.ndarray, explore: bool) -> list[list[float]]:
+        """Of each of [B, O] its cumulative probabilities [A - 1]; the number of those that are not above a uniform draw
+        is the action."""
+        batch = {Columns.OBS: torch.from_numpy(np.asarray(observations, np.float32)).to(self._device)}
         forward = self.module.forward_exploration if explore else self.module.forward_inference
-        logits = forward(batch)[Columns.ACTION_DIST_INPUTS][0].double()  # [A]
+        logits = forward(batch)[Columns.ACTION_DIST_INPUTS].double()  # [B, A]
         if not explore:
-            return [0.0 if a < int(logits.argmax()) else 1.0 for a in range(len(logits) - 1)]
-        return list(accumulate(logits.softmax(-1).tolist()))[:-1]
+            best, A = logits.argmax(-1).tolist(), logits.shape[-1]
+            return [[0.0 if a < b else 1.0 for a in range(A - 1)] for b in best]
+        return [list(accumulate(row))[:-1] for row in logits.softmax(-1).tolist()]

@@ -151,6 +151,26 @@ def test_the_policy_loss_is_sacs_for_discrete_actions():
     assert terms["alpha"].item() == pytest.approx(0.3)
 
 
+def test_latents_that_stay_the_same_are_computed_once_for_all_updates_of_a_call():
+    m, batch = module(), transitions()
+    latents = m.fixed_latents(batch)
+    for given in latents.values():
+        assert not given.requires_grad
+    found, expected = m.policy_loss({**batch, **latents}), m.policy_loss(batch)
+    weights = list(m.policy.parameters()) + list(m.qf.parameters())
+    for a, b in zip(*(torch.autograd.grad(x["loss"], weights) for x in (found, expected)), strict=True):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(found["terms"], expected["terms"])
+    assert module(encoder_training="both").fixed_latents(batch) == {}
+    assert module(model={**SETTINGS["model"], "kind": "encoder_only"}).fixed_latents(batch) == {}
+
+    learning, calls = Learning(), []
+    learning.module.model.encoder.register_forward_hook(lambda layer, inputs, output: calls.append(len(output)))
+    two = {name: torch.cat([column, column]) for name, column in batch.items()}
+    learning.update(two, minibatch_size=len(batch[UPDATE]))
+    assert calls == [2 * len(two[UPDATE])]
+
+
 @pytest.mark.parametrize(
     ("kind", "training", "reaches"),
     [
@@ -212,10 +232,11 @@ class Learning:
         self.learner = made.build_learner(spaces={"__env__": spaces_, DEFAULT_MODULE_ID: spaces_})
         self.module: LatentSACRLModule = self.learner.module[DEFAULT_MODULE_ID].unwrapped()
 
-    def update(self, batch: dict[str, Tensor]) -> Any:
+    def update(self, batch: dict[str, Tensor], **options: Any) -> Any:
         return self.learner.update(
             batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(batch)}, env_steps=20),
             timesteps={"num_env_steps_sampled_lifetime": 0},
+            **options,
         )
 
     def weights(self) -> dict[str, Tensor]:
@@ -354,11 +375,24 @@ def test_actions_are_drawn_by_their_probabilities_and_without_exploration_the_be
     with torch.no_grad():
         p = played.module.forward_inference({Columns.OBS: torch.from_numpy(obs)[None]})
     p = p[Columns.ACTION_DIST_INPUTS][0].softmax(-1).numpy()
-    cumulative = played._cumulative(obs, explore=True)
+    (cumulative,) = played._cumulative(obs[None], explore=True)
     drawn = np.searchsorted(cumulative, (np.arange(10_000) + 0.5) / 10_000, side="right")
     np.testing.assert_allclose(np.bincount(drawn, minlength=A) / 10_000, p, atol=2e-4)
-    greedy = np.searchsorted(played._cumulative(obs, explore=False), [0.0, 0.3, 0.999], side="right")
-    assert (greedy == p.argmax()).all()
+    (greedy,) = played._cumulative(obs[None], explore=False)
+    assert (np.searchsorted(greedy, [0.0, 0.3, 0.999], side="right") == p.argmax()).all()
+
+
+def test_probabilities_of_the_last_episode_are_computed_together_and_with_the_new_weights():
+    played, fresh, weights = runner(), runner(), runner().module.get_state()
+    (first,) = played.play(weights, 5)
+    calls = []
+    played.module.policy.register_forward_hook(lambda layer, inputs, output: calls.append(len(output)))
+    weights = {name: -value for name, value in weights.items()}
+    (again,), (expected,) = played.play(weights, 6), fresh.play(weights, 6)
+    before = {obs.tobytes() for obs in first.get_observations()}
+    new = {obs.tobytes() for obs in again.get_observations()[:-1]} - before
+    assert calls == [len(before)] + [1] * len(new)
+    np.testing.assert_array_equal(again.get_actions(), expected.get_actions())
 
 
 def test_settings_that_it_does_not_have_are_named():
