@@ -40,12 +40,13 @@ class LatentSACLearner(TorchLearner):
                     lr_or_lr_schedule=rate,
                 )
 
-    def update(self, batch: Any = None, **kwargs: Any) -> Any:
-        """Latents that stay the same in all minibatches of the call are computed once."""
+    def _make_batch_if_necessary(self, training_data: Any) -> Any:
+        """Latents that stay the same in all minibatches of a call are computed once, before it is divided."""
+        batch = super()._make_batch_if_necessary(training_data)
         for module_id, columns in batch.policy_batches.items():
             if Columns.NEXT_OBS in columns:
                 columns.update(self.module[module_id].unwrapped().fixed_latents(columns))
-        return super().update(batch=batch, **kwargs)
+        return batch
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: dict[str, Any]) -> Any:
         terms = fwd_out["terms"]

@@ -106,7 +106,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         if self.policy_trains_encoder:
             return {}
         obs = torch.cat([batch[Columns.OBS], batch[Columns.NEXT_OBS]])
-        z, new_z = self.model.encode(obs.to(self.log_alpha.device)).chunk(2)
+        z, new_z = self.model.encode(obs).chunk(2)
         return {LATENTS: z, NEXT_LATENTS: new_z}
 
     def policy_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
