@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot, softplus
 
 from parsecrl.algorithms.models.distinct import DistinctRows, distinct
 from parsecrl.algorithms.models.layers import mlp
+from parsecrl.algorithms.models.products import LinearOfVaryingRows
 from parsecrl.algorithms.models.records import Gaussian
 
 MIN_STD = 0.01  # of a latent's distribution
@@ -118,7 +119,7 @@ def check_weights(**weights: float) -> None:
 def feedforward(n_in: int, n_out: int, hidden_size: int, num_layers: int) -> nn.Sequential:
     """ReLU layers of appendix A.2: `num_layers` hidden ones of `hidden_size` units."""
     check_sizes(hidden_size=hidden_size, num_layers=num_layers)
-    return mlp([n_in, *[hidden_size] * num_layers, n_out])
+    return mlp([n_in, *[hidden_size] * num_layers, n_out], linear=LinearOfVaryingRows)
 
 
 def feedforward_encoder(obs_size: int, n_out: int, hidden_size: int, num_layers: int) -> nn.Sequential:

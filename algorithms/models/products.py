@@ -23,6 +23,16 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
+class LinearOfVaryingRows(Linear):
+    """For batches that differ in their numbers of rows, for each of which oneDNN compiles a program: where it has no
+    wider vectors than MKL, MKL takes what has gradients, whose last bits then are not those without."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and not WIDE:
+            return nn.functional.linear(input, self.weight, self.bias)
+        return super().forward(input)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [..., n], weight [m, n], bias [m] -> [..., m]. A row's result does not depend on the other rows, to the bit."""
     if not has_fast_product(x, weight):
@@ -73,3 +83,4 @@ def _has_onednn() -> bool:
 
 
 ONEDNN = _has_onednn()
+WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"

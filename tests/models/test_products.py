@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from parsecrl.algorithms.models import products
-from parsecrl.algorithms.models.products import Linear, linear
+from parsecrl.algorithms.models.products import Linear, LinearOfVaryingRows, linear
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -35,6 +35,16 @@ def test_a_row_does_not_depend_on_the_other_rows_nor_on_whether_a_gradient_is_as
     with torch.no_grad():
         assert torch.equal(linear(x, weight), whole)
         assert torch.equal(linear(x[100:137], weight), whole[100:137])
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_where_rows_vary_only_training_on_narrow_vectors_is_torchs_own(wide: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(products, "WIDE", wide)
+    layer, x = LinearOfVaryingRows(200, 600), torch.randn(77, 200, generator=seeded(0))
+    ours, theirs = linear(x, layer.weight, layer.bias), nn.functional.linear(x, layer.weight, layer.bias)
+    assert torch.equal(layer(x), ours if wide else theirs)
+    with torch.no_grad():
+        assert torch.equal(layer(x), ours)
 
 
 def test_frozen_parameters_get_no_gradient():
