@@ -113,7 +113,7 @@ def incomplete(response, storage, upload_id, fallback_end=0):
 # Before the first byte of an upload the emulator says that one has come, and a client whose first part was lost goes on
 # from the second byte; Google names no range then.
 objects._resumable_incomplete = incomplete
-# Files are sent by the dozen and answered one by one: parts are lost once five connections wait.
+# Files are sent by the dozen and answered one by one, and by default five connections may wait.
 http.server.HTTPServer.request_queue_size = 128
 create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket="bucket").start()
 time.sleep(1e6)
