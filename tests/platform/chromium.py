@@ -16,7 +16,7 @@ def load(address: str, picture: Path, width: int, height: int, *options: str) ->
     command += ["--hide-scrollbars", f"--window-size={width},{height}", f"--user-data-dir={picture.parent / 'profile'}"]
     done = subprocess.run(
         [*command, f"--screenshot={picture}", *options, address],
-        capture_output=True, text=True, timeout=240, env={**os.environ, "HOME": str(picture.parent)},
+        capture_output=True, text=True, timeout=600, env={**os.environ, "HOME": str(picture.parent)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return done

@@ -28,7 +28,7 @@ class Server:
         command = (sys.executable, *command, str(self.port))
         with log.open("w") as stream:
             self.process = subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, "http_proxy": ""})
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()

@@ -55,7 +55,7 @@ def parsec(folder, *arguments):
 
 def installed_parsec(folder, *arguments):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, timeout=120, env=env)
+    return subprocess.run([*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, timeout=600, env=env)
 
 
 @pytest.fixture

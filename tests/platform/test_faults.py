@@ -150,7 +150,7 @@ sys.exit(main(["run", "tiny.yaml", *sys.argv[1:]]))
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)
 def test_a_run_whose_resources_are_never_granted_says_so_and_can_be_continued(tmp_path):
     (tmp_path / "tiny.yaml").write_text(SPEC)
 
@@ -206,7 +206,7 @@ cluster = Cluster()
 cluster.look()
 print(cluster.describe())
 machines.remove_node(node, allow_graceful=False)
-deadline = time.monotonic() + 90
+deadline = time.monotonic() + 300
 while not cluster.lost() and time.monotonic() < deadline:
     time.sleep(0.5)
 print(cluster.describe())

@@ -54,7 +54,7 @@ def iterations(trial):
 
 
 def wait_until(condition, process, log):
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 600
     while not condition():
         assert process.poll() is None, log.read_text()[-3000:]
         assert time.monotonic() < deadline, log.read_text()[-3000:]
@@ -68,7 +68,7 @@ def checkpointed(trial):
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)
 def test_every_trial_of_an_interrupted_sweep_checkpoints_and_goes_on_there(tmp_path):
     (tmp_path / "sweep.yaml").write_text(SPEC)
     log, trials = tmp_path / "log.txt", [tmp_path / "runs" / "sweep" / "planet" / f"trial_0000{n}" for n in (0, 1)]
@@ -80,7 +80,7 @@ def test_every_trial_of_an_interrupted_sweep_checkpoints_and_goes_on_there(tmp_p
     assert listening
     assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to Ray's processes as well
-    assert process.wait(timeout=60) == 130, log.read_text()[-3000:]
+    assert process.wait(timeout=300) == 130, log.read_text()[-3000:]
     reached = [max(number for number, _ in iterations(trial)) for trial in trials]
     assert [checkpointed(trial)[-1] for trial in trials] == reached
 
@@ -89,7 +89,7 @@ def test_every_trial_of_an_interrupted_sweep_checkpoints_and_goes_on_there(tmp_p
     both = list(zip(trials, firsts, strict=True))
     wait_until(lambda: all({pid for _, pid in iterations(trial)} > first for trial, first in both), process, log)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143, log.read_text()[-3000:]
+    assert process.wait(timeout=300) == 143, log.read_text()[-3000:]
     for trial, first, number in zip(trials, firsts, reached, strict=True):
         found = [n for n, _ in iterations(trial)]
         assert found == list(range(1, len(found) + 1))  # none lost, none twice

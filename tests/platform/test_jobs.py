@@ -179,7 +179,7 @@ def head(tmp_path_factory):
             [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", *options],
             env=environment, stdout=log, stderr=log, start_new_session=True, cwd=folder,
         )  # fmt: skip
-    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 90
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 300
     while True:
         with contextlib.suppress(requests.ConnectionError):
             if requests.get(f"{url}/api/version", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=5).ok:
@@ -233,7 +233,7 @@ def results(run):
     return rows
 
 
-def wait_for(condition, log, seconds=120):
+def wait_for(condition, log, seconds=600):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, log.read_text()[-3000:]
@@ -241,7 +241,7 @@ def wait_for(condition, log, seconds=120):
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)
 def test_a_job_is_followed_left_stopped_and_continued_to_its_report(folder, head):
     url, token, _ = head
     run, log = folder / "runs" / "mine", folder / "follow.txt"
@@ -250,7 +250,7 @@ def test_a_job_is_followed_left_stopped_and_continued_to_its_report(folder, head
     first = submitting(folder, head, "--name", "mine")
     wait_for(lambda: len(results(run)) >= 2 and "planet: starting" in log.read_text(), log)
     first.send_signal(signal.SIGINT)  # leaves the job alone
-    assert first.wait(timeout=20) == 130
+    assert first.wait(timeout=120) == 130
     assert "the job goes on" in log.read_text()
     client = jobs.connect(url, token)
     assert client.get_job_status("mine-1") == "RUNNING"
@@ -273,7 +273,7 @@ def test_a_job_is_followed_left_stopped_and_continued_to_its_report(folder, head
 
     goal = max(row["env_steps"] for row in before) + 2500
     second = submitting(folder, head, "--name", "mine", "--set", f"phases.planet.stop.env_steps={goal}")
-    assert second.wait(timeout=180) == 0, log.read_text()[-3000:]
+    assert second.wait(timeout=600) == 0, log.read_text()[-3000:]
     after = [row for row in results(run) if row["pid"] not in {row["pid"] for row in before}]
     assert [row["training_iteration"] for row in after] == [last + 1]
     assert after[0]["env_steps"] == goal
@@ -303,14 +303,14 @@ def is_open(address):
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 def test_a_run_through_ray_client_is_driven_by_the_head(folder, head):
     wait_for(lambda: is_open(head.client), folder / "small.yaml")
     words = ["run", folder / "small.yaml", "--address", head.client, "--storage", folder / "runs"]
     done = subprocess.run(
         [Path(sys.executable).with_name("parsec"), *words, "--set", "phases.planet.stop.env_steps=2500"],
         env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(head.token)},
-        capture_output=True, text=True, timeout=240,
+        capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "CEM, full action space" in done.stdout  # the table

@@ -56,7 +56,7 @@ def iterations(run, phase):
     return found
 
 
-def wait_until(condition, process, seconds=120):
+def wait_until(condition, process, seconds=600):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, f"the run ended with {process.returncode} before it could be killed"
@@ -65,7 +65,7 @@ def wait_until(condition, process, seconds=120):
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)
 def test_a_run_killed_in_every_phase_goes_on_where_it_was(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     run = tmp_path / "runs" / "tiny"
@@ -80,7 +80,7 @@ def test_a_run_killed_in_every_phase_goes_on_where_it_was(tmp_path):
             state = json.loads((run / "state.json").read_text())
             assert state["planet"]["status"] == "finished"
     process = start(tmp_path)
-    assert process.wait(timeout=200) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    assert process.wait(timeout=600) == 0, (tmp_path / "log.txt").read_text()[-3000:]
 
     state = json.loads((run / "state.json").read_text())
     assert [state[phase]["status"] for phase in before_kill] == ["finished"] * 3
@@ -123,7 +123,7 @@ def test_a_run_killed_in_every_phase_goes_on_where_it_was(tmp_path):
         file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file() and file.name != "summary.json"
     }
     process = start(tmp_path)
-    assert process.wait(timeout=100) == 0
+    assert process.wait(timeout=600) == 0
     assert written == {file: file.stat().st_mtime_ns for file in written}
     assert set(written) == {file for file in run.rglob("*") if file.is_file() and file.name != "summary.json"}
 

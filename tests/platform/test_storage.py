@@ -314,7 +314,7 @@ def test_checkpoints_are_found_marked_pruned_and_forgotten(store):
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)
 def test_a_run_in_googles_store_is_continued_and_reported(gs):
     small = ("phases.embedding.updates_per_step=25", "phases.embedding.checkpoint_every=1")
 

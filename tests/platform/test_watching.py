@@ -41,7 +41,7 @@ phases:
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(not (PROMETHEUS or chromium.PROGRAM), reason="neither Prometheus nor Chromium found"),
 ]
 
@@ -54,7 +54,8 @@ def free_ports(count):
         return [str(s.getsockname()[1]) for s in sockets]
 
 
-def wait_for(condition, what, seconds=180):
+def wait_for(condition, what, seconds=600):
+    """Long, as an iteration can be where other tests share slow cores: it is to end a wait for what never comes."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"no {what} within {seconds} s"
@@ -165,7 +166,7 @@ def prometheus(head, tmp_path_factory):
             with contextlib.suppress(OSError):
                 return query(api, "vector(1)")
 
-        wait_for(answers, "answer of Prometheus", 60)
+        wait_for(answers, "answer of Prometheus")
         yield api
 
 
@@ -203,14 +204,14 @@ def test_prometheus_has_every_metric_with_the_results_values(job, prometheus):
                 found = expected(metric, labels, rows(folder))
                 return any(math.isclose(value, one, rel_tol=1e-6) for one in found)
 
-            wait_for(is_a_result, f"result with {metric.name} = {value}", 60)
+            wait_for(is_a_result, f"result with {metric.name} = {value}")
 
     def plans_are_a_results():
         """A scrape may fall among an iteration's plans, counted one by one: then the next one has them all."""
         (count,) = query(prometheus, "ray_parsecrl_planning_seconds_count")
         return float(count["value"][1]) * CANDIDATES in {row["trajectories"] for row in rows(folder)}
 
-    wait_for(plans_are_a_results, "result with as many plans as the histogram counts", 60)
+    wait_for(plans_are_a_results, "result with as many plans as the histogram counts")
     last = rows(folder)[-1]["metrics"]
     assert last["soft_top_k_entropy"] == pytest.approx(math.log(2))  # of a hard choice of two
     assert {process: sum(shares.values()) for process, shares in last["time_share"].items()} == pytest.approx(
@@ -237,7 +238,7 @@ def test_the_dashboards_queries_answer(job, prometheus):
         for target in panel["targets"]:
             expression = target["expr"].replace("$__rate_interval", "30s")
             expression = re.sub(r"\$(run|phase|trial)", ".*", expression)
-            found = wait_for(lambda e=expression: query(prometheus, e), expression, 60)
+            found = wait_for(lambda e=expression: query(prometheus, e), expression)
             assert all(f"{{{{{label}}}}}" in target["legendFormat"] for label in ("phase", "trial"))
             assert all(series["metric"]["trial"] == "trial_00000" for series in found)
     for variable in board["templating"]["list"]:
