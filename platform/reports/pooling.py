@@ -58,7 +58,8 @@ class Study:
 
     @property
     def title(self) -> str:
-        return f"{self.names} of {', '.join(self.pools[0].runs)}"
+        runs = dict.fromkeys(run for pool in self.pools for run in pool.runs)
+        return f"{self.names} of {', '.join(runs)}"
 
     @property
     def note(self) -> str:
@@ -69,8 +70,8 @@ class Study:
 def studies_of(runs: Sequence[tuple[str, Run]]) -> list[Study]:
     """The studies of one run or of several, each with a name.
 
-    Phases of an algorithm are one study where each has worlds that no other has: the paper's comparison in three worlds
-    is one table then, and one figure with three panels.
+    Phases of an algorithm are one study where each has worlds that no other has and a run links them, which has both:
+    the paper's comparison in three worlds is one table then, and one figure with three panels.
     """
     groups: list[list[Pool]] = []
     for pool in _pools(runs):
@@ -169,7 +170,7 @@ def _fits(pool: Pool, group: Sequence[Pool]) -> bool:
     first = group[0]
     if "env" not in studies.trial_columns(pool.phase) or pool.phase.algorithm != first.phase.algorithm:
         return False
-    if not pool.tables or not first.tables or pool.runs != first.runs:
+    if not pool.tables or not first.tables or not any(set(pool.runs) & set(other.runs) for other in group):
         return False
     return not any(worlds(pool) & worlds(other) for other in group)
 

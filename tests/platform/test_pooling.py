@@ -132,6 +132,19 @@ def test_phases_in_worlds_of_their_own_are_shown_together(tmp_path: Path, capsys
     assert "Results of grid, ring" in page
 
 
+def test_a_part_may_lack_some_of_the_worlds(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    torus = {"ring": "parsecrl/Torus-v0"}
+    a, b = part(tmp_path / "a", [0, 1], worlds={"grid": GRID, **torus}), part(tmp_path / "b", [2], worlds=torus)
+    other = part(tmp_path / "other", [0, 1], beta=0.5, worlds={"grid": GRID, "rooms": "parsecrl/FourRooms-v0"})
+    studies = studies_of([(folder.name, load_run(folder)) for folder in (a, b, other)])
+    assert [study.title for study in studies] == ["grid, ring of a, b", "grid, rooms of other"]
+    assert main(["report", str(a), str(b), "--out", str(tmp_path / "both")]) == 0
+    lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert ["gridworld", "ours", "2"] in lines
+    assert ["torus", "ours", "3"] in lines
+    assert (tmp_path / "both" / "index.html").read_text().count("<figure>") == 1
+
+
 def test_a_pool_that_is_written_is_reported_on_and_pooled_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     a, b, c = (part(tmp_path / name, [seed]) for seed, name in enumerate("abc"))
     both, everything = tmp_path / "both", tmp_path / "everything"
