@@ -232,6 +232,7 @@ def _conclude(folder: RunFolder, phase: Phase, results: tune.ResultGrid, rules: 
         "env_steps": metrics.get("env_steps"),
         "wall_time_s": metrics.get("time_total_s"),
         "failed_trials": len(problems),
+        **({"first_failure": problems[0]} if problems else {}),
         "trials": len(results),
     }
     folder.record(phase.name, outcome)

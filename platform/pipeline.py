@@ -144,7 +144,8 @@ def _run_phases(folder: RunFolder, url: str, line: StatusLine) -> None:
             collect_episodes(folder.path, phase, line, folder.spec.resources.no_progress_timeout_s)
         outcome = phases.run_phase(folder, phase, url, line)
         if outcome["failed_trials"]:
-            line.note(f"{phase.name}: {outcome['failed_trials']} of {outcome['trials']} trials failed")
+            failed = f"{outcome['failed_trials']} of {outcome['trials']} trials failed"
+            line.note(f"{phase.name}: {failed}, the first because {outcome['first_failure']}")
         _write_summary(folder)
         _analyse_early(folder, line)
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 TRANSFORMATIONS = ("rotation", "translation", "affine")
-MAX_SQUARINGS = 12  # enough for rotations by up to 2^11 rad; beyond, float32 no longer knows the angle
+MAX_SQUARINGS = 12
+MAX_NORM = 2.0 ** (MAX_SQUARINGS - 1)  # float32 knows the angles of rotations by up to 2^11 rad, not of larger ones
 
 
 class Affine(NamedTuple):
@@ -82,7 +83,11 @@ def skew_symmetric(parameters: Tensor, size: int) -> Tensor:
 
 
 def rotation(parameters: Tensor, size: int) -> Tensor:
-    """The rotation whose logarithm has `parameters` [..., size (size - 1) / 2], radians: [..., size, size]."""
+    """The rotation whose logarithm has `parameters` [..., size (size - 1) / 2], radians: [..., size, size].
+
+    A rotation for any finite parameters: where they are so large that `matrix_exp` scales them down, by less than they
+    ask for. Networks do come there, and back.
+    """
     return matrix_exp(skew_symmetric(parameters, size))
 
 
@@ -91,13 +96,14 @@ def matrix_exp(a: Tensor) -> Tensor:
 
     s is each matrix's own, so that its result does not depend on the rest of the batch. torch.linalg.matrix_exp has a
     backward pass that exponentiates matrices of twice the size: 74 ms for 150 of 15 x 15, where this needs a few.
-    Exact to rounding for norms up to 2^11.
+    Exact to rounding for 1-norms up to 2^11; a larger matrix is scaled down to that first, without which the result and
+    its gradient would grow until they overflow.
     """
     shape = a.shape
     a = a.reshape(-1, *shape[-2:])
     norm = a.detach().abs().sum(-2).amax(-1)  # [M]
     s = torch.frexp(norm).exponent.add(1).clamp(0, MAX_SQUARINGS)  # norm / 2^s <= 1/2: the polynomial errs by 5e-9
-    a = a * torch.exp2(-s.to(a.dtype))[:, None, None]
+    a = a * (torch.exp2(-s.to(a.dtype)) * (MAX_NORM / norm).clamp(max=1.0))[:, None, None]
     eye = torch.eye(shape[-1], dtype=a.dtype, device=a.device)
     a2 = a @ a
     a3 = a2 @ a

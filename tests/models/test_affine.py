@@ -82,6 +82,19 @@ def test_composition_is_one_after_the_other(first: str, second: str, seed: int):
     torch.testing.assert_close(a.inverse_rotation().apply(a.apply(z)), z)
 
 
+@pytest.mark.parametrize("scale", [1e2, 1e3, 1e4, 1e6, 1e12, 1e30])
+def test_angles_beyond_what_float32_knows_still_give_a_rotation_and_a_gradient(scale: float):
+    """As a beta-VAE's transition network asked for after 3,972 updates: 66,000 rad, and then NaN."""
+    parameters = (scale * randn(8, 105, dtype=torch.float32)).requires_grad_()
+    R = rotation(parameters, 15)
+    torch.testing.assert_close(R @ R.mT, torch.eye(15).expand(8, -1, -1), rtol=0, atol=2e-3)
+    torch.testing.assert_close(torch.linalg.det(R), torch.ones(8), rtol=0, atol=5e-3)
+    (R * randn(8, 15, 15, seed=1, dtype=torch.float32)).sum().backward()
+    assert parameters.grad is not None
+    assert parameters.grad.norm(dim=-1).max() < 100
+    assert rotation(parameters[:1], 15).equal(R[:1])
+
+
 def test_a_row_does_not_depend_on_the_others():
     parameters = torch.cat([randn(20, 120, dtype=torch.float32), 40 * randn(20, 120, seed=1, dtype=torch.float32)])
     z = randn(40, 15, dtype=torch.float32)

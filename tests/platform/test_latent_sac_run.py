@@ -98,6 +98,19 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
 
 
 @pytest.mark.ray
+def test_a_trial_that_diverges_is_named_and_the_others_are_analysed(tmp_path: Path, ray_runtime: None, capsys):
+    from parsecrl.platform.cli import main
+
+    search = "phases.sac.search={policy_learning_rate: {grid: [1.0e-4, 1.0e+30]}, seed: {grid: [0]}}"
+    own = ["--set", search, "--set", "phases.sac.stop.episodes=10"]
+    assert main(["run", QUICK, "--storage", str(tmp_path), *own]) == 0
+    notes = " ".join(capsys.readouterr().err.split())
+    assert "sac: 1 of 2 trials failed, the first because the " in notes
+    assert "lower the learning rates and continue from it (at " in notes
+    assert read_tables(tmp_path / QUICK, "sac")["scores"].groupby(["model", "seed"]).size().tolist() == [10]
+
+
+@pytest.mark.ray
 def test_a_phase_is_analysed_before_the_next_begins(
     tmp_path: Path, ray_runtime: None, capsys: pytest.CaptureFixture[str]
 ):
