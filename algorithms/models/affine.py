@@ -85,8 +85,8 @@ def skew_symmetric(parameters: Tensor, size: int) -> Tensor:
 def rotation(parameters: Tensor, size: int) -> Tensor:
     """The rotation whose logarithm has `parameters` [..., size (size - 1) / 2], radians: [..., size, size].
 
-    A rotation for any finite parameters: where they are so large that `matrix_exp` scales them down, by less than they
-    ask for. Networks do come there, and back.
+    A rotation for any finite parameters. By less than they ask for where `matrix_exp` scales them down: networks do
+    come there, and back.
     """
     return matrix_exp(skew_symmetric(parameters, size))
 
