@@ -26,3 +26,12 @@ def local_file(folder: Any, name: str) -> Iterator[Path]:
 
     with downloaded(text, name) as file:
         yield file
+
+
+def check_local(folder: Any) -> None:
+    """Raises ValueError on an address: a trial's own files (replay, agent) are written and read on this machine alone.
+
+    Tune and the platform take checkpoints to an object store and back as whole folders.
+    """
+    if "://" in str(folder):
+        raise ValueError(f"a checkpoint must be saved to and restored from a local folder, got {folder}; copy it there")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +11,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 
 from parsecrl.algorithms.agent_checkpoint import save_agent
+from parsecrl.algorithms.checkpoint_files import check_local
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.measurements import Measurements, PlanTime
 
@@ -172,15 +172,16 @@ class PhaseMixin:
         return agent
 
     def save_to_path(self, path: Any = None, *args: Any, **kwargs: Any) -> str:
+        check_local(path)
         saved = super().save_to_path(path, *args, **kwargs)  # type: ignore[misc]
-        if Path(saved).is_dir():
-            save_agent(saved, self.current_agent(), self.agent_description())
-            self.save_phase_files(saved)
+        save_agent(saved, self.current_agent(), self.agent_description())
+        self.save_phase_files(saved)
         return saved
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        check_local(path)
         super().restore_from_path(path, *args, **kwargs)  # type: ignore[misc]
-        if kwargs.get("component") is None and Path(path).is_dir():
+        if kwargs.get("component") is None:
             self.restore_phase_files(str(path))
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:

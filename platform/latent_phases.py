@@ -13,11 +13,16 @@ Place = Annotated[list[int], Field(min_length=2, max_length=2)]  # row and colum
 
 
 class WorldSpec(Group):
-    """A world of cells, or any environment with vectors, discrete actions and a goal that its reset tells."""
+    """A world of cells, or any environment with vectors for observations and discrete actions.
+
+    For planning its reset has to tell a goal. start and goal that are left out are drawn for every task there, and the
+    world's own where a policy is learned, which is for one task.
+    """
 
     id: Annotated[str, Field(min_length=1)] = "parsecrl/Gridworld-v0"
-    start: Place | None = None  # None: drawn for every task
+    start: Place | None = None
     goal: Place | None = None
+    size: Count | None = None  # cells along each side, of the gridworld and the torus; None: the paper's 11 and 13
     observation_size: Count | None = None  # None: the world's own, 50
     episode_steps: Count | None = None  # None: the world's own, 50 where start or goal is drawn
     layout_seed: Natural | None = None  # of the cells' vectors; None: from the trial's seed

@@ -14,21 +14,12 @@ from parsecrl.platform.latent_phases import LatentModelSpec, WorldSpec
 from parsecrl.platform.spec_groups import Count, Fraction, Group, Natural, NonNegative, Positive, Stop
 from parsecrl.platform.study_phases import StudyPhase
 
-PolicyModel = Literal["parsimonious", "parsimonious_stochastic", "beta_vae", "ssm", "encoder_only"]
+PolicyModel = Literal["parsimonious", "parsimonious_stochastic", "beta_vae", "encoder_only"]
 
 
 class EpisodesStop(Stop):
     episodes: Count | None = None
     time_s: Positive | None = None
-
-
-class PolicyWorldSpec(WorldSpec):
-    """A world of cells, or any environment with vectors for observations and discrete actions.
-
-    start and goal that are left out are the world's own: a policy is learned for one task.
-    """
-
-    size: Count | None = None  # cells along each side, of the gridworld and the torus; None: the paper's 11 and 13
 
 
 class PolicyModelSpec(LatentModelSpec):
@@ -48,7 +39,7 @@ class LatentSACPhase(StudyPhase):
     """Discrete soft actor-critic over the latents of a dynamics model that is learned beside it."""
 
     algorithm: Literal["latent_sac"]
-    world: PolicyWorldSpec = Field(default_factory=PolicyWorldSpec)
+    world: WorldSpec = Field(default_factory=WorldSpec)
     model: PolicyModelSpec = Field(default_factory=PolicyModelSpec)
     policy: NetworkSpec = Field(default_factory=NetworkSpec)
     encoder_training: Literal["dynamics", "both"] = "dynamics"  # both: by actor and critics too

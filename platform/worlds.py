@@ -1,4 +1,4 @@
-"""Whether the worlds, dynamics and energies that a study names can be made, before anything runs."""
+"""Whether the worlds, models, dynamics and energies that a study names can be made, before anything runs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from parsecrl.platform.open_loop_phase import OpenLoopPhase
 from parsecrl.platform.spec_models import Phase
 from parsecrl.platform.specs import Spec, set_path
 from parsecrl.platform.study_phases import CartpoleEmbeddingPhase, EnergyRegressionPhase
+
+OF_A_WORLD = {"world", "model", "slice_length", "target_entropy"}  # keys that a world or a model may refuse
 
 
 def check_worlds(spec: Spec) -> None:
@@ -35,16 +37,38 @@ def check_worlds(spec: Spec) -> None:
 
 
 def _check(phase: LatentPlanningPhase | LatentSACPhase) -> None:
-    searched = {path: domain.values for path, domain in phase.search.items() if path.startswith("world.")}
+    """World and model, and what must fit them, in every combination of what is searched of these."""
+    searched = {path: domain.values for path, domain in phase.search.items() if path.partition(".")[0] in OF_A_WORLD}
     for values in itertools.product(*searched.values()):
-        plain: dict[str, Any] = {"world": phase.world.model_dump()}
+        settings = phase.model_dump(include=OF_A_WORLD)
         for path, value in zip(searched, values, strict=True):
-            set_path(plain, path.split("."), value)
-        world = {key: value for key, value in plain["world"].items() if value is not None}
+            set_path(settings, path.split("."), value)
+        world = {key: value for key, value in settings["world"].items() if value is not None}
         try:
-            _make(phase, world).close()
+            env = _make(phase, world)
         except ValueError as error:
             raise UserError(f"phases.{phase.name}.world: {error}") from None
+        try:
+            _check_fit(phase, env, settings)
+        except ValueError as error:
+            raise UserError(f"phases.{phase.name}: {error}") from None
+        finally:
+            env.close()
+
+
+def _check_fit(phase: LatentPlanningPhase | LatentSACPhase, env: gymnasium.Env, settings: dict[str, Any]) -> None:
+    from parsecrl.algorithms.latent_study import check_model, check_slices, space_sizes
+
+    check_model(settings["model"], env)
+    if isinstance(phase, LatentSACPhase):
+        from parsecrl.algorithms.latent_sac.latent_sac_rl_module import check_target_entropy
+
+        check_slices(env, settings["model"]["rollout_steps"], "model.rollout_steps")
+        check_target_entropy(settings["target_entropy"], space_sizes(env)[1])
+    else:
+        from parsecrl.algorithms.latent_planning.settings import slice_length
+
+        check_slices(env, slice_length(settings), "slice_length")
 
 
 def _make_energy(options: dict[str, Any], kind: str) -> object:

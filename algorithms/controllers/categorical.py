@@ -28,7 +28,9 @@ class CategoricalPlan(NamedTuple):
 class CategoricalController:
     """CEM over action sequences towards a latent goal; the defaults are those of appendix A.7.
 
-    deduplicate: evaluate equal prefixes and equal transformations once. It changes no plan, only the time.
+    deduplicate: evaluate equal prefixes and equal transformations once. Costs stay what they are, to the bit or to
+        rounding (`DistinctGoalCost`); what is new is counted at every step, for which the host waits on a GPU. Without,
+        a plan has fixed shapes and the host waits for nothing.
     """
 
     def __init__(

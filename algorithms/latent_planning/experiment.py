@@ -20,7 +20,7 @@ from torch import Tensor
 from parsecrl.algorithms.controllers import CategoricalController
 from parsecrl.algorithms.latent_planning.experience import Experience
 from parsecrl.algorithms.latent_planning.settings import PlanningSettings, slice_length
-from parsecrl.algorithms.latent_study import make_env, make_model, space_sizes, world_of
+from parsecrl.algorithms.latent_study import check_slices, make_env, make_model, space_sizes, world_of
 from parsecrl.algorithms.measurements import PlanTime
 from parsecrl.algorithms.models import TransitionSequence
 from parsecrl.algorithms.seeding import derive_seed
@@ -103,6 +103,7 @@ class PlanningExperiment:
         if self.model.trains:
             self.optimizer = torch.optim.Adam(self.model.parameters(), self.settings.learning_rate, fused=True)
         self.slice_length = slice_length(config)
+        check_slices(self.env, self.slice_length, "slice_length")
         budget = self.settings.budget
         self.controller = CategoricalController(
             sizes[1],

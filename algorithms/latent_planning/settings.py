@@ -77,12 +77,18 @@ class PlanningSettings:
 
 
 def slice_length(config: Mapping[str, Any]) -> int:
-    """Transitions of a training slice: as set, or the model's own, never fewer than its loss rolls out."""
-    stated = config.get("slice_length")
-    if stated is not None:
-        return int(stated)
+    """Transitions of a training slice: as set, or the model's own, as many as its loss rolls out.
+
+    Raises ValueError where it is set to fewer.
+    """
     kind = config.get("model", {}).get("kind", "parsimonious")
-    return max(SLICE_LENGTHS.get(kind, 1), config.get("model", {}).get("rollout_steps", 1))
+    least = config.get("model", {}).get("rollout_steps", 1)
+    stated = config.get("slice_length")
+    if stated is None:
+        return max(SLICE_LENGTHS.get(kind, 1), least)
+    if stated < least:
+        raise ValueError(f"slice_length must be model.rollout_steps, {least}, or more, got {stated}; leave it out")
+    return int(stated)
 
 
 def _check_counts(settings: Any) -> None:

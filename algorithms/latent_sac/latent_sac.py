@@ -19,6 +19,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 from torch import Tensor
 
+from parsecrl.algorithms.checkpoint_files import check_local
 from parsecrl.algorithms.latent_sac.checkpoint import save_trial
 from parsecrl.algorithms.latent_sac.latent_sac_learner import LatentSACLearner
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule, latent_model
@@ -26,6 +27,7 @@ from parsecrl.algorithms.latent_sac.policy_world import make_world
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
 from parsecrl.algorithms.latent_study import (
+    check_slices,
     env_arguments,
     prediction_table,
     space_sizes,
@@ -154,6 +156,7 @@ class LatentSAC(Algorithm):
         self.scores: list[float] = []  # the return of every episode
         self.curve: list[dict[Any, Any]] = []  # rows of the predictions table, with the number of episodes
         env = make_world(self.config.world, self.config.layout_seed)
+        check_slices(env, self._rollout_steps, "model.rollout_steps")
         self.obs_size, self.num_actions = space_sizes(env)
         self.world = world_of(env)
         env.close()
@@ -207,9 +210,12 @@ class LatentSAC(Algorithm):
     def _model_trains(self) -> bool:
         return self.config.latent_model.get("kind") != "encoder_only"
 
+    @property
+    def _rollout_steps(self) -> int:
+        return self.config.latent_model.get("rollout_steps") or 1
+
     def _slices(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        length = self.config.latent_model.get("rollout_steps") or 1
-        obs, action = self.replay.slices(self.config.batch_size, length, rng)
+        obs, action = self.replay.slices(self.config.batch_size, self._rollout_steps, rng)
         return {Columns.OBS: obs, Columns.ACTIONS: action}
 
     def _transitions(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -315,25 +321,26 @@ class LatentSAC(Algorithm):
             self.curve, self.visited = progress["curve"], progress["visited"]
 
     def save_to_path(self, path: Any = None, *args: Any, **kwargs: Any) -> str:
+        check_local(path)
         saved = super().save_to_path(path, *args, **kwargs)
-        if Path(saved).is_dir():
-            self.replay.save(Path(saved) / REPLAY_FILE)
-            c = self.config
-            description = {
-                "world": c.world,
-                "layout_seed": c.layout_seed,
-                "model": c.latent_model,
-                "policy": c.policy_network,
-                "seed": c.given_seed,
-                "trial_seed": c.trial_seed,
-                "env_steps": self.counts["env_steps"],
-                "scores": self.scores,
-                "curve": self.curve,
-            }
-            save_trial(saved, description, self.weights(), self.visited)
+        self.replay.save(Path(saved) / REPLAY_FILE)
+        c = self.config
+        description = {
+            "world": c.world,
+            "layout_seed": c.layout_seed,
+            "model": c.latent_model,
+            "policy": c.policy_network,
+            "seed": c.given_seed,
+            "trial_seed": c.trial_seed,
+            "env_steps": self.counts["env_steps"],
+            "scores": self.scores,
+            "curve": self.curve,
+        }
+        save_trial(saved, description, self.weights(), self.visited)
         return saved
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        check_local(path)
         super().restore_from_path(path, *args, **kwargs)
-        if kwargs.get("component") is None and Path(path).is_dir():
+        if kwargs.get("component") is None:
             self.replay.load(Path(path) / REPLAY_FILE)

@@ -41,6 +41,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
     def setup(self) -> None:
         c = self.model_config
         num_actions = int(self.action_space.n)
+        check_target_entropy(c["target_entropy"], num_actions)
         self.model = latent_model(c["latent_model"], self.observation_space.shape[0], num_actions, c["trial_seed"])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(c["trial_seed"], "policy"))
@@ -146,6 +147,16 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
             "q": q.mean(),
         }
         return {"loss": loss, "terms": terms}
+
+
+def check_target_entropy(nats: float | None, num_actions: int) -> None:
+    """Raises ValueError on an entropy that no policy over so many actions exceeds: alpha would grow for ever."""
+    most = math.log(num_actions)
+    if nats is not None and nats >= most:
+        raise ValueError(
+            f"target_entropy must be less than that of uniform actions, {most:.3f} nats for {num_actions}, got {nats}; "
+            f"lower it"
+        )
 
 
 def latent_model(settings: dict[str, Any], obs_size: int, num_actions: int, trial_seed: int) -> LatentDynamics:

@@ -1,6 +1,6 @@
 """What experiments on latent dynamics in worlds of cells share: worlds as tables, models by name, measures."""
 
-from parsecrl.algorithms.latent_study.making import MODELS, make_model
+from parsecrl.algorithms.latent_study.making import MODELS, check_model, make_model
 from parsecrl.algorithms.latent_study.measures import (
     LatentMap,
     PredictionErrors,
@@ -9,13 +9,22 @@ from parsecrl.algorithms.latent_study.measures import (
     transformations_used,
 )
 from parsecrl.algorithms.latent_study.tables import labelled, model_tables, prediction_table, stacked
-from parsecrl.algorithms.latent_study.worlds import World, env_arguments, make_env, space_sizes, world_of
+from parsecrl.algorithms.latent_study.worlds import (
+    World,
+    check_slices,
+    env_arguments,
+    make_env,
+    space_sizes,
+    world_of,
+)
 
 __all__ = [
     "MODELS",
     "LatentMap",
     "PredictionErrors",
     "World",
+    "check_model",
+    "check_slices",
     "env_arguments",
     "labelled",
     "latent_map",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import torch
 from torch import nn
 
-from parsecrl.algorithms.latent_study.worlds import World
+from parsecrl.algorithms.latent_study.worlds import World, space_sizes, world_of
 from parsecrl.algorithms.models import (
     BetaVAE,
     EncoderOnly,
@@ -82,3 +83,9 @@ def make_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return classes[kind](obs_size, num_actions, **options)
+
+
+def check_model(settings: dict[str, Any], env: gymnasium.Env) -> None:
+    """Raises ValueError where `make_model` would in this environment; no weights are made."""
+    with torch.device("meta"):
+        make_model(settings, *space_sizes(env), seed=0, world=world_of(env))

@@ -66,3 +66,16 @@ def world_of(env: gymnasium.Env) -> World | None:
     if topology is None:
         return None
     return World(world.observations, topology.transitions, topology.distances, topology.cells, topology.neighbours)
+
+
+def check_slices(env: gymnasium.Env, length: int, key: str) -> None:
+    """Raises ValueError where no episode of the environment can hold a training slice of `length` transitions.
+
+    key: of the setting that asks for them. Of an environment that tells no limit nothing can be said.
+    """
+    spec = env.unwrapped.spec
+    steps = getattr(env.unwrapped, "episode_steps", None) or (spec.max_episode_steps if spec else None)
+    if steps is not None and length > steps:
+        raise ValueError(
+            f"{key} must be at most the length of an episode, {steps}, got {length}; lower it, or lengthen the episodes"
+        )

@@ -1,6 +1,6 @@
 """What parsimonious dynamics are compared with (Saanum and Schulz 2022, sections 4.3, 4.4), behind one interface.
 
-All that predict do it by an affine transformation (a rotation and a translation) that is computed from latent and
+All that predict do it by a transformation (by default a rotation and a translation) that is computed from latent and
 action, with nothing that keeps it the same in other states. Axes as in latent_dynamics.py; D memory.
 """
 

@@ -23,8 +23,9 @@ FINDING = (
 
 
 def result_table(tables: Tables) -> ResultTable:
-    headings = parsimony.SCORE_HEADINGS
-    return ResultTable(headings, parsimony.score_rows(tables["scores"]), f"{parsimony.SCORE_NOTE} {FINDING}")
+    scores = tables["scores"]
+    note = f"{parsimony.score_note(scores)} {FINDING}"
+    return ResultTable(parsimony.SCORE_HEADINGS, parsimony.score_rows(scores), note)
 
 
 def sections(phase: Phase, tables: Tables, folder: Path) -> list[str]:

@@ -84,6 +84,12 @@ SCORE_NOTE = (
     "over seeds [95 % interval, Student's t]. P(ours is better): that a seed of ours has a higher total than a seed of "
     "this model, ties counting half [95 % bootstrap interval over seeds]."
 )
+VARIATION_NOTE = "Variants are compared with ours of the same values, or, without one, with ours as it is."
+
+
+def score_note(scores: pd.DataFrame) -> str:
+    varied = scores["model"].str.contains(",").any()
+    return f"{SCORE_NOTE} {VARIATION_NOTE}" if varied else SCORE_NOTE
 
 
 def totals(scores: pd.DataFrame) -> pd.DataFrame:
@@ -101,10 +107,9 @@ def score_rows(scores: pd.DataFrame) -> list[tuple[str, ...]]:
     found = totals(scores)
     rows: list[tuple[str, ...]] = []
     for env in envs(found):
-        ours = of(found, env, OURS)["total"]
         for model in models(found[found["env"] == env]):
             part = of(found, env, model)
-            compared = model != OURS and model not in BOUNDS and len(ours)
+            ours = _ours_beside(found, env, model)
             episodes = sorted(set(part["episodes"]))
             rows.append(
                 (
@@ -114,10 +119,19 @@ def score_rows(scores: pd.DataFrame) -> list[tuple[str, ...]]:
                     f"{episodes[0]:,}" if len(episodes) == 1 else f"{episodes[0]:,} to {episodes[-1]:,}",
                     interval(part["total"]),
                     interval(part["last"]),
-                    _probability(ours, part["total"]) if compared else "-",
+                    _probability(ours, part["total"]) if len(ours) else "-",
                 )
             )
     return rows
+
+
+def _ours_beside(found: pd.DataFrame, env: str, model: str) -> pd.Series:
+    """The totals of ours that a model is compared with: varied alike, or else not varied; none for ours and bounds."""
+    kind, comma, variation = model.partition(", ")
+    if kind == OURS or kind in BOUNDS:
+        return pd.Series(dtype=float)
+    alike = of(found, env, OURS + comma + variation)["total"]
+    return alike if len(alike) else of(found, env, OURS)["total"]
 
 
 def interval(values: pd.Series | Sequence[float], digits: int = 1) -> str:

@@ -23,12 +23,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 class Training:
     """Gradient steps on batches of 150 transitions of the gridworld."""
 
-    def __init__(self) -> None:
+    def __init__(self, transformation: str) -> None:
+        self.transformation = transformation
         torch.manual_seed(0)
         env = gymnasium.make("parsecrl/Gridworld-v0").unwrapped
         self.obs = torch.from_numpy(env.observations)
         self.to = torch.from_numpy(env.topology.transitions)
-        self.model = ParsimoniousDynamics(self.obs.shape[1], 5)
+        self.model = ParsimoniousDynamics(self.obs.shape[1], 5, transformation=transformation)
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
 
     def step(self) -> None:
@@ -39,9 +40,9 @@ class Training:
         self.optimiser.step()
 
 
-@pytest.fixture(scope="module")
-def trained() -> Training:
-    training = Training()
+@pytest.fixture(scope="module", params=["affine", "translation"])
+def trained(request: pytest.FixtureRequest) -> Training:
+    training = Training(request.param)
     for _ in range(TRAINING_STEPS):
         training.step()
     return training
@@ -66,7 +67,7 @@ def test_a_distinct_plan_takes_half_the_time(benchmark: BenchmarkFixture, traine
     distinct = benchmark.pedantic(plan, (True,), rounds=5)
     ratio = min(seconds[True]) / min(seconds[False])
     print(
-        f"\na plan: {min(seconds[False]):.2f} s, distinct {min(seconds[True]):.2f} s, ratio {ratio:.2f}; "
+        f"\na plan with {trained.transformation}: {min(seconds[False]):.2f} s, distinct {min(seconds[True]):.2f} s, ratio {ratio:.2f}; "
         f"{distinct.num_evaluated} of {distinct.num_asked} transitions evaluated, "
         f"{distinct.num_transformations} transformations decoded"
     )

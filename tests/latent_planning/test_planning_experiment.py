@@ -118,6 +118,8 @@ def test_slices_are_as_long_as_the_model_needs():
     assert slice_length(settings("parsimonious", model={"rollout_steps": 3})) == 3
     assert slice_length(settings("rnn")) == slice_length(settings("ssm")) == 10
     assert slice_length(settings("rnn", slice_length=4)) == 4
+    with pytest.raises(ValueError, match=r"slice_length must be model\.rollout_steps, 3, or more, got 2"):
+        slice_length(settings("parsimonious", model={"rollout_steps": 3}, slice_length=2))
 
 
 # -- the trainable

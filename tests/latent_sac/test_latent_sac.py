@@ -102,6 +102,9 @@ def test_a_run_that_is_split_by_a_checkpoint_gives_the_same_numbers(make: Make, 
             assert a.keys() == b.keys() != set()
             assert all(torch.equal(a[i][part], b[i][part]) for i in a for part in ("step", "exp_avg", "exp_avg_sq"))
     by_itself.stop()
+    for refused in (anew.save_to_path, anew.restore_from_path):
+        with pytest.raises(ValueError, match="a local folder, got s3://bucket/checkpoint; copy it there"):
+            refused("s3://bucket/checkpoint")
 
 
 def test_seeds_are_different_trials_in_different_worlds(make: Make):

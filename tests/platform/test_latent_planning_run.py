@@ -129,6 +129,15 @@ def test_the_sweep_has_every_model_and_seed_once():
         ("world.start=[3, 11]", "start must lie in the grid of 11 x 11 cells"),
         ("world.start=[3]", "world.start"),
         ("search.world.start.grid=[[0, 0], [11, 3]]", "start must lie in the grid of 11 x 11 cells"),
+        ("world.size=1", "size"),
+        ("model={constraint: kl, target: 1.0, beta: 0.0}", "with a constraint beta must lie in (1e-05, 10000.0)"),
+        ("slice_length=60", "slice_length must be at most the length of an episode, 25, got 60"),
+        ("search={model.rollout_steps: {grid: [1, 30]}}", "slice_length must be at most the length of an episode, 25"),
+        (
+            "search={model.kind: {grid: [parsimonious_stochastic]}, model.transformation: {grid: [translation]}, "
+            "model.period: {grid: [2.0]}}",
+            "a period must be positive and goes with a deterministic translation, got 2.0",
+        ),
         ("slice_length=200", "slice_length must lie in [1, batch_size], got 200 with batch_size=150"),
         ("stop.tasks=0", "stop.tasks must be greater than or equal to 1, got 0"),
     ],

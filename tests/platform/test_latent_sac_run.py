@@ -27,6 +27,10 @@ QUICK = "parsimony_sac_quick"
         ("search={model.kind: {grid: [parsimonious, gru]}}", "gru"),
         ("encoder_training=none", "must be 'dynamics' or 'both', got 'none'"),
         ("alpha=0", "alpha must be greater than 0, got 0"),
+        ("target_entropy=1.7", "target_entropy must be less than that of uniform actions, 1.609 nats for 5, got 1.7"),
+        ("search={target_entropy: {grid: [1.0, 5.0]}}", "target_entropy must be less than that of uniform actions"),
+        ("model.rollout_steps=99", "model.rollout_steps must be at most the length of an episode, 40, got 99"),
+        ("model.kind=ssm", "model.kind must be"),
     ],
 )
 def test_what_is_wrong_is_named_before_anything_is_written(setting, rule, tmp_path: Path, capsys, monkeypatch):
@@ -114,7 +118,7 @@ def test_a_trial_that_diverges_is_named_and_the_others_are_analysed(tmp_path: Pa
 def test_a_phase_is_analysed_before_the_next_begins(
     tmp_path: Path, ray_runtime: None, capsys: pytest.CaptureFixture[str]
 ):
-    """The second asks for slices longer than an episode, which shows when it learns; the first can be reported on."""
+    """The second diverges, which shows when it learns; the first can be reported on."""
     import yaml
 
     from parsecrl.platform.cli import main
@@ -123,7 +127,7 @@ def test_a_phase_is_analysed_before_the_next_begins(
     spec = yaml.safe_load(dump(load_spec(QUICK, ["phases.sac.search={}", "phases.sac.stop.episodes=5"])))
     good = spec["phases"][0]
     torus = {**good["world"], "id": "parsecrl/Torus-v0"}
-    bad = {**good, "name": "bad", "world": torus, "model": {**good["model"], "rollout_steps": 99}}
+    bad = {**good, "name": "bad", "world": torus, "policy_learning_rate": 1e30}
     spec["phases"].append(bad)
     spec["resources"]["max_failures"] = 0
     file = tmp_path / "spec.yaml"

@@ -58,6 +58,22 @@ def test_the_table_of_scores():
     assert alone[1][6] == "1.00"
 
 
+def test_what_was_varied_is_compared_with_ours_varied_alike():
+    """Seed s of every model totals base + s; of ours with beta 0 it is better than its baselines, with beta 1 worse."""
+    bases = {"parsimonious, beta=0.0": 9, "beta_vae, beta=0.0": 0, "parsimonious, beta=1.0": 0, "beta_vae, beta=1.0": 9}
+    rows = [(GRID, model, seed, 1, base + seed) for model, base in bases.items() for seed in range(3)]
+    table = pd.DataFrame(rows, columns=["env", "model", "seed", "episode", "score"])
+    found = {row[1]: row[6] for row in parsimony.score_rows(table)}
+    assert found == {
+        "ours, beta=0.0": "-",
+        "ours, beta=1.0": "-",
+        "beta-VAE, beta=0.0": "1.00 [1.00, 1.00]",
+        "beta-VAE, beta=1.0": "0.00 [0.00, 0.00]",
+    }
+    assert parsimony.VARIATION_NOTE in parsimony.score_note(table)
+    assert parsimony.score_note(table[:0]) == parsimony.SCORE_NOTE
+
+
 def test_a_long_curve_is_averaged_over_groups_of_episodes():
     table = scores(episodes=250)
     x, low, mean, high = parsimony.curve(parsimony.of(table, GRID, "parsimonious"))
