@@ -67,7 +67,8 @@ def test_a_distinct_plan_takes_half_the_time(benchmark: BenchmarkFixture, traine
     distinct = benchmark.pedantic(plan, (True,), rounds=5)
     ratio = min(seconds[True]) / min(seconds[False])
     print(
-        f"\na plan with {trained.transformation}: {min(seconds[False]):.2f} s, distinct {min(seconds[True]):.2f} s, ratio {ratio:.2f}; "
+        f"\na plan with {trained.transformation}: {min(seconds[False]):.2f} s, distinct {min(seconds[True]):.2f} s, "
+        f"ratio {ratio:.2f}; "
         f"{distinct.num_evaluated} of {distinct.num_asked} transitions evaluated, "
         f"{distinct.num_transformations} transformations decoded"
     )
