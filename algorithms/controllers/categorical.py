@@ -30,7 +30,7 @@ class CategoricalController:
 
     deduplicate: evaluate equal prefixes and equal transformations once. Costs stay what they are, to the bit or to
         rounding (`DistinctGoalCost`); what is new is counted at every step, for which the host waits on a GPU. Without,
-        a plan has fixed shapes and the host waits for nothing.
+        shapes are fixed, and the search waits once, at its end.
     """
 
     def __init__(

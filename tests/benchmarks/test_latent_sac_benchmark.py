@@ -63,7 +63,10 @@ def test_a_trial(benchmark: BenchmarkFixture, minutes: dict[tuple[str, str], flo
 
 
 def test_the_sweep(benchmark: BenchmarkFixture, minutes: dict[tuple[str, str], float]) -> None:
-    """On two cores that a trial each has to itself."""
+    """On two cores that a trial each has to itself.
+
+    It adds up what the benchmarks above measured, and has nothing to say where `-k` chose only some of them.
+    """
     if len(minutes) < len(WORLDS) * len(MODELS):
         pytest.skip("an estimate needs the trials of all worlds and models")
     hours = benchmark(lambda: SEEDS * sum(minutes.values()) / 60 / 2)

@@ -129,7 +129,7 @@ def test_the_sweep_has_every_model_and_seed_once():
         ("world.start=[3, 11]", "start must lie in the grid of 11 x 11 cells"),
         ("world.start=[3]", "world.start"),
         ("search.world.start.grid=[[0, 0], [11, 3]]", "start must lie in the grid of 11 x 11 cells"),
-        ("world.size=1", "size"),
+        ("world.size=1", "size must be a whole number of 2 or more, got 1"),
         ("model={constraint: kl, target: 1.0, beta: 0.0}", "with a constraint beta must lie in (1e-05, 10000.0)"),
         ("slice_length=60", "slice_length must be at most the length of an episode, 25, got 60"),
         ("search={model.rollout_steps: {grid: [1, 30]}}", "slice_length must be at most the length of an episode, 25"),
