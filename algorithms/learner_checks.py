@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,15 +19,30 @@ def check_finite(terms: Mapping[str, Tensor], update: int, remedy: str) -> None:
             )
 
 
+def reached(gradients: Mapping[Any, Tensor | None]) -> dict[Any, Tensor]:
+    """The gradients of what the loss reached; RLlib's base class cannot step over None."""
+    return {name: gradient for name, gradient in gradients.items() if gradient is not None}
+
+
 def finite_gradients(gradients: Mapping[Any, Tensor | None], remedy: str) -> dict[Any, Tensor]:
-    """The gradients of what the loss reached; RLlib's base class cannot step over None.
+    """Those of what the loss reached.
 
     Raises FloatingPointError where their norm is not finite: RLlib would put zeros in the place, and go on.
     """
-    reached = {name: gradient for name, gradient in gradients.items() if gradient is not None}
-    norm = torch.nn.utils.get_total_norm(reached.values())
+    found = reached(gradients)
+    _check_norm("gradient", found.values(), remedy)
+    return found
+
+
+def check_weights_finite(weights: Iterable[Tensor], remedy: str) -> None:
+    """Raises FloatingPointError where their norm is not finite."""
+    _check_norm("weights", weights, remedy)
+
+
+@torch.no_grad()
+def _check_norm(what: str, tensors: Iterable[Tensor], remedy: str) -> None:
+    norm = torch.nn.utils.get_total_norm(tensors)
     if not torch.isfinite(norm):
         raise FloatingPointError(
-            f"the norm of the gradient became {norm.item()}; the last checkpoint is good: {remedy} and continue from it"
+            f"the norm of the {what} became {norm.item()}; the last checkpoint is good: {remedy} and continue from it"
         )
-    return reached

@@ -51,8 +51,9 @@ class LatentSACConfig(AlgorithmConfig):
 
     encoder_training: "dynamics", by the model's loss alone, or "both", by actor and critics too; a model without an
     objective of its own is trained by these whatever this says. alpha: weight of the entropy, fixed; with a
-    target_entropy (nats) where it starts from. dynamics_updates, policy_updates: after each episode. measure_at:
-    numbers of episodes after which predictions are tested. seed, run_seed: mixed; all that is random follows from them.
+    target_entropy (nats) where it starts from. dynamics_updates, policy_updates: after each episode. matmul_precision:
+    "float32", or "bfloat16" for the factors of hidden layers' products (models/products.py). measure_at: numbers of
+    episodes after which predictions are tested. seed, run_seed: mixed; all that is random follows from them.
     """
 
     def __init__(self, algo_class: type | None = None):
@@ -65,6 +66,7 @@ class LatentSACConfig(AlgorithmConfig):
         self.target_entropy: float | None = None
         self.tau = 0.1
         self.discount = 0.99
+        self.matmul_precision = "float32"
         self.policy_updates = 15
         self.dynamics_updates = 15
         self.batch_size = 150
@@ -126,7 +128,7 @@ class LatentSACConfig(AlgorithmConfig):
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
         names = ("latent_model", "policy_network", "encoder_training", "alpha", "target_entropy", "discount")
-        return {name: getattr(self, name) for name in (*names, "trial_seed")}
+        return {name: getattr(self, name) for name in (*names, "matmul_precision", "trial_seed")}
 
 
 class LatentSAC(Algorithm):

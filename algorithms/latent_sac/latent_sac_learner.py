@@ -9,7 +9,9 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
-from parsecrl.algorithms.learner_checks import check_finite, finite_gradients
+from parsecrl.algorithms.learner_checks import check_finite, check_weights_finite, reached
+
+REMEDY = "lower the learning rates"
 
 
 class LatentSACLearner(TorchLearner):
@@ -52,12 +54,12 @@ class LatentSACLearner(TorchLearner):
         terms = fwd_out["terms"]
         for name, value in terms.items():
             self.metrics.log_value((module_id, name), value, window=20)
-        check_finite(fwd_out["terms"], int(batch[UPDATE][0]), "lower the learning rates")
+        check_finite(fwd_out["terms"], int(batch[UPDATE][0]), REMEDY)
         self._policy_was_updated = "actor_loss" in terms
         return fwd_out["loss"]
 
     def compute_gradients(self, loss_per_module: dict[str, Any], **kwargs: Any) -> dict[Any, Any]:
-        return finite_gradients(super().compute_gradients(loss_per_module, **kwargs), "lower the learning rates")
+        return reached(super().compute_gradients(loss_per_module, **kwargs))
 
     def apply_gradients(self, gradients_dict: dict[Any, Any]) -> None:
         # The base class would step all optimisers, and look twice at each gradient whether it is finite.
@@ -66,6 +68,11 @@ class LatentSACLearner(TorchLearner):
                 optimizer.step()
         if self._policy_was_updated:
             self._move_targets()
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        # Once for all updates of a call: a weight that became NaN stays it, and so does the next loss.
+        super().after_gradient_based_update(timesteps=timesteps)
+        check_weights_finite(self._params.values(), REMEDY)
 
     def _move_targets(self) -> None:
         """Here rather than in `after_gradient_based_update`, which comes after all minibatches of a call."""

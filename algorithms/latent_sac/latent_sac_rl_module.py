@@ -1,6 +1,7 @@
 """The RLModule of latent_sac: a dynamics model whose encoder actor and critics look through, and both losses.
 
-Axes: B transitions, U distinct ones among them, T steps of a slice, O observation, Z latent, A actions.
+Axes: B transitions, which begin at U and reach V distinct observations, T steps of a slice, O observation, Z latent,
+A actions.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Self
 
 import torch
 from ray.rllib.core.columns import Columns
@@ -19,8 +21,9 @@ from torch.nn.functional import mse_loss
 
 from parsecrl.algorithms.latent_study import make_model
 from parsecrl.algorithms.models import LatentDynamics, TransitionSequence
-from parsecrl.algorithms.models.distinct import distinct
+from parsecrl.algorithms.models.distinct import distinct_pair
 from parsecrl.algorithms.models.latent_dynamics import feedforward
+from parsecrl.algorithms.models.products import in_bfloat16
 from parsecrl.algorithms.seeding import derive_seed
 
 UPDATE = "update"  # column [B] int64: the number of the update, in every row
@@ -33,7 +36,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
     """Two kinds of batches, two losses: slices of observations and actions for the model, transitions for SAC.
 
     model_config: latent_model, policy_network (the spec's `model` and `policy`), encoder_training, alpha,
-    target_entropy, discount, trial_seed.
+    target_entropy, discount, matmul_precision, trial_seed.
     """
 
     model: LatentDynamics
@@ -59,6 +62,10 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         """Whether actor and critics do. A model without an objective of its own has no other way to learn."""
         return self.model_config["encoder_training"] == "both" or not self.model.trains
 
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module's, which visits all modules however it is: RLlib asks for it before every update."""
+        return self if self.training == mode else super().train(mode)
+
     def make_target_networks(self) -> None:
         self.qf_target, self.qf_twin_target = copy.deepcopy(self.qf), copy.deepcopy(self.qf_twin)
         for network in (self.qf_target, self.qf_twin_target):
@@ -79,7 +86,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """obs [B, O] -> log-probabilities [B, A]."""
-        with torch.no_grad():
+        with torch.no_grad(), self._products():
             return {Columns.ACTION_DIST_INPUTS: self.policy(self.model.encode(batch[Columns.OBS])).log_softmax(-1)}
 
     _forward_exploration = _forward_inference
@@ -88,9 +95,11 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """-> {"loss": scalar, "terms": detached scalars}; see `dynamics_loss` and `policy_loss`."""
-        if Columns.NEXT_OBS in batch:
-            return self.policy_loss(batch)
-        return self.dynamics_loss(batch)
+        with self._products():
+            return self.policy_loss(batch) if Columns.NEXT_OBS in batch else self.dynamics_loss(batch)
+
+    def _products(self) -> AbstractContextManager[None]:
+        return in_bfloat16(self.model_config["matmul_precision"] == "bfloat16")
 
     def dynamics_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
         """obs [B, T + 1, O], actions [B, T] -> the model's own loss."""
@@ -107,34 +116,39 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         if self.policy_trains_encoder:
             return {}
         obs = torch.cat([batch[Columns.OBS], batch[Columns.NEXT_OBS]])
-        z, new_z = self.model.encode(obs).chunk(2)
+        with self._products():
+            z, new_z = self.model.encode(obs).chunk(2)
         return {LATENTS: z, NEXT_LATENTS: new_z}
 
     def policy_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
         """actions, rewards, terminateds [B] and either obs, new_obs [B, O] or what `fixed_latents` made of them ->
         SAC's losses for discrete actions, summed."""
-        if LATENTS in batch:
-            here, there = distinct(batch[LATENTS]), distinct(batch[NEXT_LATENTS])
-        else:
-            here, there = distinct(batch[Columns.OBS]), distinct(batch[Columns.NEXT_OBS])
-        encode: Callable[[Tensor], Tensor] = nn.Identity() if LATENTS in batch else self.model.encode
+        fixed = LATENTS in batch
+        names = (LATENTS, NEXT_LATENTS) if fixed else (Columns.OBS, Columns.NEXT_OBS)
+        found = distinct_pair(batch[names[0]], batch[names[1]])
         alpha = self.log_alpha.detach().exp()
-        with torch.no_grad():
-            z = encode(there.rows)  # [U', Z]
-            log_pi, q = self.policy(z).log_softmax(-1), self.forward_target({LATENTS: z})["q"]  # [U', A]
-            value = (log_pi.exp() * (q - alpha * log_pi)).sum(-1)[there.inverse]  # [B]
+        encode: Callable[[Tensor], Tensor] = nn.Identity() if fixed else self.model.encode
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.policy_trains_encoder):
+            z = encode(found.rows[: found.num_first])  # [U, Z]
+        log_pi = self.policy(z).log_softmax(-1)  # [U, A]
+        with torch.no_grad():  # most of what transitions reach is where others begin; the rest is computed here
+            z_rest = encode(found.rows[found.num_first :])
+            new_z = torch.cat([z, z_rest])[found.reached]  # [V, Z]
+            new_log_pi = torch.cat([log_pi, self.policy(z_rest).log_softmax(-1)])[found.reached]  # [V, A]
+            new_q = self.forward_target({LATENTS: new_z})["q"]
+            value = z.new_zeros(len(found.rows))
+            value[found.reached] = (new_log_pi.exp() * (new_q - alpha * new_log_pi)).sum(-1)
+            value = value[found.of_second]  # [B]
             goes_on = 1.0 - batch[Columns.TERMINATEDS].float()
             target = batch[Columns.REWARDS] + self.model_config["discount"] * goes_on * value
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.policy_trains_encoder):
-            z = encode(here.rows)  # [U, Z]
         q1, q2 = self.qf(z), self.qf_twin(z)  # [U, A]
-        taken = here.inverse, batch[Columns.ACTIONS]
+        here = found.of_first
+        taken = here, batch[Columns.ACTIONS]
         critic_loss = mse_loss(q1[taken], target) + mse_loss(q2[taken], target)
-        log_pi = self.policy(z).log_softmax(-1)
         pi = log_pi.exp()
         q = torch.minimum(q1, q2).detach()
-        actor_loss = (pi * (alpha * log_pi - q)).sum(-1)[here.inverse].mean()
-        entropy = -(pi * log_pi).sum(-1).detach()[here.inverse].mean()
+        actor_loss = (pi * (alpha * log_pi - q)).sum(-1)[here].mean()
+        entropy = -(pi * log_pi).sum(-1).detach()[here].mean()
         loss = actor_loss + critic_loss
         wanted = self.model_config["target_entropy"]
         if wanted is not None:

@@ -16,19 +16,20 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from parsecrl.algorithms.seeding import derive_seed
 
 REMEMBERED = 10_000  # observations whose action probabilities are kept; they hold until the weights change
+EXPECTED = 256  # observations, the last that were seen, whose probabilities are computed together before an episode
 
 
 class WholeEpisodeRunner(SingleAgentEnvRunner):
     """An EnvRunner that also plays its environments one after the other, each to an episode's end.
 
     The policy of Algorithm 1 stays the same within an episode, and a world of cells has few observations: the action
-    probabilities of each are computed once, and those of the observations of the last call together. RLlib's own
+    probabilities of each are computed once, and those of the last EXPECTED ones together. RLlib's own
     `sample`, with its connectors at every step, still works.
     """
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
-        self._recent: dict[bytes, np.ndarray] = {}  # the observations of the last call
+        self._recent: dict[bytes, np.ndarray] = {}  # what was seen last, the oldest first
 
     def play(self, weights: Any, seed: int, explore: bool = True) -> list[SingleAgentEpisode]:
         """An episode in each environment with these weights. seed: of all that is drawn, the resets among it.
@@ -42,8 +43,11 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
             rows = self._cumulative(np.stack(list(self._recent.values())), explore)
             known = dict(zip(self._recent, rows, strict=True))
         episodes = [self._episode(env, derive_seed(seed, "episode", i), explore, known) for i, env in enumerate(envs)]
-        seen = islice((obs for episode in episodes for obs in episode.get_observations()), REMEMBERED)
-        self._recent = {obs.tobytes(): obs for obs in seen}
+        for obs in (obs for episode in episodes for obs in episode.get_observations()):
+            key = obs.tobytes()
+            self._recent.pop(key, None)
+            self._recent[key] = obs
+        self._recent = dict(islice(self._recent.items(), max(0, len(self._recent) - EXPECTED), None))
         self._done_episodes_for_metrics.extend(episodes)
         self._increase_sampled_metrics(sum(len(episode) for episode in episodes), len(episodes))
         return episodes

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from parsecrl.algorithms.models.products import linear
+from parsecrl.algorithms.models.products import in_bfloat16, linear, rounds
 
 
 class Distinct(NamedTuple):
@@ -37,6 +37,36 @@ def distinct(batch: Tensor) -> Distinct:
     if not torch.equal(rows[inverse], batch):  # two rows with the same key, or NaN
         return Distinct(batch, index, index)
     return Distinct(rows, inverse, first)
+
+
+class DistinctPair(NamedTuple):
+    """rows[of_first] are those of one batch, rows[of_second] those of another; rows of the first batch come first."""
+
+    rows: Tensor  # [U, n]
+    num_first: int  # rows that the first batch has
+    of_first: Tensor  # [B] int64
+    of_second: Tensor  # [C] int64
+    reached: Tensor  # [V] int64, rows that the second batch has
+
+
+@torch.no_grad()
+def distinct_pair(first: Tensor, second: Tensor) -> DistinctPair:
+    """The distinct rows of first [B, n] and second [C, n] together, or all of them, as `distinct`."""
+    B, C = len(first), len(second)
+    both = torch.cat([first, second])
+    found = distinct(both)
+    if len(found.rows) == B + C:
+        index = torch.arange(B + C, device=both.device)
+        return DistinctPair(both, B, index[:B], index[B:], index[B:])
+    of_first, of_second = found.inverse.split([B, C])
+    in_first = torch.zeros(len(found.rows), dtype=torch.bool, device=both.device)
+    in_second = in_first.clone()
+    in_first[of_first] = in_second[of_second] = True
+    order = torch.cat([in_first.nonzero(), (~in_first).nonzero()]).squeeze(1)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
+    reached = in_second[order].nonzero().squeeze(1)
+    return DistinctPair(found.rows[order], int(in_first.sum()), place[of_first], place[of_second], reached)
 
 
 class DistinctRows(nn.Sequential):
@@ -83,12 +113,14 @@ class _InputGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, outputs: int, inverse: Tensor, *way: Tensor) -> Tensor:
         ctx.save_for_backward(inverse, *way)
+        ctx.rounds = rounds()
         return x.new_zeros(len(x), outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (inverse, *way) = grads, ctx.saved_tensors
-        for step in reversed(way):
-            grad = grad * step[inverse] if step.dtype == torch.bool else linear(grad, step.t())
+        with in_bfloat16(ctx.rounds):
+            for step in reversed(way):
+                grad = grad * step[inverse] if step.dtype == torch.bool else linear(grad, step.t())
         return grad, None, None, *(None for _ in way)

@@ -15,7 +15,8 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor, nn
 
 from parsecrl.algorithms.latent_sac import LatentSACConfig
-from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
+from parsecrl.algorithms.latent_sac import runner as runner_module
+from parsecrl.algorithms.latent_sac.latent_sac_rl_module import LATENTS, UPDATE, LatentSACRLModule
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
 
@@ -335,6 +336,29 @@ def test_what_is_not_finite_ends_the_update():
         learning.update(batch)
 
 
+def test_a_weight_that_is_not_finite_ends_the_call():
+    learning = Learning()
+    bias = learning.module.qf[-1].bias
+    bias.register_hook(lambda gradient: gradient * math.nan)  # the loss of this update is finite
+    with pytest.raises(FloatingPointError, match="the norm of the weights became nan; the last checkpoint is good"):
+        learning.update(transitions())
+
+
+def test_losses_in_bfloat16_are_near_those_in_float32_and_only_there():
+    sizes: dict[str, Any] = {"policy": {"hidden_size": 256, "num_layers": 3}}
+    sizes["model"] = {**SETTINGS["model"], "hidden_size": 256}
+    terms = []
+    for precision in ("float32", "bfloat16"):
+        m = module(matmul_precision=precision, **sizes)
+        policy = {**transitions(), **m.fixed_latents(transitions())}
+        found = [m._forward_train(policy)["terms"]["q"], m._forward_train(slices())["loss"].detach()]
+        acting = m._forward_inference(policy)[Columns.ACTION_DIST_INPUTS]
+        terms.append(torch.cat([torch.stack(found), policy[LATENTS].flatten(), acting.flatten()]))
+    exact, rounded = terms
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.02)
+
+
 # --- the runner
 
 
@@ -393,6 +417,17 @@ def test_probabilities_of_the_last_episode_are_computed_together_and_with_the_ne
     new = {obs.tobytes() for obs in again.get_observations()[:-1]} - before
     assert calls == [len(before)] + [1] * len(new)
     np.testing.assert_array_equal(again.get_actions(), expected.get_actions())
+
+
+def test_of_what_was_seen_the_last_is_expected_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(runner_module, "EXPECTED", 3)
+    played = runner()
+    (episode,) = played.play(played.module.get_state(), 5)
+    last: list[bytes] = []
+    for obs in reversed(episode.get_observations()):
+        if obs.tobytes() not in last:
+            last.append(obs.tobytes())
+    assert list(played._recent) == last[:3][::-1]
 
 
 def test_settings_that_it_does_not_have_are_named():

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from parsecrl.algorithms.models.distinct import DistinctRows, apply_to_repeated, distinct
+from parsecrl.algorithms.models.distinct import DistinctRows, apply_to_repeated, distinct, distinct_pair
+from parsecrl.algorithms.models.products import Linear, in_bfloat16
 
 
 def repeated(count: int, size: int, of: int) -> Tensor:
@@ -19,6 +20,29 @@ def test_distinct_rows_are_distinct_and_give_the_batch_back():
     swapped = torch.tensor([[1.0, 2.0], [2.0, 1.0], [float("nan"), 0.0], [1.0, 2.0]])
     back = distinct(swapped)
     assert torch.equal(back.rows[back.inverse].nan_to_num(7.0), swapped.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("of", [3, 7, 1000])
+def test_the_rows_of_two_batches_are_distinct_and_those_of_the_first_come_first(of: int):
+    batch = repeated(50, 3, of)
+    first, second = batch[:30], torch.cat([batch[30:], torch.ones(4, 3)])
+    found = distinct_pair(first, second)
+    U, V = len(distinct(first).rows), len(distinct(second).rows)
+    assert torch.equal(found.rows[found.of_first], first)
+    assert torch.equal(found.rows[found.of_second], second)
+    assert len(found.rows) == len(torch.unique(found.rows, dim=0)) == len(distinct(torch.cat([first, second])).rows)
+    assert found.num_first == U
+    assert set(found.of_first.tolist()) == set(range(U))
+    assert sorted(found.reached.tolist()) == sorted(set(found.of_second.tolist()))
+    assert len(found.reached) == V
+
+
+def test_of_two_batches_without_repetition_all_rows_stay_where_they_are():
+    first, second = torch.randn(5, 3), torch.randn(4, 3)
+    found = distinct_pair(first, second)
+    assert torch.equal(found.rows, torch.cat([first, second]))
+    assert found.num_first == 5
+    assert found.of_second.tolist() == found.reached.tolist() == [5, 6, 7, 8]
 
 
 def test_layers_that_compute_equal_rows_once_give_the_same_numbers_and_gradients():
@@ -91,3 +115,20 @@ def test_a_second_derivative_and_weights_that_changed_are_refused():
 def test_on_another_device_every_row_is_computed():
     batch = repeated(20, 3, of=2).to("meta")
     assert distinct(batch).rows.shape == (20, 3)
+
+
+def test_gradients_in_bfloat16_are_those_of_products_in_bfloat16():
+    torch.manual_seed(0)
+    network = nn.Sequential(Linear(20, 256), nn.ReLU(), Linear(256, 256), nn.ReLU(), Linear(256, 4))
+    x = repeated(40, 20, of=5).requires_grad_()
+    weights = torch.randn(40, 4)
+
+    def gradient(enabled: bool, repeat: bool) -> Tensor:
+        with in_bfloat16(enabled):
+            y = apply_to_repeated(network, x) if repeat else network(x)
+        return torch.autograd.grad((weights * y).sum(), x)[0]  # outside, as learners do
+
+    plain, exact = gradient(True, repeat=False), gradient(False, repeat=True)
+    torch.testing.assert_close(gradient(True, repeat=True), plain, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(exact, plain, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(exact, plain, rtol=0.1, atol=0.02 * float(exact.abs().max()))

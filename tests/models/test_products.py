@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from parsecrl.algorithms.models import products
-from parsecrl.algorithms.models.products import Linear, LinearOfVaryingRows, linear
+from parsecrl.algorithms.models.products import Linear, LinearOfVaryingRows, in_bfloat16, linear
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -62,3 +62,36 @@ def test_torchs_own_where_the_product_is_missing(monkeypatch: pytest.MonkeyPatch
     assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
     torch.testing.assert_close(layer(x), fast)
     torch.testing.assert_close(layer.double()(x.double()).float(), fast)
+
+
+def test_in_bfloat16_the_factors_of_wide_products_are_rounded_forwards_and_backwards():
+    layer, x = Linear(300, 256), torch.randn(2, 5, 300, generator=seeded(0)).requires_grad_()
+    nn.init.normal_(layer.bias)
+    grad = torch.randn(2, 5, 256, generator=seeded(1))
+    with in_bfloat16():
+        out = layer(x)
+    out.backward(grad)  # outside, as a learner's
+    rounded_x, rounded_w, rounded_grad = (t.detach().bfloat16().double() for t in (x, layer.weight, grad))
+    for found, exact in (
+        (out, rounded_x @ rounded_w.t() + layer.bias.double()),
+        (x.grad, rounded_grad @ rounded_w),
+        (layer.weight.grad, rounded_grad.flatten(0, 1).t() @ rounded_x.flatten(0, 1)),
+        (layer.bias.grad, grad.double().sum((0, 1))),
+    ):
+        assert found.dtype == torch.float32
+        rounding = 2**-8 * float(exact.detach().abs().max())  # sums are rounded, too
+        torch.testing.assert_close(found.double(), exact, rtol=0, atol=rounding)
+    assert not torch.allclose(out, layer(x), rtol=1e-4, atol=1e-4)
+    with torch.no_grad(), in_bfloat16():
+        assert torch.equal(layer(x), out)
+
+
+def test_narrow_products_and_those_outside_are_not_rounded():
+    x, narrow, wide = torch.randn(5, 300, generator=seeded(0)), Linear(300, 20), Linear(300, 256)
+    exact = narrow(x), wide(x)
+    with in_bfloat16():
+        assert torch.equal(narrow(x), exact[0])
+        with in_bfloat16(False):
+            assert torch.equal(wide(x), exact[1])
+        assert not torch.equal(wide(x), exact[1])
+    assert torch.equal(wide(x), exact[1])
