@@ -50,7 +50,7 @@ class LatentSACPhase(StudyPhase):
     policy_updates: Natural = 15  # after each episode
     dynamics_updates: Natural = 15
     batch_size: Count = 150
-    matmul_precision: Literal["float32", "bfloat16"] = "float32"  # of the factors of hidden layers' products
+    matmul_precision: Literal["float32", "bfloat16"] = "float32"  # of hidden layers, if the processor has it
     policy_learning_rate: Positive = 1.0e-4
     dynamics_learning_rate: Positive = 1.0e-3
     alpha_learning_rate: Positive = 1.0e-3

@@ -52,7 +52,7 @@ class LatentSACConfig(AlgorithmConfig):
     encoder_training: "dynamics", by the model's loss alone, or "both", by actor and critics too; a model without an
     objective of its own is trained by these whatever this says. alpha: weight of the entropy, fixed; with a
     target_entropy (nats) where it starts from. dynamics_updates, policy_updates: after each episode. matmul_precision:
-    "float32", or "bfloat16" for the factors of hidden layers' products (models/products.py). measure_at: numbers of
+    "float32", or "bfloat16" for the factors of hidden layers' products, if the processor has it. measure_at: numbers of
     episodes after which predictions are tested. seed, run_seed: mixed; all that is random follows from them.
     """
 

@@ -23,7 +23,7 @@ from parsecrl.algorithms.latent_study import make_model
 from parsecrl.algorithms.models import LatentDynamics, TransitionSequence
 from parsecrl.algorithms.models.distinct import distinct_pair
 from parsecrl.algorithms.models.latent_dynamics import feedforward
-from parsecrl.algorithms.models.products import in_bfloat16
+from parsecrl.algorithms.models.products import in_bfloat16, multiplies_bfloat16
 from parsecrl.algorithms.seeding import derive_seed
 
 UPDATE = "update"  # column [B] int64: the number of the update, in every row
@@ -99,7 +99,8 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
             return self.policy_loss(batch) if Columns.NEXT_OBS in batch else self.dynamics_loss(batch)
 
     def _products(self) -> AbstractContextManager[None]:
-        return in_bfloat16(self.model_config["matmul_precision"] == "bfloat16")
+        wanted = self.model_config["matmul_precision"] == "bfloat16"
+        return in_bfloat16(wanted and multiplies_bfloat16(self.log_alpha.device))
 
     def dynamics_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
         """obs [B, T + 1, O], actions [B, T] -> the model's own loss."""

@@ -6,7 +6,7 @@ other on a core of an EPYC. torch has no public call for that. Where its version
 devices and types and under torch.compile, these are torch's own.
 
 Within `in_bfloat16` the factors of wide products are rounded to bfloat16, 8 significant bits of float32's 24, and added
-up in float32: twice as fast where the processor multiplies them (AVX512_BF16, AMX), slower where it does not.
+up in float32: twice as fast where `multiplies_bfloat16`.
 """
 
 from __future__ import annotations
@@ -59,6 +59,14 @@ class LinearOfVaryingRows(Linear):
         if torch.is_grad_enabled() and not WIDE and not rounds():
             return nn.functional.linear(input, self.weight, self.bias)
         return super().forward(input)
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it; without them it is emulated, many times as slow as float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

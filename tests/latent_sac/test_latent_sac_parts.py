@@ -15,6 +15,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor, nn
 
 from parsecrl.algorithms.latent_sac import LatentSACConfig
+from parsecrl.algorithms.latent_sac import latent_sac_rl_module as rl_module
 from parsecrl.algorithms.latent_sac import runner as runner_module
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import LATENTS, UPDATE, LatentSACRLModule
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
@@ -344,18 +345,23 @@ def test_a_weight_that_is_not_finite_ends_the_call():
         learning.update(transitions())
 
 
-def test_losses_in_bfloat16_are_near_those_in_float32_and_only_there():
-    sizes: dict[str, Any] = {"policy": {"hidden_size": 256, "num_layers": 3}}
-    sizes["model"] = {**SETTINGS["model"], "hidden_size": 256}
-    terms = []
-    for precision in ("float32", "bfloat16"):
-        m = module(matmul_precision=precision, **sizes)
-        policy = {**transitions(), **m.fixed_latents(transitions())}
-        found = [m._forward_train(policy)["terms"]["q"], m._forward_train(slices())["loss"].detach()]
-        acting = m._forward_inference(policy)[Columns.ACTION_DIST_INPUTS]
-        terms.append(torch.cat([torch.stack(found), policy[LATENTS].flatten(), acting.flatten()]))
-    exact, rounded = terms
-    assert not torch.equal(exact, rounded)
+def found_in(precision: str) -> Tensor:
+    """Numbers of each forward pass."""
+    model = {**SETTINGS["model"], "hidden_size": 256}
+    m = module(matmul_precision=precision, model=model, policy={"hidden_size": 256, "num_layers": 3})
+    batch = {**transitions(), **m.fixed_latents(transitions())}
+    scalars = [m._forward_train(batch)["terms"]["q"], m._forward_train(slices())["loss"].detach()]
+    acting = m._forward_inference(batch)[Columns.ACTION_DIST_INPUTS]
+    return torch.cat([torch.stack(scalars), batch[LATENTS].flatten(), acting.flatten()])
+
+
+@pytest.mark.parametrize("instructions", [True, False])
+def test_bfloat16_is_near_float32_and_is_float32_without_instructions_for_it(
+    instructions: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(rl_module, "multiplies_bfloat16", lambda device: instructions)
+    exact, rounded = found_in("float32"), found_in("bfloat16")
+    assert torch.equal(exact, rounded) == (not instructions)
     torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.02)
 
 

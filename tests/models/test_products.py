@@ -1,9 +1,11 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from parsecrl.algorithms.models import products
-from parsecrl.algorithms.models.products import Linear, LinearOfVaryingRows, in_bfloat16, linear
+from parsecrl.algorithms.models.products import Linear, LinearOfVaryingRows, in_bfloat16, linear, multiplies_bfloat16
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -95,3 +97,10 @@ def test_narrow_products_and_those_outside_are_not_rounded():
             assert torch.equal(wide(x), exact[1])
         assert not torch.equal(wide(x), exact[1])
     assert torch.equal(wide(x), exact[1])
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="not Linux")
+def test_what_multiplies_bfloat16_is_what_the_processor_says():
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    assert multiplies_bfloat16(torch.device("cpu")) == bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    assert not multiplies_bfloat16(torch.device("meta"))
