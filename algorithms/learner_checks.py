@@ -1,4 +1,4 @@
-"""What our learners ask of losses and gradients before a step is made."""
+"""What our learners ask of losses, gradients and weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def reached(gradients: Mapping[Any, Tensor | None]) -> dict[Any, Tensor]:
 
 
 def finite_gradients(gradients: Mapping[Any, Tensor | None], remedy: str) -> dict[Any, Tensor]:
-    """Those of what the loss reached.
+    """The gradients of what the loss reached, before a step is made.
 
     Raises FloatingPointError where their norm is not finite: RLlib would put zeros in the place, and go on.
     """

@@ -22,7 +22,12 @@ from torch import Tensor
 from parsecrl.algorithms.checkpoint_files import check_local
 from parsecrl.algorithms.latent_sac.checkpoint import save_trial
 from parsecrl.algorithms.latent_sac.latent_sac_learner import LatentSACLearner
-from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule, latent_model
+from parsecrl.algorithms.latent_sac.latent_sac_rl_module import (
+    UPDATE,
+    LatentSACRLModule,
+    latent_model,
+    precision_on,
+)
 from parsecrl.algorithms.latent_sac.policy_world import make_world
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
@@ -151,6 +156,8 @@ class LatentSAC(Algorithm):
         return LatentSACConfig()
 
     def setup(self, config: Any) -> None:
+        device = torch.device("cuda" if self.config.num_gpus_per_learner else "cpu")
+        self.matmul_precision = precision_on(device, self.config.matmul_precision)
         make_process_quick()  # an update frees and asks for some 50 MB
         super().setup(config)
         self.measurements = Measurements()
@@ -332,6 +339,7 @@ class LatentSAC(Algorithm):
             "layout_seed": c.layout_seed,
             "model": c.latent_model,
             "policy": c.policy_network,
+            "matmul_precision": self.matmul_precision,
             "seed": c.given_seed,
             "trial_seed": c.trial_seed,
             "env_steps": self.counts["env_steps"],

@@ -70,7 +70,7 @@ class LatentSACLearner(TorchLearner):
             self._move_targets()
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        # Once for all updates of a call: a weight that became NaN stays it, and so does the next loss.
+        # Once for all updates of a call: a weight that is NaN stays NaN, and a next loss would be NaN too.
         super().after_gradient_based_update(timesteps=timesteps)
         check_weights_finite(self._params.values(), REMEDY)
 

@@ -29,6 +29,7 @@ from parsecrl.algorithms.seeding import derive_seed
 UPDATE = "update"  # column [B] int64: the number of the update, in every row
 LATENTS = "latents"  # column [B, Z]
 NEXT_LATENTS = "new_latents"  # column [B, Z]
+PRECISIONS = ("float32", "bfloat16")
 CRITICS = ("qf", "qf_twin", "qf_target", "qf_twin_target")
 
 
@@ -63,7 +64,8 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         return self.model_config["encoder_training"] == "both" or not self.model.trains
 
     def train(self, mode: bool = True) -> Self:
-        """As nn.Module's, which visits all modules however it is: RLlib asks for it before every update."""
+        """As nn.Module's, but only where it changes this module's own flag: RLlib asks for it before every update, and
+        visiting all parts takes a while. No layer here depends on it."""
         return self if self.training == mode else super().train(mode)
 
     def make_target_networks(self) -> None:
@@ -86,7 +88,8 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """obs [B, O] -> log-probabilities [B, A]."""
-        with torch.no_grad(), self._products():
+        # In float32: what is drawn must not depend on how many observations are looked at together.
+        with torch.no_grad():
             return {Columns.ACTION_DIST_INPUTS: self.policy(self.model.encode(batch[Columns.OBS])).log_softmax(-1)}
 
     _forward_exploration = _forward_inference
@@ -99,8 +102,8 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
             return self.policy_loss(batch) if Columns.NEXT_OBS in batch else self.dynamics_loss(batch)
 
     def _products(self) -> AbstractContextManager[None]:
-        wanted = self.model_config["matmul_precision"] == "bfloat16"
-        return in_bfloat16(wanted and multiplies_bfloat16(self.log_alpha.device))
+        wanted = self.model_config["matmul_precision"]
+        return in_bfloat16(precision_on(self.log_alpha.device, wanted) == "bfloat16")
 
     def dynamics_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
         """obs [B, T + 1, O], actions [B, T] -> the model's own loss."""
@@ -137,9 +140,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
             new_z = torch.cat([z, z_rest])[found.reached]  # [V, Z]
             new_log_pi = torch.cat([log_pi, self.policy(z_rest).log_softmax(-1)])[found.reached]  # [V, A]
             new_q = self.forward_target({LATENTS: new_z})["q"]
-            value = z.new_zeros(len(found.rows))
-            value[found.reached] = (new_log_pi.exp() * (new_q - alpha * new_log_pi)).sum(-1)
-            value = value[found.of_second]  # [B]
+            value = (new_log_pi.exp() * (new_q - alpha * new_log_pi)).sum(-1)[found.of_second]  # [B]
             goes_on = 1.0 - batch[Columns.TERMINATEDS].float()
             target = batch[Columns.REWARDS] + self.model_config["discount"] * goes_on * value
         q1, q2 = self.qf(z), self.qf_twin(z)  # [U, A]
@@ -162,6 +163,13 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
             "q": q.mean(),
         }
         return {"loss": loss, "terms": terms}
+
+
+def precision_on(device: torch.device, wanted: str) -> str:
+    """Of the products of hidden layers there. Raises ValueError on one that is unknown."""
+    if wanted not in PRECISIONS:
+        raise ValueError(f"matmul_precision must be one of {', '.join(PRECISIONS)}, got {wanted!r}; choose one of them")
+    return wanted if multiplies_bfloat16(device) else "float32"
 
 
 def check_target_entropy(nats: float | None, num_actions: int) -> None:

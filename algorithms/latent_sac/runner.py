@@ -16,7 +16,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from parsecrl.algorithms.seeding import derive_seed
 
 REMEMBERED = 10_000  # observations whose action probabilities are kept; they hold until the weights change
-EXPECTED = 256  # observations, the last that were seen, whose probabilities are computed together before an episode
+EXPECTED = 256  # of the last observations that were seen the probabilities are computed together, before an episode
 
 
 class WholeEpisodeRunner(SingleAgentEnvRunner):

@@ -40,33 +40,31 @@ def distinct(batch: Tensor) -> Distinct:
 
 
 class DistinctPair(NamedTuple):
-    """rows[of_first] are those of one batch, rows[of_second] those of another; rows of the first batch come first."""
+    """rows[of_first] are those of one batch, rows[reached][of_second] those of another."""
 
-    rows: Tensor  # [U, n]
-    num_first: int  # rows that the first batch has
+    rows: Tensor  # [W, n], those of the first batch first
+    num_first: int  # how many these are
     of_first: Tensor  # [B] int64
-    of_second: Tensor  # [C] int64
     reached: Tensor  # [V] int64, rows that the second batch has
+    of_second: Tensor  # [C] int64
 
 
 @torch.no_grad()
 def distinct_pair(first: Tensor, second: Tensor) -> DistinctPair:
-    """The distinct rows of first [B, n] and second [C, n] together, or all of them, as `distinct`."""
+    """The distinct rows of first [B, n] and second [C, n] together; all rows, where `distinct` gives all."""
     B, C = len(first), len(second)
     both = torch.cat([first, second])
     found = distinct(both)
-    if len(found.rows) == B + C:
-        index = torch.arange(B + C, device=both.device)
-        return DistinctPair(both, B, index[:B], index[B:], index[B:])
-    of_first, of_second = found.inverse.split([B, C])
-    in_first = torch.zeros(len(found.rows), dtype=torch.bool, device=both.device)
-    in_second = in_first.clone()
-    in_first[of_first] = in_second[of_second] = True
-    order = torch.cat([in_first.nonzero(), (~in_first).nonzero()]).squeeze(1)
+    index = torch.arange(len(found.rows), device=both.device)
+    if len(index) == B + C:
+        return DistinctPair(both, B, index[:B], index[B:], index[:C])
+    in_first = torch.zeros(len(index), dtype=torch.bool, device=both.device)
+    in_first[found.inverse[:B]] = True
+    order = torch.cat([index[in_first], index[~in_first]])
     place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=order.device)
-    reached = in_second[order].nonzero().squeeze(1)
-    return DistinctPair(found.rows[order], int(in_first.sum()), place[of_first], place[of_second], reached)
+    place[order] = index
+    reached, of_second = torch.unique(place[found.inverse[B:]], return_inverse=True)
+    return DistinctPair(found.rows[order], int(in_first.sum()), place[found.inverse[:B]], reached, of_second)
 
 
 class DistinctRows(nn.Sequential):

@@ -5,13 +5,13 @@ oneDNN, which torch contains as well, does not: [500, 200] x [200, 600] runs at 
 other on a core of an EPYC. torch has no public call for that. Where its version lacks the private one, and for other
 devices and types and under torch.compile, these are torch's own.
 
-Within `in_bfloat16` the factors of wide products are rounded to bfloat16, 8 significant bits of float32's 24, and added
-up in float32: twice as fast where `multiplies_bfloat16`.
+Within `in_bfloat16` wide products are rounded to bfloat16, 8 significant bits where float32 has 24: twice as fast where
+`multiplies_bfloat16`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -21,17 +21,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 MIN_WIDTH = 8  # a product with fewer columns is quicker in MKL
-MIN_ROUNDED = (
-    256  # in and out, of layers that bfloat16 is for: the work is there, and what a network tells is elsewhere
-)
+MIN_ROUNDED = 256  # fewer inputs or outputs are little work, and a network's last layer has what is asked of it
 
 _in_bfloat16 = ContextVar("in_bfloat16", default=False)
 
 
 @contextmanager
 def in_bfloat16(enabled: bool = True) -> Iterator[None]:
-    """Round the factors of products of MIN_ROUNDED or more inputs and outputs, in forward and backward passes of what
-    is computed within. Weights, their gradients and results stay float32."""
+    """Round factors and results of products with MIN_ROUNDED or more inputs and outputs, forwards and, wherever that is
+    called, backwards. All tensors stay of type float32; such a product can be differentiated once."""
     token = _in_bfloat16.set(enabled)
     try:
         yield
@@ -65,13 +63,13 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for it; without them it is emulated, many times as slow as float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    known = torch.cpu.get_capabilities()
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return device.type == "cpu" and any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [..., n], weight [m, n], bias [m] -> [..., m]. A row's result does not depend on the other rows, to the bit."""
-    if rounds() and x.dtype == torch.float32 and min(weight.shape) >= MIN_ROUNDED:
+    if not torch.compiler.is_compiling() and rounds() and x.dtype == torch.float32 and min(weight.shape) >= MIN_ROUNDED:
         rounded: Tensor = _LinearInBfloat16.apply(x.reshape(-1, x.shape[-1]), weight, bias)
         return rounded.view(*x.shape[:-1], len(weight))
     if not has_fast_product(x, weight):
@@ -104,11 +102,12 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (x, weight) = grads, ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        return (  # by `linear`, so that it can be differentiated again
-            linear(grad, weight.t()) if needs_x else None,
-            linear(grad.t(), x.t()) if needs_weight else None,
-            grad.sum(0) if needs_bias else None,
-        )
+        with in_bfloat16(False):  # wherever this is called, since the forward pass was not
+            return (  # by `linear`, so that it can be differentiated again
+                linear(grad, weight.t()) if needs_x else None,
+                linear(grad.t(), x.t()) if needs_weight else None,
+                grad.sum(0) if needs_bias else None,
+            )
 
 
 class _LinearInBfloat16(torch.autograd.Function):

@@ -18,7 +18,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.flop_counter import FlopCounterMode
 
 from parsecrl.algorithms.latent_sac import LatentSAC
-from parsecrl.algorithms.models.products import linear
+from parsecrl.algorithms.models.products import linear, multiplies_bfloat16
 from parsecrl.algorithms.quick_process import make_process_quick
 from parsecrl.platform.specs import load_spec
 from parsecrl.platform.trainables import plain_config
@@ -80,6 +80,8 @@ def test_a_trial(
     """Whole ones in the gridworld. In the others episodes 2 to 11, in which batches have most of the cells and are the
     dearest: the estimate is from above.
     """
+    if precision == "bfloat16" and not multiplies_bfloat16(torch.device("cpu")):
+        pytest.skip("this processor has no instructions for bfloat16, and would take float32")
     phase, whole = WORLDS[world], world == "gridworld"
     episodes = phase.stop.episodes
     settings = plain_config(phase.model_dump(exclude={"search"}, exclude_none=True), None, {}, 0, None)
@@ -106,7 +108,7 @@ def test_a_trial(
         f"the last {MEASURED}: {last:.2f} s, {flop / 1e9:.0f} GFLOP, {flop / rate / last:.0%} of the core's rate "
         f"({rate / 1e9:.0f} GFLOP/s in float32)"
     )
-    if whole and kind == "parsimonious":
+    if whole and kind == "parsimonious":  # the method; the others are there to be compared with it
         assert whole_trial <= 6
 
 

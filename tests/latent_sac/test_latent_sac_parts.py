@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from parsecrl.algorithms.latent_sac import LatentSACConfig
 from parsecrl.algorithms.latent_sac import latent_sac_rl_module as rl_module
 from parsecrl.algorithms.latent_sac import runner as runner_module
-from parsecrl.algorithms.latent_sac.latent_sac_rl_module import LATENTS, UPDATE, LatentSACRLModule
+from parsecrl.algorithms.latent_sac.latent_sac_rl_module import LATENTS, UPDATE, LatentSACRLModule, precision_on
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
 
@@ -131,25 +131,34 @@ def test_a_saved_replay_is_the_same(tmp_path: Path):
 # --- losses
 
 
-def test_the_policy_loss_is_sacs_for_discrete_actions():
-    m, batch = module(alpha=0.3, discount=0.9), transitions()
+@pytest.mark.parametrize("stays", [False, True])
+def test_the_policy_loss_is_sacs_for_discrete_actions(stays: bool):
+    m, batch = module(alpha=0.3, discount=0.9, encoder_training="both"), transitions()
+    if stays:  # nothing is reached that is not where a transition begins
+        batch[Columns.NEXT_OBS] = batch[Columns.OBS]
     found = m.policy_loss(batch)
     s, s_next, a = batch[Columns.OBS], batch[Columns.NEXT_OBS], batch[Columns.ACTIONS]
     with torch.no_grad():
-        z, z_next = m.model.encode(s), m.model.encode(s_next)
-        pi, pi_next = m.policy(z).softmax(-1), m.policy(z_next).softmax(-1)
+        z_next = m.model.encode(s_next)
+        pi_next = m.policy(z_next).softmax(-1)
         q_next = torch.minimum(m.qf_target(z_next), m.qf_twin_target(z_next))
         v_next = (pi_next * (q_next - 0.3 * pi_next.log())).sum(-1)
         y = batch[Columns.REWARDS] + 0.9 * torch.where(batch[Columns.TERMINATEDS], 0.0, v_next)
-        rows = torch.arange(len(a))
-        critic = sum(((q(z)[rows, a] - y) ** 2).mean() for q in (m.qf, m.qf_twin))
-        actor = (pi * (0.3 * pi.log() - torch.minimum(m.qf(z), m.qf_twin(z)))).sum(-1).mean()
-        entropy = -(pi * pi.log()).sum(-1).mean()
+    rows, z = torch.arange(len(a)), m.model.encode(s)
+    pi, q = m.policy(z).softmax(-1), torch.minimum(m.qf(z), m.qf_twin(z)).detach()
+    critic = sum(((net(z)[rows, a] - y) ** 2).mean() for net in (m.qf, m.qf_twin))
+    actor = (pi * (0.3 * pi.log() - q)).sum(-1).mean()
+    entropy = -(pi * pi.log()).sum(-1).mean()
     terms = found["terms"]
-    torch.testing.assert_close(terms["critic_loss"], critic)
-    torch.testing.assert_close(terms["actor_loss"], actor)
-    torch.testing.assert_close(terms["entropy"], entropy)
-    torch.testing.assert_close(found["loss"].detach(), critic + actor)
+    torch.testing.assert_close(terms["critic_loss"], critic.detach())
+    torch.testing.assert_close(terms["actor_loss"], actor.detach())
+    torch.testing.assert_close(terms["entropy"], entropy.detach())
+    torch.testing.assert_close(found["loss"], critic + actor)
+    trained = [p for part in (m.model.encoder, m.policy, m.qf, m.qf_twin) for p in part.parameters()]
+    for x, y in zip(
+        torch.autograd.grad(found["loss"], trained), torch.autograd.grad(critic + actor, trained), strict=True
+    ):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-6)
     assert terms["alpha"].item() == pytest.approx(0.3)
 
 
@@ -345,14 +354,20 @@ def test_a_weight_that_is_not_finite_ends_the_call():
         learning.update(transitions())
 
 
-def found_in(precision: str) -> Tensor:
-    """Numbers of each forward pass."""
+def wide(precision: str) -> LatentSACRLModule:
     model = {**SETTINGS["model"], "hidden_size": 256}
-    m = module(matmul_precision=precision, model=model, policy={"hidden_size": 256, "num_layers": 3})
+    return module(matmul_precision=precision, model=model, policy={"hidden_size": 256, "num_layers": 3})
+
+
+def numbers_of(m: LatentSACRLModule) -> dict[str, Tensor]:
+    """Of each pass in which a product may be rounded, and of acting."""
     batch = {**transitions(), **m.fixed_latents(transitions())}
-    scalars = [m._forward_train(batch)["terms"]["q"], m._forward_train(slices())["loss"].detach()]
-    acting = m._forward_inference(batch)[Columns.ACTION_DIST_INPUTS]
-    return torch.cat([torch.stack(scalars), batch[LATENTS].flatten(), acting.flatten()])
+    found = {"latents": batch[LATENTS], "acting": m._forward_inference(batch)[Columns.ACTION_DIST_INPUTS]}
+    for name, given, weight in (("policy", batch, m.policy[0].weight), ("model", slices(), m.model.decoder[0].weight)):
+        loss = m._forward_train(given)["loss"]
+        found[name] = loss.detach()
+        (found[name + " gradient"],) = torch.autograd.grad(loss, weight)
+    return found
 
 
 @pytest.mark.parametrize("instructions", [True, False])
@@ -360,9 +375,15 @@ def test_bfloat16_is_near_float32_and_is_float32_without_instructions_for_it(
     instructions: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(rl_module, "multiplies_bfloat16", lambda device: instructions)
-    exact, rounded = found_in("float32"), found_in("bfloat16")
-    assert torch.equal(exact, rounded) == (not instructions)
-    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.02)
+    exact, rounded = numbers_of(wide("float32")), numbers_of(wide("bfloat16"))
+    for name, value in exact.items():
+        assert torch.equal(value, rounded[name]) == (not instructions or name == "acting"), name
+        torch.testing.assert_close(rounded[name], value, rtol=0.03, atol=0.03 * float(value.abs().max()))
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="matmul_precision must be one of float32, bfloat16, got 'bf16'"):
+        precision_on(torch.device("cpu"), "bf16")
 
 
 # --- the runner
@@ -412,7 +433,7 @@ def test_actions_are_drawn_by_their_probabilities_and_without_exploration_the_be
     assert (np.searchsorted(greedy, [0.0, 0.3, 0.999], side="right") == p.argmax()).all()
 
 
-def test_probabilities_of_the_last_episode_are_computed_together_and_with_the_new_weights():
+def test_probabilities_of_what_was_seen_last_are_computed_together_and_with_the_new_weights():
     played, fresh, weights = runner(), runner(), runner().module.get_state()
     (first,) = played.play(weights, 5)
     calls = []
@@ -425,15 +446,16 @@ def test_probabilities_of_the_last_episode_are_computed_together_and_with_the_ne
     np.testing.assert_array_equal(again.get_actions(), expected.get_actions())
 
 
-def test_of_what_was_seen_the_last_is_expected_again(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(runner_module, "EXPECTED", 3)
-    played = runner()
-    (episode,) = played.play(played.module.get_state(), 5)
-    last: list[bytes] = []
-    for obs in reversed(episode.get_observations()):
-        if obs.tobytes() not in last:
-            last.append(obs.tobytes())
-    assert list(played._recent) == last[:3][::-1]
+def test_of_what_was_seen_in_all_calls_the_last_is_expected_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(runner_module, "EXPECTED", 10)
+    played = runner(world={**SETTINGS["world"], "size": 5})
+    seen = []
+    for seed in (5, 6):
+        (episode,) = played.play(played.module.get_state(), seed)
+        seen += [obs.tobytes() for obs in episode.get_observations()]
+    last = list(dict.fromkeys(reversed(seen)))  # the latest first
+    assert len(last) > 10 > len(set(seen[13:]))  # more than one call's
+    assert list(played._recent) == last[:10][::-1]
 
 
 def test_settings_that_it_does_not_have_are_named():

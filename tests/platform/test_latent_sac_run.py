@@ -26,6 +26,7 @@ QUICK = "parsimony_sac_quick"
         ("model.beta=-1", "model.beta must be greater than or equal to 0, got -1"),
         ("search={model.kind: {grid: [parsimonious, gru]}}", "gru"),
         ("encoder_training=none", "must be 'dynamics' or 'both', got 'none'"),
+        ("matmul_precision=float16", "must be 'float32' or 'bfloat16', got 'float16'"),
         ("alpha=0", "alpha must be greater than 0, got 0"),
         ("target_entropy=1.7", "target_entropy must be less than that of uniform actions, 1.609 nats for 5, got 1.7"),
         ("search={target_entropy: {grid: [1.0, 5.0]}}", "target_entropy must be less than that of uniform actions"),
