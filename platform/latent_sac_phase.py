@@ -26,6 +26,7 @@ class PolicyModelSpec(LatentModelSpec):
     """What actor and critics look through."""
 
     kind: PolicyModel = "parsimonious"  # type: ignore[assignment]  # others than for planning
+    precision: Literal["float32", "bfloat16"] = "float32"  # of hidden layers in its loss, if the processor has it
 
 
 class NetworkSpec(Group):
@@ -50,7 +51,6 @@ class LatentSACPhase(StudyPhase):
     policy_updates: Natural = 15  # after each episode
     dynamics_updates: Natural = 15
     batch_size: Count = 150
-    matmul_precision: Literal["float32", "bfloat16"] = "float32"  # of hidden layers, if the processor has it
     policy_learning_rate: Positive = 1.0e-4
     dynamics_learning_rate: Positive = 1.0e-3
     alpha_learning_rate: Positive = 1.0e-3

@@ -56,9 +56,11 @@ class LatentSACConfig(AlgorithmConfig):
 
     encoder_training: "dynamics", by the model's loss alone, or "both", by actor and critics too; a model without an
     objective of its own is trained by these whatever this says. alpha: weight of the entropy, fixed; with a
-    target_entropy (nats) where it starts from. dynamics_updates, policy_updates: after each episode. matmul_precision:
-    "float32", or "bfloat16" for the factors of hidden layers' products, if the processor has it. measure_at: numbers of
-    episodes after which predictions are tested. seed, run_seed: mixed; all that is random follows from them.
+    target_entropy (nats) where it starts from. dynamics_updates, policy_updates: after each episode. measure_at:
+    numbers of episodes after which predictions are tested. seed, run_seed: mixed; all that is random follows from them.
+
+    latent_model takes "precision" beside the arguments of `make_model`: "float32", or "bfloat16" for the products
+    between hidden layers in the model's loss, where the device has instructions for it.
     """
 
     def __init__(self, algo_class: type | None = None):
@@ -71,7 +73,6 @@ class LatentSACConfig(AlgorithmConfig):
         self.target_entropy: float | None = None
         self.tau = 0.1
         self.discount = 0.99
-        self.matmul_precision = "float32"
         self.policy_updates = 15
         self.dynamics_updates = 15
         self.batch_size = 150
@@ -133,7 +134,7 @@ class LatentSACConfig(AlgorithmConfig):
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
         names = ("latent_model", "policy_network", "encoder_training", "alpha", "target_entropy", "discount")
-        return {name: getattr(self, name) for name in (*names, "matmul_precision", "trial_seed")}
+        return {name: getattr(self, name) for name in (*names, "trial_seed")}
 
 
 class LatentSAC(Algorithm):
@@ -157,7 +158,7 @@ class LatentSAC(Algorithm):
 
     def setup(self, config: Any) -> None:
         device = torch.device("cuda" if self.config.num_gpus_per_learner else "cpu")
-        self.matmul_precision = precision_on(device, self.config.matmul_precision)
+        self.model_precision = precision_on(device, self.config.latent_model)
         make_process_quick()  # an update frees and asks for some 50 MB
         super().setup(config)
         self.measurements = Measurements()
@@ -339,7 +340,7 @@ class LatentSAC(Algorithm):
             "layout_seed": c.layout_seed,
             "model": c.latent_model,
             "policy": c.policy_network,
-            "matmul_precision": self.matmul_precision,
+            "model_precision": self.model_precision,
             "seed": c.given_seed,
             "trial_seed": c.trial_seed,
             "env_steps": self.counts["env_steps"],

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import torch
@@ -37,7 +36,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
     """Two kinds of batches, two losses: slices of observations and actions for the model, transitions for SAC.
 
     model_config: latent_model, policy_network (the spec's `model` and `policy`), encoder_training, alpha,
-    target_entropy, discount, matmul_precision, trial_seed.
+    target_entropy, discount, trial_seed.
     """
 
     model: LatentDynamics
@@ -88,7 +87,6 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """obs [B, O] -> log-probabilities [B, A]."""
-        # In float32: what is drawn must not depend on how many observations are looked at together.
         with torch.no_grad():
             return {Columns.ACTION_DIST_INPUTS: self.policy(self.model.encode(batch[Columns.OBS])).log_softmax(-1)}
 
@@ -98,19 +96,18 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """-> {"loss": scalar, "terms": detached scalars}; see `dynamics_loss` and `policy_loss`."""
-        with self._products():
-            return self.policy_loss(batch) if Columns.NEXT_OBS in batch else self.dynamics_loss(batch)
-
-    def _products(self) -> AbstractContextManager[None]:
-        wanted = self.model_config["matmul_precision"]
-        return in_bfloat16(precision_on(self.log_alpha.device, wanted) == "bfloat16")
+        if Columns.NEXT_OBS in batch:
+            return self.policy_loss(batch)
+        return self.dynamics_loss(batch)
 
     def dynamics_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
         """obs [B, T + 1, O], actions [B, T] -> the model's own loss."""
         seed = derive_seed(self.model_config["trial_seed"], "noise", int(batch[UPDATE][0]))
         device = batch[Columns.OBS].device
         generator = torch.Generator(device).manual_seed(seed)
-        found = self.model.loss(TransitionSequence(batch[Columns.OBS], batch[Columns.ACTIONS]), generator)
+        # The model alone: values of 100 whose differences decide about actions are more than bfloat16 can tell apart.
+        with in_bfloat16(precision_on(device, self.model_config["latent_model"]) == "bfloat16"):
+            found = self.model.loss(TransitionSequence(batch[Columns.OBS], batch[Columns.ACTIONS]), generator)
         return {"loss": found.total, "terms": {"dynamics_loss": found.total.detach(), **found.terms}}
 
     @torch.no_grad()
@@ -120,8 +117,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         if self.policy_trains_encoder:
             return {}
         obs = torch.cat([batch[Columns.OBS], batch[Columns.NEXT_OBS]])
-        with self._products():
-            z, new_z = self.model.encode(obs).chunk(2)
+        z, new_z = self.model.encode(obs).chunk(2)
         return {LATENTS: z, NEXT_LATENTS: new_z}
 
     def policy_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -165,10 +161,14 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         return {"loss": loss, "terms": terms}
 
 
-def precision_on(device: torch.device, wanted: str) -> str:
-    """Of the products of hidden layers there. Raises ValueError on one that is unknown."""
+def precision_on(device: torch.device, settings: dict[str, Any]) -> str:
+    """Of the products between hidden layers in the loss of the model with these settings, on that device.
+
+    Raises ValueError on one that is unknown.
+    """
+    wanted = settings.get("precision", "float32")
     if wanted not in PRECISIONS:
-        raise ValueError(f"matmul_precision must be one of {', '.join(PRECISIONS)}, got {wanted!r}; choose one of them")
+        raise ValueError(f"model.precision must be one of {', '.join(PRECISIONS)}, got {wanted!r}; choose one of them")
     return wanted if multiplies_bfloat16(device) else "float32"
 
 

@@ -85,9 +85,9 @@ def test_a_trial(
     phase, whole = WORLDS[world], world == "gridworld"
     episodes = phase.stop.episodes
     settings = plain_config(phase.model_dump(exclude={"search"}, exclude_none=True), None, {}, 0, None)
-    model = {**settings["model"], "kind": kind}
+    model = {**settings["model"], "kind": kind, "precision": precision}
     measure_at = settings["measure_at"] if whole else []
-    settings |= {"matmul_precision": precision, "model": model, "episodes_per_step": 1, "measure_at": measure_at}
+    settings |= {"model": model, "episodes_per_step": 1, "measure_at": measure_at}
     algorithm = LatentSAC(settings)
     algorithm.train()
     seconds = []
@@ -125,5 +125,5 @@ def test_the_sweep(
         pytest.skip("an estimate needs the trials of all worlds and models")
     hours = benchmark(lambda: SEEDS * sum(trials) / 60 / 2)
     print(f"\nthe sweep, {precision}, {SEEDS * len(trials)} trials, two at a time: {hours:.1f} h")
-    if precision == WORLDS["gridworld"].matmul_precision:
+    if precision == WORLDS["gridworld"].model.precision:
         assert hours <= 6

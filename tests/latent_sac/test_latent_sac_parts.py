@@ -354,36 +354,36 @@ def test_a_weight_that_is_not_finite_ends_the_call():
         learning.update(transitions())
 
 
-def wide(precision: str) -> LatentSACRLModule:
-    model = {**SETTINGS["model"], "hidden_size": 256}
-    return module(matmul_precision=precision, model=model, policy={"hidden_size": 256, "num_layers": 3})
-
-
-def numbers_of(m: LatentSACRLModule) -> dict[str, Tensor]:
-    """Of each pass in which a product may be rounded, and of acting."""
-    batch = {**transitions(), **m.fixed_latents(transitions())}
-    found = {"latents": batch[LATENTS], "acting": m._forward_inference(batch)[Columns.ACTION_DIST_INPUTS]}
-    for name, given, weight in (("policy", batch, m.policy[0].weight), ("model", slices(), m.model.decoder[0].weight)):
-        loss = m._forward_train(given)["loss"]
-        found[name] = loss.detach()
-        (found[name + " gradient"],) = torch.autograd.grad(loss, weight)
-    return found
-
-
 @pytest.mark.parametrize("instructions", [True, False])
-def test_bfloat16_is_near_float32_and_is_float32_without_instructions_for_it(
+def test_bfloat16_is_for_the_models_loss_and_needs_instructions_for_it(
     instructions: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(rl_module, "multiplies_bfloat16", lambda device: instructions)
-    exact, rounded = numbers_of(wide("float32")), numbers_of(wide("bfloat16"))
+
+    def numbers(precision: str) -> dict[str, Tensor]:
+        model = {**SETTINGS["model"], "hidden_size": 256, "precision": precision}
+        m = module(model=model, policy={"hidden_size": 256, "num_layers": 3})
+        batch = {**transitions(), **m.fixed_latents(transitions())}
+        found = {"latents": batch[LATENTS], "acting": m._forward_inference(batch)[Columns.ACTION_DIST_INPUTS]}
+        for name, given, weight in (
+            ("policy", batch, m.policy[0].weight),
+            ("model", slices(), m.model.decoder[0].weight),
+        ):
+            loss = m._forward_train(given)["loss"]
+            found[name] = loss.detach()
+            (found[name + " gradient"],) = torch.autograd.grad(loss, weight)
+        return found
+
+    exact, rounded = numbers("float32"), numbers("bfloat16")
+    assert exact.keys() == {"latents", "acting", "policy", "policy gradient", "model", "model gradient"}
     for name, value in exact.items():
-        assert torch.equal(value, rounded[name]) == (not instructions or name == "acting"), name
+        assert torch.equal(value, rounded[name]) == (not instructions or not name.startswith("model")), name
         torch.testing.assert_close(rounded[name], value, rtol=0.03, atol=0.03 * float(value.abs().max()))
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="matmul_precision must be one of float32, bfloat16, got 'bf16'"):
-        precision_on(torch.device("cpu"), "bf16")
+    with pytest.raises(ValueError, match=r"model\.precision must be one of float32, bfloat16, got 'bf16'"):
+        precision_on(torch.device("cpu"), {"kind": "parsimonious", "precision": "bf16"})
 
 
 # --- the runner
