@@ -43,10 +43,11 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
             rows = self._cumulative(np.stack(list(self._recent.values())), explore)
             known = dict(zip(self._recent, rows, strict=True))
         episodes = [self._episode(env, derive_seed(seed, "episode", i), explore, known) for i, env in enumerate(envs)]
-        for obs in (obs for episode in episodes for obs in episode.get_observations()):
-            key = obs.tobytes()
-            self._recent.pop(key, None)
-            self._recent[key] = obs
+        for episode in episodes:
+            for obs in episode.get_observations():
+                key = obs.tobytes()
+                self._recent.pop(key, None)
+                self._recent[key] = obs
         self._recent = dict(islice(self._recent.items(), max(0, len(self._recent) - EXPECTED), None))
         self._done_episodes_for_metrics.extend(episodes)
         self._increase_sampled_metrics(sum(len(episode) for episode in episodes), len(episodes))

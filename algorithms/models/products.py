@@ -68,7 +68,8 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [..., n], weight [m, n], bias [m] -> [..., m]. A row's result does not depend on the other rows, to the bit."""
+    """x [..., n], weight [m, n], bias [m] -> [..., m]. A row's result does not depend on the other rows, to the bit
+    (which in bfloat16 was not looked at)."""
     if not torch.compiler.is_compiling() and rounds() and x.dtype == torch.float32 and min(weight.shape) >= MIN_ROUNDED:
         rounded: Tensor = _LinearInBfloat16.apply(x.reshape(-1, x.shape[-1]), weight, bias)
         return rounded.view(*x.shape[:-1], len(weight))
