@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -119,7 +120,9 @@ def check_weights(**weights: float) -> None:
 def feedforward(n_in: int, n_out: int, hidden_size: int, num_layers: int) -> nn.Sequential:
     """ReLU layers of appendix A.2: `num_layers` hidden ones of `hidden_size` units."""
     check_sizes(hidden_size=hidden_size, num_layers=num_layers)
-    return mlp([n_in, *[hidden_size] * num_layers, n_out], linear=LinearOfVaryingRows)
+    # In place, for a product's result is not needed on the way back.
+    relu = partial(nn.ReLU, inplace=True)
+    return mlp([n_in, *[hidden_size] * num_layers, n_out], relu, LinearOfVaryingRows)
 
 
 def feedforward_encoder(obs_size: int, n_out: int, hidden_size: int, num_layers: int) -> nn.Sequential:

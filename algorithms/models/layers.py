@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from parsecrl.algorithms.models.products import Linear
 
 
-def mlp(sizes: list[int], activation: type[nn.Module] = nn.ReLU, linear: type[nn.Linear] = Linear) -> nn.Sequential:
+def mlp(
+    sizes: list[int], activation: Callable[[], nn.Module] = nn.ReLU, linear: type[nn.Linear] = Linear
+) -> nn.Sequential:
     """Fully connected layers sizes[0] -> ... -> sizes[-1], with the activation after all but the last."""
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):

@@ -51,10 +51,12 @@ class Linear(nn.Linear):
 
 class LinearOfVaryingRows(Linear):
     """For batches that differ in their numbers of rows, for each of which oneDNN compiles a program: where it has no
-    wider vectors than MKL, MKL takes what has gradients, whose last bits then are not those without."""
+    wider vectors than MKL, and for a network's first and last layer, which are narrow, MKL takes what has gradients,
+    whose last bits then are not those without."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and not WIDE and not rounds():
+        gains = min(self.weight.shape) >= MIN_ROUNDED and (WIDE or rounds())
+        if torch.is_grad_enabled() and not gains:
             return nn.functional.linear(input, self.weight, self.bias)
         return super().forward(input)
 
@@ -71,21 +73,28 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [..., n], weight [m, n], bias [m] -> [..., m]. A row's result does not depend on the other rows, to the bit
     (which in bfloat16 was not looked at)."""
     if not torch.compiler.is_compiling() and rounds() and x.dtype == torch.float32 and min(weight.shape) >= MIN_ROUNDED:
-        rounded: Tensor = _LinearInBfloat16.apply(x.reshape(-1, x.shape[-1]), weight, bias)
-        return rounded.view(*x.shape[:-1], len(weight))
+        return _of_rows(_LinearInBfloat16, x, weight, bias)
     if not has_fast_product(x, weight):
         return nn.functional.linear(x, weight, bias)
     if not torch.is_grad_enabled():
         return product(x, weight, bias)
-    out: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
-    return out.view(*x.shape[:-1], len(weight))
+    return _of_rows(_Linear, x, weight, bias)
+
+
+def _of_rows(function: type[torch.autograd.Function], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A function of rows [B, n] for x [..., n]. Of rows themselves no view is made, which would cost a node each."""
+    out: Tensor = function.apply(x if x.dim() == 2 else x.reshape(-1, x.shape[-1]), weight, bias)
+    return out if x.dim() == 2 else out.view(*x.shape[:-1], len(weight))
 
 
 def has_fast_product(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN is there for it, and quicker: of a weight with gaps between its rows it makes a slow copy."""
     known = x.device.type == "cpu" and x.dtype == torch.float32 and len(weight) >= MIN_WIDTH
-    dense = weight.is_contiguous() or weight.t().is_contiguous()
-    return known and dense and ONEDNN and not torch.compiler.is_compiling()
+    return known and _dense(weight) and ONEDNN and not torch.compiler.is_compiling()
+
+
+def _dense(x: Tensor) -> bool:
+    return x.is_contiguous() or x.t().is_contiguous()
 
 
 def product(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -97,12 +106,19 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
+        ctx.fast = x.shape[1] >= MIN_WIDTH and _dense(x)
         return product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (x, weight) = grads, ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        if ctx.fast and not torch.is_grad_enabled():  # as below, without asking again what is known
+            return (
+                product(grad, weight.t()) if needs_x else None,
+                product(grad.t(), x.t()) if needs_weight else None,
+                grad.sum(0) if needs_bias else None,
+            )
         with in_bfloat16(False):  # wherever this is called, since the forward pass was not
             return (  # by `linear`, so that it can be differentiated again
                 linear(grad, weight.t()) if needs_x else None,
