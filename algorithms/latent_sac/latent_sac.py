@@ -26,7 +26,7 @@ from parsecrl.algorithms.latent_sac.latent_sac_rl_module import (
     UPDATE,
     LatentSACRLModule,
     latent_model,
-    precision_on,
+    precisions_on,
 )
 from parsecrl.algorithms.latent_sac.policy_world import make_world
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
@@ -60,7 +60,8 @@ class LatentSACConfig(AlgorithmConfig):
     numbers of episodes after which predictions are tested. seed, run_seed: mixed; all that is random follows from them.
 
     latent_model takes "precision" beside the arguments of `make_model`: "float32", or "bfloat16" for the products
-    between hidden layers in the model's loss, where the device has instructions for it.
+    between hidden layers in the model's loss, where the device has instructions for it. So does policy_network, for
+    those in the gradients of actor, critics and an encoder that they train; their values are float32 in either case.
     """
 
     def __init__(self, algo_class: type | None = None):
@@ -158,7 +159,7 @@ class LatentSAC(Algorithm):
 
     def setup(self, config: Any) -> None:
         device = torch.device("cuda" if self.config.num_gpus_per_learner else "cpu")
-        self.model_precision = precision_on(device, self.config.latent_model)
+        self.precisions = precisions_on(device, vars(self.config))
         make_process_quick()  # an update frees and asks for some 50 MB
         super().setup(config)
         self.measurements = Measurements()
@@ -340,7 +341,7 @@ class LatentSAC(Algorithm):
             "layout_seed": c.layout_seed,
             "model": c.latent_model,
             "policy": c.policy_network,
-            "model_precision": self.model_precision,
+            "precision": self.precisions,
             "seed": c.given_seed,
             "trial_seed": c.trial_seed,
             "env_steps": self.counts["env_steps"],

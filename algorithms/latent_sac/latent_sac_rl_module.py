@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
@@ -96,18 +96,19 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """-> {"loss": scalar, "terms": detached scalars}; see `dynamics_loss` and `policy_loss`."""
+        precisions = precisions_on(batch[Columns.OBS].device, self.model_config)
         if Columns.NEXT_OBS in batch:
-            return self.policy_loss(batch)
-        return self.dynamics_loss(batch)
+            # Gradients alone: values of 100, whose differences decide about actions, are more than it can tell apart.
+            with in_bfloat16(precisions["policy"] == "bfloat16", gradients_only=True):
+                return self.policy_loss(batch)
+        with in_bfloat16(precisions["model"] == "bfloat16"):
+            return self.dynamics_loss(batch)
 
     def dynamics_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
         """obs [B, T + 1, O], actions [B, T] -> the model's own loss."""
         seed = derive_seed(self.model_config["trial_seed"], "noise", int(batch[UPDATE][0]))
-        device = batch[Columns.OBS].device
-        generator = torch.Generator(device).manual_seed(seed)
-        # The model alone: values of 100 whose differences decide about actions are more than bfloat16 can tell apart.
-        with in_bfloat16(precision_on(device, self.model_config["latent_model"]) == "bfloat16"):
-            found = self.model.loss(TransitionSequence(batch[Columns.OBS], batch[Columns.ACTIONS]), generator)
+        generator = torch.Generator(batch[Columns.OBS].device).manual_seed(seed)
+        found = self.model.loss(TransitionSequence(batch[Columns.OBS], batch[Columns.ACTIONS]), generator)
         return {"loss": found.total, "terms": {"dynamics_loss": found.total.detach(), **found.terms}}
 
     @torch.no_grad()
@@ -161,15 +162,20 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         return {"loss": loss, "terms": terms}
 
 
-def precision_on(device: torch.device, settings: dict[str, Any]) -> str:
-    """Of the products between hidden layers in the loss of the model with these settings, on that device.
+def precisions_on(device: torch.device, model_config: Mapping[str, Any]) -> dict[str, str]:
+    """Of products between hidden layers on that device: in the "model"'s loss, and in gradients of the "policy"'s.
 
     Raises ValueError on one that is unknown.
     """
-    wanted = settings.get("precision", "float32")
-    if wanted not in PRECISIONS:
-        raise ValueError(f"model.precision must be one of {', '.join(PRECISIONS)}, got {wanted!r}; choose one of them")
-    return wanted if multiplies_bfloat16(device) else "float32"
+    found = {}
+    for part, key in (("model", "latent_model"), ("policy", "policy_network")):
+        wanted = model_config[key].get("precision", "float32")
+        if wanted not in PRECISIONS:
+            raise ValueError(
+                f"{part}.precision must be one of {', '.join(PRECISIONS)}, got {wanted!r}; choose one of them"
+            )
+        found[part] = wanted if multiplies_bfloat16(device) else "float32"
+    return found
 
 
 def check_target_entropy(nats: float | None, num_actions: int) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from parsecrl.algorithms.models.products import in_bfloat16, linear, rounds
+from parsecrl.algorithms.models.products import in_bfloat16, linear, rounds_gradients
 
 
 class Distinct(NamedTuple):
@@ -111,7 +111,7 @@ class _InputGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, outputs: int, inverse: Tensor, *way: Tensor) -> Tensor:
         ctx.save_for_backward(inverse, *way)
-        ctx.rounds = rounds()
+        ctx.rounds = rounds_gradients()
         return x.new_zeros(len(x), outputs)
 
     @staticmethod

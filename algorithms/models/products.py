@@ -5,16 +5,16 @@ oneDNN, which torch contains as well, does not: [500, 200] x [200, 600] runs at 
 other on a core of an EPYC. torch has no public call for that. Where its version lacks the private one, and for other
 devices and types and under torch.compile, these are torch's own.
 
-Within `in_bfloat16` wide products are rounded to bfloat16, 8 significant bits where float32 has 24: twice as fast where
-`multiplies_bfloat16`.
+Within `in_bfloat16` wide products, or those of their gradients alone, are rounded to bfloat16, 8 significant bits where
+float32 has 24: twice as fast where `multiplies_bfloat16`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,23 +23,30 @@ from torch.autograd.function import once_differentiable
 MIN_WIDTH = 8  # a product with fewer columns is quicker in MKL
 MIN_ROUNDED = 256  # fewer inputs or outputs are little work, and a network's last layer has what is asked of it
 
-_in_bfloat16 = ContextVar("in_bfloat16", default=False)
+_rounded: ContextVar[Literal["nothing", "gradients", "all"]] = ContextVar("rounded", default="nothing")
 
 
 @contextmanager
-def in_bfloat16(enabled: bool = True) -> Iterator[None]:
-    """Round factors and results of products with MIN_ROUNDED or more inputs and outputs, forwards and, wherever that is
-    called, backwards. All tensors stay of type float32; such a product can be differentiated once."""
-    token = _in_bfloat16.set(enabled)
+def in_bfloat16(enabled: bool = True, *, gradients_only: bool = False) -> Iterator[None]:
+    """Round factors and results of products with MIN_ROUNDED or more inputs and outputs, forwards (but for
+    `gradients_only`) and, wherever that is called, backwards. All tensors stay of type float32; a product that is
+    rounded forwards can be differentiated once."""
+    what: Literal["gradients", "all"] = "gradients" if gradients_only else "all"
+    token = _rounded.set(what if enabled else "nothing")
     try:
         yield
     finally:
-        _in_bfloat16.reset(token)
+        _rounded.reset(token)
 
 
 def rounds() -> bool:
+    """Whether this is within `in_bfloat16`, and not for gradients alone."""
+    return _rounded.get() == "all"
+
+
+def rounds_gradients() -> bool:
     """Whether this is within `in_bfloat16`."""
-    return _in_bfloat16.get()
+    return _rounded.get() != "nothing"
 
 
 class Linear(nn.Linear):
@@ -107,12 +114,15 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.fast = x.shape[1] >= MIN_WIDTH and _dense(x)
+        ctx.rounds = rounds_gradients() and min(weight.shape) >= MIN_ROUNDED
         return product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (x, weight) = grads, ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        if ctx.rounds:
+            return _rounded_gradients(ctx.needs_input_grad, grad, x.bfloat16(), weight.bfloat16())
         if ctx.fast and not torch.is_grad_enabled():  # as below, without asking again what is known
             return (
                 product(grad, weight.t()) if needs_x else None,
@@ -138,14 +148,18 @@ class _LinearInBfloat16(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,), (x, weight) = grads, ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        rounded = grad.bfloat16()
-        return (
-            (rounded @ weight).float() if needs_x else None,
-            (rounded.t() @ x).float() if needs_weight else None,
-            grad.sum(0) if needs_bias else None,
-        )
+        return _rounded_gradients(ctx.needs_input_grad, *grads, *ctx.saved_tensors)
+
+
+def _rounded_gradients(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, ...]:
+    """Of x [B, n], weight [m, n], which are bfloat16, and a bias [m]; grad [B, m] is float32, as these are."""
+    needs_x, needs_weight, needs_bias = needs
+    rounded = grad.bfloat16()
+    return (
+        (rounded @ weight).float() if needs_x else None,
+        (rounded.t() @ x).float() if needs_weight else None,
+        grad.sum(0) if needs_bias else None,
+    )
 
 
 def _has_onednn() -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from parsecrl.algorithms.latent_sac import LatentSACConfig
 from parsecrl.algorithms.latent_sac import latent_sac_rl_module as rl_module
 from parsecrl.algorithms.latent_sac import runner as runner_module
-from parsecrl.algorithms.latent_sac.latent_sac_rl_module import LATENTS, UPDATE, LatentSACRLModule, precision_on
+from parsecrl.algorithms.latent_sac.latent_sac_rl_module import LATENTS, UPDATE, LatentSACRLModule, precisions_on
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
 
@@ -355,18 +355,22 @@ def test_a_weight_that_is_not_finite_ends_the_call():
 
 
 @pytest.mark.parametrize("instructions", [True, False])
-def test_bfloat16_is_for_the_models_loss_and_needs_instructions_for_it(
+def test_bfloat16_is_for_the_models_loss_or_the_policys_gradients_and_needs_instructions_for_it(
     instructions: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(rl_module, "multiplies_bfloat16", lambda device: instructions)
 
-    def numbers(precision: str) -> dict[str, Tensor]:
-        model = {**SETTINGS["model"], "hidden_size": 256, "precision": precision}
-        m = module(model=model, policy={"hidden_size": 256, "num_layers": 3})
+    def numbers(model: str, policy: str) -> dict[str, Tensor]:
+        wide = {"hidden_size": 256}
+        m = module(
+            model={**SETTINGS["model"], **wide, "precision": model},
+            policy={**wide, "num_layers": 3, "precision": policy},
+        )
         batch = {**transitions(), **m.fixed_latents(transitions())}
         found = {"latents": batch[LATENTS], "acting": m._forward_inference(batch)[Columns.ACTION_DIST_INPUTS]}
         for name, given, weight in (
             ("policy", batch, m.policy[0].weight),
+            ("critic", batch, m.qf[0].weight),
             ("model", slices(), m.model.decoder[0].weight),
         ):
             loss = m._forward_train(given)["loss"]
@@ -374,16 +378,25 @@ def test_bfloat16_is_for_the_models_loss_and_needs_instructions_for_it(
             (found[name + " gradient"],) = torch.autograd.grad(loss, weight)
         return found
 
-    exact, rounded = numbers("float32"), numbers("bfloat16")
-    assert exact.keys() == {"latents", "acting", "policy", "policy gradient", "model", "model gradient"}
-    for name, value in exact.items():
-        assert torch.equal(value, rounded[name]) == (not instructions or not name.startswith("model")), name
-        torch.testing.assert_close(rounded[name], value, rtol=0.03, atol=0.03 * float(value.abs().max()))
+    exact = numbers("float32", "float32")
+    for which, changed in (
+        (("bfloat16", "float32"), {"model", "model gradient"}),
+        (("float32", "bfloat16"), {"policy gradient", "critic gradient"}),
+    ):
+        rounded = numbers(*which)
+        assert {name for name in exact if not torch.equal(exact[name], rounded[name])} == (
+            changed if instructions else set()
+        )
+        for name, value in exact.items():
+            torch.testing.assert_close(rounded[name], value, rtol=0.03, atol=0.03 * float(value.abs().max()))
 
 
-def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match=r"model\.precision must be one of float32, bfloat16, got 'bf16'"):
-        precision_on(torch.device("cpu"), {"kind": "parsimonious", "precision": "bf16"})
+@pytest.mark.parametrize("part", ["model", "policy"])
+def test_an_unknown_precision_is_refused(part: str):
+    settings = {"latent_model": {}, "policy_network": {}}
+    settings["latent_model" if part == "model" else "policy_network"] = {"precision": "bf16"}
+    with pytest.raises(ValueError, match=rf"{part}\.precision must be one of float32, bfloat16, got 'bf16'"):
+        precisions_on(torch.device("cpu"), settings)
 
 
 # --- the runner

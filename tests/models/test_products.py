@@ -39,12 +39,17 @@ def test_a_row_does_not_depend_on_the_other_rows_nor_on_whether_a_gradient_is_as
         assert torch.equal(linear(x[100:137], weight), whole[100:137])
 
 
-@pytest.mark.parametrize("wide", [True, False])
-def test_where_rows_vary_only_training_on_narrow_vectors_is_torchs_own(wide: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(products, "WIDE", wide)
-    layer, x = LinearOfVaryingRows(200, 600), torch.randn(77, 200, generator=seeded(0))
+@pytest.mark.parametrize(
+    ("vectors", "inputs", "outputs", "own"),
+    [(True, 300, 600, True), (True, 300, 20, False), (True, 20, 600, False), (False, 300, 600, False)],
+)
+def test_where_rows_vary_training_narrow_layers_or_on_narrow_vectors_is_torchs_own(
+    vectors: bool, inputs: int, outputs: int, own: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(products, "WIDE", vectors)
+    layer, x = LinearOfVaryingRows(inputs, outputs), torch.randn(77, inputs, generator=seeded(0))
     ours, theirs = linear(x, layer.weight, layer.bias), nn.functional.linear(x, layer.weight, layer.bias)
-    assert torch.equal(layer(x), ours if wide else theirs)
+    assert torch.equal(layer(x), ours if own else theirs)
     with torch.no_grad():
         assert torch.equal(layer(x), ours)
 
@@ -86,6 +91,25 @@ def test_in_bfloat16_the_factors_of_wide_products_are_rounded_forwards_and_backw
     assert not torch.allclose(out, layer(x), rtol=1e-4, atol=1e-4)
     with torch.no_grad(), in_bfloat16():
         assert torch.equal(layer(x), out)
+
+
+def test_of_gradients_alone_values_are_not_rounded():
+    layer, narrow, x = Linear(300, 256), Linear(300, 20), torch.randn(5, 300, generator=seeded(0)).requires_grad_()
+
+    def found(layer: Linear, enabled: bool) -> tuple[torch.Tensor, ...]:
+        with in_bfloat16(enabled, gradients_only=True):
+            out = layer(x)
+        return out, *torch.autograd.grad(out.square().sum(), [x, layer.weight, layer.bias])  # outside, as a learner's
+
+    out, of_x, of_weight, of_bias = found(layer, True)
+    exact_out, exact_of_x, exact_of_weight, exact_of_bias = found(layer, False)
+    assert torch.equal(out, exact_out)
+    assert torch.equal(of_bias, exact_of_bias)
+    for rounded, exact in ((of_x, exact_of_x), (of_weight, exact_of_weight)):
+        assert not torch.allclose(rounded, exact, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(rounded, exact, rtol=0, atol=2**-7 * float(exact.abs().max()))
+    for rounded, exact in zip(found(narrow, True), found(narrow, False), strict=True):
+        assert torch.equal(rounded, exact)
 
 
 def test_narrow_products_and_those_outside_are_not_rounded():
