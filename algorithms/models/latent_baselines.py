@@ -90,6 +90,12 @@ class _Baseline(LatentDynamics):
         """z [..., Z] by the transformation of parameters [..., P]."""
         return transformation(self.transformation, parameters, self.latent_size).apply(z)
 
+    def _decoding_errors(self, z: Tensor, following: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Of latents z [B, T + 1, Z] and those predicted for the last T, decoded together, from obs [B, T + 1, O]."""
+        decoded = self.obs_net(torch.cat([z, following], 1))
+        steps = z.shape[1]
+        return squared_error(decoded[:, :steps], obs), squared_error(decoded[:, steps:], obs[:, 1:])
+
 
 class BetaVAE(_Baseline):
     """A beta-VAE that also predicts the next observation, decoded from the transformed latent.
@@ -115,8 +121,7 @@ class BetaVAE(_Baseline):
         obs, action = batch
         posterior = gaussian(self.encoder(obs))
         z = sample(posterior, generator)
-        reconstruction = squared_error(self.obs_net(z), obs)
-        prediction = squared_error(self.obs_net(self.predict(z[:, :-1], action)), obs[:, 1:])
+        reconstruction, prediction = self._decoding_errors(z, self.predict(z[:, :-1], action), obs)
         divergence = kl_divergence(posterior, _standard_normal(posterior)).mean()
         terms = {"reconstruction": reconstruction, "prediction": prediction, "divergence": divergence}
         return DynamicsLoss(reconstruction + prediction + self.beta * divergence, _values(terms))
@@ -164,8 +169,7 @@ class RecurrentDynamics(_Baseline):
             remembered.append(memory)
         # The memory has seen encoded latents alone: all transformations are computed together.
         following = self.move(z[:, :-1], self.transition_net(torch.stack(remembered, 1)))  # [B, T, Z]
-        reconstruction = squared_error(self.obs_net(z), obs)
-        prediction = squared_error(self.obs_net(following), obs[:, 1:])
+        reconstruction, prediction = self._decoding_errors(z, following, obs)
         error = (following - z[:, 1:]).square().sum(-1).mean()
         terms = {"reconstruction": reconstruction, "prediction": prediction, "error": error}
         return DynamicsLoss(reconstruction + prediction + error, _values(terms))
