@@ -62,7 +62,7 @@ class LinearOfVaryingRows(Linear):
     whose last bits then are not those without."""
 
     def forward(self, input: Tensor) -> Tensor:
-        gains = min(self.weight.shape) >= MIN_ROUNDED and (WIDE or rounds())
+        gains = min(self.weight.shape) >= MIN_ROUNDED and (WIDE or rounds_gradients())
         if torch.is_grad_enabled() and not gains:
             return nn.functional.linear(input, self.weight, self.bias)
         return super().forward(input)
@@ -79,13 +79,13 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [..., n], weight [m, n], bias [m] -> [..., m]. A row's result does not depend on the other rows, to the bit
     (which in bfloat16 was not looked at)."""
-    if not torch.compiler.is_compiling() and rounds() and x.dtype == torch.float32 and min(weight.shape) >= MIN_ROUNDED:
+    wide = x.dtype == torch.float32 and min(weight.shape) >= MIN_ROUNDED and not torch.compiler.is_compiling()
+    if wide and rounds():
         return _of_rows(_LinearInBfloat16, x, weight, bias)
-    if not has_fast_product(x, weight):
-        return nn.functional.linear(x, weight, bias)
-    if not torch.is_grad_enabled():
-        return product(x, weight, bias)
-    return _of_rows(_Linear, x, weight, bias)
+    fast = has_fast_product(x, weight)
+    if torch.is_grad_enabled() and (fast or (wide and rounds_gradients())):
+        return _of_rows(_Linear, x, weight, bias)
+    return (product if fast else nn.functional.linear)(x, weight, bias)
 
 
 def _of_rows(function: type[torch.autograd.Function], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -113,9 +113,10 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.fast = x.shape[1] >= MIN_WIDTH and _dense(x)
+        fast = has_fast_product(x, weight)
+        ctx.fast = fast and x.shape[1] >= MIN_WIDTH and _dense(x)
         ctx.rounds = rounds_gradients() and min(weight.shape) >= MIN_ROUNDED
-        return product(x, weight, bias)
+        return (product if fast else nn.functional.linear)(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

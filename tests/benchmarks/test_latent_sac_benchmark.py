@@ -85,9 +85,9 @@ def test_a_trial(
     phase, whole = WORLDS[world], world == "gridworld"
     episodes = phase.stop.episodes
     settings = plain_config(phase.model_dump(exclude={"search"}, exclude_none=True), None, {}, 0, None)
-    model = {**settings["model"], "kind": kind, "precision": precision}
-    measure_at = settings["measure_at"] if whole else []
-    settings |= {"model": model, "episodes_per_step": 1, "measure_at": measure_at}
+    settings["model"] |= {"kind": kind, "precision": precision}
+    settings["policy"] |= {"precision": precision}
+    settings |= {"episodes_per_step": 1, "measure_at": settings["measure_at"] if whole else []}
     algorithm = LatentSAC(settings)
     algorithm.train()
     seconds = []

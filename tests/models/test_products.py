@@ -93,7 +93,9 @@ def test_in_bfloat16_the_factors_of_wide_products_are_rounded_forwards_and_backw
         assert torch.equal(layer(x), out)
 
 
-def test_of_gradients_alone_values_are_not_rounded():
+@pytest.mark.parametrize("onednn", [True, False])
+def test_of_gradients_alone_values_are_not_rounded(onednn: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(products, "ONEDNN", onednn and products.ONEDNN)
     layer, narrow, x = Linear(300, 256), Linear(300, 20), torch.randn(5, 300, generator=seeded(0)).requires_grad_()
 
     def found(layer: Linear, enabled: bool) -> tuple[torch.Tensor, ...]:
