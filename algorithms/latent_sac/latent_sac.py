@@ -60,8 +60,9 @@ class LatentSACConfig(AlgorithmConfig):
     numbers of episodes after which predictions are tested. seed, run_seed: mixed; all that is random follows from them.
 
     latent_model takes "precision" beside the arguments of `make_model`: "float32", or "bfloat16" for the products
-    between hidden layers in the model's loss, where the device has instructions for it. So does policy_network, for
-    those in the gradients of actor, critics and an encoder that they train; their values are float32 in either case.
+    between hidden layers in the model's loss, where the device has instructions for it. policy_network takes it beside
+    the sizes: for the products in the gradients of actor, critics and an encoder that they train, whose values are
+    float32 in either case.
     """
 
     def __init__(self, algo_class: type | None = None):

@@ -98,7 +98,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         """-> {"loss": scalar, "terms": detached scalars}; see `dynamics_loss` and `policy_loss`."""
         precisions = precisions_on(batch[Columns.OBS].device, self.model_config)
         if Columns.NEXT_OBS in batch:
-            # Gradients alone: values of 100, whose differences decide about actions, are more than it can tell apart.
+            # Gradients alone: bfloat16 can hardly tell apart values near 100, whose differences decide about actions.
             with in_bfloat16(precisions["policy"] == "bfloat16", gradients_only=True):
                 return self.policy_loss(batch)
         with in_bfloat16(precisions["model"] == "bfloat16"):
@@ -163,7 +163,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
 
 def precisions_on(device: torch.device, model_config: Mapping[str, Any]) -> dict[str, str]:
-    """Of products between hidden layers on that device: in the "model"'s loss, and in gradients of the "policy"'s.
+    """Of products between hidden layers on that device, by "model", in its loss, and "policy", in its loss's gradients.
 
     Raises ValueError on one that is unknown.
     """

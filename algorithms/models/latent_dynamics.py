@@ -117,12 +117,23 @@ def check_weights(**weights: float) -> None:
             raise ValueError(f"{name} must be a finite number of 0 or more, got {value!r}; set model.{name}")
 
 
+class Feedforward(nn.Sequential):
+    """Layers of vectors [..., n], whose leading axes are folded once for all of them: a layer that did so would give a
+    view, through which changes in place are dear to differentiate."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 2:
+            return super().forward(x)
+        y = super().forward(x.reshape(-1, x.shape[-1]))
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+
 def feedforward(n_in: int, n_out: int, hidden_size: int, num_layers: int) -> nn.Sequential:
     """ReLU layers of appendix A.2: `num_layers` hidden ones of `hidden_size` units."""
     check_sizes(hidden_size=hidden_size, num_layers=num_layers)
     # In place, for a product's result is not needed on the way back.
     relu = partial(nn.ReLU, inplace=True)
-    return mlp([n_in, *[hidden_size] * num_layers, n_out], relu, LinearOfVaryingRows)
+    return Feedforward(*mlp([n_in, *[hidden_size] * num_layers, n_out], relu, LinearOfVaryingRows))
 
 
 def feedforward_encoder(obs_size: int, n_out: int, hidden_size: int, num_layers: int) -> nn.Sequential:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 MIN_WIDTH = 8  # a product with fewer columns is quicker in MKL
+MIN_VARYING = 64  # fewer inputs or outputs are not worth a program for every number of rows
 MIN_ROUNDED = 256  # fewer inputs or outputs are little work, and a network's last layer has what is asked of it
 
 _rounded: ContextVar[Literal["nothing", "gradients", "all"]] = ContextVar("rounded", default="nothing")
@@ -58,11 +59,11 @@ class Linear(nn.Linear):
 
 class LinearOfVaryingRows(Linear):
     """For batches that differ in their numbers of rows, for each of which oneDNN compiles a program: where it has no
-    wider vectors than MKL, and for a network's first and last layer, which are narrow, MKL takes what has gradients,
-    whose last bits then are not those without."""
+    wider vectors than MKL, and for few inputs or outputs, as a network's first and last layer have, MKL takes what has
+    gradients, whose last bits then are not those without."""
 
     def forward(self, input: Tensor) -> Tensor:
-        gains = min(self.weight.shape) >= MIN_ROUNDED and (WIDE or rounds_gradients())
+        gains = min(self.weight.shape) >= MIN_VARYING and (WIDE or rounds_gradients())
         if torch.is_grad_enabled() and not gains:
             return nn.functional.linear(input, self.weight, self.bias)
         return super().forward(input)

@@ -20,6 +20,7 @@ from parsecrl.algorithms.latent_sac import runner as runner_module
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import LATENTS, UPDATE, LatentSACRLModule, precisions_on
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
+from parsecrl.algorithms.models import products
 
 O, A = 3, 5  # noqa: E741  sizes of observations and actions below
 SETTINGS: dict[str, Any] = {
@@ -359,21 +360,27 @@ def test_bfloat16_is_for_the_models_loss_or_the_policys_gradients_and_needs_inst
     instructions: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(rl_module, "multiplies_bfloat16", lambda device: instructions)
+    monkeypatch.setattr(products, "WIDE", True)  # elsewhere MKL and oneDNN differ in last bits
 
     def numbers(model: str, policy: str) -> dict[str, Tensor]:
         wide = {"hidden_size": 256}
+        agent = module(
+            model={"kind": "encoder_only", "latent_size": 4, **wide},
+            policy={"hidden_size": 16, "num_layers": 2, "precision": policy},
+        )
         m = module(
             model={**SETTINGS["model"], **wide, "precision": model},
             policy={**wide, "num_layers": 3, "precision": policy},
         )
         batch = {**transitions(), **m.fixed_latents(transitions())}
         found = {"latents": batch[LATENTS], "acting": m._forward_inference(batch)[Columns.ACTION_DIST_INPUTS]}
-        for name, given, weight in (
-            ("policy", batch, m.policy[0].weight),
-            ("critic", batch, m.qf[0].weight),
-            ("model", slices(), m.model.decoder[0].weight),
+        for name, learner, given, weight in (
+            ("policy", m, batch, m.policy[0].weight),
+            ("critic", m, batch, m.qf[0].weight),
+            ("encoder", agent, transitions(), agent.model.encoder[0].weight),
+            ("model", m, slices(), m.model.decoder[0].weight),
         ):
-            loss = m._forward_train(given)["loss"]
+            loss = learner._forward_train(given)["loss"]
             found[name] = loss.detach()
             (found[name + " gradient"],) = torch.autograd.grad(loss, weight)
         return found
@@ -381,7 +388,7 @@ def test_bfloat16_is_for_the_models_loss_or_the_policys_gradients_and_needs_inst
     exact = numbers("float32", "float32")
     for which, changed in (
         (("bfloat16", "float32"), {"model", "model gradient"}),
-        (("float32", "bfloat16"), {"policy gradient", "critic gradient"}),
+        (("float32", "bfloat16"), {"policy gradient", "critic gradient", "encoder gradient"}),
     ):
         rounded = numbers(*which)
         assert {name for name in exact if not torch.equal(exact[name], rounded[name])} == (

@@ -119,14 +119,15 @@ def test_on_another_device_every_row_is_computed():
     assert distinct(batch).rows.shape == (20, 3)
 
 
-def test_gradients_in_bfloat16_are_those_of_products_in_bfloat16():
+@pytest.mark.parametrize("gradients_only", [True, False])
+def test_gradients_in_bfloat16_are_those_of_products_in_bfloat16(gradients_only: bool):
     torch.manual_seed(0)
     network = nn.Sequential(Linear(20, 256), nn.ReLU(), Linear(256, 256), nn.ReLU(), Linear(256, 4))
     x = repeated(40, 20, of=5).requires_grad_()
     weights = torch.randn(40, 4)
 
     def gradient(enabled: bool, repeat: bool) -> Tensor:
-        with in_bfloat16(enabled):
+        with in_bfloat16(enabled, gradients_only=gradients_only):
             y = apply_to_repeated(network, x) if repeat else network(x)
         return torch.autograd.grad((weights * y).sum(), x)[0]  # outside, as learners do
 

@@ -31,6 +31,22 @@ def test_equals_torchs_own_with_first_and_second_derivatives(shape, width, bias)
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * scale)
 
 
+@pytest.mark.parametrize("transposed", [True, False])
+@pytest.mark.parametrize("expanded", [True, False])
+def test_equals_torchs_own_on_the_way_back_alone(transposed: bool, expanded: bool):
+    shape = (16, 7) if transposed else (7, 16)
+    whole = torch.randn(shape, generator=seeded(0)).requires_grad_()
+    weight = torch.randn(24, 16, generator=seeded(1)).requires_grad_()
+    bias = torch.randn(24, generator=seeded(2)).requires_grad_()
+    grad = torch.tensor(2.0).expand(7, 24) if expanded else torch.randn(7, 24, generator=seeded(3))
+    x = whole.t() if transposed else whole
+    ours, theirs = (
+        torch.autograd.grad(f(x, weight, bias), (whole, weight, bias), grad) for f in (linear, nn.functional.linear)
+    )
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our, their, rtol=1e-4, atol=1e-5)
+
+
 def test_a_row_does_not_depend_on_the_other_rows_nor_on_whether_a_gradient_is_asked_for():
     x, weight = torch.randn(500, 236, generator=seeded(0))[:, :200], torch.randn(200, 200, generator=seeded(1))
     whole = linear(x, weight.requires_grad_())
@@ -112,6 +128,13 @@ def test_of_gradients_alone_values_are_not_rounded(onednn: bool, monkeypatch: py
         torch.testing.assert_close(rounded, exact, rtol=0, atol=2**-7 * float(exact.abs().max()))
     for rounded, exact in zip(found(narrow, True), found(narrow, False), strict=True):
         assert torch.equal(rounded, exact)
+
+    def second(enabled: bool) -> torch.Tensor:
+        with in_bfloat16(enabled, gradients_only=True):
+            (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), layer.weight)[0]
+
+    torch.testing.assert_close(second(True), second(False), rtol=0, atol=2**-6 * float(second(False).abs().max()))
 
 
 def test_narrow_products_and_those_outside_are_not_rounded():
