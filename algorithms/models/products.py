@@ -125,16 +125,12 @@ class _Linear(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         if ctx.rounds:
             return _rounded_gradients(ctx.needs_input_grad, grad, x.bfloat16(), weight.bfloat16())
-        if ctx.fast and not torch.is_grad_enabled():  # as below, without asking again what is known
-            return (
-                product(grad, weight.t()) if needs_x else None,
-                product(grad.t(), x.t()) if needs_weight else None,
-                grad.sum(0) if needs_bias else None,
-            )
+        # Two steps back need `linear`, which is differentiable again; one need not ask what is known from forwards.
+        multiply = product if ctx.fast and not torch.is_grad_enabled() else linear
         with in_bfloat16(False):  # wherever this is called, since the forward pass was not
-            return (  # by `linear`, so that it can be differentiated again
-                linear(grad, weight.t()) if needs_x else None,
-                linear(grad.t(), x.t()) if needs_weight else None,
+            return (
+                multiply(grad, weight.t()) if needs_x else None,
+                multiply(grad.t(), x.t()) if needs_weight else None,
                 grad.sum(0) if needs_bias else None,
             )
 
