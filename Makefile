@@ -40,7 +40,7 @@ bench: install
 
 # The Grafana dashboard and the table in docs/metrics.md, from the table of metrics in the code.
 metrics: install
-	$(BIN)/python -m parsecrl.platform.dashboards
+	$(BIN)/python -m parsecrl.platform.metrics.dashboards
 
 clean:
 	rm -rf $(VENV) .typing build dist *.egg-info

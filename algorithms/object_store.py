@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import pyarrow
 from pyarrow import fs
 
-from parsecrl.algorithms.checkpoint_files import StorageUnreachable
+from parsecrl.algorithms.checkpoints.files import StorageUnreachable
 
 SCHEMES = ("s3", "gs")
 RETRY_VARIABLE = "PARSEC_STORAGE_RETRY_S"

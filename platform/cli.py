@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from parsecrl.algorithms.checkpoint_files import StorageUnreachable
+from parsecrl.algorithms.checkpoints.files import StorageUnreachable
 from parsecrl.platform.errors import RunFailed, UserError
 
 # What a disk or a mount says in the middle of a run; any other OSError would be a mistake of ours.
@@ -134,7 +134,7 @@ def _run(options: argparse.Namespace) -> int:
     from parsecrl.platform.specs import load_spec
 
     spec = load_spec(options.spec, options.overrides)
-    from parsecrl.platform.pipeline import run_for_table
+    from parsecrl.platform.running.pipeline import run_for_table
 
     print(run_for_table(spec, options.storage, options.name, options.address, options.fresh, options.trust))
     return 0
@@ -144,8 +144,8 @@ def _submit(options: argparse.Namespace) -> int:
     from parsecrl.platform.specs import load_spec
 
     spec = load_spec(options.spec, options.overrides)
-    from parsecrl.platform import jobs
-    from parsecrl.platform.pipeline import check_environment
+    from parsecrl.platform.running.preflight import check_environment
+    from parsecrl.platform.submission import jobs
 
     client = jobs.connect(options.address, options.token_file)
     check_environment(spec)
@@ -162,7 +162,7 @@ def _submit(options: argparse.Namespace) -> int:
 
 
 def _jobs(options: argparse.Namespace) -> int:
-    from parsecrl.platform import jobs
+    from parsecrl.platform.submission import jobs
 
     client = jobs.connect(options.address, options.token_file)
     found = jobs.project_jobs(client)
@@ -171,14 +171,14 @@ def _jobs(options: argparse.Namespace) -> int:
 
 
 def _stop(options: argparse.Namespace) -> int:
-    from parsecrl.platform import jobs
+    from parsecrl.platform.submission import jobs
 
     jobs.stop(jobs.connect(options.address, options.token_file), options.job)
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from parsecrl.platform.evaluate_command import evaluate_checkpoint
+    from parsecrl.platform.evaluation.command import evaluate_checkpoint
 
     evaluate_checkpoint(
         options.checkpoint, options.episodes, options.controller, options.env, options.seed, options.video
@@ -189,9 +189,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from parsecrl.platform.analysis import analyse_ended_trials
     from parsecrl.platform.reports import build_comparison, build_report, format_table
     from parsecrl.platform.reports.data import load_run
+    from parsecrl.platform.running.analysis import analyse_ended_trials
 
     for folder in options.run_dirs:
         if "://" not in folder:
@@ -218,8 +218,8 @@ def _specs(options: argparse.Namespace) -> int:
             print(f"{name:32} {where}{', '.join(phase.name for phase in spec.phases)}")
         return 0
     spec = load_spec(options.spec, options.overrides)
-    from parsecrl.platform.loggers import check_loggers
-    from parsecrl.platform.pipeline import check_environment
+    from parsecrl.platform.running.loggers import check_loggers
+    from parsecrl.platform.running.preflight import check_environment
 
     check_loggers(spec.loggers)
     check_environment(spec)

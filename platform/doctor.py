@@ -106,12 +106,12 @@ def _failure(code: str) -> str | None:
 
 
 def _ray(address: str | None) -> Iterator[Finding]:
-    from parsecrl.platform.cluster import quiet_ray
+    from parsecrl.platform.cluster.connection import quiet_ray
 
     quiet_ray()
     import ray
 
-    from parsecrl.platform.cluster import connect
+    from parsecrl.platform.cluster.connection import connect
     from parsecrl.platform.errors import UserError
 
     started = not ray.is_initialized()

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from parsecrl.platform.spec_groups import Count, Group, Natural, NonNegative, Positive
-from parsecrl.platform.status_line import StatusLine
 from parsecrl.platform.storage import Location
 from parsecrl.platform.study_phases import StudyPhase, UpdatesStop
+from parsecrl.platform.terminal import StatusLine
 
 
 class PixelWorldSpec(Group):
@@ -106,7 +106,7 @@ def data_folder(run: Location, phase: OpenLoopPhase) -> str:
 
 def collect_episodes(run: Location, phase: OpenLoopPhase, line: StatusLine, patience_s: float | None = None) -> None:
     """Collect what is missing of the phase's episodes. Raises UserError and RunFailed as `collect` does."""
-    from parsecrl.platform.collection import collect
+    from parsecrl.platform.running.collection import collect
 
     data = phase.data
     collect(

@@ -86,7 +86,7 @@ def _check_named(phase: Phase, key: str, value: str, make: Callable[[str], objec
 
 
 def _check_pixels(phase: OpenLoopPhase) -> None:
-    from parsecrl.platform.collection import make_world
+    from parsecrl.algorithms.open_loop.collector import make_world
 
     try:
         make_world(phase.world.model_dump(exclude_none=True)).close()

@@ -6,7 +6,7 @@ import pytest
 CODE = """
 import resource, sys, torch
 if sys.argv[1] == "keep":
-    from parsecrl.algorithms.quick_process import make_process_quick
+    from parsecrl.algorithms.training.process_tuning import make_process_quick
     if not make_process_quick():
         sys.exit(3)
 def use():
@@ -34,7 +34,7 @@ def test_freed_memory_is_used_again_without_page_faults():
 def test_fresh_memory_is_left_as_it_is_under_deterministic_algorithms():
     code = """
 import torch
-from parsecrl.algorithms.quick_process import make_process_quick
+from parsecrl.algorithms.training.process_tuning import make_process_quick
 torch.use_deterministic_algorithms(True)
 filled = bool(torch.empty(1000).isnan().all())
 make_process_quick()
@@ -47,7 +47,7 @@ print(filled, bool(torch.full((1000,), 2.0).new_empty(1000).isnan().all()))
 def test_denormal_numbers_are_0_in_the_thread_that_calls():
     code = """
 import torch
-from parsecrl.algorithms.quick_process import make_process_quick
+from parsecrl.algorithms.training.process_tuning import make_process_quick
 halved = lambda: bool((torch.full((8,), 1.5e-38) / 4 > 0).all())
 before = halved()
 make_process_quick()

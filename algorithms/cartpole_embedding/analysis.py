@@ -26,7 +26,7 @@ from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings, m
 from parsecrl.algorithms.controllers import Plan
 from parsecrl.algorithms.models.known_dynamics import KnownDynamics
 from parsecrl.algorithms.models.layers import mlp
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.seeding import derive_seed
 
 Tables = dict[str, pd.DataFrame]
 ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]

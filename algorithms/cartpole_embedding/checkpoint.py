@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
-from parsecrl.algorithms.study_checkpoint import StudyCheckpoint, fill_optimizer, optimizer_tensors
+from parsecrl.algorithms.checkpoints.study import StudyCheckpoint, fill_optimizer, optimizer_tensors
 
 FILES = StudyCheckpoint("embedding", "an embedding")
 _DECODERS = ("decoder", "best_decoder")

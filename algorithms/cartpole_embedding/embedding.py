@@ -15,7 +15,7 @@ from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceControl
 from parsecrl.algorithms.models import ActionDecoder
 from parsecrl.algorithms.models.fused_decoder import FusedDecoder
 from parsecrl.algorithms.models.known_dynamics import KnownDynamics
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.seeding import derive_seed
 
 EXPLAINING_PLANS = 100  # drawn, to find the function that has spoilt a search
 VALIDATION_SEED = 0  # the same states and draws for every seed, size and temperature

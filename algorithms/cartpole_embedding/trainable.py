@@ -11,8 +11,8 @@ from ray.tune import Trainable
 from parsecrl.algorithms.cartpole_embedding.checkpoint import load_embedding, save_embedding
 from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings, make_dynamics
-from parsecrl.algorithms.quick_process import make_process_quick
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.process_tuning import make_process_quick
+from parsecrl.algorithms.training.seeding import derive_seed
 
 
 class CartpoleEmbedding(Trainable):

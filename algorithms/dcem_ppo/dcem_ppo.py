@@ -21,13 +21,13 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from parsecrl.algorithms.agent_checkpoint import read_description
+from parsecrl.algorithms.checkpoints.agent import read_description
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import LOSSES, DCEMPPOLearner
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import PARTS, DCEMPPORLModule
-from parsecrl.algorithms.phase_config import PhaseConfig, PhaseMixin
 from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
-from parsecrl.algorithms.quick_process import make_process_quick
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.process_tuning import make_process_quick
+from parsecrl.algorithms.training.rllib_phase import PhaseConfig, PhaseMixin
+from parsecrl.algorithms.training.seeding import derive_seed
 
 
 class DCEMPPOConfig(PhaseConfig, PPOConfig):

@@ -27,11 +27,11 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
-from parsecrl.algorithms.agent_checkpoint import load_agent
-from parsecrl.algorithms.measurements import PlanLog
+from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.models import Belief
 from parsecrl.algorithms.models.layers import RunningNorm, mlp
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.measurements import PlanLog
+from parsecrl.algorithms.training.seeding import derive_seed
 
 # Columns that a rollout stores for each decision, beside RLlib's own.
 H, S, WARM_START, NOISE_INDEX = "belief_h", "belief_s", "warm_start", "noise_index"

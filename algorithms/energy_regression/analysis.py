@@ -15,7 +15,7 @@ from torch import Tensor
 
 from parsecrl.algorithms.energy_regression.checkpoint import load_regression
 from parsecrl.algorithms.energy_regression.update import Energy, InnerSolver, held_out_inputs, target, training_inputs
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.seeding import derive_seed
 
 ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from parsecrl.algorithms.checkpoints.study import StudyCheckpoint, fill_optimizer, optimizer_tensors
 from parsecrl.algorithms.energy_regression.update import InnerSolver
 from parsecrl.algorithms.models.energy import EnergyNetwork
-from parsecrl.algorithms.own_code import own_function
-from parsecrl.algorithms.study_checkpoint import StudyCheckpoint, fill_optimizer, optimizer_tensors
+from parsecrl.algorithms.training.user_functions import own_function
 
 FILES = StudyCheckpoint("regression", "an energy regression")
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from parsecrl.algorithms.energy_regression.checkpoint import load_state, make_energy, save_state
 from parsecrl.algorithms.energy_regression.update import InnerSolver, Learner, held_out_inputs, target, training_inputs
-from parsecrl.algorithms.quick_process import make_process_quick
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.process_tuning import make_process_quick
+from parsecrl.algorithms.training.seeding import derive_seed
 
 ROLE = "energy_regression"
 # Inputs evaluated at a time: 25 x 100 candidates x 128 units stay in a CPU's cache.

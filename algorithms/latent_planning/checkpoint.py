@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from parsecrl.algorithms.checkpoints.study import StudyCheckpoint, check_seed, fill_optimizer, optimizer_tensors
 from parsecrl.algorithms.latent_planning.experiment import PlanningExperiment, Task
-from parsecrl.algorithms.study_checkpoint import StudyCheckpoint, check_seed, fill_optimizer, optimizer_tensors
 
 FILES = StudyCheckpoint("planning", "a planning experiment")
 

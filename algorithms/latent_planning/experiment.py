@@ -21,9 +21,9 @@ from parsecrl.algorithms.controllers import CategoricalController
 from parsecrl.algorithms.latent_planning.experience import Experience
 from parsecrl.algorithms.latent_planning.settings import PlanningSettings, slice_length
 from parsecrl.algorithms.latent_study import check_slices, make_env, make_model, space_sizes, world_of
-from parsecrl.algorithms.measurements import PlanTime
 from parsecrl.algorithms.models import TransitionSequence
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.measurements import PlanTime
+from parsecrl.algorithms.training.seeding import derive_seed
 
 WORLD = "parsecrl/Gridworld-v0"
 

@@ -10,9 +10,9 @@ from ray.tune import Trainable
 
 from parsecrl.algorithms.latent_planning.checkpoint import load_experiment, save_experiment
 from parsecrl.algorithms.latent_planning.experiment import PlanningExperiment
-from parsecrl.algorithms.measurements import PlanTime, summary
-from parsecrl.algorithms.quick_process import make_process_quick
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.measurements import PlanTime, summary
+from parsecrl.algorithms.training.process_tuning import make_process_quick
+from parsecrl.algorithms.training.seeding import derive_seed
 
 NOT_THE_EXPERIMENTS = ("run_seed", "num_cpus_per_trial", "num_gpus_per_trial", "env")
 
@@ -26,7 +26,7 @@ class LatentPlanning(Trainable):
     Results: tasks; task_score; score, the mean over the tasks so far; epsilon; loss, the mean over the refit;
     planning_ms, a plan; refit_s; evaluations_saved, the share of what plans asked for that was not evaluated again.
     planning_ms and evaluations_saved are left out where a task had no plan. env_steps; replay_decisions, what refits
-    draw from; trajectories, candidates of all plans; measured, as `algorithms/measurements.py` says.
+    draw from; trajectories, candidates of all plans; measured, as `algorithms/training/measurements.py` says.
     """
 
     plans: Sequence[PlanTime] = ()  # of the last step

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from parsecrl.algorithms.checkpoint_files import local_file
+from parsecrl.algorithms.checkpoints.files import local_file
 from parsecrl.algorithms.latent_sac.policy_world import make_world
 from parsecrl.algorithms.latent_study import World, make_model, space_sizes, world_of
 from parsecrl.algorithms.models import LatentDynamics

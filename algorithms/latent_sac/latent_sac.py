@@ -19,7 +19,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 from torch import Tensor
 
-from parsecrl.algorithms.checkpoint_files import check_local
+from parsecrl.algorithms.checkpoints.files import check_local
 from parsecrl.algorithms.latent_sac.checkpoint import save_trial
 from parsecrl.algorithms.latent_sac.latent_sac_learner import LatentSACLearner
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import (
@@ -39,10 +39,10 @@ from parsecrl.algorithms.latent_study import (
     transformations_used,
     world_of,
 )
-from parsecrl.algorithms.measurements import Measurements, PlanTime
 from parsecrl.algorithms.models import LatentDynamics
-from parsecrl.algorithms.quick_process import make_process_quick
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.measurements import Measurements, PlanTime
+from parsecrl.algorithms.training.process_tuning import make_process_quick
+from parsecrl.algorithms.training.seeding import derive_seed
 
 ROLE = "latent_sac"
 REPLAY_FILE = "replay.npz"

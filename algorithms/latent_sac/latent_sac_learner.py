@@ -9,7 +9,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
-from parsecrl.algorithms.learner_checks import check_finite, check_weights_finite, reached
+from parsecrl.algorithms.training.finite_checks import check_finite, check_weights_finite, reached
 
 REMEDY = "lower the learning rates"
 

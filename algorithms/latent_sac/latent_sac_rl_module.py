@@ -23,7 +23,7 @@ from parsecrl.algorithms.models import LatentDynamics, TransitionSequence
 from parsecrl.algorithms.models.distinct import distinct_pair
 from parsecrl.algorithms.models.latent_dynamics import feedforward
 from parsecrl.algorithms.models.products import in_bfloat16, multiplies_bfloat16
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.seeding import derive_seed
 
 UPDATE = "update"  # column [B] int64: the number of the update, in every row
 LATENTS = "latents"  # column [B, Z]

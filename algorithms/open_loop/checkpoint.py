@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from parsecrl.algorithms.checkpoints.study import StudyCheckpoint, check_seed, fill_optimizer, optimizer_tensors
 from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment, OpenLoopSettings
-from parsecrl.algorithms.study_checkpoint import StudyCheckpoint, check_seed, fill_optimizer, optimizer_tensors
 
 FILES = StudyCheckpoint("open_loop", "an open-loop experiment")
 

@@ -19,7 +19,7 @@ import torch
 
 from parsecrl.algorithms.models.pixels import ImageSequence
 from parsecrl.algorithms.open_loop.episode_files import DamagedEpisode, Episode, numbers, read_episode, read_metadata
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.seeding import derive_seed
 
 SPLITS = ("train", "held_out")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from parsecrl.algorithms.models.pixel_dynamics import MODELS, PixelDynamics
 from parsecrl.algorithms.models.pixels import ImageSequence
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.seeding import derive_seed
 
 PARSIMONIOUS_ONLY = ("transformation", "code_size", "parsimony_weight", "initial_logit", "printed_divergence")
 

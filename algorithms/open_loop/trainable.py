@@ -9,8 +9,8 @@ from ray.tune import Trainable
 from parsecrl.algorithms.open_loop.checkpoint import load_experiment, save_experiment
 from parsecrl.algorithms.open_loop.dataset import SequenceBatches, open_dataset
 from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment, OpenLoopSettings
-from parsecrl.algorithms.quick_process import make_process_quick
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.process_tuning import make_process_quick
+from parsecrl.algorithms.training.seeding import derive_seed
 
 NO_LOSSES = ("grad_norm", "update_ms", "waiting_share")
 NOT_THE_EXPERIMENTS = ("run_seed", "num_cpus_per_trial", "num_gpus_per_trial", "env")

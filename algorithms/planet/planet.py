@@ -16,7 +16,6 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 
-from parsecrl.algorithms.phase_config import PhaseConfig, PhaseMixin
 from parsecrl.algorithms.planet.planet_learner import LOSSES, PlanetLearner
 from parsecrl.algorithms.planet.planet_rl_module import (
     DECODER_ONLY,
@@ -29,8 +28,9 @@ from parsecrl.algorithms.planet.planet_rl_module import (
 )
 from parsecrl.algorithms.planet.replay import bare_episode, beginnings, load_replay, save_replay
 from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
-from parsecrl.algorithms.quick_process import make_process_quick
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.process_tuning import make_process_quick
+from parsecrl.algorithms.training.rllib_phase import PhaseConfig, PhaseMixin
+from parsecrl.algorithms.training.seeding import derive_seed
 
 SEED_UPDATES = 100  # as PlaNet before its first planned episode (Hafner et al. 2018, algorithm 1)
 DECODER_TRAINING = ("online", "offline", "after_planning")
@@ -116,7 +116,7 @@ class Planet(PhaseMixin, Algorithm):
     """Gather rollouts that plan, store them, update the model (and the decoder) in proportion.
 
     Result keys at top level: env_steps (simulator steps), num_updates, episode_return_mean, planning_ms (per decision),
-    the loss terms, and under `measured` what `algorithms/measurements.py` says.
+    the loss terms, and under `measured` what `algorithms/training/measurements.py` says.
     """
 
     config: PlanetConfig

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
-from parsecrl.algorithms.learner_checks import check_finite, finite_gradients
 from parsecrl.algorithms.planet.planet_rl_module import UPDATE
+from parsecrl.algorithms.training.finite_checks import check_finite, finite_gradients
 
 # The terms that the module computes, as far as its settings have them.
 LOSSES = ("model_loss", "observation", "reward", "kl", "overshooting_kl", "decoder_loss", "decoder_distance")

@@ -12,11 +12,11 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
-from parsecrl.algorithms.agent_checkpoint import load_matching_weights
+from parsecrl.algorithms.checkpoints.agent import load_matching_weights
 from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController, Plan, PlanningAgent
-from parsecrl.algorithms.measurements import PlanLog
 from parsecrl.algorithms.models import Belief, LossWeights, ReplaySequence
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.measurements import PlanLog
+from parsecrl.algorithms.training.seeding import derive_seed
 
 # Columns of a training batch beside RLlib's own; axes [B, ...].
 INITIAL_OBS, INITIAL_ACTIONS = "initial_obs", "initial_actions"  # [B, O], [B, H, A] how replayed episodes began

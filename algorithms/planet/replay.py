@@ -10,7 +10,7 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
-from parsecrl.algorithms.checkpoint_files import local_file
+from parsecrl.algorithms.checkpoints.files import local_file
 
 REPLAY_FILE = "replay.npz"
 

@@ -17,12 +17,12 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from parsecrl.platform.evaluation.videos import DrawingError
 from parsecrl.platform.reports import cartpole_film, figures, markup
 from parsecrl.platform.reports.data import Phase
 from parsecrl.platform.reports.figures import PALETTE, Draw, Image, Theme
 from parsecrl.platform.reports.studies import ResultTable
 from parsecrl.platform.statistics import mean_interval
-from parsecrl.platform.videos import DrawingError
 
 logger = logging.getLogger(__name__)
 Tables = dict[str, pd.DataFrame]

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from parsecrl.platform.videos import new_video
+from parsecrl.platform.evaluation.videos import new_video
 
 FPS = 20  # a step is 0.05 s
 CONTROLLERS = (

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from parsecrl.platform.checkpoints import METRICS, Stored, best_checkpoint
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports import paper
 from parsecrl.platform.reports.mirror import Mirror
-from parsecrl.platform.run_folder import POOLED_FILE
+from parsecrl.platform.runs.run_folder import POOLED_FILE
+from parsecrl.platform.runs.stored_checkpoints import METRICS, Stored, best_checkpoint
 from parsecrl.platform.statistics import Statistics, summarize
 from parsecrl.platform.storage import Location, RemotePath, location_of
 

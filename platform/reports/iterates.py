@@ -55,7 +55,7 @@ def compute_iterates(checkpoint: Location, *, decisions: int = 20, seed: int = 0
     """Act for a few decisions with the checkpoint's own controller, then plan once more and keep every iteration."""
     import torch
 
-    from parsecrl.algorithms.agent_checkpoint import load_agent
+    from parsecrl.algorithms.checkpoints.agent import load_agent
     from parsecrl.envs import make_env
 
     agent, meta = load_agent(checkpoint)

@@ -13,12 +13,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from parsecrl.algorithms.open_loop.analysis import decode
+from parsecrl.platform.evaluation.videos import DrawingError, new_video
 from parsecrl.platform.reports import figures, markup
 from parsecrl.platform.reports.data import Phase
 from parsecrl.platform.reports.figures import Draw, Image, Theme
 from parsecrl.platform.reports.studies import ResultTable
 from parsecrl.platform.statistics import mean_interval
-from parsecrl.platform.videos import DrawingError, new_video
 
 Tables = dict[str, pd.DataFrame]
 

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from parsecrl.platform.analysis import FOLDER, read_tables
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports import studies
 from parsecrl.platform.reports.data import Phase, Run
-from parsecrl.platform.run_folder import POOLED_FILE, STATE_FILE, write_atomically
+from parsecrl.platform.runs.run_folder import POOLED_FILE, STATE_FILE, write_atomically
+from parsecrl.platform.runs.tables import FOLDER, read_tables
 from parsecrl.platform.specs import set_path
 
 NOT_SETTINGS = ("search", "seed", "checkpoint_every", "num_cpus_per_trial", "num_gpus_per_trial")

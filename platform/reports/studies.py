@@ -1,6 +1,6 @@
 """Phases without an agent to evaluate: their algorithm's own table and sections of the report.
 
-Each module in MODULES has two functions over the tables of `parsecrl.platform.analysis`:
+Each module in MODULES has two functions over the tables of `parsecrl.platform.running.analysis`:
 
     result_table(tables) -> ResultTable                           the end of `parsec run`, and the first section
     sections(phase, tables, folder) -> list[str]                  HTML; figures are drawn into `folder`

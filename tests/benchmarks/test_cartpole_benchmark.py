@@ -14,7 +14,7 @@ from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
 from parsecrl.algorithms.models import ActionDecoder
 from parsecrl.algorithms.models.cartpole import cartpole
-from parsecrl.algorithms.quick_process import make_process_quick
+from parsecrl.algorithms.training.process_tuning import make_process_quick
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,8 +8,8 @@ import ray
 
 from parsecrl.algorithms.open_loop.dataset import SequenceBatches, open_dataset
 from parsecrl.envs import choose_rendering_backend
-from parsecrl.platform.collection import collect
-from parsecrl.platform.status_line import StatusLine
+from parsecrl.platform.running.collection import collect
+from parsecrl.platform.terminal import StatusLine
 
 EPISODES = {"parsecrl/HealthGathering-v0": 100, "parsecrl/GoalsMaze-v0": 6}
 

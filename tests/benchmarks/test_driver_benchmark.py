@@ -24,14 +24,15 @@ from ray.tune.experiment import Trial
 from ray.tune.registry import register_trainable
 
 from parsecrl.algorithms.planet import Planet, PlanetConfig
-from parsecrl.platform import phases, trainables
-from parsecrl.platform.cluster import quiet_ray
-from parsecrl.platform.loggers import logger_callbacks
-from parsecrl.platform.phases import trial_folder_name
-from parsecrl.platform.progress import PhaseProgress
-from parsecrl.platform.run_folder import RunFolder
+from parsecrl.platform import trainables
+from parsecrl.platform.cluster.connection import quiet_ray
+from parsecrl.platform.running import tune_phase
+from parsecrl.platform.running.loggers import logger_callbacks
+from parsecrl.platform.running.progress import PhaseProgress
+from parsecrl.platform.running.tune_phase import trial_folder_name
+from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
-from parsecrl.platform.status_line import StatusLine
+from parsecrl.platform.terminal import StatusLine
 
 CHECKPOINTS = 3  # of each trial
 
@@ -170,7 +171,7 @@ def test_a_sweep(benchmark, algorithm, tmp_path, monkeypatch):
     """Trials of 4 and of 24 results, each with two checkpoints, in actors that are used again."""
     reporter = trainables.Algorithm(Reporter, PlanetConfig.from_phase)
     monkeypatch.setitem(trainables.ALGORITHMS, "planet", reporter)
-    monkeypatch.setattr(phases.tune, "TuneConfig", functools.partial(tune.TuneConfig, reuse_actors=True))
+    monkeypatch.setattr(tune_phase.tune, "TuneConfig", functools.partial(tune.TuneConfig, reuse_actors=True))
     seconds = {}
     for results in (4, 24):
         search = "phases.planet.search.learning_rate.loguniform=[1.0e-4, 1.0e-2]"
@@ -182,7 +183,7 @@ def test_a_sweep(benchmark, algorithm, tmp_path, monkeypatch):
         folder.open()
         start = time.thread_time()
         with (tmp_path / "status").open("w") as status:
-            phases.run_phase(folder, spec.phases[0], "", StatusLine(status))
+            tune_phase.run_phase(folder, spec.phases[0], "", StatusLine(status))
         seconds[results] = time.thread_time() - start
         folder.close()
     each = (seconds[24] - seconds[4]) / 30 / 20

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from parsecrl.algorithms.latent_sac import LatentSAC
 from parsecrl.algorithms.models.products import linear, multiplies_bfloat16
-from parsecrl.algorithms.quick_process import make_process_quick
+from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.platform.specs import load_spec
 from parsecrl.platform.trainables import plain_config
 

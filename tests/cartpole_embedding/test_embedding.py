@@ -16,7 +16,7 @@ from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings, m
 from parsecrl.algorithms.models import ActionDecoder
 from parsecrl.algorithms.models.cartpole import cartpole
 from parsecrl.algorithms.models.pendulum import pendulum
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.training.seeding import derive_seed
 
 SMALL = EmbeddingSettings(
     hidden_size=16, num_samples=20, num_elites=4, num_iterations=3, horizon=6, validation_states=4, states_per_update=3

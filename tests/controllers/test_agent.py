@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from parsecrl.algorithms.agent_checkpoint import load_agent, load_matching_weights, read_description, save_agent
+from parsecrl.algorithms.checkpoints.agent import load_agent, load_matching_weights, read_description, save_agent
 from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController, PlanningAgent
 
 OBS, A = 5, 2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from parsecrl.algorithms.agent_checkpoint import save_agent
+from parsecrl.algorithms.checkpoints.agent import save_agent
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.dcem_ppo import DCEMPPOConfig
 

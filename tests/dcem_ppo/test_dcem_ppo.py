@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
-from parsecrl.algorithms.agent_checkpoint import load_agent
+from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.dcem_ppo import DCEMPPO
 from parsecrl.algorithms.dcem_ppo.dcem_ppo import collect_episodes
 

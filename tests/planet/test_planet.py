@@ -5,7 +5,7 @@ import pytest
 import torch
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
-from parsecrl.algorithms.agent_checkpoint import load_agent
+from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.planet.replay import beginnings, load_replay, save_replay
 from tests.planet.small import FULL, small_config
 

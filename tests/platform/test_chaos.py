@@ -23,9 +23,10 @@ import pandas as pd
 import psutil
 import pytest
 
-from parsecrl.platform import checkpoints, cli
+from parsecrl.platform import cli
 from parsecrl.platform.remote_path import in_parallel
 from parsecrl.platform.reports.data import load_run
+from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.storage import location_of
 
 SPEC = """
@@ -313,7 +314,7 @@ def check(sweep, driver_deaths):
             if phase.name != "finetune":
                 assert all(row["replay_decisions"] == earlier + row["env_steps"] // REPEAT for row in rows)
     for phase in ("planet", "embed"):
-        stored = checkpoints.stored_checkpoints(run / phase)
+        stored = stored_checkpoints.stored_checkpoints(run / phase)
         assert {checkpoint.trial for checkpoint in stored} == set(sweep.rows(phase))
         for checkpoint in stored:
             earlier = began_with if phase == "embed" else 0

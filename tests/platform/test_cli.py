@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from parsecrl.algorithms.agent_checkpoint import save_agent
+from parsecrl.algorithms.checkpoints.agent import save_agent
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.platform import cli
 

@@ -7,11 +7,12 @@ import os
 import numpy as np
 import pytest
 
+from parsecrl.algorithms.open_loop.collector import Collector, Task, make_world
 from parsecrl.algorithms.open_loop.dataset import open_dataset
 from parsecrl.envs import choose_rendering_backend
-from parsecrl.platform.collection import Collector, Task, collect, make_world
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.status_line import StatusLine
+from parsecrl.platform.running.collection import collect
+from parsecrl.platform.terminal import StatusLine
 
 DOOM = {"id": "parsecrl/HealthGathering-v0", "frame_skip": 8}  # an episode has some 45 steps
 
@@ -65,7 +66,7 @@ def test_a_held_out_episode_that_ends_is_played_again(collector):
 
 
 def test_episodes_that_never_last_are_refused(collector, monkeypatch):
-    monkeypatch.setattr("parsecrl.platform.collection.ATTEMPTS", 2)
+    monkeypatch.setattr("parsecrl.platform.running.collection.ATTEMPTS", 2)
     with pytest.raises(ValueError, match=r"got none of 3000 steps in 2 of .*; lower held_out_steps or env\.frame_skip"):
         collector.collect(Task("held_out", 0, 3000, True))
 

@@ -283,7 +283,7 @@ def test_the_job_runs_a_real_spec_and_is_listed():
     options = check_parsec(command[1:])
     assert options.address == "auto"
     assert options.storage.startswith("s3://")
-    from parsecrl.platform.jobs import PROJECT
+    from parsecrl.platform.submission.jobs import PROJECT
 
     assert spec["metadata"] == {"project": PROJECT, "name": options.name, "spec": load_spec(options.spec).name}
     assert spec["backoffLimit"] > 0

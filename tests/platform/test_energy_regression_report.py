@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from parsecrl.platform.analysis import read_tables
 from parsecrl.platform.reports import energy_regression as report
+from parsecrl.platform.runs.tables import read_tables
 from parsecrl.platform.statistics import mean_interval
 from tests.platform.trial_files import last_metrics
 

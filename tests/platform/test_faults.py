@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from parsecrl.platform import faults
-from parsecrl.platform.analysis import in_ray_tasks
-from parsecrl.platform.cluster import check_resources
+from parsecrl.platform.cluster.nodes import check_resources, resources
 from parsecrl.platform.errors import RunFailed, UserError
-from parsecrl.platform.faults import FaultRules, resources
-from parsecrl.platform.run_folder import RunFolder
+from parsecrl.platform.running import fault_rules
+from parsecrl.platform.running.analysis import in_ray_tasks
+from parsecrl.platform.running.fault_rules import FaultRules
+from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
 from tests.platform.tiny import PLANET
 
@@ -61,7 +61,7 @@ def rules_at(seconds, patience_s, monkeypatch):
     rules = FaultRules("planet", 3, patience_s)
     rules._cluster = Nodes()
     moments = iter(seconds)
-    monkeypatch.setattr(faults.time, "monotonic", lambda: next(moments))
+    monkeypatch.setattr(fault_rules.time, "monotonic", lambda: next(moments))
     return rules
 
 
@@ -130,7 +130,7 @@ def test_the_rules_may_change_while_a_run_goes_on(tmp_path):
 DRIVER = """
 import logging, pathlib, sys, threading, time
 import ray
-from parsecrl.platform.cluster import quiet_ray
+from parsecrl.platform.cluster.connection import quiet_ray
 quiet_ray()
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
          object_store_memory=256 * 1024**2)
@@ -193,12 +193,12 @@ def test_what_no_single_node_has_is_refused():
 
 LOST_NODE = """
 import time
-from parsecrl.platform.cluster import _stay_on_loopback, quiet_ray
+from parsecrl.platform.cluster.connection import _stay_on_loopback, quiet_ray
 quiet_ray()
 _stay_on_loopback()
 import ray
 from ray.cluster_utils import Cluster as Machines
-from parsecrl.platform.faults import Cluster
+from parsecrl.platform.running.fault_rules import Cluster
 machines = Machines(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 node = machines.add_node(num_cpus=2)
 ray.init(address=machines.address, log_to_driver=False)

@@ -9,8 +9,8 @@ import pytest
 import ray
 from aiohttp import web
 
-from parsecrl.platform import jobs
 from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.submission import jobs
 
 
 @pytest.mark.parametrize(

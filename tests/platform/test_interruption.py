@@ -11,9 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from parsecrl.platform import interruption, ownership
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.run_folder import RunFolder
+from parsecrl.platform.running import interruption
+from parsecrl.platform.runs import trust
+from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
 from tests.platform.tiny import PLANET
 
@@ -147,13 +148,13 @@ def begun(folder, name="sweep"):
 
 
 def test_a_run_from_elsewhere_is_not_continued_unless_trusted(tmp_path, monkeypatch):
-    monkeypatch.setenv(ownership.KEY_VARIABLE, str(tmp_path / "theirs" / "key"))
+    monkeypatch.setenv(trust.KEY_VARIABLE, str(tmp_path / "theirs" / "key"))
     path = begun(tmp_path)
     spec = load_spec(tmp_path / "sweep.yaml")
     RunFolder.choose(spec, tmp_path)  # its own maker goes on
 
-    monkeypatch.setenv(ownership.KEY_VARIABLE, str(tmp_path / "mine" / "key"))
-    for change in (lambda: None, lambda: forge(path), lambda: (path / ownership.RECORD).unlink()):
+    monkeypatch.setenv(trust.KEY_VARIABLE, str(tmp_path / "mine" / "key"))
+    for change in (lambda: None, lambda: forge(path), lambda: (path / trust.RECORD).unlink()):
         change()
         with pytest.raises(UserError, match=r"not made here.*unpickle.*--trust"):
             RunFolder.choose(spec, tmp_path)
@@ -162,25 +163,25 @@ def test_a_run_from_elsewhere_is_not_continued_unless_trusted(tmp_path, monkeypa
     trusted.open()
     trusted.close()
     RunFolder.choose(spec, tmp_path)  # from now on it counts as this user's
-    assert Path(ownership.key_file()).stat().st_mode & 0o077 == 0
-    key = ownership.key_file().read_text()
+    assert Path(trust.key_file()).stat().st_mode & 0o077 == 0
+    key = trust.key_file().read_text()
     assert not [file for file in path.rglob("*") if file.is_file() and key in file.read_text()]
 
 
 def forge(path):
-    record = json.loads((path / ownership.RECORD).read_text())
-    (path / ownership.RECORD).write_text(json.dumps({**record, "user": "me", "mark": "0" * 64}))
+    record = json.loads((path / trust.RECORD).read_text())
+    (path / trust.RECORD).write_text(json.dumps({**record, "user": "me", "mark": "0" * 64}))
 
 
 def test_a_finished_run_from_elsewhere_can_be_looked_at_but_not_prolonged(tmp_path, monkeypatch):
-    monkeypatch.setenv(ownership.KEY_VARIABLE, str(tmp_path / "theirs"))
+    monkeypatch.setenv(trust.KEY_VARIABLE, str(tmp_path / "theirs"))
     path = begun(tmp_path)
     checkpoint = path / "planet" / "trial_00000" / "checkpoint_000000"
     checkpoint.mkdir(parents=True)
     (checkpoint / "metrics.json").write_text("{}")
     done = {"status": "finished", "stop": {"env_steps": 10000000}, "checkpoint": str(checkpoint.relative_to(path))}
     (path / "state.json").write_text(json.dumps({"planet": done}))
-    monkeypatch.setenv(ownership.KEY_VARIABLE, str(tmp_path / "mine"))
+    monkeypatch.setenv(trust.KEY_VARIABLE, str(tmp_path / "mine"))
     spec = load_spec(tmp_path / "sweep.yaml")
     run = RunFolder.choose(spec, tmp_path)  # nothing in it is unpickled
     run.open()
@@ -190,7 +191,7 @@ def test_a_finished_run_from_elsewhere_can_be_looked_at_but_not_prolonged(tmp_pa
 
 
 def test_without_a_place_for_a_key_a_run_starts_and_needs_trust_to_go_on(tmp_path, monkeypatch):
-    monkeypatch.setenv(ownership.KEY_VARIABLE, "/proc/nowhere/key")
+    monkeypatch.setenv(trust.KEY_VARIABLE, "/proc/nowhere/key")
     begun(tmp_path)
     with pytest.raises(UserError, match="--trust"):
         RunFolder.choose(load_spec(tmp_path / "sweep.yaml"), tmp_path)

@@ -20,8 +20,9 @@ from typing import NamedTuple
 import pytest
 import requests
 
-from parsecrl.platform import cli, jobs, packing
+from parsecrl.platform import cli
 from parsecrl.platform.errors import UserError
+from parsecrl.platform.submission import jobs, packing
 from tests.platform.tiny import PLANET
 
 TOKEN = "5a1b3e5c7f9d4e2b8c6a0f1e2d3c4b5a"

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from parsecrl.platform.analysis import read_tables
 from parsecrl.platform.cli import main
 from parsecrl.platform.reports import latent_planning as report
+from parsecrl.platform.runs.tables import read_tables
 from parsecrl.platform.specs import load_spec
 from tests.platform.trial_files import last_metrics, tensorboard_scalars
 
@@ -99,7 +99,7 @@ def test_the_specs_hold_the_papers_comparison():
 def test_the_sweep_has_every_model_and_seed_once():
     from ray.tune.search.variant_generator import generate_variants
 
-    from parsecrl.platform.phases import param_space
+    from parsecrl.platform.running.tune_phase import param_space
     from parsecrl.platform.trainables import ALGORITHMS
 
     spec = load_spec("parsimony_planning", ["phases.*.budget=reduced"])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from parsecrl.platform.analysis import read_tables
 from parsecrl.platform.reports import latent_sac as report
+from parsecrl.platform.runs.tables import read_tables
 
 QUICK = "parsimony_sac_quick"
 

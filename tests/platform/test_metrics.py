@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from parsecrl.algorithms.measurements import Measurements, PlanLog, PlanTime, RolloutTimes
-from parsecrl.platform import dashboards, loggers, metrics
+from parsecrl.algorithms.training.measurements import Measurements, PlanLog, PlanTime, RolloutTimes
 from parsecrl.platform.errors import UserError
+from parsecrl.platform.metrics import dashboards, table
+from parsecrl.platform.running import loggers
 from parsecrl.platform.specs import load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,7 @@ RESULT = {
 
 
 def test_results_are_named_as_the_table_says():
-    found = metrics.as_results(RESULT)
+    found = table.as_results(RESULT)
     assert found == {
         "env_steps": 400,
         "planning_seconds": {"mean": 0.02, "p50": 0.02, "p95": 0.03},
@@ -43,16 +44,16 @@ def test_results_are_named_as_the_table_says():
         "replay_decisions": 100,
         "gradient_norm": {"model": 2.0},
     }  # and no return, since there is none yet
-    assert metrics.as_results({}) == {}
-    names = [m.name for m in metrics.METRICS]
+    assert table.as_results({}) == {}
+    names = [m.name for m in table.METRICS]
     assert len(set(names)) == len(names)
 
 
 def test_counters_begin_at_the_checkpoints_values():
-    counted = metrics.counters({"env_steps": 300, "trajectories": 1600})
+    counted = table.counters({"env_steps": 300, "trajectories": 1600})
     assert counted == {"env_steps": 300, "trajectories": 1600}
-    assert metrics.increments(counted, metrics.counters(RESULT)) == {"env_steps": 100}
-    assert metrics.increments({}, {"env_steps": 5.0}) == {"env_steps": 5.0}
+    assert table.increments(counted, table.counters(RESULT)) == {"env_steps": 100}
+    assert table.increments({}, {"env_steps": 5.0}) == {"env_steps": 5.0}
 
 
 def test_plan_log_tells_planning_stepping_and_waiting_apart():
@@ -99,14 +100,14 @@ def test_the_committed_dashboard_and_docs_are_the_generated_ones():
     assert (ROOT / dashboards.DASHBOARD).read_text() == dashboards.dashboard_text()
     docs = (ROOT / dashboards.DOCS).read_text()
     assert docs == dashboards.docs_text(docs)
-    assert all(f"`{m.prometheus_name}`" in docs for m in metrics.METRICS)
+    assert all(f"`{m.prometheus_name}`" in docs for m in table.METRICS)
 
 
 def test_the_dashboard_is_what_grafana_reads():
     """Grafana itself is not here: the structure it needs, and that nothing refers to what is not provisioned."""
     board = json.loads((ROOT / dashboards.DASHBOARD).read_text())
     assert [panel["title"].removesuffix(" per second").replace(" ", "_") for panel in board["panels"]] == [
-        m.name for m in metrics.METRICS
+        m.name for m in table.METRICS
     ]
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
     places = set()
@@ -120,7 +121,7 @@ def test_the_dashboard_is_what_grafana_reads():
     used = {target["datasource"]["uid"] for panel in board["panels"] for target in panel["targets"]}
     used |= {variable["datasource"]["uid"] for variable in board["templating"]["list"]}
     assert used == {source["uid"]}
-    assert {variable["name"] for variable in board["templating"]["list"]} == set(metrics.LABELS)
+    assert {variable["name"] for variable in board["templating"]["list"]} == set(table.LABELS)
     (provider,) = yaml.safe_load((provisioning / "dashboards/parsecrl.yml").read_text())["providers"]
     assert provider["type"] == "file"
 
@@ -139,7 +140,7 @@ def test_metrics_cost_nothing_beside_planning():
 def test_loggers_are_imported_when_named_only():
     code = (
         "import sys\n"
-        "from parsecrl.platform.loggers import check_loggers, logger_callbacks\n"
+        "from parsecrl.platform.running.loggers import check_loggers, logger_callbacks\n"
         "check_loggers(['tensorboard'])\n"
         "print([type(c).__name__ for c in logger_callbacks([], 'r', 'p')])\n"
         "assert not {'wandb', 'mlflow'} & {name.split('.')[0] for name in sys.modules}\n"
@@ -153,7 +154,7 @@ def test_loggers_are_imported_when_named_only():
 def test_a_missing_logger_ends_a_run_before_it_starts(name, tmp_path):
     if loggers.find_spec(name):
         pytest.skip(f"{name} is installed here")
-    from parsecrl.platform.pipeline import run_spec
+    from parsecrl.platform.running.pipeline import run_spec
 
     spec = load_spec("cheetah_run_quick", [f"loggers=[tensorboard, {name}]"])
     with pytest.raises(UserError, match=rf"{name} needs the package .* run pip install {name}"):

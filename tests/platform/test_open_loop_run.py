@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from parsecrl.algorithms.open_loop.analysis import encode
-from parsecrl.platform.analysis import read_tables
 from parsecrl.platform.cli import main
 from parsecrl.platform.open_loop_phase import data_folder
 from parsecrl.platform.reports import open_loop as report
+from parsecrl.platform.runs.tables import read_tables
 from parsecrl.platform.specs import load_spec
 from tests.platform.trial_files import last_metrics
 

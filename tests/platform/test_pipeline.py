@@ -22,13 +22,14 @@ from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Trial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from parsecrl.platform import checkpoints, tune_state
-from parsecrl.platform.cluster import quiet_ray
+from parsecrl.platform.cluster.connection import quiet_ray
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.progress import PhaseProgress
-from parsecrl.platform.run_folder import RunFolder, writable_storage
+from parsecrl.platform.running import tune_state
+from parsecrl.platform.running.progress import PhaseProgress
+from parsecrl.platform.runs import stored_checkpoints
+from parsecrl.platform.runs.run_folder import RunFolder, writable_storage
 from parsecrl.platform.specs import load_spec
-from parsecrl.platform.status_line import StatusLine
+from parsecrl.platform.terminal import StatusLine
 from tests.platform.tiny import DRIVER, TINY
 
 
@@ -130,7 +131,7 @@ def test_a_run_killed_in_every_phase_goes_on_where_it_was(tmp_path):
 
 @pytest.mark.ray
 def test_a_sweep_ends_on_its_best_trial_and_can_be_prolonged(tmp_path, ray_runtime, capsys):
-    from parsecrl.platform.pipeline import run_spec
+    from parsecrl.platform.running.pipeline import run_spec
 
     data = yaml.safe_load(TINY)
     data["phases"] = data["phases"][:1]
@@ -146,8 +147,8 @@ def test_a_sweep_ends_on_its_best_trial_and_can_be_prolonged(tmp_path, ray_runti
     assert {agent["controller"]["num_iterations"] for agent in agents} == {1, 2}
     state = json.loads((run / "state.json").read_text())["planet"]
     assert state["trials"] == 2
-    whole = checkpoints.stored_checkpoints(run / "planet")
-    assert max(c.score for c in whole) == checkpoints.best_checkpoint(run / "planet").score
+    whole = stored_checkpoints.stored_checkpoints(run / "planet")
+    assert max(c.score for c in whole) == stored_checkpoints.best_checkpoint(run / "planet").score
     assert (run / state["checkpoint"]).is_dir()
 
     # The same command with a later end goes on; with another learning rate it is refused.
@@ -171,11 +172,11 @@ def test_a_sweep_ends_on_its_best_trial_and_can_be_prolonged(tmp_path, ray_runti
 def test_a_bad_loss_ends_the_run_with_its_message_and_keeps_the_last_good_checkpoint(
     tmp_path, ray_runtime, monkeypatch
 ):
-    from parsecrl.platform import phases
     from parsecrl.platform.errors import RunFailed
-    from parsecrl.platform.pipeline import run_spec
+    from parsecrl.platform.running import tune_phase
+    from parsecrl.platform.running.pipeline import run_spec
 
-    planet = phases.ALGORITHMS["planet"]
+    planet = tune_phase.ALGORITHMS["planet"]
 
     class Planet(planet.trainable):
         def training_step(self):
@@ -183,20 +184,20 @@ def test_a_bad_loss_ends_the_run_with_its_message_and_keeps_the_last_good_checkp
                 raise FloatingPointError("the loss term reward is nan at update 7")
             return super().training_step()
 
-    monkeypatch.setitem(phases.ALGORITHMS, "planet", dataclasses.replace(planet, trainable=Planet))
+    monkeypatch.setitem(tune_phase.ALGORITHMS, "planet", dataclasses.replace(planet, trainable=Planet))
     data = yaml.safe_load(TINY)
     data["phases"] = data["phases"][:1]
     file = tmp_path / "bad.yaml"
     file.write_text(yaml.safe_dump(data))
     with pytest.raises(RunFailed, match=r"the loss term reward is nan at update 7.*last good checkpoint"):
         run_spec(load_spec(file), tmp_path)
-    whole = checkpoints.stored_checkpoints(tmp_path / "tiny" / "planet")
+    whole = stored_checkpoints.stored_checkpoints(tmp_path / "tiny" / "planet")
     assert max(c.metrics["training_iteration"] for c in whole) == 2
 
 
 def test_a_later_phase_says_that_its_predecessor_went_on(tmp_path):
-    from parsecrl.platform.phases import _begun_from
-    from parsecrl.platform.pipeline import _origin_moved
+    from parsecrl.platform.running.pipeline import _origin_moved
+    from parsecrl.platform.running.tune_phase import _begun_from
 
     (tmp_path / "tiny.yaml").write_text(TINY)
     folder = RunFolder.choose(load_spec(tmp_path / "tiny.yaml"), tmp_path)
@@ -275,7 +276,7 @@ def store(trial, number, score, age=0.0):
     folder = trial / f"checkpoint_{number:06d}"
     folder.mkdir(parents=True)
     (folder / "agent.json").write_text(json.dumps({"env_steps": number}))
-    checkpoints.mark_whole(folder, {"score": score, "env_steps": number})
+    stored_checkpoints.mark_whole(folder, {"score": score, "env_steps": number})
     written = time.time() - age
     os.utime(folder / "metrics.json", (written, written))
     return folder
@@ -286,19 +287,19 @@ def test_the_best_and_what_a_restart_needs_are_kept(tmp_path):
     scores = [float("nan"), 5.0, 9.0, 7.0, 8.0, 1.0, 2.0, 3.0, 2.5]
     for number, score in enumerate(scores):
         store(trial, number, score, age=300 - 40 * number)
-    checkpoints.prune(tmp_path, "trial_00000", protected={str(trial / "checkpoint_000000")})
-    left = {c.number for c in checkpoints.stored_checkpoints(tmp_path)}
+    stored_checkpoints.prune(tmp_path, "trial_00000", protected={str(trial / "checkpoint_000000")})
+    left = {c.number for c in stored_checkpoints.stored_checkpoints(tmp_path)}
     # Best: 2, 3, 4. Younger than a minute: 7, 8; and the last before those: 6. Protected: 0.
     assert left == {0, 2, 3, 4, 6, 7, 8}
-    assert checkpoints.best_checkpoint(tmp_path).number == 2
+    assert stored_checkpoints.best_checkpoint(tmp_path).number == 2
 
 
 def test_a_mount_whose_clock_is_behind_loses_nothing(tmp_path):
     trial = tmp_path / "trial_00000"
     for number in range(6):
         store(trial, number, score=-number, age=3600 + 10 * (5 - number))
-    checkpoints.prune(tmp_path, "trial_00000")
-    assert {c.number for c in checkpoints.stored_checkpoints(tmp_path)} == set(range(6))
+    stored_checkpoints.prune(tmp_path, "trial_00000")
+    assert {c.number for c in stored_checkpoints.stored_checkpoints(tmp_path)} == set(range(6))
 
 
 def test_a_checkpoint_of_before_there_were_scores_has_its_return(tmp_path):
@@ -306,8 +307,8 @@ def test_a_checkpoint_of_before_there_were_scores_has_its_return(tmp_path):
         folder = tmp_path / "trial_00000" / f"checkpoint_{number:06d}"
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text(json.dumps(metrics))
-    assert [c.score for c in checkpoints.stored_checkpoints(tmp_path)] == [7.0, 5.0, -float("inf")]
-    assert checkpoints.best_checkpoint(tmp_path).number == 0
+    assert [c.score for c in stored_checkpoints.stored_checkpoints(tmp_path)] == [7.0, 5.0, -float("inf")]
+    assert stored_checkpoints.best_checkpoint(tmp_path).number == 0
 
 
 def test_half_a_checkpoint_does_not_count(tmp_path):
@@ -315,15 +316,15 @@ def test_half_a_checkpoint_does_not_count(tmp_path):
     store(trial, 1, 5.0)
     (store(trial, 2, 9.0) / "metrics.json").unlink()
     (store(trial, 3, 9.0) / "agent.json").write_text(json.dumps({"env_steps": 77}))
-    assert [c.number for c in checkpoints.stored_checkpoints(tmp_path)] == [1]
-    checkpoints.forget_after(trial, 1)
+    assert [c.number for c in stored_checkpoints.stored_checkpoints(tmp_path)] == [1]
+    stored_checkpoints.forget_after(trial, 1)
     assert [f.name for f in trial.iterdir()] == ["checkpoint_000001"]
 
 
 def test_of_equal_checkpoints_the_later_is_best(tmp_path):
     store(tmp_path / "trial_00000", 1, 5.0)
     store(tmp_path / "trial_00000", 2, 5.0)
-    assert checkpoints.best_checkpoint(tmp_path).number == 2
+    assert stored_checkpoints.best_checkpoint(tmp_path).number == 2
 
 
 def test_tunes_state_survives_half_a_write(tmp_path):
@@ -426,7 +427,8 @@ def test_tunes_state_does_not_hold_each_checkpoints_result(tmp_path):
 
 
 def test_the_status_line_says_how_long_it_will_take():
-    from parsecrl.platform.progress import duration, fraction_done
+    from parsecrl.platform.runs.results import fraction_done
+    from parsecrl.platform.terminal import duration
 
     assert fraction_done({"env_steps": 100, "time_s": 10}, {"env_steps": 20, "time_total_s": 5}) == 0.5
     progress = PhaseProgress("planet", "/nowhere", {"env_steps": 100}, 1, "http://here:8265")
@@ -443,8 +445,9 @@ def test_the_status_line_says_how_long_it_will_take():
 
 def test_every_stop_condition_of_a_spec_ends_a_trial_and_is_shown(tmp_path):
     from parsecrl.platform.control_phases import PlanetStop, PPOStop
-    from parsecrl.platform.progress import RESULT_KEYS, PhaseProgress, StopWhenReached
-    from parsecrl.platform.run_folder import RunFolder
+    from parsecrl.platform.running.progress import PhaseProgress, StopWhenReached
+    from parsecrl.platform.runs.results import RESULT_KEYS
+    from parsecrl.platform.runs.run_folder import RunFolder
     from parsecrl.platform.specs import load_spec
 
     folder = RunFolder.choose(load_spec("cheetah_run_quick"), tmp_path)
@@ -464,7 +467,7 @@ def test_every_stop_condition_of_a_spec_ends_a_trial_and_is_shown(tmp_path):
 
 
 def test_writes_are_whole_or_not_at_all(tmp_path):
-    from parsecrl.platform.run_folder import write_atomically
+    from parsecrl.platform.runs.run_folder import write_atomically
 
     file = tmp_path / "summary.json"
     write_atomically(file, "old")

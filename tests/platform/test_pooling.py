@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from parsecrl.platform.analysis import read_tables
 from parsecrl.platform.cli import main
 from parsecrl.platform.reports.data import load_run
 from parsecrl.platform.reports.pooling import studies_of
+from parsecrl.platform.runs.tables import read_tables
 
 GRID = "parsecrl/Gridworld-v0"
 BETTER = {"parsimonious": 2.0, "encoder_only": 1.0}  # the score of every episode, less a tenth of the seed

@@ -87,7 +87,7 @@ def write_trial(folder: Path, controller: dict, keep_replay: bool, steps: int, u
 def write_checkpoint(folder: Path, algorithm: str, controller: dict, env_steps: int) -> None:
     import torch
 
-    from parsecrl.algorithms.agent_checkpoint import save_agent
+    from parsecrl.algorithms.checkpoints.agent import save_agent
     from parsecrl.algorithms.controllers import PlanningAgent
 
     folder.mkdir(parents=True)

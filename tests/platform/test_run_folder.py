@@ -3,7 +3,7 @@
 import pytest
 
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.run_folder import RUNNING, RunFolder
+from parsecrl.platform.runs.run_folder import RUNNING, RunFolder
 from parsecrl.platform.specs import load_spec
 
 SPEC = "cheetah_run_quick"

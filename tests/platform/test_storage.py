@@ -16,9 +16,10 @@ import pytest
 from pyarrow import fs
 
 from parsecrl.algorithms import object_store
-from parsecrl.platform import checkpoints, cli, lock, storage, store_access
+from parsecrl.platform import cli, lock, storage, store_access
 from parsecrl.platform.errors import RunFailed, UserError
-from parsecrl.platform.run_folder import RunFolder
+from parsecrl.platform.runs import stored_checkpoints
+from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
 from parsecrl.platform.storage import (
     RemotePath,
@@ -115,7 +116,7 @@ def test_large_files_go_both_ways_in_pieces(root, tmp_path):
     source = tmp_path / "source.bin"
     source.write_bytes(data)
     upload(source, root / "replay.npz")
-    from parsecrl.algorithms.checkpoint_files import local_file
+    from parsecrl.algorithms.checkpoints.files import local_file
 
     with local_file(root, "replay.npz") as copy:
         assert copy.read_bytes() == data
@@ -297,19 +298,19 @@ def test_checkpoints_are_found_marked_pruned_and_forgotten(store):
         (folder / "agent.json").write_text(json.dumps({"env_steps": number}))
         (folder / "weights" / "x.bin").write_text("x")
         if number != 5:  # cut short
-            checkpoints.mark_whole(folder, {checkpoints.SCORE: score, "env_steps": number})
-    assert [c.number for c in checkpoints.stored_checkpoints(phase)] == [0, 1, 2, 3, 4]
-    assert checkpoints.best_checkpoint(phase).number == 1
-    old = checkpoints.KEEP_SECONDS
+            stored_checkpoints.mark_whole(folder, {stored_checkpoints.SCORE: score, "env_steps": number})
+    assert [c.number for c in stored_checkpoints.stored_checkpoints(phase)] == [0, 1, 2, 3, 4]
+    assert stored_checkpoints.best_checkpoint(phase).number == 1
+    old = stored_checkpoints.KEEP_SECONDS
     try:
-        checkpoints.KEEP_SECONDS = -100.0  # as if a minute had passed
-        checkpoints.prune(phase, "trial_00000")
+        stored_checkpoints.KEEP_SECONDS = -100.0  # as if a minute had passed
+        stored_checkpoints.prune(phase, "trial_00000")
     finally:
-        checkpoints.KEEP_SECONDS = old
-    assert {c.number for c in checkpoints.stored_checkpoints(phase)} == {1, 2, 3, 4}
+        stored_checkpoints.KEEP_SECONDS = old
+    assert {c.number for c in stored_checkpoints.stored_checkpoints(phase)} == {1, 2, 3, 4}
     assert not (phase / "trial_00000" / "checkpoint_000000" / "weights" / "x.bin").exists()
-    checkpoints.forget_after(phase / "trial_00000", 2)
-    assert {c.number for c in checkpoints.stored_checkpoints(phase)} == {1, 2}
+    stored_checkpoints.forget_after(phase / "trial_00000", 2)
+    assert {c.number for c in stored_checkpoints.stored_checkpoints(phase)} == {1, 2}
     assert not list(phase.glob("trial_00000/checkpoint_000005/*"))
 
 

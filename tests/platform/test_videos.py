@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parsecrl.envs import choose_rendering_backend
-from parsecrl.platform.evaluation import record_video
+from parsecrl.platform.evaluation.episodes import record_video
 
 WALKER = {"id": "dm_control/walker-walk-v0", "action_repeat": 4}  # control time step 0.025 s: 10 decisions a second
 
@@ -32,7 +32,7 @@ def test_no_back_end_is_a_warning_and_leaves_nothing_behind(tmp_path):
     code = f"""
 import os
 os.environ["MUJOCO_GL"] = "off"
-from parsecrl.platform.evaluation import evaluate, record_video
+from parsecrl.platform.evaluation.episodes import evaluate, record_video
 print(record_video("random", {WALKER!r}, 0, {str(tmp_path / "v" / "a.mp4")!r}))
 print(len(evaluate("random", {{"id": {WALKER["id"]!r}, "action_repeat": 500}}, episodes=1)))
 """

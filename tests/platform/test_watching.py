@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from parsecrl.platform import dashboards, metrics
+from parsecrl.platform.metrics import dashboards, table
 from tests.platform import chromium
 from tests.platform.tiny import PLANET
 
@@ -190,10 +190,10 @@ def expected(metric, labels, results):
 def test_prometheus_has_every_metric_with_the_results_values(job, prometheus):
     _, _, folder = job
     trial = {"run": "watched", "phase": "planet", "trial": "trial_00000"}
-    for metric in metrics.METRICS:
+    for metric in table.METRICS:
         suffix = "_count" if metric.kind == "histogram" else ""
         wait_for(lambda name=metric.prometheus_name + suffix: query(prometheus, name), metric.name)
-    for metric in metrics.METRICS:
+    for metric in table.METRICS:
         if metric.kind == "histogram":
             continue
         for series in query(prometheus, metric.prometheus_name):

@@ -46,7 +46,7 @@ evaluate: {episodes: 2, videos: false}
 DRIVER = """
 import logging, sys
 import ray
-from parsecrl.platform.cluster import quiet_ray
+from parsecrl.platform.cluster.connection import quiet_ray
 quiet_ray()
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
          object_store_memory=256 * 1024**2)

@@ -10,10 +10,10 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 
-from parsecrl.algorithms.agent_checkpoint import save_agent
-from parsecrl.algorithms.checkpoint_files import check_local
+from parsecrl.algorithms.checkpoints.agent import save_agent
+from parsecrl.algorithms.checkpoints.files import check_local
 from parsecrl.algorithms.controllers import PlanningAgent
-from parsecrl.algorithms.measurements import Measurements, PlanTime
+from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 
 ENVIRONMENT = "parsecrl.envs:parsecrl/Control-v0"
 # RLlib's name for what it clips, and ours for what we clip ourselves; the group is the optimiser.

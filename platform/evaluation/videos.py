@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 
 from parsecrl.envs import choose_rendering_backend, make_env
-from parsecrl.platform.rollouts import Controller, Policy, check_sizes, episode_seed, resolve, torch_threads
+from parsecrl.platform.evaluation.lockstep import Controller, Policy, check_sizes, episode_seed, resolve, torch_threads
 from parsecrl.platform.storage import Location, RemotePath, upload
 
 logger = logging.getLogger(__name__)

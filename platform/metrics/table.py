@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from parsecrl.algorithms.measurements import PlanTime
+from parsecrl.algorithms.training.measurements import PlanTime
 
 PREFIX = "parsecrl_"
 LABELS = ("run", "phase", "trial")  # of every metric: run folder, the spec's phase, Tune's trial folder

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from parsecrl.algorithms.agent_checkpoint import DESCRIPTION, WEIGHTS, read_description
+from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, WEIGHTS, read_description
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.evaluation import evaluate
+from parsecrl.platform.evaluation.episodes import evaluate
 from parsecrl.platform.statistics import summarize
 from parsecrl.platform.storage import Location, location_of
 
@@ -45,7 +45,7 @@ def evaluate_checkpoint(
         f" | {rows['planning_ms'].median():.3g} ms a plan"
     )
     if video is not None:
-        from parsecrl.platform.videos import record_video
+        from parsecrl.platform.evaluation.videos import record_video
 
         made = record_video(folder, env, seed, video)
         print(f"video: {made}" if made else "video: none, because this machine cannot draw (see `parsec doctor`)")
@@ -56,7 +56,7 @@ def find_checkpoint(path: Location) -> Location:
     if (path / DESCRIPTION).is_file():
         return path
     if path.is_dir():
-        from parsecrl.platform.checkpoints import best_checkpoint
+        from parsecrl.platform.runs.stored_checkpoints import best_checkpoint
 
         best = best_checkpoint(path)
         if best is not None:

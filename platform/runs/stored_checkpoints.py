@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from parsecrl.algorithms.checkpoint_files import StorageUnreachable
+from parsecrl.algorithms.checkpoints.files import StorageUnreachable
 from parsecrl.platform.remote_path import RemotePath, in_parallel
 from parsecrl.platform.storage import Location, remove_tree, write_atomically
 

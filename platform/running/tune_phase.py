@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,52 +11,22 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from parsecrl.algorithms.seeding import derive_seed
-from parsecrl.platform import checkpoints, interruption, tune_state
-from parsecrl.platform.cluster import check_resources
+from parsecrl.algorithms.training.seeding import derive_seed
 from parsecrl.platform.errors import RunFailed, UserError
-from parsecrl.platform.faults import FaultRules
-from parsecrl.platform.loggers import logger_callbacks
-from parsecrl.platform.open_loop_phase import OpenLoopPhase, data_folder
-from parsecrl.platform.progress import FAILURE, RESULT_KEYS, PhaseProgress, StopWhenReached
-from parsecrl.platform.run_folder import FAILED, FINISHED, RUNNING, RunFolder
+from parsecrl.platform.running import interruption, tune_state
+from parsecrl.platform.running.configs import phase_config
+from parsecrl.platform.running.fault_rules import FaultRules
+from parsecrl.platform.running.loggers import logger_callbacks
+from parsecrl.platform.running.progress import PhaseProgress, StopWhenReached
+from parsecrl.platform.runs import stored_checkpoints
+from parsecrl.platform.runs.results import FAILURE, RESULT_KEYS
+from parsecrl.platform.runs.run_folder import FAILED, FINISHED, RUNNING, RunFolder
 from parsecrl.platform.spec_groups import Domain
 from parsecrl.platform.spec_models import Phase
-from parsecrl.platform.specs import Spec, set_path
-from parsecrl.platform.status_line import StatusLine
+from parsecrl.platform.specs import set_path
 from parsecrl.platform.storage import Location, for_tune, remove_tree
+from parsecrl.platform.terminal import StatusLine
 from parsecrl.platform.trainables import ALGORITHMS
-
-
-def phase_config(folder: RunFolder, phase: Phase) -> Any:
-    """The RLlib config of a phase, or the plain one, starting from the best checkpoint of the one it names."""
-    spec = folder.spec
-    start_from = None
-    if phase.start_from is not None:
-        start_from = str(folder.path / folder.state(phase.start_from)["checkpoint"])
-    plain = phase.model_dump(exclude={"search"}, exclude_none=True)
-    if isinstance(phase, OpenLoopPhase):
-        plain["data"]["folder"] = data_folder(folder.path, phase)
-    return _make_config(spec, phase.algorithm, plain, derive_seed(spec.seed, phase.name), start_from)
-
-
-def _make_config(spec: Spec, algorithm: str, phase: dict[str, Any], seed: int, start_from: str | None) -> Any:
-    env = spec.env.model_dump() if spec.env else None
-    return ALGORITHMS[algorithm].make_config(phase, env, spec.resources.model_dump(), seed, start_from)
-
-
-def check_trial_resources(spec: Spec, nodes: Sequence[Mapping[str, float]] | None = None) -> None:
-    """Raise UserError when the cluster can never run a trial of some phase.
-
-    nodes: what each node has, by default those of the cluster that this process is connected to.
-    """
-    for phase in spec.phases:
-        # The phases that act ask for the same runners and learners; only planet's config is valid before any has run.
-        algorithm = "planet" if phase.acts else phase.algorithm
-        plain = {} if phase.acts else phase.model_dump(exclude={"search"}, exclude_none=True)
-        config = _make_config(spec, algorithm, plain, spec.seed, None)
-        processes = ALGORITHMS[algorithm].resources_of_processes(config)
-        check_resources(processes, f"a trial of phase {phase.name}", nodes)
 
 
 def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine) -> dict[str, Any]:
@@ -101,7 +70,7 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
         restored = tuner._local_tuner.get_run_config()  # type: ignore[union-attr]  # Ray client mode has none
         restored.stop, restored.callbacks = stop, callbacks
         for trial_folder, number in _last_known_checkpoints(tuner, path).items():
-            checkpoints.forget_after(trial_folder, number)
+            stored_checkpoints.forget_after(trial_folder, number)
     else:
         _set_aside(path)
         tuner = _new_tuner(folder, phase, trainable, space, stop, callbacks)
@@ -145,7 +114,7 @@ def _new_tuner(
     if phase.scheduler == "asha":
         scheduler = ASHAScheduler(
             time_attr=RESULT_KEYS[goal_key],
-            metric=checkpoints.SCORE,
+            metric=stored_checkpoints.SCORE,
             mode="max",
             max_t=int(goal),
             grace_period=max(1, int(goal) // 10),
@@ -182,7 +151,7 @@ def _last_known_checkpoints(tuner: tune.Tuner, folder: Location) -> dict[Locatio
         return {}
     known = {}
     for result in _each(results):
-        number = checkpoints.number_of(PurePosixPath(result.checkpoint.path)) if result.checkpoint else -1
+        number = stored_checkpoints.number_of(PurePosixPath(result.checkpoint.path)) if result.checkpoint else -1
         known[folder / PurePosixPath(result.path).name] = number
     return known
 
@@ -202,7 +171,7 @@ def _set_aside(path: Location) -> None:
     """Clear the place for a new experiment: a start that was cut short is removed, anything more is renamed."""
     if not path.exists():
         return
-    if not checkpoints.stored_checkpoints(path):
+    if not stored_checkpoints.stored_checkpoints(path):
         remove_tree(path)
         return
     number = 1
@@ -213,7 +182,7 @@ def _set_aside(path: Location) -> None:
 
 def _conclude(folder: RunFolder, phase: Phase, results: tune.ResultGrid, rules: FaultRules) -> dict[str, Any]:
     problems = [problem for result in _each(results) if (problem := _problem(result))]
-    best = checkpoints.best_checkpoint(folder.path / phase.name)
+    best = stored_checkpoints.best_checkpoint(folder.path / phase.name)
     if len(problems) == len(results) or best is None:
         lasting = _lasting(folder.state(phase.name))
         folder.record(phase.name, {**lasting, "status": FAILED, "stop": phase.stop.conditions})
@@ -244,7 +213,7 @@ def _each(results: tune.ResultGrid) -> list[tune.Result]:
 
 
 def _latest(folder: RunFolder, phase: Phase) -> Location:
-    return max(checkpoints.stored_checkpoints(folder.path / phase.name), key=lambda c: c.written).path
+    return max(stored_checkpoints.stored_checkpoints(folder.path / phase.name), key=lambda c: c.written).path
 
 
 def _problem(result: tune.Result) -> str | None:

@@ -1,6 +1,6 @@
 """What is generated from the table of metrics: the Grafana dashboard, and the table in docs/metrics.md.
 
-python -m parsecrl.platform.dashboards [ROOT]      writes both, in the repository at ROOT (default: here)
+python -m parsecrl.platform.metrics.dashboards [ROOT]      writes both, in the repository at ROOT (default: here)
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from parsecrl.platform.metrics import LABELS, METRICS, Metric
+from parsecrl.platform.metrics.table import LABELS, METRICS, Metric
 
 DASHBOARD = Path("docker/grafana/dashboards/parsecrl.json")
 DOCS = Path("docs/metrics.md")
-BEGIN, END = "<!-- generated: python -m parsecrl.platform.dashboards -->", "<!-- end -->"
+BEGIN, END = "<!-- generated: python -m parsecrl.platform.metrics.dashboards -->", "<!-- end -->"
 DATASOURCE = {"type": "prometheus", "uid": "parsecrl"}  # as docker/grafana/provisioning/datasources names it
 GRAFANA_UNITS = {"s": "s", "share of wall time": "percentunit"}
 SELECTED = ",".join(f'{label}=~"${label}"' for label in LABELS)

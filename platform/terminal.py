@@ -42,3 +42,9 @@ class StatusLine:
             self.stream.flush()
         except OSError:  # the terminal is gone; the run goes on
             pass
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -18,7 +18,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from parsecrl.algorithms.agent_checkpoint import load_agent
+from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.controllers import EmbeddedController, PlanningAgent
 from parsecrl.envs import make_env
 from parsecrl.platform.errors import UserError

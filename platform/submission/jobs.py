@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from parsecrl.platform import packing
-from parsecrl.platform.cluster import quiet_ray
+from parsecrl.platform.cluster.connection import quiet_ray
+from parsecrl.platform.cluster.job_record import RUN_BEGINS
 from parsecrl.platform.errors import RunFailed, UserError
-from parsecrl.platform.job_progress import RUN_BEGINS
 from parsecrl.platform.specs import Spec, dump
 from parsecrl.platform.storage import well_formed
+from parsecrl.platform.submission import packing
 
 quiet_ray()
 
@@ -256,7 +256,7 @@ def _check_cluster(client: Client, spec: Spec) -> None:
     nodes = resources_of_nodes(client)
     if nodes is None:
         return
-    from parsecrl.platform.phases import check_trial_resources
+    from parsecrl.platform.running.preflight import check_trial_resources
 
     quiet_ray()  # RLlib sets its loggers up at its import
     check_trial_resources(spec, nodes)

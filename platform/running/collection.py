@@ -13,35 +13,15 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import gymnasium
-import numpy as np
-from gymnasium import spaces
+from typing import Any
 
 from parsecrl.algorithms.open_loop import episode_files
-from parsecrl.algorithms.open_loop.episode_files import DamagedEpisode, Episode
-from parsecrl.algorithms.seeding import derive_seed
+from parsecrl.algorithms.open_loop.collector import TRIES, Collector, Task, make_world
+from parsecrl.algorithms.open_loop.episode_files import DamagedEpisode
 from parsecrl.platform.errors import RunFailed, UserError
-from parsecrl.platform.status_line import StatusLine
+from parsecrl.platform.terminal import StatusLine
 
-ATTEMPTS = 100  # to draw a held-out episode that lasts
 QUEUED = 2  # episodes a worker has been asked for: the next one need not wait for the writing of the last
-TRIES = 3  # of a worker whose process, or whose world's process, ends
-
-
-class Task(NamedTuple):
-    """An episode to collect: at most `steps` steps, or exactly as many if it must last."""
-
-    split: str
-    number: int
-    steps: int
-    must_last: bool
-
-
-class Collected(NamedTuple):
-    episode: Episode
-    attempts: int  # episodes that were played for it; more than 1 only where it must last
 
 
 def collect(
@@ -96,83 +76,6 @@ def collect(
     except OSError as error:
         remedy = "free some" if error.errno == errno.ENOSPC else "give another folder"
         raise UserError(f"{folder} cannot be written ({error.strerror or error}); {remedy}") from None
-
-
-def make_world(env_config: Mapping[str, Any]) -> gymnasium.Env:
-    """The world of `id` with the other keys as arguments.
-
-    Raises ValueError as it does itself, on an unknown id, and unless it has square RGB pictures and discrete actions.
-    """
-    options = dict(env_config)
-    id = str(options.pop("id", ""))
-    try:
-        env = gymnasium.make(
-            f"parsecrl.envs:{id}" if id.startswith("parsecrl/") else id, disable_env_checker=True, **options
-        )
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"env.id must be a world that Gymnasium can make with the arguments beside it, got {id!r} ({reason}); "
-            f"choose parsecrl/HealthGathering-v0 or parsecrl/GoalsMaze-v0"
-        ) from error
-    seen, action = env.observation_space, env.action_space
-    shape = seen.shape or ()
-    is_picture = isinstance(seen, spaces.Box) and seen.dtype == np.uint8 and len(shape) == 3 and shape[2] == 3
-    if not (is_picture and shape[0] == shape[1] and isinstance(action, spaces.Discrete) and action.start == 0):
-        env.close()
-        raise ValueError(
-            f"a world of pixels has uint8 pictures [S, S, 3] and discrete actions, got {seen} and {action} "
-            f"from {id!r}; "
-            f"choose parsecrl/HealthGathering-v0 or parsecrl/GoalsMaze-v0"
-        )
-    return env
-
-
-class Collector:
-    """One worker: a world, and episodes from it by their number."""
-
-    def __init__(self, env_config: Mapping[str, Any], seed: int):
-        self.env_config, self.seed = env_config, seed
-        self.env = make_world(env_config)
-
-    def collect(self, task: Task) -> Collected:
-        """Play the task's episode. Raises ValueError where none lasts that must."""
-        for attempt in range(ATTEMPTS):
-            episode = self._play_safely(task, attempt)
-            if not task.must_last or (len(episode.actions) == task.steps and not episode.terminated):
-                return Collected(episode, attempt + 1)
-        raise ValueError(
-            f"held-out sequences need episodes that last, got none of {task.steps} steps in {ATTEMPTS} of "
-            f"{self.env_config['id']}; lower held_out_steps or env.frame_skip"
-        )
-
-    def close(self) -> None:
-        self.env.close()
-
-    def _play_safely(self, task: Task, attempt: int) -> Episode:
-        for left in reversed(range(TRIES)):
-            try:
-                return self._play(task, attempt)
-            except RuntimeError:  # the world's own process ended
-                if not left:
-                    raise
-                self.env.close()
-                self.env = make_world(self.env_config)
-        raise AssertionError
-
-    def _play(self, task: Task, attempt: int) -> Episode:
-        index = (task.number, attempt)
-        seed = derive_seed(self.seed, f"{task.split} world", *index)
-        rng = np.random.default_rng(derive_seed(self.seed, f"{task.split} actions", *index))
-        actions = rng.integers(self.env.action_space.n, size=task.steps)  # type: ignore[attr-defined]  # discrete
-        images, rewards, terminated = [self.env.reset(seed=seed)[0]], [], False
-        for action in actions:
-            image, reward, terminated, truncated, _ = self.env.step(action)
-            images.append(image)
-            rewards.append(float(reward))
-            if terminated or truncated:
-                break
-        return Episode(np.stack(images), actions[: len(rewards)], np.array(rewards), bool(terminated), seed)
 
 
 def _look_at(env_config: Mapping[str, Any]) -> tuple[int, int, str | None]:
@@ -234,8 +137,8 @@ def _collect(
     line: StatusLine,
     patience_s: float | None,
 ) -> None:
-    from parsecrl.platform.cluster import check_resources, connect, quiet_ray
-    from parsecrl.platform.faults import wait_for_any
+    from parsecrl.platform.cluster.connection import connect, quiet_ray
+    from parsecrl.platform.cluster.nodes import check_resources, wait_for_any
 
     quiet_ray()
     import ray
@@ -294,7 +197,7 @@ class _Progress:
         self.line.show(self._text(final=True), final=True)
 
     def _text(self, *, final: bool) -> str:
-        from parsecrl.platform.progress import duration
+        from parsecrl.platform.terminal import duration
 
         seconds = max(time.perf_counter() - self.start, 1e-9)
         bar = "#" * (20 * self.done // self.total)

@@ -13,26 +13,19 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from parsecrl.platform import checkpoints, interruption, tune_state
-from parsecrl.platform.run_folder import STATE_FILE, RunFolder
+from parsecrl.platform.running import interruption, tune_state
+from parsecrl.platform.runs import stored_checkpoints
+from parsecrl.platform.runs.results import FAILURE, RESULT_KEYS, finite, fraction_done
+from parsecrl.platform.runs.run_folder import STATE_FILE, RunFolder
 from parsecrl.platform.specs import get_path
-from parsecrl.platform.status_line import StatusLine
 from parsecrl.platform.storage import Location
+from parsecrl.platform.terminal import StatusLine, duration
 
-RESULT_KEYS = {
-    "env_steps": "env_steps",
-    "num_updates": "num_updates",
-    "ppo_steps": "ppo_steps",
-    "episodes": "episodes",
-    "tasks": "tasks",
-    "time_s": "time_total_s",
-}
 LABELS = {
     **{"env_steps": "env steps", "num_updates": "updates", "ppo_steps": "PPO steps"},
     **{"episodes": "episodes", "tasks": "tasks"},
     "time_s": "s of training",
 }
-FAILURE = "failure"  # result key: why the trial cannot go on
 
 
 class StopWhenReached(tune.Stopper):
@@ -150,8 +143,8 @@ class PhaseProgress(tune.Callback):
         if interruption.requested():
             self._await_checkpoints(trials).discard(trial.trial_id)
         parameters = {key: get_path(trial.config, key.split(".")) for key in self.searched}
-        checkpoints.mark_whole(self.folder / trial_folder / name, trial.last_result, parameters)
-        checkpoints.prune(self.folder, trial_folder, self.protected)
+        stored_checkpoints.mark_whole(self.folder / trial_folder / name, trial.last_result, parameters)
+        stored_checkpoints.prune(self.folder, trial_folder, self.protected)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         if self.results:
@@ -160,17 +153,17 @@ class PhaseProgress(tune.Callback):
     def describe(self, running: int) -> str:
         """phase: env steps 4,000 of 12,000 | return 35 | 5.1 ms a plan | 12 min left | dashboard"""
         latest = list(self.results.values())
-        best = max(latest, key=lambda r: _number(r.get(checkpoints.SCORE), -math.inf))
+        best = max(latest, key=lambda r: finite(r.get(stored_checkpoints.SCORE), -math.inf))
         furthest = max(latest, key=lambda r: fraction_done(self.conditions, r))
         parts = []
         acts = "env_steps" in furthest
         for key in dict.fromkeys(["env_steps"] * acts + list(self.conditions)):
-            done = _number(furthest.get(RESULT_KEYS[key]), 0.0)
+            done = finite(furthest.get(RESULT_KEYS[key]), 0.0)
             goal = f" of {self.conditions[key]:,.0f}" if key in self.conditions else ""
             parts.append(f"{done:,.0f}{goal} {LABELS[key]}")
-        score = _number(best.get(checkpoints.SCORE), math.nan)
+        score = finite(best.get(stored_checkpoints.SCORE), math.nan)
         parts.append(f"{'return' if acts else 'score'} {'-' if math.isnan(score) else f'{score:.4g}'}")
-        if not math.isnan(planning := _number(furthest.get("planning_ms"), math.nan)):
+        if not math.isnan(planning := finite(furthest.get("planning_ms"), math.nan)):
             parts.append(f"{planning:.3g} ms a plan")
         if self.total_trials > 1:
             ended = self.ended_before + sum(bool(r.get("done")) for r in latest)
@@ -187,7 +180,7 @@ class PhaseProgress(tune.Callback):
             moments = self.recent[trial_id]
             pace = (moments[-1][1] - moments[0][1]) / max(moments[-1][0] - moments[0][0], 1e-9)
             if pace <= 0.0:
-                pace = done / max(_number(result.get("time_total_s"), 0.0), 1e-9)
+                pace = done / max(finite(result.get("time_total_s"), 0.0), 1e-9)
             if pace > 0.0 and done > 0.0:
                 left.append(0.0 if result.get("done") else max(0.0, 1.0 - done) / pace)
                 whole.append(1.0 / pace)
@@ -202,22 +195,3 @@ class PhaseProgress(tune.Callback):
     def _show(self, text: str, *, final: bool = False) -> None:
         self.line = self.line or StatusLine()
         self.line.show(text, final=final)
-
-
-def fraction_done(conditions: Mapping[str, float], result: Mapping[str, Any]) -> float:
-    """How much of the first stop condition to be met is behind the trial; 1 or more at its end."""
-    return max(_number(result.get(RESULT_KEYS[key]), 0.0) / goal for key, goal in conditions.items())
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _number(value: Any, default: float) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return default
-    return number if math.isfinite(number) else default

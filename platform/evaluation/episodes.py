@@ -1,6 +1,6 @@
 """Evaluation: episodes of a trained controller, or of the random policy, each from its own seed.
 
-Several episodes run in lockstep in a worker and are planned in one batch; rollouts.py says why that changes no result.
+Several episodes run in lockstep in a worker and are planned in one batch; lockstep.py says why that changes no result.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pandas as pd
 
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.rollouts import (
+from parsecrl.platform.evaluation.lockstep import (
     RANDOM,
     Controller,
     EpisodeResult,
@@ -22,7 +22,7 @@ from parsecrl.platform.rollouts import (
     resolve,
     run_batch,
 )
-from parsecrl.platform.videos import record_video
+from parsecrl.platform.evaluation.videos import record_video
 
 COLUMNS = ["phase", "controller", "episode", "seed", "episode_return", "env_steps", "planning_ms"]
 MAX_BATCH_SIZE = 8
@@ -106,7 +106,7 @@ def _run_in_ray(
     """Batches as Ray tasks, num_workers at a time; a task whose process dies is tried again."""
     import ray
 
-    from parsecrl.platform.faults import wait_for_any
+    from parsecrl.platform.cluster.nodes import wait_for_any
 
     if not ray.is_initialized():
         raise UserError(

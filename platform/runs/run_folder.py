@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
-from parsecrl.algorithms.checkpoint_files import StorageUnreachable
-from parsecrl.platform import ownership
-from parsecrl.platform.checkpoints import METRICS
+from parsecrl.algorithms.checkpoints.files import StorageUnreachable
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.lock import lock_of
+from parsecrl.platform.runs import trust
+from parsecrl.platform.runs.stored_checkpoints import METRICS
 from parsecrl.platform.spec_models import Phase
 from parsecrl.platform.specs import Spec, differences, dump, parse_spec
 from parsecrl.platform.storage import Location, writable_storage, write_atomically
@@ -66,7 +66,7 @@ class RunFolder:
     @property
     def is_own(self) -> bool:
         """Whether it was made by this user, so that what its spec names may be run."""
-        return ownership.is_own(self._made_by())
+        return trust.is_own(self._made_by())
 
     def _check(self) -> None:
         """Raise UserError unless the folder is free, or holds a run that this spec may continue."""
@@ -108,13 +108,13 @@ class RunFolder:
         ]
         if begun and not self.trust and not self.is_own:
             raise UserError(
-                f"{self.path} was not made here (it says: by {ownership.maker(self._made_by())}), and continuing its "
+                f"{self.path} was not made here (it says: by {trust.maker(self._made_by())}), and continuing its "
                 f"phase {begun[0].name} would unpickle files in it, which can run any code; give --trust if you trust "
                 f"all who could write it, or --fresh for a new folder"
             )
 
     def _made_by(self) -> str | None:
-        file = self.path / ownership.RECORD
+        file = self.path / trust.RECORD
         try:
             return file.read_text(encoding="utf-8") if file.exists() else None
         except UnicodeDecodeError:
@@ -143,7 +143,7 @@ class RunFolder:
     def _write_spec(self) -> None:
         self._check()  # again: it may have changed before the lock was ours
         if (self.is_new or self.trust) and not self.is_own:
-            write_atomically(self.path / ownership.RECORD, json.dumps(ownership.new_record(), indent=1))
+            write_atomically(self.path / trust.RECORD, json.dumps(trust.new_record(), indent=1))
         text = dump(self.spec)
         file = self.path / "spec.yaml"
         if not file.exists() or file.read_text(encoding="utf-8") != text:
@@ -192,7 +192,7 @@ __all__ = [
 
 def _is_foreign(entry: Location) -> bool:
     """Whether a file is none that a run writes before its spec: locks, the record, and what a kill left of them."""
-    return entry.name != ownership.RECORD and not entry.name.startswith(".")
+    return entry.name != trust.RECORD and not entry.name.startswith(".")
 
 
 def _short(value: Any) -> str:

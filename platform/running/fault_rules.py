@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
+from parsecrl.platform.cluster.nodes import Cluster, resources
 from parsecrl.platform.errors import RunFailed
 
 # A longer step of the driver counts as so many seconds of waiting: it was held up itself, as by a store that is away.
@@ -80,64 +80,3 @@ class FaultRules(tune.Callback):
         """In words, with a semicolon before them; empty if none was lost since the phase began."""
         lost = self._cluster.lost()
         return f"; the cluster lost {', '.join(lost)}" if lost else ""
-
-
-class Cluster:
-    """The nodes as they were when this process first looked, and what became of them."""
-
-    def __init__(self) -> None:
-        self.had: dict[str, float] = {}
-        self.dead_before: set[str] = set()
-
-    def look(self) -> None:
-        import ray
-
-        self.had = ray.cluster_resources()
-        self.dead_before = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
-
-    def lost(self) -> list[str]:
-        """The nodes that died since then, each with its address and Ray's reason."""
-        import ray
-
-        dead = [node for node in ray.nodes() if not node["Alive"] and node["NodeID"] not in self.dead_before]
-        return [f"node {node['NodeManagerAddress']} ({_reason(node)})" for node in dead]
-
-    def describe(self) -> str:
-        import ray
-
-        has = ray.cluster_resources()
-        alive = sum(bool(node["Alive"]) for node in ray.nodes())
-        text = f"the cluster has {resources(has)} on {alive} node{'s' * (alive != 1)}, "
-        text += f"free of it: {resources(ray.available_resources())}"
-        if self.had and resources(self.had) != resources(has):
-            text += f" (it had {resources(self.had)})"
-        if lost := self.lost():
-            text += f", having lost {', '.join(lost)}"
-        return text
-
-
-def resources(amounts: Mapping[str, float]) -> str:
-    """CPUs, GPUs and what else was asked for by name; not the memory, nor what Ray keeps for itself."""
-    own = ("node:", "memory", "object_store_memory", "accelerator_type:", "bundle")
-    named = {kind: amount for kind, amount in amounts.items() if not kind.startswith(own) and "_group_" not in kind}
-    return ", ".join(f"{amount:g} {kind}" for kind, amount in sorted(named.items())) or "nothing"
-
-
-def wait_for_any(references: list[Any], patience_s: float | None, what: str) -> tuple[Any, list[Any]]:
-    """The first of some Ray tasks to end, and the others. Raises RunFailed when none does within patience_s."""
-    import ray
-
-    ready, others = ray.wait(references, num_returns=1, timeout=patience_s)
-    if not ready:
-        cluster = Cluster()
-        raise RunFailed(
-            f"{what} got no result for resources.no_progress_timeout_s={patience_s:g} s: {len(references)} tasks "
-            f"that ask for one CPU each (and the GPU share of a runner) have not ended; {cluster.describe()}; "
-            f"the same command continues"
-        )
-    return ready[0], others
-
-
-def _reason(node: Mapping[str, Any]) -> str:
-    text = " ".join(str(node.get("DeathReasonMessage") or node.get("DeathReason") or "no reason known").split())
-    return text[:120].rstrip(".")

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from parsecrl.algorithms.checkpoint_files import local_file
+from parsecrl.algorithms.checkpoints.files import local_file
 from parsecrl.algorithms.controllers import PlanningAgent
 
 FORMAT = 1

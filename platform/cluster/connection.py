@@ -10,12 +10,12 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from parsecrl.algorithms.checkpoint_files import StorageUnreachable
+from parsecrl.algorithms.checkpoints.files import StorageUnreachable
+from parsecrl.platform.cluster.job_record import JOB_CONFIG
 from parsecrl.platform.errors import RunFailed, UserError
-from parsecrl.platform.job_progress import JOB_CONFIG
 
 logger = logging.getLogger(__name__)
 LOCAL = "local"
@@ -208,47 +208,3 @@ def _is_driver_node() -> bool:
     import ray
 
     return getattr(ray._private.worker, "_global_node", None) is not None
-
-
-def may_grow() -> bool:
-    """Whether an autoscaler may add nodes to the cluster that this process has joined."""
-    from ray.autoscaler.v2.utils import is_autoscaler_v2
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    if is_autoscaler_v2():
-        return True
-    status = json.loads(_internal_kv_get(b"__autoscaling_status") or b"{}")
-    kinds = (status.get("autoscaler_report") or {}).get("node_type_mapping") or {}
-    return any(kind != f"node_{node}" for node, kind in kinds.items())  # a plain head names each node's kind after it
-
-
-def check_resources(
-    processes: Sequence[Mapping[str, float]], what: str, nodes: Sequence[Mapping[str, float]] | None = None
-) -> None:
-    """Raise UserError when the cluster will never have what these processes need, so that none is waited for in vain.
-
-    processes: the resources of each, which have to be on one node. nodes: what each node has, by default those of the
-    joined cluster; it is not judged while an autoscaler may add nodes to it.
-    """
-    if nodes is None:
-        import ray
-
-        if may_grow():
-            return
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for kind in sorted({kind for process in processes for kind in process}):
-        needed = sum(process.get(kind, 0.0) for process in processes)
-        have = sum(node.get(kind, 0.0) for node in nodes)
-        if needed > have + 1e-6:
-            remedy = "resources.num_env_runners, num_learners" if kind == "CPU" else "resources.num_gpus_per_*"
-            raise UserError(
-                f"{what} needs {needed:g} {kind} and the Ray cluster has {have:g}; "
-                f"lower {remedy} in the spec (or with --set), or use a larger --address"
-            )
-    for process in processes:
-        if not any(all(amount <= node.get(kind, 0.0) + 1e-6 for kind, amount in process.items()) for node in nodes):
-            asked = ", ".join(f"{amount:g} {kind}" for kind, amount in sorted(process.items()) if amount)
-            raise UserError(
-                f"{what} needs {asked} on one node and no node of the Ray cluster has that; lower num_cpus_per_* and "
-                f"num_gpus_per_* in the spec (or with --set), or use a larger --address"
-            )

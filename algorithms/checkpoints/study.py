@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from parsecrl.algorithms.checkpoint_files import local_file
+from parsecrl.algorithms.checkpoints.files import local_file
 
 FORMAT = 1
 Groups = Mapping[str, Mapping[str, Tensor]]

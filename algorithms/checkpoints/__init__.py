@@ -1,0 +1,1 @@
+"""Checkpoints on disk: JSON and safetensors, written whole or not at all."""

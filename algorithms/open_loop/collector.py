@@ -1,0 +1,109 @@
+"""Episodes of a random policy in a world of pixels, by their number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from parsecrl.algorithms.open_loop.episode_files import Episode
+from parsecrl.algorithms.training.seeding import derive_seed
+
+ATTEMPTS = 100  # to draw a held-out episode that lasts
+
+
+TRIES = 3  # of a worker whose process, or whose world's process, ends
+
+
+class Task(NamedTuple):
+    """An episode to collect: at most `steps` steps, or exactly as many if it must last."""
+
+    split: str
+    number: int
+    steps: int
+    must_last: bool
+
+
+class Collected(NamedTuple):
+    episode: Episode
+    attempts: int  # episodes that were played for it; more than 1 only where it must last
+
+
+def make_world(env_config: Mapping[str, Any]) -> gymnasium.Env:
+    """The world of `id` with the other keys as arguments.
+
+    Raises ValueError as it does itself, on an unknown id, and unless it has square RGB pictures and discrete actions.
+    """
+    options = dict(env_config)
+    id = str(options.pop("id", ""))
+    try:
+        env = gymnasium.make(
+            f"parsecrl.envs:{id}" if id.startswith("parsecrl/") else id, disable_env_checker=True, **options
+        )
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"env.id must be a world that Gymnasium can make with the arguments beside it, got {id!r} ({reason}); "
+            f"choose parsecrl/HealthGathering-v0 or parsecrl/GoalsMaze-v0"
+        ) from error
+    seen, action = env.observation_space, env.action_space
+    shape = seen.shape or ()
+    is_picture = isinstance(seen, spaces.Box) and seen.dtype == np.uint8 and len(shape) == 3 and shape[2] == 3
+    if not (is_picture and shape[0] == shape[1] and isinstance(action, spaces.Discrete) and action.start == 0):
+        env.close()
+        raise ValueError(
+            f"a world of pixels has uint8 pictures [S, S, 3] and discrete actions, got {seen} and {action} "
+            f"from {id!r}; "
+            f"choose parsecrl/HealthGathering-v0 or parsecrl/GoalsMaze-v0"
+        )
+    return env
+
+
+class Collector:
+    """One worker: a world, and episodes from it by their number."""
+
+    def __init__(self, env_config: Mapping[str, Any], seed: int):
+        self.env_config, self.seed = env_config, seed
+        self.env = make_world(env_config)
+
+    def collect(self, task: Task) -> Collected:
+        """Play the task's episode. Raises ValueError where none lasts that must."""
+        for attempt in range(ATTEMPTS):
+            episode = self._play_safely(task, attempt)
+            if not task.must_last or (len(episode.actions) == task.steps and not episode.terminated):
+                return Collected(episode, attempt + 1)
+        raise ValueError(
+            f"held-out sequences need episodes that last, got none of {task.steps} steps in {ATTEMPTS} of "
+            f"{self.env_config['id']}; lower held_out_steps or env.frame_skip"
+        )
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _play_safely(self, task: Task, attempt: int) -> Episode:
+        for left in reversed(range(TRIES)):
+            try:
+                return self._play(task, attempt)
+            except RuntimeError:  # the world's own process ended
+                if not left:
+                    raise
+                self.env.close()
+                self.env = make_world(self.env_config)
+        raise AssertionError
+
+    def _play(self, task: Task, attempt: int) -> Episode:
+        index = (task.number, attempt)
+        seed = derive_seed(self.seed, f"{task.split} world", *index)
+        rng = np.random.default_rng(derive_seed(self.seed, f"{task.split} actions", *index))
+        actions = rng.integers(self.env.action_space.n, size=task.steps)  # type: ignore[attr-defined]  # discrete
+        images, rewards, terminated = [self.env.reset(seed=seed)[0]], [], False
+        for action in actions:
+            image, reward, terminated, truncated, _ = self.env.step(action)
+            images.append(image)
+            rewards.append(float(reward))
+            if terminated or truncated:
+                break
+        return Episode(np.stack(images), actions[: len(rewards)], np.array(rewards), bool(terminated), seed)

@@ -1,0 +1,1 @@
+"""The Ray cluster: the connection, its nodes, a job's own record."""

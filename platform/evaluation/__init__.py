@@ -1,0 +1,1 @@
+"""Episodes of a trained agent: statistics, videos, `parsec evaluate`."""

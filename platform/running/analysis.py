@@ -1,0 +1,106 @@
+"""What comes of the trials of a phase that has no agent to evaluate: tables, in <run>/analysis/<phase>/<table>.csv."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from parsecrl.algorithms.checkpoints.files import StorageUnreachable
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.runs.run_folder import STATE_FILE, RunFolder
+from parsecrl.platform.runs.tables import tables_folder, write_tables
+from parsecrl.platform.runs.trained_trials import trained_trials
+from parsecrl.platform.spec_models import Phase
+from parsecrl.platform.terminal import StatusLine
+
+
+def in_ray_tasks(
+    function: Callable[[Any], Any], items: Iterable[Any], patience_s: float | None = None
+) -> Iterator[Any]:
+    """`map`, each item a Ray task of one CPU, as many at a time as the cluster has; a lost one is tried again.
+
+    Raises RunFailed when none ends within patience_s.
+    """
+    import ray
+
+    from parsecrl.platform.cluster.nodes import wait_for_any
+
+    task = ray.remote(function).options(num_cpus=1, max_retries=3)
+    running = all_of_them = [task.remote(item) for item in items]
+    while running:
+        _, running = wait_for_any(running, patience_s, "the analysis")
+    yield from ray.get(all_of_them)
+
+
+def analyse_ended_trials(run_dir: Path) -> list[str]:
+    """Make the tables of phases that have not come to their end from their trials that have; a line on each phase.
+
+    The run may be going on: it makes all tables anew when a phase ends. Of a run that was made elsewhere nothing is
+    analysed: its spec may name code.
+    """
+    from parsecrl.platform.running.configs import phase_config
+    from parsecrl.platform.runs.results import fraction_done
+    from parsecrl.platform.specs import load_spec
+    from parsecrl.platform.trainables import ALGORITHMS
+
+    if not (run_dir / "spec.yaml").is_file() or not (run_dir / STATE_FILE).is_file():
+        return []
+    try:
+        spec = load_spec(run_dir / "spec.yaml")
+    except UserError:  # of another version, or damaged: a report still shows what it can
+        return []
+    folder, lines = RunFolder(run_dir, spec), []
+    for phase in folder.spec.phases if folder.is_own else ():
+        if phase.acts or folder.is_finished(phase) or not (run_dir / phase.name).is_dir():
+            continue
+        trials = trained_trials(run_dir / phase.name, phase_config(folder, phase))
+        ended = [trial for trial in trials if fraction_done(phase.stop.conditions, trial.metrics) >= 1.0]
+        make_tables = ALGORITHMS[phase.algorithm].analyse
+        if ended and make_tables is not None:
+            write_tables(folder, phase.name, make_tables(ended, map))
+            lines.append(f"{phase.name}: not at its end; {len(ended)} trials are, of which this is the report")
+    return lines
+
+
+def unanalysed(folder: RunFolder) -> list[Phase]:
+    """The phases without agents that have ended and whose tables are missing, or older than their trials."""
+
+    def is_current(name: str) -> bool:
+        made = folder.state(f"analysis of {name}")
+        return made.get("of") == folder.state(name) and tables_folder(folder, name).is_dir()
+
+    ended = [phase for phase in folder.spec.phases if not phase.acts and folder.is_finished(phase)]
+    return [phase for phase in ended if not is_current(phase.name)]
+
+
+def analyse(folder: RunFolder, line: StatusLine) -> None:
+    """Make the tables of the phases that have no agent to evaluate."""
+    waiting = unanalysed(folder)
+    for phase in waiting:
+        from parsecrl.platform.running import analysis, configs
+        from parsecrl.platform.runs import tables, trained_trials
+        from parsecrl.platform.trainables import ALGORITHMS
+
+        line.show(f"analysis of {phase.name}")
+        trials = trained_trials.trained_trials(folder.path / phase.name, configs.phase_config(folder, phase))
+        make_tables = ALGORITHMS[phase.algorithm].analyse
+        assert make_tables is not None, f"{phase.algorithm} has neither an agent nor an analysis"
+        patience_s = folder.spec.resources.no_progress_timeout_s
+        parallel_map = functools.partial(analysis.in_ray_tasks, patience_s=patience_s)
+        tables.write_tables(folder, phase.name, make_tables(trials, parallel_map))
+        # With its time, so that a report is drawn anew where tables were taken away and made once more.
+        folder.record(f"analysis of {phase.name}", {"of": folder.state(phase.name), "made_at": round(time.time())})
+        line.show(f"analysis of {phase.name}: {len(trials)} trials", final=True)
+
+
+def analyse_early(folder: RunFolder, line: StatusLine) -> None:
+    """`_analyse` before later phases, whose hours shall keep nobody from a report; what fails is tried at the end."""
+    try:
+        analyse(folder, line)
+    except StorageUnreachable:
+        raise
+    except Exception as error:
+        line.note(f"analysis: not made yet ({type(error).__name__}: {error}); it is tried again after the last phase")

@@ -1,0 +1,90 @@
+"""Evaluation and videos of a run's agents, whichever are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from parsecrl.platform.running.summary import env_of, evaluated_episodes, write_summary
+from parsecrl.platform.runs.run_folder import RunFolder, write_atomically
+from parsecrl.platform.specs import Spec
+from parsecrl.platform.terminal import StatusLine
+
+VIDEO_SECONDS = 10.0
+
+
+def wanted(spec: Spec) -> list[str]:
+    return ["random"] * spec.evaluate.random + list(spec.evaluate.phases or [])
+
+
+def evaluated_phases(folder: RunFolder) -> list[str]:
+    """Of the wanted ones, those whose episodes are all in evaluation.csv, from the checkpoint that is now the best."""
+    table = evaluated_episodes(folder)
+    done = []
+    for name in wanted(folder.spec):
+        mark = folder.state(f"evaluation of {name}")
+        current = {"checkpoint": checkpoint_of(folder, name), "episodes": folder.spec.evaluate.episodes}
+        if mark == current and int((table["phase"] == name).sum()) == current["episodes"]:
+            done.append(name)
+    return done
+
+
+def checkpoint_of(folder: RunFolder, name: str) -> str | None:
+    return None if name == "random" else folder.state(name).get("checkpoint")
+
+
+def evaluate_agents(folder: RunFolder, line: StatusLine) -> None:
+    """Evaluate what is not evaluated yet."""
+    from parsecrl.platform.evaluation.episodes import evaluate
+
+    spec = folder.spec
+    done = evaluated_phases(folder)
+    waiting = [name for name in wanted(spec) if name not in done]
+    for name in waiting:
+        stored = checkpoint_of(folder, name)
+        rows = evaluate(
+            "random" if stored is None else folder.path / stored,
+            env_of(spec),
+            episodes=spec.evaluate.episodes,
+            seed=spec.seed,
+            phase=name,
+            num_workers=spec.resources.num_env_runners,
+            num_gpus_per_worker=spec.resources.num_gpus_per_env_runner,
+            progress=_show_progress(line, name),
+            patience_s=spec.resources.no_progress_timeout_s,
+        )
+        line.show(f"evaluation of {name}: {len(rows)} episodes, median {rows.episode_return.median():.1f}", final=True)
+        others = evaluated_episodes(folder)
+        table = pd.concat([others[others["phase"] != name], rows]) if len(others) else rows
+        table = (
+            table.sort_values("phase", key=lambda p: p.map(wanted(spec).index), kind="stable")
+            if (set(table["phase"]) <= set(wanted(spec)))
+            else table
+        )
+        write_atomically(folder.path / "evaluation.csv", table.to_csv(index=False))
+        folder.record(f"evaluation of {name}", {"checkpoint": stored, "episodes": len(rows)})
+        write_summary(folder)
+
+
+def _show_progress(line: StatusLine, name: str) -> Callable[[int, int], None]:
+    line.show(f"evaluation of {name}: starting")
+    return lambda done, total: line.show(f"evaluation of {name}: {done} of {total} episodes")
+
+
+def record_videos(folder: RunFolder, line: StatusLine) -> None:
+    if not folder.spec.evaluate.videos:
+        return
+    from parsecrl.platform.evaluation.videos import record_video
+
+    spec = folder.spec
+    for name in spec.evaluate.phases or []:
+        stored, file = checkpoint_of(folder, name), folder.path / "videos" / f"{name}.mp4"
+        if stored is None or (file.exists() and folder.state(f"video of {name}").get("checkpoint") == stored):
+            continue
+        line.show(f"video of {name}")
+        made = record_video(folder.path / stored, env_of(spec), spec.seed, file, max_seconds=VIDEO_SECONDS)
+        if made is None:
+            line.note("videos: none, because this machine cannot draw (see `parsec doctor`)")
+            return
+        folder.record(f"video of {name}", {"checkpoint": stored})

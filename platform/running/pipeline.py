@@ -1,0 +1,161 @@
+"""A run from its spec to its report: phases in order, evaluation, summary, table.
+
+    run_spec(load_spec("cheetah_run_quick"), storage="runs")
+
+Everything that is done is on disk, so the same call after an interruption goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+
+from parsecrl.algorithms.checkpoints.files import StorageUnreachable
+from parsecrl.platform.cluster import job_record
+from parsecrl.platform.errors import RunFailed
+from parsecrl.platform.open_loop_phase import OpenLoopPhase, collect_episodes
+from parsecrl.platform.running import interruption
+from parsecrl.platform.running.analysis import analyse, analyse_early, unanalysed
+from parsecrl.platform.running.evaluating import evaluate_agents, evaluated_phases, record_videos, wanted
+from parsecrl.platform.running.loggers import check_loggers
+from parsecrl.platform.running.preflight import check_environment, check_trial_resources
+from parsecrl.platform.running.summary import machine, write_summary
+from parsecrl.platform.runs.run_folder import RunFolder
+from parsecrl.platform.spec_models import Phase
+from parsecrl.platform.specs import Spec
+from parsecrl.platform.storage import Location
+from parsecrl.platform.terminal import StatusLine
+
+logger = logging.getLogger(__name__)
+
+
+def run_spec(
+    spec: Spec,
+    storage: str | Location = "runs",
+    name: str | None = None,
+    address: str | None = "local",
+    fresh: bool = False,
+    *,
+    dashboard: bool = True,
+    trust: bool = False,
+) -> Location:
+    """Run or continue `spec` and return the run folder.
+
+    storage: a folder, or an address in an object store; the run's own is `name` in it, by default the spec's. fresh:
+    into a new folder (name-2, ...). address: of the Ray cluster; "local" starts one. trust: continue a run that was
+    made elsewhere. Raises UserError before anything is written, RunFailed where a phase cannot go on, Interrupted where
+    it was asked to stop.
+    """
+    check_loggers(spec.loggers)
+    check_environment(spec)
+    folder = RunFolder.choose(spec, storage, name, fresh, trust)
+    line = StatusLine()
+    url = _connect_if_needed(folder, address, dashboard)
+    line.publish = job_record.publisher()
+    folder.open()
+    try:
+        line.note(f"{job_record.RUN_BEGINS}{folder.path}")
+        with interruption.handled():
+            _run_phases(folder, url, line)
+            evaluate_agents(folder, line)
+            analyse(folder, line)
+            record_videos(folder, line)
+            _report(folder, line)
+    finally:
+        folder.close()
+    return folder.path
+
+
+def run_for_table(
+    spec: Spec,
+    storage: str | Location,
+    name: str | None,
+    address: str | None,
+    fresh: bool,
+    trust: bool = False,
+    *,
+    dashboard: bool = True,
+) -> str:
+    """`run_spec`, and what ends it: the table and where the report is.
+
+    With a ray:// address the run itself goes to the cluster's head node, where the storage path is then meant.
+    """
+    if address and address.startswith("ray://"):
+        check_environment(spec)
+        from parsecrl.platform.cluster.connection import run_on_head_node
+
+        arguments = (spec, str(storage), name, None, fresh, trust)
+        return run_on_head_node(address, run_for_table, *arguments, env_vars=spec.runtime.env_vars)
+    from parsecrl.platform.reports import format_table
+
+    run_dir = run_spec(spec, storage, name, address, fresh, dashboard=dashboard, trust=trust)
+    report = run_dir / "report" / "index.html"
+    return format_table(run_dir) + (f"\n\nreport: {report}" if report.exists() else "")
+
+
+def _connect_if_needed(folder: RunFolder, address: str | None, dashboard: bool) -> str:
+    """Connect, and check what the phases to come ask of the cluster; both before anything is written."""
+    waiting = [phase for phase in folder.spec.phases if not folder.is_finished(phase)]
+    if not waiting and evaluated_phases(folder) == wanted(folder.spec) and not unanalysed(folder):
+        return ""
+    from parsecrl.platform.cluster.connection import connect
+
+    url = connect(address, dashboard=dashboard, env_vars=folder.spec.runtime.env_vars)
+    if waiting:
+        check_trial_resources(folder.spec)
+    return url
+
+
+def _run_phases(folder: RunFolder, url: str, line: StatusLine) -> None:
+    for phase in folder.spec.phases:
+        if folder.is_finished(phase):
+            line.note(f"{phase.name}: finished before{_origin_moved(folder, phase)}")
+            analyse_early(folder, line)
+            continue
+        from parsecrl.platform.running import tune_phase
+
+        if isinstance(phase, OpenLoopPhase):
+            collect_episodes(folder.path, phase, line, folder.spec.resources.no_progress_timeout_s)
+        outcome = tune_phase.run_phase(folder, phase, url, line)
+        if outcome["failed_trials"]:
+            failed = f"{outcome['failed_trials']} of {outcome['trials']} trials failed"
+            line.note(f"{phase.name}: {failed}, the first because {outcome['first_failure']}")
+        write_summary(folder)
+        analyse_early(folder, line)
+
+
+def _origin_moved(folder: RunFolder, phase: Phase) -> str:
+    """Said of a phase whose predecessor was prolonged afterwards: the one does not follow the other by itself."""
+    began = folder.state(phase.name).get("start_from")
+    if began is None or phase.start_from is None or began == folder.state(phase.start_from).get("checkpoint"):
+        return ""
+    return f", from an earlier checkpoint of {phase.start_from} than its present best; --fresh trains all phases anew"
+
+
+# --- evaluation ----------------------------------------------------------------------------------------------------
+
+
+def _report(folder: RunFolder, line: StatusLine) -> None:
+    """The page is built again where something is new since it was; one that cannot be built does not fail the run."""
+    from parsecrl.platform.reports import build_report
+
+    write_summary(folder)
+    states = json.dumps({name: state for name, state in folder.states().items() if name != "report"}, sort_keys=True)
+    shown = {"of": hashlib.sha256(states.encode()).hexdigest()}
+    if folder.state("report") != shown or not (folder.path / "report" / "index.html").exists():
+        line.show("report")
+        try:
+            build_report(folder.path)
+            folder.record("report", shown)
+        except (RunFailed, StorageUnreachable):
+            raise
+        except Exception as error:
+            line.note(f"report: not built ({type(error).__name__}: {error}); try `parsec report {folder.path}`")
+    line.show("done", final=True)
+
+
+# --- summary -------------------------------------------------------------------------------------------------------
+
+
+__all__ = ["RunFailed", "check_environment", "machine", "run_for_table", "run_spec"]

@@ -1,0 +1,104 @@
+"""summary.json of a run."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from parsecrl.platform.runs.run_folder import RunFolder, write_atomically
+from parsecrl.platform.specs import Spec
+from parsecrl.platform.storage import Location
+
+
+def env_of(spec: Spec) -> dict[str, Any]:
+    return spec.env.model_dump() if spec.env else {}
+
+
+def evaluated_episodes(folder: RunFolder) -> pd.DataFrame:
+    from parsecrl.platform.evaluation.episodes import COLUMNS
+
+    file = folder.path / "evaluation.csv"
+    if not file.exists():
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.read_csv(io.StringIO(file.read_text(encoding="utf-8")))
+
+
+def write_summary(folder: RunFolder) -> None:
+    spec = folder.spec
+    table = evaluated_episodes(folder)
+    phases: dict[str, Any] = {}
+    if (table["phase"] == "random").any():
+        phases["random"] = {"algorithm": None, "controller": "random", **_statistics(table, "random")}
+    for phase in spec.phases:
+        state = folder.state(phase.name)
+        if state.get("status") != "finished":
+            continue
+        agent = _read_json(folder.path / state["checkpoint"] / "agent.json") if phase.acts else {}
+        phases[phase.name] = {
+            "algorithm": phase.algorithm,
+            "controller": agent.get("controller", {}).get("kind"),
+            "best_trial": state["trial"],
+            "checkpoint": str(folder.path / state["checkpoint"]),
+            "checkpoint_metrics": state["checkpoint_metrics"],
+            "env_steps": state["env_steps"],
+            "wall_time_s": state["wall_time_s"],
+            "failed_trials": state["failed_trials"],
+            **_statistics(table, phase.name),
+        }
+    summary = {
+        "name": folder.path.name,
+        "spec": json.loads(spec.model_dump_json(exclude_none=True)),
+        "env": env_of(spec),
+        "machine": machine(),
+        "phases": phases,
+    }
+    write_atomically(folder.path / "summary.json", json.dumps(summary, indent=1))
+
+
+def _statistics(table: pd.DataFrame, name: str) -> dict[str, Any]:
+    from parsecrl.platform.statistics import summarize
+
+    rows = table[table["phase"] == name]
+    if rows.empty:
+        return {}
+    measured = summarize(rows["episode_return"].to_numpy())._asdict()
+    return {**measured, "planning_ms": float(rows["planning_ms"].median())}
+
+
+def _read_json(file: Location) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    versions: dict[str, str | None] = {}
+    for package in ("parsec-rl", "torch", "ray", "gymnasium", "dm_control", "mujoco", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    import torch
+
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
