@@ -58,7 +58,7 @@ def site(tmp_path_factory):
 def test_the_wheel_is_the_whole_package_and_packs_itself_again(site, tmp_path):
     code = (
         "import pathlib, sys, parsecrl.platform.cli as cli\n"
-        "from parsecrl.platform import packing\n"
+        "from parsecrl.platform.submission import packing\n"
         "from parsecrl.platform.specs import bundled_specs\n"
         "assert 'cheetah_run_quick' in bundled_specs()\n"
         "print(cli.__file__)\n"
