@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from parsecrl.envs.cell_world import CellWorld
+from parsecrl.envs.grid_world import GridWorld
 from parsecrl.envs.topology import Cell, Topology
 
 LAYOUT = """\
@@ -26,8 +26,8 @@ LAYOUT = """\
 .....#....."""
 
 
-class FourRooms(CellWorld):
-    """`CellWorld` in four rooms; start and goal lie in opposite ones, 16 moves apart. The paper does not name them."""
+class FourRooms(GridWorld):
+    """`GridWorld` in four rooms; start and goal lie in opposite ones, 16 moves apart. The paper does not name them."""
 
     def __init__(self, start: Cell | None = (1, 1), goal: Cell | None = (9, 9), **options: Any):
         walls = np.array([[sign == "#" for sign in line] for line in LAYOUT.splitlines()])

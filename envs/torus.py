@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from parsecrl.envs.cell_world import CellWorld
+from parsecrl.envs.grid_world import GridWorld
 from parsecrl.envs.topology import Cell, Topology
 
 SIZE = 13
 
 
-class Torus(CellWorld):
-    """`CellWorld` where leaving at one side is entering at the other; no wall bits. The paper does not name start and
+class Torus(GridWorld):
+    """`GridWorld` where leaving at one side is entering at the other; no wall bits. The paper does not name start and
     goal: these are 12 moves apart, as far as cells can be.
 
     size: cells along each side, at least 3.

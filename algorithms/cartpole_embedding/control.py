@@ -53,6 +53,6 @@ def control(
         paid.append(dynamics.cost(states, u))
         after = dynamics.transition(states, u)
         if not bool(after.isfinite().all() & paid[-1].isfinite().all()):
-            dynamics.explain(states, u.unsqueeze(1))
+            dynamics.check_rollout(states, u.unsqueeze(1))
         states = after
     return Episode(torch.stack(seen, 1), torch.stack(taken, 1), torch.stack(paid, 1))

@@ -107,11 +107,11 @@ class EmbeddingLearner:
                 (EXPLAINING_PLANS, len(states), self.settings.horizon, self.dynamics.action_size),
                 generator=torch.Generator().manual_seed(0),
             )
-            self.dynamics.explain(states.expand(EXPLAINING_PLANS, -1, -1), self.dynamics.scale(2 * draws - 1))
+            self.dynamics.check_rollout(states.expand(EXPLAINING_PLANS, -1, -1), self.dynamics.scale(2 * draws - 1))
             raise
         costs = plan_costs(self.dynamics, states, plan.actions)
         if not bool(costs.isfinite().all()):
-            self.dynamics.explain(states, self.dynamics.scale(plan.actions.detach()))
+            self.dynamics.check_rollout(states, self.dynamics.scale(plan.actions.detach()))
         return costs
 
     def state_dict(self) -> dict[str, Any]:

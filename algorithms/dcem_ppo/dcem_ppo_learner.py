@@ -6,7 +6,7 @@ Axes: B rows of T steps as RLlib's connectors pad them; M decisions, the padding
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
@@ -18,9 +18,6 @@ from torch import Tensor
 
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DECISION, DCEMPPORLModule, H, S
 from parsecrl.algorithms.models import Belief
-
-if TYPE_CHECKING:
-    from parsecrl.algorithms.dcem_ppo.dcem_ppo import DCEMPPOConfig
 
 COLUMNS = (
     *DECISION,
@@ -41,7 +38,7 @@ class DCEMPPOLearner(PPOTorchLearner):
     step is taken with it.
     """
 
-    config: DCEMPPOConfig
+    config: Any  # a DCEMPPOConfig
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         module: DCEMPPORLModule = self.module[module_id].unwrapped()

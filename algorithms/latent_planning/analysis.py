@@ -29,7 +29,7 @@ def analyse(checkpoint: Any) -> Tables:
     scores: episode (the task's number), score
     tasks: the fields of `Task` but its losses, episode in place of number
     budgets: budget and its numbers
-    and, of a model that was trained in a world of cells, those of `latent_study.model_tables`
+    and, of a model that was trained in a grid world, those of `latent_study.model_tables`
     """
     experiment, description = read_experiment(checkpoint)
     config = description["config"]

@@ -91,7 +91,7 @@ class PlanningExperiment:
     def __init__(self, config: Mapping[str, Any], seed: int, device: str = "cpu"):
         self.settings, self.seed, self.device = PlanningSettings.from_mapping(config), seed, torch.device(device)
         self.env = make_world(config.get("world", {}), seed)
-        self.world = world_of(self.env)  # None of a world that is no world of cells
+        self.world = world_of(self.env)  # None of a world that is no grid world
         sizes = space_sizes(self.env)
         initialisation = derive_seed(seed, "initialisation")
         self.model = make_model(dict(config.get("model", {})), *sizes, initialisation, self.world).to(self.device)

@@ -20,9 +20,9 @@ from torch.nn.functional import mse_loss
 
 from parsecrl.algorithms.latent_study import make_model
 from parsecrl.algorithms.models import LatentDynamics, TransitionSequence
-from parsecrl.algorithms.models.distinct import distinct_pair
+from parsecrl.algorithms.models.deduplication import distinct_rows_of_pair
 from parsecrl.algorithms.models.latent_dynamics import feedforward
-from parsecrl.algorithms.models.products import in_bfloat16, multiplies_bfloat16
+from parsecrl.algorithms.models.matrix_products import in_bfloat16, multiplies_bfloat16
 from parsecrl.algorithms.training.seeding import derive_seed
 
 UPDATE = "update"  # column [B] int64: the number of the update, in every row
@@ -126,7 +126,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         SAC's losses for discrete actions, summed."""
         fixed = LATENTS in batch
         names = (LATENTS, NEXT_LATENTS) if fixed else (Columns.OBS, Columns.NEXT_OBS)
-        found = distinct_pair(batch[names[0]], batch[names[1]])
+        found = distinct_rows_of_pair(batch[names[0]], batch[names[1]])
         alpha = self.log_alpha.detach().exp()
         encode: Callable[[Tensor], Tensor] = nn.Identity() if fixed else self.model.encode
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.policy_trains_encoder):

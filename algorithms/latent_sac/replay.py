@@ -1,4 +1,4 @@
-"""All transitions of a run, each distinct observation kept once: a world of cells has few."""
+"""All transitions of a run, each distinct observation kept once: a grid world has few."""
 
 from __future__ import annotations
 

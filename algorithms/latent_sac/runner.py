@@ -22,7 +22,7 @@ EXPECTED = 256  # of the last observations that were seen the probabilities are 
 class WholeEpisodeRunner(SingleAgentEnvRunner):
     """An EnvRunner that also plays its environments one after the other, each to an episode's end.
 
-    The policy of Algorithm 1 stays the same within an episode, and a world of cells has few observations: the action
+    The policy of Algorithm 1 stays the same within an episode, and a grid world has few observations: the action
     probabilities of each are computed once, and those of the last EXPECTED ones together. RLlib's own
     `sample`, with its connectors at every step, still works.
     """

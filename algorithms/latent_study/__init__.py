@@ -1,6 +1,5 @@
-"""What experiments on latent dynamics in worlds of cells share: worlds as tables, models by name, measures."""
+"""What experiments on latent dynamics in grid worlds share: worlds as tables, models by name, measures."""
 
-from parsecrl.algorithms.latent_study.making import MODELS, check_model, make_model
 from parsecrl.algorithms.latent_study.measures import (
     LatentMap,
     PredictionErrors,
@@ -8,6 +7,7 @@ from parsecrl.algorithms.latent_study.measures import (
     prediction_errors,
     transformations_used,
 )
+from parsecrl.algorithms.latent_study.model_factory import MODELS, check_model, make_model
 from parsecrl.algorithms.latent_study.tables import labelled, model_tables, prediction_table, stacked
 from parsecrl.algorithms.latent_study.worlds import (
     World,

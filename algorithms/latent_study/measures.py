@@ -1,4 +1,4 @@
-"""What a model of latent dynamics has made of a world of cells.
+"""What a model of latent dynamics has made of a grid world.
 
 Axes: S cells, O observation, A actions, Z latent, W walks, K steps of a walk.
 """

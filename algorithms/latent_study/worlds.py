@@ -1,4 +1,4 @@
-"""A world of cells as tables, and the environment that a spec's `env` group names."""
+"""A grid world as tables, and the environment that a spec's `env` group names."""
 
 from __future__ import annotations
 

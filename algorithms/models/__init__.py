@@ -1,6 +1,7 @@
 """Torch models: what predicts the world, and what decodes a plan."""
 
 from parsecrl.algorithms.models.action_decoder import ActionDecoder
+from parsecrl.algorithms.models.beliefs import Belief, Gaussian, ReplaySequence
 from parsecrl.algorithms.models.energy import EnergyNetwork
 from parsecrl.algorithms.models.latent_baselines import (
     BetaVAE,
@@ -14,7 +15,6 @@ from parsecrl.algorithms.models.latent_rollout import DistinctGoalCost, GoalCost
 from parsecrl.algorithms.models.parsimonious import ParsimoniousDynamics, ParsimonyObjective, distinct_transformations
 from parsecrl.algorithms.models.pixel_dynamics import OpenLoop, ParsimoniousPixels, PixelDynamics, PixelRSSM
 from parsecrl.algorithms.models.pixels import ImageDecoder, ImageEncoder, ImageSequence
-from parsecrl.algorithms.models.records import Belief, Gaussian, ReplaySequence
 from parsecrl.algorithms.models.rssm import RSSM, LossWeights
 
 __all__ = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from parsecrl.algorithms.models.beliefs import Belief
 from parsecrl.algorithms.models.layers import mlp
-from parsecrl.algorithms.models.products import Linear
-from parsecrl.algorithms.models.records import Belief
+from parsecrl.algorithms.models.matrix_products import Linear
 
 CONDITIONING = ("none", "belief")
 OUTPUTS = ("tanh", "sigmoid")

@@ -11,22 +11,29 @@ Axes: B beliefs, N candidates, R = B * N rows of a block, H horizon, A action, D
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from parsecrl.algorithms.models.products import linear
-from parsecrl.algorithms.models.records import Belief
-
-if TYPE_CHECKING:
-    from parsecrl.algorithms.models.rssm import RSSM
+from parsecrl.algorithms.models.beliefs import Belief
+from parsecrl.algorithms.models.matrix_products import linear
 
 ROWS = 500  # measured: 250 to 500 rows are equally fast, 100 and 1000 slower
 
 
+class RolloutNetworks(Protocol):
+    """What the rollout reads of an `RSSM`. Prior and reward have three linear layers, with ReLUs between them."""
+
+    deterministic_size: int  # D
+    stochastic_size: int  # S
+    gru: nn.GRUCell  # [s, action] -> h
+    prior_net: nn.Sequential  # h -> mean and raw standard deviation of s
+    reward_net: nn.Sequential  # [h, s] -> reward
+
+
 @torch.no_grad()
-def predict_rewards_in_blocks(model: RSSM, belief: Belief, actions: Tensor, rows: int = ROWS) -> Tensor:
+def predict_rewards_in_blocks(model: RolloutNetworks, belief: Belief, actions: Tensor, rows: int = ROWS) -> Tensor:
     """As RSSM.predict_rewards, without gradient: belief [B], actions [B, N, H, A] -> [B, N, H].
 
     A block is a part of one belief's candidates or all candidates of several beliefs, about `rows` of them.
@@ -51,7 +58,7 @@ def predict_rewards_in_blocks(model: RSSM, belief: Belief, actions: Tensor, rows
     return rewards
 
 
-def _roll_out(model: RSSM, start: tuple[Tensor, ...], actions: Tensor, rewards: Tensor) -> None:
+def _roll_out(model: RolloutNetworks, start: tuple[Tensor, ...], actions: Tensor, rewards: Tensor) -> None:
     """Write the rewards [B, N, H] of one block: the products and sums of RSSM._roll_out, in its order.
 
     start: h [B, 1, D] and what the GRU's first step takes from the belief's s and h, each [B, 1, 3D].

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from parsecrl.algorithms.models.action_decoder import ActionDecoder
-from parsecrl.algorithms.models.products import has_fast_product, product
-from parsecrl.algorithms.models.records import Belief
+from parsecrl.algorithms.models.beliefs import Belief
+from parsecrl.algorithms.models.matrix_products import has_fast_product, product
 
 
 class FusedDecoder(ActionDecoder):

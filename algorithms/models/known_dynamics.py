@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from parsecrl.algorithms.models.records import Belief
+from parsecrl.algorithms.models.beliefs import Belief
 
 Transition = Callable[[Tensor, Tensor], Tensor]
 Cost = Callable[[Tensor, Tensor], Tensor]
@@ -99,7 +99,7 @@ class KnownDynamics:
         return torch.stack(costs, -1)
 
     @torch.no_grad()
-    def explain(self, state: Tensor, actions: Tensor) -> None:
+    def check_rollout(self, state: Tensor, actions: Tensor) -> None:
         """Roll out as `roll_out` does and raise ValueError at the first function that returns NaN or infinity."""
         lead = actions.shape[:-2]
         for t, action in enumerate(actions.unbind(-2)):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from parsecrl.algorithms.models.affine import num_parameters, transformation
+from parsecrl.algorithms.models.beliefs import Gaussian
 from parsecrl.algorithms.models.latent_dynamics import (
     MIN_STD,
     DynamicsLoss,
@@ -26,7 +27,6 @@ from parsecrl.algorithms.models.latent_dynamics import (
     sample,
     squared_error,
 )
-from parsecrl.algorithms.models.records import Gaussian
 from parsecrl.algorithms.models.rssm import kl_divergence
 
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, softplus
 
-from parsecrl.algorithms.models.distinct import DistinctRows, distinct
+from parsecrl.algorithms.models.beliefs import Gaussian
+from parsecrl.algorithms.models.deduplication import DeduplicatingLayers, distinct_rows
 from parsecrl.algorithms.models.layers import mlp
-from parsecrl.algorithms.models.products import LinearOfVaryingRows
-from parsecrl.algorithms.models.records import Gaussian
+from parsecrl.algorithms.models.matrix_products import LinearOfVaryingRows
 
 MIN_STD = 0.01  # of a latent's distribution
 
@@ -137,8 +137,8 @@ def feedforward(n_in: int, n_out: int, hidden_size: int, num_layers: int) -> nn.
 
 
 def feedforward_encoder(obs_size: int, n_out: int, hidden_size: int, num_layers: int) -> nn.Sequential:
-    """As `feedforward`, of observations: equal ones, of which a world of cells has many, are computed once."""
-    return DistinctRows(*feedforward(obs_size, n_out, hidden_size, num_layers))
+    """As `feedforward`, of observations: equal ones, of which a grid world has many, are computed once."""
+    return DeduplicatingLayers(*feedforward(obs_size, n_out, hidden_size, num_layers))
 
 
 class DistinctSlices(NamedTuple):
@@ -153,7 +153,7 @@ def distinct_slices(batch: TransitionSequence) -> DistinctSlices:
     obs, action = batch
     if obs.requires_grad:
         return DistinctSlices(batch, obs.new_ones(len(obs)))
-    found = distinct(torch.cat([obs.flatten(1), action.to(obs.dtype)], 1))
+    found = distinct_rows(torch.cat([obs.flatten(1), action.to(obs.dtype)], 1))
     counts = torch.bincount(found.inverse, minlength=len(found.first)).to(obs.dtype)
     return DistinctSlices(TransitionSequence(obs[found.first], action[found.first]), counts)
 

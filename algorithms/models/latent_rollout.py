@@ -66,7 +66,8 @@ class DistinctGoalCost(GoalCost):
     iteration it comes up, and the transformation of a pair (h, a) is decoded once.
 
     For one search: it keeps the state of every prefix that it has seen. Equal to `GoalCost` to the bit where a row of
-    the model's products does not depend on the other rows (`products.linear` of 8 outputs or more), else to rounding.
+    the model's products does not depend on the other rows (`matrix_products.linear` of 8 outputs or more), else to
+    rounding.
     """
 
     def __init__(self, model: LatentDynamics, state: Tensor, goal: Tensor):

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from parsecrl.algorithms.models.products import Linear
+from parsecrl.algorithms.models.matrix_products import Linear
 
 
 def mlp(

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
 from parsecrl.algorithms.models.affine import Affine, check_transformation, num_parameters, transformation
-from parsecrl.algorithms.models.distinct import apply_to_repeated
+from parsecrl.algorithms.models.beliefs import Gaussian
+from parsecrl.algorithms.models.deduplication import apply_deduplicated
 from parsecrl.algorithms.models.latent_dynamics import (
     MIN_STD,
     DynamicsLoss,
@@ -34,7 +35,6 @@ from parsecrl.algorithms.models.latent_dynamics import (
     gaussian,
     sample,
 )
-from parsecrl.algorithms.models.records import Gaussian
 from parsecrl.algorithms.models.rssm import kl_divergence
 
 MULTIPLIER_SPEED = 10.0  # log beta moves by this times the learning rate in a step of Adam
@@ -226,7 +226,7 @@ class ParsimoniousDynamics(LatentDynamics):
             a, there = action[:, k:], z[:, k + 1 :]  # [B, T - k], [B, T - k, Z]
             logits, std = self.posterior(current, a)
             code = self.with_action(round_straight_through(logits.sigmoid()), a)
-            parameters = apply_to_repeated(self.decoder, code)  # as `decode`
+            parameters = apply_deduplicated(self.decoder, code)  # as `decode`
             current = self.move(current, transformation(self.transformation, parameters, self.latent_size))
             distances.append(mean(self.distance(current.detach(), there.detach())))
             if embedded is None:

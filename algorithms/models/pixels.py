@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from parsecrl.algorithms.models.latent_dynamics import check_sizes
-from parsecrl.algorithms.models.products import Linear
+from parsecrl.algorithms.models.matrix_products import Linear
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 KERNELS = (5, 5, 6, 6)  # of the transposed convolutions, stride 2: from 1 x 1 to 64 x 64, from 2 x 2 to 80 x 80

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from parsecrl.algorithms.models.beliefs import Belief, Gaussian
 from parsecrl.algorithms.models.layers import RunningNorm, gru_step, mlp
-from parsecrl.algorithms.models.products import linear
-from parsecrl.algorithms.models.records import Belief, Gaussian
+from parsecrl.algorithms.models.matrix_products import linear
 
 
 class Posterior(NamedTuple):

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from parsecrl.algorithms.models.beliefs import Belief, Gaussian, ReplaySequence
 from parsecrl.algorithms.models.blocked_rollout import predict_rewards_in_blocks
 from parsecrl.algorithms.models.layers import RunningNorm, gru_step, mlp
-from parsecrl.algorithms.models.products import linear
-from parsecrl.algorithms.models.records import Belief, Gaussian, ReplaySequence
+from parsecrl.algorithms.models.matrix_products import linear
 from parsecrl.algorithms.models.recurrent_core import Posterior, RecurrentCore, kl_divergence
 
 __all__ = ["RSSM", "LossWeights", "Posterior", "kl_divergence"]

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from parsecrl.algorithms.models.beliefs import Gaussian
 from parsecrl.algorithms.models.pixel_dynamics import ParsimoniousPixels, PixelDynamics
 from parsecrl.algorithms.models.pixels import ImageSequence
-from parsecrl.algorithms.models.records import Gaussian
 from parsecrl.algorithms.models.recurrent_core import kl_divergence
 
 SEQUENCES_AT_ONCE = 5

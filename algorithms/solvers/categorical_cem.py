@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from parsecrl.algorithms.solvers.arguments import check_arguments
+from parsecrl.algorithms.solvers.argument_checks import check_arguments
 
 CategoricalObjective = Callable[[Tensor], Tensor]
 

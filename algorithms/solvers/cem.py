@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
-from parsecrl.algorithms.solvers.arguments import Bounds, check_arguments
-from parsecrl.algorithms.solvers.influence import most_influential
+from parsecrl.algorithms.solvers.argument_checks import Bounds, check_arguments
+from parsecrl.algorithms.solvers.candidate_pruning import most_influential
 from parsecrl.algorithms.solvers.lml import lml_projection
 
 Objective = Callable[[Tensor], Tensor]
@@ -153,8 +153,8 @@ class _Search:
                     f"{count} of {self.num_samples} candidates, fewer than num_elites={self.num_elites}; look for NaN "
                     f"or infinity in the objective, tighten the bounds or lower num_elites"
                 )
-        dropping = self.num_kept is not None and self.num_kept < self.num_samples  # is guarded as it is
-        soft = self.temperature is not None and not dropping
+        prunes = self.num_kept is not None and self.num_kept < self.num_samples  # is guarded as it is
+        soft = self.temperature is not None and not prunes
         if soft and solution.mean.requires_grad and min(finite) < self.num_samples:
             solution, _ = self._loop(objective, keep_history, guarded=True)
         return solution

@@ -18,7 +18,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.flop_counter import FlopCounterMode
 
 from parsecrl.algorithms.latent_sac import LatentSAC
-from parsecrl.algorithms.models.products import linear, multiplies_bfloat16
+from parsecrl.algorithms.models.matrix_products import linear, multiplies_bfloat16
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.platform.specs import load_spec
 from parsecrl.platform.trainables import plain_config

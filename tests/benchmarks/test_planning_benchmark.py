@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights, ReplaySequence
-from parsecrl.algorithms.models.products import has_fast_product, product
+from parsecrl.algorithms.models.matrix_products import has_fast_product, product
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 OBS, A, H, LATENT = 17, 6, 12, 16  # cheetah.run; the paper's horizon

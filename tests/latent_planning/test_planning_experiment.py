@@ -301,7 +301,7 @@ def test_a_world_of_ones_own_is_played_too(line: str, tmp_path: Path):
     tables = analyse(tmp_path)
     assert tables["tasks"]["distance"].tolist() == [-1] * 3  # nobody knows its topology
     assert "latents" not in tables
-    with pytest.raises(ValueError, match=r"model\.kind true_dynamics needs a world of cells"):
+    with pytest.raises(ValueError, match=r"model\.kind true_dynamics needs a grid world"):
         LatentPlanning({**settings("true_dynamics"), "world": {"id": line}})
     with pytest.raises(ValueError, match="must hold goal_observation"):
         LatentPlanning({**config, "world": {"id": line, "tells_goal": False}})

@@ -20,7 +20,7 @@ from parsecrl.algorithms.latent_sac import runner as runner_module
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import LATENTS, UPDATE, LatentSACRLModule, precisions_on
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
-from parsecrl.algorithms.models import products
+from parsecrl.algorithms.models import matrix_products
 
 O, A = 3, 5  # noqa: E741  sizes of observations and actions below
 SETTINGS: dict[str, Any] = {
@@ -360,7 +360,7 @@ def test_bfloat16_is_for_the_models_loss_or_the_policys_gradients_and_needs_inst
     instructions: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(rl_module, "multiplies_bfloat16", lambda device: instructions)
-    monkeypatch.setattr(products, "WIDE", True)  # elsewhere MKL and oneDNN differ in last bits
+    monkeypatch.setattr(matrix_products, "WIDE", True)  # elsewhere MKL and oneDNN differ in last bits
 
     def numbers(model: str, policy: str) -> dict[str, Tensor]:
         wide = {"hidden_size": 256}

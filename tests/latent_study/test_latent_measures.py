@@ -159,5 +159,5 @@ def test_models_are_their_seeds_and_take_what_is_theirs():
         assert stochastic.objective.diversity == "reconstruction"
     with pytest.raises(ValueError, match=r"model\.kind must be one of .*, got 'gru'"):
         make_model({"kind": "gru"}, 6, 5, 0)
-    with pytest.raises(ValueError, match="needs a world of cells"):
+    with pytest.raises(ValueError, match="needs a grid world"):
         make_model({"kind": "true_dynamics"}, 6, 5, 0)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from parsecrl.algorithms.models import ActionDecoder, products
+from parsecrl.algorithms.models import ActionDecoder, matrix_products
 from parsecrl.algorithms.models.fused_decoder import FusedDecoder
 
 
@@ -23,7 +23,7 @@ def test_same_numbers_and_gradients_as_the_decoder_that_it_fuses():
     for forward in (net, lambda z: ActionDecoder.forward(net, z)):
         u = forward(z)
         both.append((u.detach(), *torch.autograd.grad(u, [z, *net.parameters()], weight)))
-    if products.ONEDNN:
+    if matrix_products.ONEDNN:
         assert type(net(z).grad_fn.next_functions[0][0]).__name__ == "_DecodeBackward"
     for a, b in zip(*both, strict=True):
         assert a.shape == b.shape
@@ -41,6 +41,6 @@ def test_frozen_layers_get_no_gradient():
 def test_plain_where_the_product_is_missing(monkeypatch: pytest.MonkeyPatch):
     net, z = make(), torch.rand(2, 5, 3)
     fused = net(z)
-    monkeypatch.setattr(products, "ONEDNN", False)
+    monkeypatch.setattr(matrix_products, "ONEDNN", False)
     torch.testing.assert_close(net(z), fused)
     torch.testing.assert_close(net.double()(z.double()).float(), fused)

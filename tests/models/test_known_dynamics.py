@@ -194,7 +194,7 @@ def test_a_function_that_goes_bad_later_is_named_with_its_step():
     states, actions = states_and_actions(system, 2, 1, 8)
     calls.clear()
     with pytest.raises(ValueError, match=r"mine: cost must .* shape \(2,\), got NaN or infinity in step 6 of 8"):
-        system.explain(states, actions[:, 0])
+        system.check_rollout(states, actions[:, 0])
 
 
 def test_a_shape_that_depends_on_the_number_of_axes():

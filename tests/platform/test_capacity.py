@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController
-from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights, ReplaySequence, products
+from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights, ReplaySequence, matrix_products
 from parsecrl.platform import capacity
 from parsecrl.platform.capacity import estimate, load, number_of_trials
 from parsecrl.platform.capacity_simulation import Clock, Cores, Server, simulate
@@ -136,7 +136,7 @@ def test_a_server_serves_in_turn_and_cores_are_shared():
 @pytest.fixture
 def torchs_products(monkeypatch):
     """torch counts the FLOP of its own products only."""
-    monkeypatch.setattr(products, "ONEDNN", False)
+    monkeypatch.setattr(matrix_products, "ONEDNN", False)
 
 
 @pytest.mark.usefixtures("torchs_products")

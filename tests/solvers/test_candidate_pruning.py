@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from parsecrl.algorithms.solvers import dcem
-from parsecrl.algorithms.solvers.influence import most_influential
+from parsecrl.algorithms.solvers.candidate_pruning import most_influential
 from parsecrl.algorithms.solvers.lml import lml_projection
 
 THETA = torch.tensor([0.5, -0.3, 0.8], dtype=torch.float64)

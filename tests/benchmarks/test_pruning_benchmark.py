@@ -4,7 +4,7 @@ For the cartpole and for an RSSM of the paper's size, one process for each fract
 whole life of a process: cosine similarity with the exact gradient, mean and least over problems; peak memory above that
 before the solves; processor time. One problem at a time, one thread. The table:
 
-    python tests/benchmarks/test_dropping_benchmark.py
+    python tests/benchmarks/test_pruning_benchmark.py
 """
 
 import json
@@ -96,7 +96,7 @@ HEADINGS = f"{'model':<9} {'τ':>4} {'kept':>6} {'cosine':>8} {'least':>8} {'MiB
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("system", PROBLEMS)
-def test_dropping(benchmark: BenchmarkFixture, system: str, temperature: float):
+def test_pruning(benchmark: BenchmarkFixture, system: str, temperature: float):
     lines: list[str] = []
     benchmark.pedantic(lambda: lines.extend(row(system, f, temperature) for f in FRACTIONS), rounds=1)
     print("\n" + "\n".join([HEADINGS, *lines]))

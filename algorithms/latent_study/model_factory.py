@@ -55,7 +55,7 @@ def make_model(
         kind, given["stochastic"] = "parsimonious", True
     if kind == "true_dynamics":
         if world is None:
-            raise ValueError("model.kind true_dynamics needs a world of cells, got another environment; choose another")
+            raise ValueError("model.kind true_dynamics needs a grid world, got another environment; choose another")
         return TrueDynamics(*(torch.from_numpy(t) for t in (world.observations, world.transitions, world.distances)))
 
     def pick(*names: str) -> dict[str, Any]:

@@ -2,8 +2,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from parsecrl.algorithms.models.distinct import DistinctRows, apply_to_repeated, distinct, distinct_pair
-from parsecrl.algorithms.models.products import Linear, in_bfloat16
+from parsecrl.algorithms.models.deduplication import (
+    DeduplicatingLayers,
+    apply_deduplicated,
+    distinct_rows,
+    distinct_rows_of_pair,
+)
+from parsecrl.algorithms.models.matrix_products import Linear, in_bfloat16
 
 
 def repeated(count: int, size: int, of: int) -> Tensor:
@@ -13,12 +18,12 @@ def repeated(count: int, size: int, of: int) -> Tensor:
 
 def test_distinct_rows_are_distinct_and_give_the_batch_back():
     batch = repeated(200, 3, of=7)
-    found = distinct(batch)
+    found = distinct_rows(batch)
     assert len(found.rows) == 7
     assert torch.equal(found.rows[found.inverse], batch)
     assert torch.equal(batch[found.first], found.rows)
     swapped = torch.tensor([[1.0, 2.0], [2.0, 1.0], [float("nan"), 0.0], [1.0, 2.0]])
-    back = distinct(swapped)
+    back = distinct_rows(swapped)
     assert torch.equal(back.rows[back.inverse].nan_to_num(7.0), swapped.nan_to_num(7.0))
 
 
@@ -27,20 +32,22 @@ def test_distinct_rows_are_distinct_and_give_the_batch_back():
 def test_the_rows_of_two_batches_are_distinct_and_those_of_the_first_come_first(of: int, others: int):
     batch = repeated(50, 3, of)
     first, second = batch[:30], torch.cat([batch[:20] if of == 1000 else batch[30:], torch.ones(others, 3)])
-    found = distinct_pair(first, second)
-    U = len(distinct(first).rows)
+    found = distinct_rows_of_pair(first, second)
+    U = len(distinct_rows(first).rows)
     assert torch.equal(found.rows[found.of_first], first)
     assert torch.equal(found.rows[found.reached][found.of_second], second)
-    assert len(found.rows) == len(torch.unique(found.rows, dim=0)) == len(distinct(torch.cat([first, second])).rows)
+    assert (
+        len(found.rows) == len(torch.unique(found.rows, dim=0)) == len(distinct_rows(torch.cat([first, second])).rows)
+    )
     assert found.num_first == U
     assert set(found.of_first.tolist()) == set(range(U))
-    assert len(found.reached) == len(distinct(second).rows)
+    assert len(found.reached) == len(distinct_rows(second).rows)
     assert len(found.rows) - U == (others > 0)  # of the second batch alone
 
 
 def test_of_two_batches_without_repetition_all_rows_stay_where_they_are():
     first, second = torch.randn(5, 3), torch.randn(4, 3)
-    found = distinct_pair(first, second)
+    found = distinct_rows_of_pair(first, second)
     assert torch.equal(found.rows, torch.cat([first, second]))
     assert found.num_first == 5
     assert found.reached.tolist() == [5, 6, 7, 8]
@@ -50,7 +57,7 @@ def test_of_two_batches_without_repetition_all_rows_stay_where_they_are():
 def test_layers_that_compute_equal_rows_once_give_the_same_numbers_and_gradients():
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
-    once = DistinctRows(*plain)
+    once = DeduplicatingLayers(*plain)
     assert once.state_dict().keys() == plain.state_dict().keys()
     x, seen = repeated(60, 3, of=5).reshape(20, 3, 3), []
     once[0].register_forward_hook(lambda layer, inputs, output: seen.append(len(output)))
@@ -66,7 +73,7 @@ def test_layers_that_compute_equal_rows_once_give_the_same_numbers_and_gradients
 
 def test_an_input_that_is_differentiated_has_the_gradients_of_its_own_rows():
     torch.manual_seed(0)
-    network = DistinctRows(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    network = DeduplicatingLayers(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
     x = repeated(6, 3, of=2).requires_grad_()
     weights = torch.arange(6.0)
     (found,) = torch.autograd.grad((weights * network(x)[:, 0]).sum(), x)
@@ -80,7 +87,7 @@ def test_repeated_rows_share_weights_gradients_and_have_input_gradients_of_their
     x, weights, computed = repeated(60, 3, of=5).reshape(20, 3, 3).requires_grad_(), torch.randn(20, 3, 2), []
     network[0].register_forward_hook(lambda layer, inputs, output: computed.append(output[..., 0].numel()))
     found = []
-    for function in (lambda: network(x), lambda: apply_to_repeated(network, x)):
+    for function in (lambda: network(x), lambda: apply_deduplicated(network, x)):
         y = function()
         found.append([y, *torch.autograd.grad((weights * y.square()).sum(), [x, *network.parameters()])])
     assert computed == [60, 5]
@@ -97,17 +104,17 @@ def test_the_input_gradient_of_repeated_rows_by_finite_differences():
     assert torch.autograd.gradcheck(network, (x,))
     g = torch.randn(4, 2, dtype=torch.float64)
     (plain,) = torch.autograd.grad((g * network(x)).sum(), x)
-    (once,) = torch.autograd.grad((g * apply_to_repeated(network, x)).sum(), x)
+    (once,) = torch.autograd.grad((g * apply_deduplicated(network, x)).sum(), x)
     torch.testing.assert_close(once, plain)
 
 
 def test_a_second_derivative_and_weights_that_changed_are_refused():
     network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
     x = repeated(5, 3, of=2).requires_grad_()
-    (first,) = torch.autograd.grad(apply_to_repeated(network, x).square().sum(), x, create_graph=True)
+    (first,) = torch.autograd.grad(apply_deduplicated(network, x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
-    y = apply_to_repeated(network, x)
+    y = apply_deduplicated(network, x)
     with torch.no_grad():
         network[0].weight.mul_(2.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -116,7 +123,7 @@ def test_a_second_derivative_and_weights_that_changed_are_refused():
 
 def test_on_another_device_every_row_is_computed():
     batch = repeated(20, 3, of=2).to("meta")
-    assert distinct(batch).rows.shape == (20, 3)
+    assert distinct_rows(batch).rows.shape == (20, 3)
 
 
 @pytest.mark.parametrize("gradients_only", [True, False])
@@ -128,7 +135,7 @@ def test_gradients_in_bfloat16_are_those_of_products_in_bfloat16(gradients_only:
 
     def gradient(enabled: bool, repeat: bool) -> Tensor:
         with in_bfloat16(enabled, gradients_only=gradients_only):
-            y = apply_to_repeated(network, x) if repeat else network(x)
+            y = apply_deduplicated(network, x) if repeat else network(x)
         return torch.autograd.grad((weights * y).sum(), x)[0]  # outside, as learners do
 
     plain, exact = gradient(True, repeat=False), gradient(False, repeat=True)

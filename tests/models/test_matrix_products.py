@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from parsecrl.algorithms.models import products
-from parsecrl.algorithms.models.products import Linear, LinearOfVaryingRows, in_bfloat16, linear, multiplies_bfloat16
+from parsecrl.algorithms.models import matrix_products
+from parsecrl.algorithms.models.matrix_products import (
+    Linear,
+    LinearOfVaryingRows,
+    in_bfloat16,
+    linear,
+    multiplies_bfloat16,
+)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -62,7 +68,7 @@ def test_a_row_does_not_depend_on_the_other_rows_nor_on_whether_a_gradient_is_as
 def test_where_rows_vary_training_narrow_layers_or_on_narrow_vectors_is_torchs_own(
     vectors: bool, inputs: int, outputs: int, own: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(products, "WIDE", vectors)
+    monkeypatch.setattr(matrix_products, "WIDE", vectors)
     layer, x = LinearOfVaryingRows(inputs, outputs), torch.randn(77, inputs, generator=seeded(0))
     ours, theirs = linear(x, layer.weight, layer.bias), nn.functional.linear(x, layer.weight, layer.bias)
     assert torch.equal(layer(x), ours if own else theirs)
@@ -81,7 +87,7 @@ def test_frozen_parameters_get_no_gradient():
 def test_torchs_own_where_the_product_is_missing(monkeypatch: pytest.MonkeyPatch):
     layer, x = Linear(5, 16), torch.randn(3, 5)
     fast = layer(x)
-    monkeypatch.setattr(products, "ONEDNN", False)
+    monkeypatch.setattr(matrix_products, "ONEDNN", False)
     assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
     torch.testing.assert_close(layer(x), fast)
     torch.testing.assert_close(layer.double()(x.double()).float(), fast)
@@ -111,7 +117,7 @@ def test_in_bfloat16_the_factors_of_wide_products_are_rounded_forwards_and_backw
 
 @pytest.mark.parametrize("onednn", [True, False])
 def test_of_gradients_alone_values_are_not_rounded(onednn: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(products, "ONEDNN", onednn and products.ONEDNN)
+    monkeypatch.setattr(matrix_products, "ONEDNN", onednn and matrix_products.ONEDNN)
     layer, narrow, x = Linear(300, 256), Linear(300, 20), torch.randn(5, 300, generator=seeded(0)).requires_grad_()
 
     def found(layer: Linear, enabled: bool) -> tuple[torch.Tensor, ...]:

@@ -21,7 +21,7 @@ PIXELS = 24  # a cell's side in a picture
 FREE, WALL, START, GOAL, AGENT = (245, 245, 242), (60, 60, 66), (246, 211, 74), (212, 62, 54), (42, 94, 168)
 
 
-class CellWorld(gymnasium.Env[np.ndarray, np.int64]):
+class GridWorld(gymnasium.Env[np.ndarray, np.int64]):
     """Walk to the goal and stay there.
 
     Actions: 0 LEFT, 1 RIGHT, 2 UP, 3 DOWN, 4 STAY. Observation [O], float32: the cell's vector of `observation_size`

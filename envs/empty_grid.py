@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from parsecrl.envs.cell_world import CellWorld
+from parsecrl.envs.grid_world import GridWorld
 from parsecrl.envs.topology import Cell, Topology
 
 SIZE = 11
 
 
-class Gridworld(CellWorld):
-    """`CellWorld` on an empty square; the goal is 16 moves from the start. The paper does not name the two cells.
+class EmptyGrid(GridWorld):
+    """`GridWorld` on an empty square; the goal is 16 moves from the start. The paper does not name the two cells.
 
     size: cells along each side, at least 2.
     """

@@ -1,4 +1,4 @@
-"""Equal rows of a batch computed once. In a world of cells half of a batch, and later most of it, is repetition."""
+"""Equal rows of a batch computed once. In a grid world half of a batch, and later most of it, is repetition."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from parsecrl.algorithms.models.products import in_bfloat16, linear, rounds_gradients
+from parsecrl.algorithms.models.matrix_products import in_bfloat16, linear, rounds_gradients
 
 
-class Distinct(NamedTuple):
+class DistinctRows(NamedTuple):
     """rows[inverse] are the rows of the batch, batch[first] are rows."""
 
     rows: Tensor  # [U, n]
@@ -20,14 +20,14 @@ class Distinct(NamedTuple):
 
 
 @torch.no_grad()
-def distinct(batch: Tensor) -> Distinct:
+def distinct_rows(batch: Tensor) -> DistinctRows:
     """The distinct rows of batch [B, n], in no order that means something. Differentiate through `rows[inverse]`.
 
     All rows, where finding out would wait for a GPU or break a compiled graph.
     """
     index = torch.arange(len(batch), device=batch.device)
     if batch.device.type != "cpu" or torch.compiler.is_compiling():
-        return Distinct(batch, index, index)
+        return DistinctRows(batch, index, index)
     # Sorting one number of each row takes a tenth of the time of sorting rows.
     weights = torch.linspace(1.0, 2.0, batch.shape[-1], dtype=torch.float64, device=batch.device).exp()
     key = (batch.double() * weights).sum(-1)
@@ -35,11 +35,11 @@ def distinct(batch: Tensor) -> Distinct:
     first = torch.empty(len(values), dtype=torch.int64, device=batch.device).scatter_(0, inverse, index)
     rows = batch[first]
     if not torch.equal(rows[inverse], batch):  # two rows with the same key, or NaN
-        return Distinct(batch, index, index)
-    return Distinct(rows, inverse, first)
+        return DistinctRows(batch, index, index)
+    return DistinctRows(rows, inverse, first)
 
 
-class DistinctPair(NamedTuple):
+class DistinctRowsOfPair(NamedTuple):
     """rows[of_first] are those of one batch, rows[reached][of_second] those of another."""
 
     rows: Tensor  # [W, n], those of the first batch first
@@ -50,24 +50,24 @@ class DistinctPair(NamedTuple):
 
 
 @torch.no_grad()
-def distinct_pair(first: Tensor, second: Tensor) -> DistinctPair:
-    """The distinct rows of first [B, n] and second [C, n] together; all rows, where `distinct` gives all."""
+def distinct_rows_of_pair(first: Tensor, second: Tensor) -> DistinctRowsOfPair:
+    """The distinct rows of first [B, n] and second [C, n] together; all rows, where `distinct_rows` gives all."""
     B, C = len(first), len(second)
     both = torch.cat([first, second])
-    found = distinct(both)
+    found = distinct_rows(both)
     index = torch.arange(len(found.rows), device=both.device)
     if len(index) == B + C:
-        return DistinctPair(both, B, index[:B], index[B:], index[:C])
+        return DistinctRowsOfPair(both, B, index[:B], index[B:], index[:C])
     in_first = torch.zeros(len(index), dtype=torch.bool, device=both.device)
     in_first[found.inverse[:B]] = True
     order = torch.cat([index[in_first], index[~in_first]])
     place = torch.empty_like(order)
     place[order] = index
     reached, of_second = torch.unique(place[found.inverse[B:]], return_inverse=True)
-    return DistinctPair(found.rows[order], int(in_first.sum()), place[found.inverse[:B]], reached, of_second)
+    return DistinctRowsOfPair(found.rows[order], int(in_first.sum()), place[found.inverse[:B]], reached, of_second)
 
 
-class DistinctRows(nn.Sequential):
+class DeduplicatingLayers(nn.Sequential):
     """Layers that compute equal rows of their input [..., n] once; gradients of equal rows add up, as they would.
 
     An input that is differentiated itself is computed as it is: each of its rows has a gradient of its own. For layers
@@ -78,11 +78,11 @@ class DistinctRows(nn.Sequential):
         rows = x.reshape(-1, x.shape[-1])
         if len(rows) < 2 or x.requires_grad:
             return super().forward(x)
-        found = distinct(rows)
+        found = distinct_rows(rows)
         return super().forward(found.rows)[found.inverse].reshape(*x.shape[:-1], -1)
 
 
-def apply_to_repeated(network: nn.Sequential, x: Tensor) -> Tensor:
+def apply_deduplicated(network: nn.Sequential, x: Tensor) -> Tensor:
     """network(x) for x [..., n] with few distinct rows, each computed once, as its part of the weights' gradients is.
 
     Differentiable once in x as well, where each row has a gradient of its own: codes are rounded, and what they are
@@ -91,7 +91,7 @@ def apply_to_repeated(network: nn.Sequential, x: Tensor) -> Tensor:
     flat = x.reshape(-1, x.shape[-1])
     if len(flat) < 2:
         return network(x)
-    found = distinct(flat.detach())
+    found = distinct_rows(flat.detach())
     hidden, way = found.rows, []
     for layer in network:
         hidden = layer(hidden)
