@@ -1,8 +1,8 @@
-"""Any dm_control suite task, by its Shimmy id, or any Gymnasium task with a Box action space, as vectors.
+"""Control tasks as vectors: any dm_control suite task by its Shimmy id, any Gymnasium task with a Box action space.
 
 Observation [O], float32: the leaves of the task's observation space in the order of `gymnasium.spaces.flatten`. A Dict
-space, dm_control's among them, comes in the alphabetical order of its keys, each leaf in C order; a scalar takes one
-entry, a Discrete leaf is one-hot. walker-walk: height (1), orientations (14), velocity (9). cheetah-run: position (8),
+space, dm_control's among them, comes in the alphabetical order of its keys, each leaf in C order. A scalar takes one
+entry; a Discrete leaf is one-hot. walker-walk: height (1), orientations (14), velocity (9). cheetah-run: position (8),
 velocity (9).
 
 Action [A], float32 in [-1, 1], affinely mapped to the task's own bounds; what lies outside is clipped.
@@ -30,8 +30,12 @@ RENDER_SIZE = {"width": 320, "height": 240}
 class ActionRepeat(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray], RecordConstructorArgs):
     """Apply each action `repeat` times; the reward is the sum over those simulator steps.
 
-    The repetition stops at the episode's end, so that the last decision of an episode may take fewer simulator steps;
+    The repetition stops at the episode's end, so that the last decision of an episode may take fewer simulator steps.
     `info["env_steps"]` says how many this decision took.
+
+    Args:
+        env: What is wrapped.
+        repeat: Simulator steps of a decision, at least 1.
     """
 
     def __init__(self, env: gymnasium.Env, repeat: int):
@@ -40,6 +44,14 @@ class ActionRepeat(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
         self.repeat = repeat
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:  # type: ignore[override]
+        """Apply an action `repeat` times, or until the episode ends.
+
+        Args:
+            action: [A].
+
+        Returns:
+            The last observation, the summed reward, terminated, truncated, and the last info with "env_steps".
+        """
         total = 0.0
         for taken in range(1, self.repeat + 1):
             obs, reward, terminated, truncated, info = self.env.step(action)
@@ -51,16 +63,22 @@ class ActionRepeat(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
 
 
 def make_env(id: str, action_repeat: int = 1, render_mode: str | None = None) -> gymnasium.Env[np.ndarray, np.ndarray]:
-    """Make the task `id` with a flat float32 observation, actions in [-1, 1] and summed rewards.
+    """Make a control task with a flat float32 observation, actions in [-1, 1] and summed rewards.
 
-    id: `dm_control/<domain>-<task>-v0`, or any Gymnasium id with a bounded Box action space (`HalfCheetah-v5`).
-    action_repeat: simulator steps per decision, at least 1.
-    render_mode: None, or "rgb_array" for `env.render()` to return uint8 [height, width, 3]; `metadata["render_fps"]` is
-    then the number of decisions in a second of simulated time.
+    `reset(seed=n)`, 0 <= n < 2**32, makes the episode reproducible. A time limit ends an episode as truncated, a
+    failure or a goal as terminated. A dm_control task whose last step has discount 1 was truncated.
 
-    `reset(seed=n)`, 0 <= n < 2**32, makes the episode reproducible. A time limit ends an episode as truncated,
-    a failure or a goal as terminated; a dm_control task whose last step has discount 1 was truncated.
-    Raises ValueError for an unknown id, a task whose actions are not a bounded Box, or action_repeat < 1.
+    Args:
+        id: `dm_control/<domain>-<task>-v0`, or any Gymnasium id with a bounded Box action space (`HalfCheetah-v5`).
+        action_repeat: Simulator steps of a decision, at least 1.
+        render_mode: None, or "rgb_array" for `env.render()` to return uint8 [height, width, 3].
+            `metadata["render_fps"]` is then the number of decisions in a second of simulated time.
+
+    Returns:
+        The environment.
+
+    Raises:
+        ValueError: The id is unknown, the actions are no bounded Box, or action_repeat is below 1.
     """
     if isinstance(action_repeat, bool) or not isinstance(action_repeat, int) or action_repeat < 1:
         raise ValueError(
@@ -83,7 +101,16 @@ def make_env(id: str, action_repeat: int = 1, render_mode: str | None = None) ->
 
 
 def control_env(env_id: str, action_repeat: int = 1, render_mode: str | None = None) -> gymnasium.Env:
-    """`make_env` under the keywords of `parsecrl/Control-v0`."""
+    """`make_env` under the keywords of `parsecrl/Control-v0`.
+
+    Args:
+        env_id: The `id` of `make_env`.
+        action_repeat: As in `make_env`.
+        render_mode: As in `make_env`.
+
+    Returns:
+        The environment.
+    """
     return make_env(env_id, action_repeat, render_mode)
 
 

@@ -1,4 +1,4 @@
-"""The gridworld: 11 x 11 cells, walls around (Saanum and Schulz 2022, section 4.1)."""
+"""The gridworld of the paper: 11 x 11 cells, walls around (Saanum and Schulz 2022, section 4.1)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,18 @@ SIZE = 11
 
 
 class EmptyGrid(GridWorld):
-    """`GridWorld` on an empty square; the goal is 16 moves from the start. The paper does not name the two cells.
+    """`GridWorld` on an empty square; the goal is 16 moves from the start.
 
-    size: cells along each side, at least 2.
+    The paper does not name the two cells.
+
+    Args:
+        start: As in `GridWorld`.
+        goal: As in `GridWorld`.
+        size: Cells along each side, at least 2.
+        **options: The other arguments of `GridWorld`.
+
+    Raises:
+        ValueError: As `GridWorld`, and for a size out of range.
     """
 
     def __init__(self, start: Cell | None = (1, 1), goal: Cell | None = (9, 9), size: int = SIZE, **options: Any):

@@ -21,9 +21,13 @@ class FirstPersonWorld(gymnasium.Env[np.ndarray, np.int64]):
     Actions: 0 FORWARD, 1 BACK, 2 LEFT, 3 RIGHT (these four keep the view's direction where the body can), 4 TURN_LEFT,
     5 TURN_RIGHT. Observation: uint8 [80, 80, 3], what is seen, in RGB; no position, velocity or score is in it.
 
-    frame_skip: ticks of the world that an action lasts; one picture is drawn at their end.
-    ticks_per_second: of the world's own time, for videos.
-    Raises ValueError on a frame_skip below 1 and on an unknown render mode.
+    Args:
+        frame_skip: Ticks of the world that an action lasts, at least 1; one picture is drawn at their end.
+        ticks_per_second: Of the world's own time, > 0, for videos.
+        render_mode: None, or "rgb_array".
+
+    Raises:
+        ValueError: frame_skip is below 1, or the render mode is unknown.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}  # type: ignore[misc]  # Gymnasium declares a plain dict
@@ -39,7 +43,17 @@ class FirstPersonWorld(gymnasium.Env[np.ndarray, np.int64]):
         self.action_space = spaces.Discrete(len(ACTIONS))
 
     def check_action(self, action: np.int64) -> int:
-        """The action as a plain number. Raises ValueError unless it is one."""
+        """Check an action.
+
+        Args:
+            action: 0 to 5.
+
+        Returns:
+            The action as a plain number.
+
+        Raises:
+            ValueError: action is another number.
+        """
         if not self.action_space.contains(action):
             raise ValueError(f"the action must be a whole number from 0 to 5 ({', '.join(ACTIONS)}), got {action!r}")
         return int(action)

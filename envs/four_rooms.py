@@ -27,7 +27,15 @@ LAYOUT = """\
 
 
 class FourRooms(GridWorld):
-    """`GridWorld` in four rooms; start and goal lie in opposite ones, 16 moves apart. The paper does not name them."""
+    """`GridWorld` in four rooms; start and goal lie in opposite ones, 16 moves apart.
+
+    The paper does not name the two cells.
+
+    Args:
+        start: As in `GridWorld`.
+        goal: As in `GridWorld`.
+        **options: The other arguments of `GridWorld`.
+    """
 
     def __init__(self, start: Cell | None = (1, 1), goal: Cell | None = (9, 9), **options: Any):
         walls = np.array([[sign == "#" for sign in line] for line in LAYOUT.splitlines()])

@@ -34,11 +34,16 @@ CONTROLS = ((1.0, 0.0), (-1.0, 0.0), (1.0, -0.5), (1.0, 0.5), (0.0, -1.0), (0.0,
 class GoalsMaze(FirstPersonWorld):
     """Collect the green balls and leave the red ones: as many of each, each there once.
 
-    Reward of a step: +1 for each green and -1 for each red ball touched in it. Every episode has a maze and textures of
-    its own. It is truncated after `seconds`, and terminates when all balls are collected.
+    Reward of a step: +1 for each green and -1 for each red ball touched in it. Every episode has a maze and textures
+    of its own. It is truncated after `seconds`, and terminates when all balls are collected.
 
-    frame_skip: of the task's control steps, 40 in a second; 4 gives 10 decisions in a second.
-    Raises ValueError where MuJoCo has no rendering back end.
+    Args:
+        frame_skip: Of the task's control steps, 40 in a second, at least 1; 4 gives 10 decisions in a second.
+        seconds: Of simulated time in an episode, > 0.
+        render_mode: None, or "rgb_array".
+
+    Raises:
+        ValueError: A number is out of range, or MuJoCo has no rendering back end.
     """
 
     def __init__(self, frame_skip: int = 4, seconds: float = 30.0, render_mode: str | None = None):
@@ -55,6 +60,15 @@ class GoalsMaze(FirstPersonWorld):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode in a new maze. The first reset builds the world, which takes a second.
+
+        Args:
+            seed: Of mazes, textures and the task.
+            options: Are not read.
+
+        Returns:
+            Observation uint8 [80, 80, 3] and an empty info.
+        """
         super().reset(seed=seed)
         if self._env is None:
             with _global_numpy_seed(0):
@@ -68,6 +82,18 @@ class GoalsMaze(FirstPersonWorld):
         return self._look(step), {}
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Take one action.
+
+        Args:
+            action: 0 to 5.
+
+        Returns:
+            Observation uint8 [80, 80, 3], reward, terminated, truncated and an empty info.
+
+        Raises:
+            ValueError: action is another number.
+            gymnasium.error.ResetNeeded: The episode is over.
+        """
         controls = self._controls[self.check_action(action)]
         if self._is_over:
             raise gymnasium.error.ResetNeeded("the episode is over; call reset")
@@ -77,7 +103,7 @@ class GoalsMaze(FirstPersonWorld):
         return self._look(step), float(step.reward), bool(is_collected), self._is_over and not is_collected, {}
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]  # Gymnasium has a type variable there
-        """uint8 [240, 240, 3]: the same view, larger; None in no render mode and before a reset."""
+        """The same view, larger: uint8 [240, 240, 3]; None without a render mode and before a reset."""
         if self.render_mode is None or self._env is None:
             return None
         return self._env.physics.render(
@@ -85,6 +111,7 @@ class GoalsMaze(FirstPersonWorld):
         ).copy()
 
     def close(self) -> None:
+        """Free the simulator; `reset` builds another one."""
         if self._env is not None:
             self._env.close()
             self._env, self._is_over = None, True

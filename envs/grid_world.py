@@ -1,7 +1,9 @@
-"""What the gridworld, the four rooms and the torus share (Saanum and Schulz 2022, section 4).
+"""What the grid worlds share (Saanum and Schulz 2022, section 4).
 
 One sees a random vector that belongs to the cell one is in: nothing in it tells where that cell lies. The latent
 structure has to come from the transitions.
+
+Axes: O observation, S free cells, R rows and C columns of the grid.
 """
 
 from __future__ import annotations
@@ -25,16 +27,25 @@ class GridWorld(gymnasium.Env[np.ndarray, np.int64]):
     """Walk to the goal and stay there.
 
     Actions: 0 LEFT, 1 RIGHT, 2 UP, 3 DOWN, 4 STAY. Observation [O], float32: the cell's vector of `observation_size`
-    standard normal numbers and, unless the world wraps, 4 bits, 1 where a wall is to the left, to the right, above,
+    standard normal numbers. Unless the world wraps, 4 bits follow: 1 where a wall is to the left, to the right, above,
     below. Reward of a step: +1 if taken from the goal, -1 from anywhere else. Episodes end by truncation alone.
 
-    start, goal: cells (row, column), fixed; or None, then drawn uniformly for every episode, so that they differ.
-    episode_steps: None is 250 with a fixed start and goal, 50 where either is drawn (the policy and the planning task).
-    layout_seed: of the cells' vectors. The seed of `reset` does not touch them: all copies see the same world.
-    `reset(options={"start": cell, "goal": cell})` sets either for one episode.
-
     info: "state" and "goal_state", numbers of cells, and from `reset` also "goal_observation" [O].
-    Raises ValueError on a start or goal that is on a wall, outside or the same cell, and on sizes out of range.
+
+    Args:
+        topology: The cells, and where moves lead.
+        start: A free cell (row, column), fixed; or None, then drawn uniformly for every episode, another cell than the
+            goal.
+        goal: A free cell (row, column), fixed and not the start; or None, then drawn likewise.
+        observation_size: Numbers of a cell's vector, at least 1.
+        episode_steps: At least 1. None is 250 with a fixed start and goal (the policy task), 50 where either is drawn
+            (the planning task).
+        layout_seed: Of the cells' vectors, 0 or more. The seed of `reset` does not touch them: all copies see the same
+            world.
+        render_mode: None, or "rgb_array".
+
+    Raises:
+        ValueError: Start or goal is on a wall, outside or the same cell as the other, or a number is out of range.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}  # type: ignore[misc]
@@ -77,6 +88,18 @@ class GridWorld(gymnasium.Env[np.ndarray, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode.
+
+        Args:
+            seed: Of the drawn cells.
+            options: "start" and "goal", a cell or None, set either for this episode.
+
+        Returns:
+            Observation [O] and info.
+
+        Raises:
+            ValueError: An option has another name, or a cell cannot be entered.
+        """
         super().reset(seed=seed)
         start, goal = self.start, self.goal
         for name, cell in (options or {}).items():
@@ -99,6 +122,17 @@ class GridWorld(gymnasium.Env[np.ndarray, np.int64]):
         return self.observations[self._state].copy(), self._info(goal_observation=self.observations[self._goal].copy())
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Take one action.
+
+        Args:
+            action: 0 to 4.
+
+        Returns:
+            Observation [O], reward of 1 or -1, False (nothing terminates), whether the steps are over, and info.
+
+        Raises:
+            ValueError: action is another number.
+        """
         if not self.action_space.contains(action):
             raise ValueError(f"the action must be a whole number from 0 to 4 ({', '.join(ACTIONS)}), got {action!r}")
         reward = 1.0 if self._state == self._goal else -1.0
@@ -108,9 +142,12 @@ class GridWorld(gymnasium.Env[np.ndarray, np.int64]):
         return self.observations[self._state].copy(), reward, False, is_over, self._info()
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]  # Gymnasium has a type variable there
-        """uint8 [height, width, 3]: walls dark, start yellow, goal red, oneself a blue square; None in no render mode.
+        """Draw the world: walls dark, start yellow, goal red, oneself a blue square.
 
         A frame of walls is drawn around a world that does not wrap.
+
+        Returns:
+            uint8 [height, width, 3], or None without a render mode.
         """
         if self.render_mode is None:
             return None

@@ -29,11 +29,18 @@ class HealthGathering(FirstPersonWorld):
     Reward of a step: the change in health, in points of 100. An episode terminates with death, for which there is no
     picture: its last observation repeats the one before. It is truncated after 2,100 ticks (a minute).
 
-    frame_skip: of Doom's ticks, 35 in a second. 2 gives 17.5 decisions in a second, near the 15 of DeepMind Lab with
-    the usual four frames to an action, and episodes of a random policy of some 190 steps; with 4 they have some 95.
-
     A picture is the engine's 320 x 240, averaged over blocks of 4 x 3: the whole field of view, squeezed to a square.
-    info: "health", in points. Raises ValueError when vizdoom is not installed, RuntimeError when the engine breaks.
+    info: "health", in points.
+
+    Args:
+        frame_skip: Of Doom's ticks, 35 in a second, at least 1. 2 gives 17.5 decisions in a second, near the 15 of
+            DeepMind Lab with the usual four frames to an action. Episodes of a random policy then have some 190 steps;
+            with 4 they have some 95.
+        render_mode: None, or "rgb_array".
+
+    Raises:
+        ValueError: vizdoom is not installed, or an argument is out of range.
+        RuntimeError: The engine breaks.
     """
 
     def __init__(self, frame_skip: int = 2, render_mode: str | None = None):
@@ -47,6 +54,18 @@ class HealthGathering(FirstPersonWorld):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode. The first reset starts the engine's process.
+
+        Args:
+            seed: Of the engine.
+            options: Are not read.
+
+        Returns:
+            Observation uint8 [80, 80, 3] and info.
+
+        Raises:
+            RuntimeError: The engine breaks.
+        """
         super().reset(seed=seed)
         if self._game is None:
             self._game = self._start()
@@ -56,6 +75,19 @@ class HealthGathering(FirstPersonWorld):
         return self._look(), {"health": self._health}
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Take one action.
+
+        Args:
+            action: 0 to 5.
+
+        Returns:
+            Observation uint8 [80, 80, 3], change in health, whether one died, whether the time is over, and info.
+
+        Raises:
+            ValueError: action is another number.
+            gymnasium.error.ResetNeeded: The episode is over.
+            RuntimeError: The engine breaks.
+        """
         buttons = self._buttons[self.check_action(action)]
         if self._game is None or self._game.is_episode_finished():
             raise gymnasium.error.ResetNeeded("the episode is over; call reset")
@@ -66,7 +98,7 @@ class HealthGathering(FirstPersonWorld):
         return self._look(), self._health - before, is_dead, is_over and not is_dead, info
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]  # Gymnasium has a type variable there
-        """uint8 [240, 320, 3], the engine's own picture; None in no render mode."""
+        """The engine's own picture, uint8 [240, 320, 3]; None without a render mode."""
         return None if self.render_mode is None else self._screen.copy()
 
     def close(self) -> None:
@@ -122,7 +154,14 @@ def _end(game: Any, folder: str) -> None:
 
 
 def block_means(screen: np.ndarray) -> np.ndarray:
-    """uint8 [3 S, 4 S, 3] -> uint8 [S, S, 3]: means over blocks of 3 rows and 4 columns, rounded down."""
+    """Shrink a screen to a square: means over blocks of 3 rows and 4 columns, rounded down.
+
+    Args:
+        screen: uint8 [3 S, 4 S, 3].
+
+    Returns:
+        uint8 [S, S, 3].
+    """
     S = len(screen) // 3
     bands = screen.reshape(S, 3, -1)
     # Sums of long rows: numpy's own mean over such small axes takes twenty times as long.

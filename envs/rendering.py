@@ -11,12 +11,15 @@ EGL_PLATFORM_DEVICE_EXT = 0x313F
 
 
 def choose_rendering_backend() -> str:
-    """Set MUJOCO_GL, if it is unset, to a back end that needs no screen, and return its name.
+    """Set MUJOCO_GL, if it is unset, to a back end that needs no screen.
 
-    On Linux `egl` if a device can be initialised (Debian: libegl1, libegl-mesa0, libgl1-mesa-dri and libopengl0, or a
-    GPU's driver), else `osmesa` (Debian: libosmesa6), else `off`: everything but rendering works. Elsewhere `glfw`,
-    the only one there is. A value that the user set is left alone. The choice lands in os.environ, so that child
-    processes inherit it. Call before anything imports dm_control, as ray.rllib does.
+    The choice lands in os.environ, so that child processes inherit it; a value that the user set is left alone. Call
+    before anything imports dm_control, as ray.rllib does.
+
+    Returns:
+        On Linux "egl" if a device can be initialised (Debian: libegl1, libegl-mesa0, libgl1-mesa-dri and libopengl0,
+        or a GPU's driver), else "osmesa" (Debian: libosmesa6), else "off": everything but rendering works. Elsewhere
+        "glfw", the only one there is.
     """
     chosen = os.environ.get("MUJOCO_GL")
     if chosen:

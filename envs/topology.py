@@ -1,6 +1,7 @@
 """Cells, walls and neighbours of a grid, as tables: what is true of a world, for those who step in it or analyse it.
 
-Axes: R rows, C columns of the grid; S free cells, numbered row by row; A = 5 actions LEFT, RIGHT, UP, DOWN, STAY.
+Axes: R rows, C columns of the grid; S free cells, numbered row by row; E pairs of neighbours; A = 5 actions LEFT,
+RIGHT, UP, DOWN, STAY.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ Cell = tuple[int, int]
 class Topology:
     """A grid of cells (row, column), counted from the upper left; a move into a wall leaves one where one is.
 
-    walls [R, C] bool: cells that nothing can be in. wraps: whether leaving at one side is entering at the other;
-    otherwise walls surround the grid.
+    Args:
+        walls: [R, C] bool, cells that nothing can be in.
+        wraps: Whether leaving at one side is entering at the other; otherwise walls surround the grid.
     """
 
     def __init__(self, walls: np.ndarray, wraps: bool = False):
@@ -30,7 +32,7 @@ class Topology:
 
     @cached_property
     def transitions(self) -> np.ndarray:
-        """[S, A] int64: the cell that an action leads to."""
+        """The cell that an action leads to, [S, A] int64."""
         to = self.cells[:, None] + STEPS  # [S, A, 2]
         shape = np.array(self.walls.shape)
         inside = ((to >= 0) & (to < shape)).all(-1)
@@ -40,19 +42,19 @@ class Topology:
 
     @cached_property
     def wall_bits(self) -> np.ndarray:
-        """[S, 4] bool: whether there is a wall to the left, to the right, above, below."""
+        """Whether there is a wall to the left, to the right, above, below: [S, 4] bool."""
         return self.transitions[:, :4] == np.arange(len(self.cells))[:, None]
 
     @cached_property
     def neighbours(self) -> np.ndarray:
-        """[E, 2] int64: pairs of cells one move apart, each once, the smaller number first."""
+        """Pairs of cells one move apart, [E, 2] int64, each once, the smaller number first."""
         here = np.broadcast_to(np.arange(len(self.cells))[:, None], self.transitions.shape)
         pairs = np.stack([here, self.transitions], -1).reshape(-1, 2)
         return np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
 
     @cached_property
     def distances(self) -> np.ndarray:
-        """[S, S] int64: the number of moves of a shortest path; -1 where there is none."""
+        """Moves of a shortest path between cells, [S, S] int64; -1 where there is none."""
         distance = np.where(np.eye(len(self.cells), dtype=bool), 0, -1)
         for moves in range(1, len(self.cells)):  # all pairs at once, a ring of cells in each round
             # every move has a move back, so that a cell is reached as soon as one of its neighbours is
@@ -63,7 +65,18 @@ class Topology:
         return distance
 
     def number_of(self, cell: Cell, role: str) -> int:
-        """The number of a free cell (row, column). Raises ValueError on anything else; role names it in the error."""
+        """The number of a free cell.
+
+        Args:
+            cell: (row, column), counted from 0.
+            role: What the cell is for; names it in the error.
+
+        Returns:
+            In [0, S).
+
+        Raises:
+            ValueError: cell is no pair of whole numbers, outside the grid or on a wall.
+        """
         rows, columns = self.walls.shape
         try:
             row, column = (_whole(x) for x in cell)

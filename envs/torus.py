@@ -13,10 +13,18 @@ SIZE = 13
 
 
 class Torus(GridWorld):
-    """`GridWorld` where leaving at one side is entering at the other; no wall bits. The paper does not name start and
-    goal: these are 12 moves apart, as far as cells can be.
+    """`GridWorld` where leaving at one side is entering at the other; its observations have no wall bits.
 
-    size: cells along each side, at least 3.
+    The paper does not name start and goal: these are 12 moves apart, as far as cells can be.
+
+    Args:
+        start: As in `GridWorld`.
+        goal: As in `GridWorld`.
+        size: Cells along each side, at least 3.
+        **options: The other arguments of `GridWorld`.
+
+    Raises:
+        ValueError: As `GridWorld`, and for a size out of range.
     """
 
     def __init__(self, start: Cell | None = (3, 3), goal: Cell | None = (9, 9), size: int = SIZE, **options: Any):

@@ -28,9 +28,15 @@ class CategoricalPlan(NamedTuple):
 class CategoricalController:
     """CEM over action sequences towards a latent goal; the defaults are those of appendix A.7.
 
-    deduplicate: evaluate equal prefixes and equal transformations once. Costs stay what they are, to the bit or to
-        rounding (`DistinctGoalCost`); what is new is counted at every step, for which the host waits on a GPU. Without,
-        shapes are fixed, and the search waits once, at its end.
+    Args:
+        num_actions: A, at least 1.
+        horizon: H, at least 1.
+        num_samples: Candidates of an iteration, at least 2.
+        num_elites: In [1, num_samples).
+        num_iterations: At least 1.
+        deduplicate: Evaluate equal prefixes and equal transformations once. Costs stay what they are, to the bit or to
+            rounding (`DistinctGoalCost`). What is new is counted at every step, for which the host waits on a GPU.
+            Without, shapes are fixed, and the search waits once, at its end.
     """
 
     def __init__(
@@ -55,7 +61,22 @@ class CategoricalController:
         noise: CategoricalNoise | None = None,
         keep_history: bool = False,
     ) -> CategoricalPlan:
-        """state [B, S] of the model, goal [B or 1, Z] latents -> CategoricalPlan."""
+        """Plan from each state towards its goal.
+
+        Args:
+            model: What predicts.
+            state: Of the model, [B, S].
+            goal: Latents [B or 1, Z].
+            generator: Of the candidates' noise.
+            noise: Draws in place of the generator's.
+            keep_history: Return every iteration as well.
+
+        Returns:
+            The most probable action sequences, and what finding them took.
+
+        Raises:
+            ValueError: As `categorical_cem` and `GoalCost`.
+        """
         cost = (DistinctGoalCost if self.deduplicate else GoalCost)(model, state, goal)
         solution = categorical_cem(
             cost,

@@ -14,14 +14,24 @@ OUTPUTS = ("tanh", "sigmoid")
 
 
 class ActionDecoder(nn.Module):
-    """u_{1:H} = f_dec(z), with ELU units and a squashed output that keeps the actions within [-1, 1].
+    """u_{1:H} = f_dec(z): ELU units, and a squashed output that keeps the actions within [-1, 1] (DCEM paper, eq. 8).
 
-    Axes: n latent, H horizon, A action. The latent box is [-1, 1]^n.
-    init_scale multiplies the initial weights (earlier version of the paper, appendix on initialisation: too small a
-    scale does not cover the action space, and learning to expand is hard). Biases start at zero.
-    conditioning="belief" feeds the belief in beside z; the paper has none.
-    output: "tanh", or "sigmoid", stretched to [-1, 1] (a tanh at half the slope; the cartpole's).
-    Raises ValueError on an unknown conditioning or output, and on fewer than one hidden layer.
+    Axes: B beliefs, N candidates, n latent, H horizon, A action. The latent box is [-1, 1]^n.
+
+    Args:
+        latent_size: n, at least 1.
+        horizon: H, at least 1.
+        action_size: A, at least 1.
+        hidden_size: Units of each hidden layer.
+        num_layers: Hidden layers, at least 1; the paper has 2 or 3.
+        init_scale: Multiplies the initial weights; biases start at 0. Too small a scale does not cover the action
+            space, and learning to expand is hard (earlier version of the paper, appendix on initialisation).
+        conditioning: "none", as in the paper, or "belief" to feed the belief in beside z.
+        belief_size: D + S of the belief; needed when conditioned on it.
+        output: "tanh", or "sigmoid" stretched to [-1, 1]: a tanh at half the slope, as the paper's cartpole has it.
+
+    Raises:
+        ValueError: The conditioning or output is unknown, or there is no hidden layer.
     """
 
     def __init__(
@@ -58,7 +68,18 @@ class ActionDecoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, z: Tensor, belief: Belief | None = None) -> Tensor:
-        """z [B, N, n] latent points, belief [B] (needed when conditioned on it) -> [B, N, H, A] in [-1, 1]."""
+        """Decode latent points to action sequences.
+
+        Args:
+            z: Latent points [B, N, n] in [-1, 1].
+            belief: Beliefs [B]; read only by a decoder that is conditioned on them.
+
+        Returns:
+            Actions [B, N, H, A] in [-1, 1].
+
+        Raises:
+            ValueError: The decoder is conditioned on the belief, and there is none.
+        """
         x = self.latent_in(z)
         if self.belief_in is not None:
             if belief is None:

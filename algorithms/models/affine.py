@@ -1,7 +1,7 @@
 """Rotations, translations and their composition as transformations of latents (Saanum and Schulz 2022, section 2.3).
 
-Axes: Z latent dimensions, P parameters of a transformation; leading axes are independent of each other, to the bit,
-so that a transformation computed once can stand for all that are equal to it.
+Axes: Z latent dimensions, P parameters of a transformation, n rows of a square matrix. Leading axes are independent of
+each other to the bit, so that a transformation computed once can stand for all that are equal to it.
 """
 
 from __future__ import annotations
@@ -18,36 +18,68 @@ MAX_NORM = 2.0 ** (MAX_SQUARINGS - 1)  # float32 knows the angles of rotations b
 
 
 class Affine(NamedTuple):
-    """z -> linear z + offset. A missing part is the identity's: it is not multiplied with, nor added."""
+    """z -> linear z + offset. A missing part is the identity's: nothing is multiplied or added."""
 
     linear: Tensor | None  # [..., Z, Z]
     offset: Tensor | None  # [..., Z]
 
     def apply(self, z: Tensor) -> Tensor:
-        """z [..., Z] -> [..., Z]."""
+        """Transform points.
+
+        Args:
+            z: Points [..., Z].
+
+        Returns:
+            The points [..., Z] that they are taken to.
+        """
         if self.linear is not None:
             z = (self.linear * z.unsqueeze(-2)).sum(-1)  # unlike a batched product, a row never depends on the others
         return z if self.offset is None else z + self.offset
 
     def after(self, first: Affine) -> Affine:
-        """The composition: `first`, then this one."""
+        """Compose two transformations.
+
+        Args:
+            first: The one that is applied first; this one follows.
+
+        Returns:
+            The transformation z -> self(first(z)).
+        """
         offset = self.offset if first.offset is None else self.apply(first.offset)
         if self.linear is None or first.linear is None:
             return Affine(first.linear if self.linear is None else self.linear, offset)
         return Affine(self.linear @ first.linear, offset)
 
     def inverse_rotation(self) -> Affine:
-        """What undoes it, where `linear` is a rotation: its inverse is its transpose."""
+        """Invert a transformation whose `linear` is a rotation: its inverse is its transpose.
+
+        Returns:
+            The transformation that undoes this one.
+        """
         undo = Affine(None if self.linear is None else self.linear.mT, None)
         return undo if self.offset is None else Affine(undo.linear, undo.apply(-self.offset))
 
     def select(self, index: Tensor) -> Affine:
-        """The transformations at `index` of the first axis."""
+        """Pick transformations along the first axis.
+
+        Args:
+            index: int64 [M], positions in the first axis.
+
+        Returns:
+            The M transformations there.
+        """
         return Affine(*(None if part is None else part[index] for part in self))
 
 
 def check_transformation(kind: str) -> None:
-    """Raises ValueError unless kind is one of TRANSFORMATIONS."""
+    """Check the name of a transformation.
+
+    Args:
+        kind: One of `TRANSFORMATIONS`: "rotation", "translation" or "affine".
+
+    Raises:
+        ValueError: kind is another name.
+    """
     if kind not in TRANSFORMATIONS:
         raise ValueError(
             f"transformation must be one of {', '.join(TRANSFORMATIONS)}, got {kind!r}; choose one of them"
@@ -55,16 +87,36 @@ def check_transformation(kind: str) -> None:
 
 
 def num_parameters(kind: str, size: int) -> int:
-    """Numbers that fix a transformation of `size` dimensions. Raises ValueError on an unknown kind."""
+    """Count the numbers that fix a transformation: P.
+
+    Args:
+        kind: One of `TRANSFORMATIONS`.
+        size: Z, at least 1.
+
+    Returns:
+        Z (Z - 1) / 2 angles of a rotation, Z numbers of a translation, their sum for "affine".
+
+    Raises:
+        ValueError: kind is unknown.
+    """
     check_transformation(kind)
     angles = size * (size - 1) // 2
     return {"rotation": angles, "translation": size, "affine": angles + size}[kind]
 
 
 def transformation(kind: str, parameters: Tensor, size: int) -> Affine:
-    """parameters [..., P] -> a rotation about the origin, a translation, or "affine": the one, then the other.
+    """Make transformations from the outputs of a network (section 2.3).
 
-    Raises ValueError on an unknown kind.
+    Args:
+        kind: "rotation" about the origin, "translation", or "affine": a rotation, then a translation.
+        parameters: [..., P]; radians, then latent units.
+        size: Z.
+
+    Returns:
+        One transformation for each leading position.
+
+    Raises:
+        ValueError: kind is unknown.
     """
     check_transformation(kind)
     if kind == "translation":
@@ -76,28 +128,48 @@ def transformation(kind: str, parameters: Tensor, size: int) -> Affine:
 
 
 def skew_symmetric(parameters: Tensor, size: int) -> Tensor:
-    """The lower triangle, row by row, [..., size (size - 1) / 2] -> [..., size, size], minus its transpose."""
+    """Arrange parameters as the lower triangle of a matrix, row by row, less its transpose.
+
+    Args:
+        parameters: [..., n (n - 1) / 2].
+        size: n.
+
+    Returns:
+        Skew-symmetric matrices [..., n, n].
+    """
     lower, upper = _triangles(size, parameters.device)
     flat = parameters.new_zeros(*parameters.shape[:-1], size * size)
     return flat.index_add(-1, lower, parameters).index_add(-1, upper, -parameters).unflatten(-1, (size, size))
 
 
 def rotation(parameters: Tensor, size: int) -> Tensor:
-    """The rotation whose logarithm has `parameters` [..., size (size - 1) / 2], radians: [..., size, size].
+    """Make the rotation whose logarithm has the given parameters: exp of a skew-symmetric matrix.
 
-    A rotation for any finite parameters. By less than they ask for where `matrix_exp` scales them down: networks do
-    come there, and back.
+    The result is a rotation for any finite parameters. It turns by less than they ask for where `matrix_exp` scales
+    them down: networks do come there, and back.
+
+    Args:
+        parameters: [..., Z (Z - 1) / 2], radians.
+        size: Z.
+
+    Returns:
+        Rotation matrices [..., Z, Z].
     """
     return matrix_exp(skew_symmetric(parameters, size))
 
 
 def matrix_exp(a: Tensor) -> Tensor:
-    """exp(a) of a [..., n, n] by scaling and squaring: a Taylor polynomial of degree 8 of a / 2^s, squared s times.
+    """Exponentiate matrices by scaling and squaring: a Taylor polynomial of degree 8 of a / 2^s, squared s times.
 
-    s is each matrix's own, so that its result does not depend on the rest of the batch. torch.linalg.matrix_exp has a
-    backward pass that exponentiates matrices of twice the size: 74 ms for 150 of 15 x 15, where this needs a few.
-    Exact to rounding for 1-norms up to 2^11; a larger matrix is scaled down to that first, without which the result and
-    its gradient would grow until they overflow.
+    Each matrix has an s of its own, so that its result does not depend on the rest of the batch. The backward pass of
+    torch.linalg.matrix_exp exponentiates matrices of twice the size: 74 ms for 150 of 15 x 15, where this needs a few.
+
+    Args:
+        a: Matrices [..., n, n]. One of a 1-norm above 2^11 is scaled down to that first: the result and its gradient
+            would overflow otherwise.
+
+    Returns:
+        exp(a) [..., n, n], exact to rounding for 1-norms up to 2^11.
     """
     shape = a.shape
     a = a.reshape(-1, *shape[-2:])

@@ -17,10 +17,11 @@ class Belief(NamedTuple):
     s: Tensor  # [..., S] stochastic state: a sample in training, the mean when filtering and planning
 
     def flatten(self) -> Belief:
-        """Merge all leading axes into one."""
+        """Merge all leading axes into one: [M, D] and [M, S]."""
         return Belief(self.h.flatten(0, -2), self.s.flatten(0, -2))
 
     def detach(self) -> Belief:
+        """The same belief without its graph."""
         return Belief(self.h.detach(), self.s.detach())
 
 

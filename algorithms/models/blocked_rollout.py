@@ -34,9 +34,18 @@ class RolloutNetworks(Protocol):
 
 @torch.no_grad()
 def predict_rewards_in_blocks(model: RolloutNetworks, belief: Belief, actions: Tensor, rows: int = ROWS) -> Tensor:
-    """As RSSM.predict_rewards, without gradient: belief [B], actions [B, N, H, A] -> [B, N, H].
+    """Predict rewards as `RSSM.predict_rewards` does, without gradient.
 
-    A block is a part of one belief's candidates or all candidates of several beliefs, about `rows` of them.
+    A block is a part of one belief's candidates or all candidates of several beliefs.
+
+    Args:
+        model: The networks of an RSSM.
+        belief: Beliefs [B] at which the plans start.
+        actions: Candidate plans [B, N, H, A] in [-1, 1].
+        rows: Rows of a block, about; at least 1.
+
+    Returns:
+        Rewards [B, N, H], environment units.
     """
     B, N, H, _ = actions.shape
     beliefs, parts = max(1, rows // N), -(-N // rows)

@@ -22,7 +22,7 @@ POSITION_COST, FORCE_COST = 0.1, 1e-5
 
 
 class CartpoleConstants(NamedTuple):
-    """Floats, or tensors where a gradient in them is wanted."""
+    """Constants of the system in SI units: floats, or tensors where a gradient in them is wanted."""
 
     gravity: float | Tensor = 9.8
     cart_mass: float | Tensor = 1.0
@@ -35,7 +35,16 @@ STANDARD = CartpoleConstants()
 
 
 def cartpole(constants: CartpoleConstants = STANDARD) -> KnownDynamics:
-    """Cost per step: -(cos th - 0.1 x^2 - 1e-5 u^2). Its rollout is fused where no constant is a tensor."""
+    """Make the cartpole. Its cost per step is -(cos th - 0.1 x^2 - 1e-5 u^2).
+
+    Args:
+        constants: Gravity in m/s^2, masses in kg, half the pole's length in m, time step in s. The rollout is fused
+            where none of them is a tensor.
+
+    Returns:
+        The system, with actions of up to 100 N and initial states x, dx in [-0.5, 0.5], th in [-pi, pi], dth in [-1,
+        1].
+    """
     numbers = None if any(isinstance(value, Tensor) for value in constants) else tuple(map(float, constants))
     return KnownDynamics(
         name="cartpole",

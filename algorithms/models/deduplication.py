@@ -1,4 +1,7 @@
-"""Equal rows of a batch computed once. In a grid world half of a batch, and later most of it, is repetition."""
+"""Equal rows of a batch are computed once. In a grid world half of a batch repeats itself, later most of it.
+
+Axes: B and C rows of a batch, U distinct ones, n numbers of a row.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,14 @@ class DistinctRows(NamedTuple):
 
 @torch.no_grad()
 def distinct_rows(batch: Tensor) -> DistinctRows:
-    """The distinct rows of batch [B, n], in no order that means something. Differentiate through `rows[inverse]`.
+    """Find the distinct rows of a batch. Differentiate through `rows[inverse]`.
 
-    All rows, where finding out would wait for a GPU or break a compiled graph.
+    Args:
+        batch: [B, n], any numbers.
+
+    Returns:
+        The distinct rows, in no order that means something. They are all rows where finding out would wait for a GPU
+        or break a compiled graph, and where a row holds NaN.
     """
     index = torch.arange(len(batch), device=batch.device)
     if batch.device.type != "cpu" or torch.compiler.is_compiling():
@@ -51,7 +59,15 @@ class DistinctRowsOfPair(NamedTuple):
 
 @torch.no_grad()
 def distinct_rows_of_pair(first: Tensor, second: Tensor) -> DistinctRowsOfPair:
-    """The distinct rows of first [B, n] and second [C, n] together; all rows, where `distinct_rows` gives all."""
+    """Find the distinct rows of two batches together.
+
+    Args:
+        first: [B, n].
+        second: [C, n].
+
+    Returns:
+        The distinct rows, those of `first` before the others. They are all rows where `distinct_rows` gives all.
+    """
     B, C = len(first), len(second)
     both = torch.cat([first, second])
     found = distinct_rows(both)
@@ -68,13 +84,21 @@ def distinct_rows_of_pair(first: Tensor, second: Tensor) -> DistinctRowsOfPair:
 
 
 class DeduplicatingLayers(nn.Sequential):
-    """Layers that compute equal rows of their input [..., n] once; gradients of equal rows add up, as they would.
+    """Layers that compute equal rows of their input once; gradients of equal rows add up, as they would.
 
-    An input that is differentiated itself is computed as it is: each of its rows has a gradient of its own. For layers
-    whose rows do not depend on each other, and draw nothing.
+    The layers' rows must not depend on each other, and draw nothing. An input that is differentiated itself is
+    computed as it is: each of its rows has a gradient of its own.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the layers.
+
+        Args:
+            x: Input [..., n].
+
+        Returns:
+            Output [..., m].
+        """
         rows = x.reshape(-1, x.shape[-1])
         if len(rows) < 2 or x.requires_grad:
             return super().forward(x)
@@ -83,10 +107,18 @@ class DeduplicatingLayers(nn.Sequential):
 
 
 def apply_deduplicated(network: nn.Sequential, x: Tensor) -> Tensor:
-    """network(x) for x [..., n] with few distinct rows, each computed once, as its part of the weights' gradients is.
+    """Apply a network to an input of few distinct rows, each computed once.
 
-    Differentiable once in x as well, where each row has a gradient of its own: codes are rounded, and what they are
-    rounded from differs (the straight-through gradient). network: linear layers and ReLUs.
+    Each row's part of the weights' gradients is computed once as well. The result is also differentiable once in x,
+    where each row has a gradient of its own. Codes are rounded, and what they are rounded from differs (the
+    straight-through gradient).
+
+    Args:
+        network: Linear layers and ReLUs.
+        x: Input [..., n].
+
+    Returns:
+        network(x), [..., m].
     """
     flat = x.reshape(-1, x.shape[-1])
     if len(flat) < 2:

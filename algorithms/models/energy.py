@@ -8,10 +8,19 @@ from parsecrl.algorithms.models.layers import mlp
 
 
 class EnergyNetwork(nn.Module):
-    """One energy for each pair of an input x and an output y, with softplus units: smooth, so that it has slopes in y.
+    """E(x, y): one energy for each pair of an input and an output (DCEM paper, sections 4.1 and 5.1).
 
-    Axes: B inputs, N outputs for each of them, X and Y their sizes.
-    Raises ValueError on fewer than one hidden layer.
+    The units are softplus: smooth, so that the energy has slopes in y. Axes: B inputs, N outputs for each of them, X
+    and Y their sizes.
+
+    Args:
+        x_size: X, at least 1.
+        y_size: Y, at least 1.
+        hidden_size: Units of each hidden layer, at least 1; the paper has 128.
+        num_layers: Hidden layers, at least 1; the paper has 3.
+
+    Raises:
+        ValueError: hidden_size or num_layers is no integer of 1 or more.
     """
 
     def __init__(self, x_size: int = 1, y_size: int = 1, hidden_size: int = 128, num_layers: int = 3):
@@ -27,7 +36,15 @@ class EnergyNetwork(nn.Module):
         self.rest = mlp([hidden_size] * num_layers + [1], nn.Softplus, nn.Linear)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """x [B, X], y [B, N, Y], both in data units -> energies [B, N], dimensionless."""
+        """Rate outputs.
+
+        Args:
+            x: Inputs [B, X] in data units.
+            y: Outputs [B, N, Y] in data units.
+
+        Returns:
+            Energies [B, N], dimensionless, low where y fits x.
+        """
         W_x, W_y = self.first.weight.split([self.x_size, self.y_size], dim=1)
         from_x = nn.functional.linear(x, W_x, self.first.bias)  # [B, hidden], once per input, not once per output
         h = from_x.unsqueeze(1) + nn.functional.linear(y, W_y)  # [B, N, hidden]

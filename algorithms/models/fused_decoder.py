@@ -17,12 +17,21 @@ from parsecrl.algorithms.models.matrix_products import has_fast_product, product
 
 
 class FusedDecoder(ActionDecoder):
-    """ActionDecoder, numbers and parameters alike, as one autograd function; differentiable once.
+    """`ActionDecoder`, numbers and parameters alike, as one autograd function; differentiable once.
 
     Where there are no fast products, and for other options, it is ActionDecoder's own forward.
     """
 
     def forward(self, z: Tensor, belief: Belief | None = None) -> Tensor:
+        """Decode latent points to action sequences, as `ActionDecoder.forward` does.
+
+        Args:
+            z: Latent points [B, N, n] in [-1, 1].
+            belief: Beliefs [B]; read only by a decoder that is conditioned on them.
+
+        Returns:
+            Actions [B, N, H, A] in [-1, 1].
+        """
         if self.belief_in is not None or self.output != "sigmoid" or not has_fast_product(z, self.latent_in.weight):
             return super().forward(z, belief)
         layers = [self.latent_in, *(m for m in self.body if isinstance(m, nn.Linear))]

@@ -25,14 +25,21 @@ RollOut = Callable[[Tensor, Tensor], Tensor]
 class KnownDynamics:
     """A known system, and all that a controller or the embedding's training needs of it.
 
-    transition: state [..., S], action [..., A] -> next state [..., S], and cost: the same -> [...]. Both are torch
-        functions, differentiable, deterministic, and free to be called with any leading axes; actions are in the
-        system's own units.
-    low, high: bounds of the action, A numbers each. Plans are in [-1, 1] and mapped onto them.
-    sample_states: (count, generator) -> [count, S], the distribution of initial states.
-    fused_costs: optional; the same rollout made faster: state [R, S], action [R, H, A] in own units -> cost [R, H].
-        It needs to be differentiable in the actions only.
-    Raises ValueError, when made, on functions that return another shape, type or NaN, and on bounds without room.
+    Args:
+        name: Of the system, for messages.
+        transition: Maps state [..., S] and action [..., A] to the next state [..., S]. A deterministic, differentiable
+            torch function for any leading axes; actions are in the system's own units.
+        cost: Maps state and action to a cost [...]; a function of the same kind.
+        state_size: S, at least 1.
+        action_size: A, at least 1.
+        low: Lower bounds of the action, A numbers in own units. Plans are in [-1, 1] and mapped onto the bounds.
+        high: Upper bounds of the action, A numbers, each above its lower one.
+        sample_states: Maps a count and a generator to initial states [count, S].
+        fused_costs: The same rollout made faster: state [R, S] and action [R, H, A] in own units to costs [R, H]. It
+            needs to be differentiable in the actions only. None for the rollout by the two functions.
+
+    Raises:
+        ValueError: A function returns another shape, type or NaN, or the bounds leave no room.
     """
 
     name: str
@@ -67,17 +74,42 @@ class KnownDynamics:
                 self._check("transition", self.transition(states, action), (4, self.state_size))
 
     def scale(self, actions: Tensor) -> Tensor:
-        """Actions [..., A] in [-1, 1] -> the system's own units."""
+        """Map actions to the system's own units.
+
+        Args:
+            actions: [..., A] in [-1, 1].
+
+        Returns:
+            [..., A] in [low, high].
+        """
         return torch.addcmul(*_middle_and_half(self.low, self.high, actions.dtype, actions.device), actions)
 
     def belief(self, state: Tensor) -> Belief:
-        """state [B, S] as what controllers plan from; the stochastic part is empty."""
+        """Wrap states as what controllers plan from; the stochastic part is empty.
+
+        Args:
+            state: [B, S].
+
+        Returns:
+            Beliefs [B].
+
+        Raises:
+            ValueError: The states have another shape.
+        """
         if state.dim() != 2 or state.shape[-1] != self.state_size:
             raise ValueError(f"{self.name}: states must have shape [B, {self.state_size}], got {tuple(state.shape)}")
         return Belief(state, state.new_empty(state.shape[0], 0))
 
     def predict_rewards(self, belief: Belief, actions: Tensor) -> Tensor:
-        """belief [B], actions [B, N, H, A] in [-1, 1] -> rewards [B, N, H], minus the costs."""
+        """Predict the rewards of candidate plans, minus the costs.
+
+        Args:
+            belief: Beliefs [B] of `belief`.
+            actions: Plans [B, N, H, A] in [-1, 1].
+
+        Returns:
+            Rewards [B, N, H].
+        """
         B, N, H, A = actions.shape
         state, u = belief.h, self.scale(actions)
         # The fused form is not asked for a gradient in the state: it has none.
@@ -87,7 +119,18 @@ class KnownDynamics:
         return -self.roll_out(state.unsqueeze(1).expand(B, N, -1), u)
 
     def roll_out(self, state: Tensor, actions: Tensor) -> Tensor:
-        """Costs [..., H] of actions [..., H, A] in own units from state [..., S], by the two functions themselves."""
+        """Roll out plans by the two functions themselves.
+
+        Args:
+            state: Initial states [..., S].
+            actions: [..., H, A] in own units.
+
+        Returns:
+            Costs [..., H], of (x_t, u_t) for t = 1..H.
+
+        Raises:
+            ValueError: A function returns another shape.
+        """
         lead, costs = actions.shape[:-2], []
         for t, action in enumerate(actions.unbind(-2)):
             cost = self.cost(state, action)
@@ -100,7 +143,15 @@ class KnownDynamics:
 
     @torch.no_grad()
     def check_rollout(self, state: Tensor, actions: Tensor) -> None:
-        """Roll out as `roll_out` does and raise ValueError at the first function that returns NaN or infinity."""
+        """Roll out as `roll_out` does, and name the first function that returns NaN or infinity.
+
+        Args:
+            state: Initial states [..., S].
+            actions: [..., H, A] in own units.
+
+        Raises:
+            ValueError: A function returns another shape, type, NaN or infinity; the message names the step.
+        """
         lead = actions.shape[:-2]
         for t, action in enumerate(actions.unbind(-2)):
             self._check("cost", self.cost(state, action), lead, f" in step {t + 1} of {actions.shape[-2]}")
@@ -130,7 +181,10 @@ class KnownDynamics:
 def _middle_and_half(
     low: tuple[float, ...], high: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Of the interval [low, high], each [A]; kept, since making a tensor costs as much as a short rollout's step."""
+    """Middle and half width of [low, high], each [A].
+
+    Kept, since making a tensor costs as much as a step of a short rollout.
+    """
     bounds = torch.tensor([low, high], dtype=torch.float64)
     middle, half = bounds.mean(0), (bounds[1] - bounds[0]) / 2
     return middle.to(device, dtype), half.to(device, dtype)

@@ -1,7 +1,9 @@
 """What parsimonious dynamics are compared with (Saanum and Schulz 2022, sections 4.3, 4.4), behind one interface.
 
-All that predict do it by a transformation (by default a rotation and a translation) that is computed from latent and
-action, with nothing that keeps it the same in other states. Axes as in latent_dynamics.py; D memory.
+Each model that predicts computes a transformation from latent and action, by default a rotation and a translation.
+Nothing keeps that transformation the same in other states.
+
+Axes as in latent_dynamics.py; D memory, P parameters of a transformation, N states of a world.
 """
 
 from __future__ import annotations
@@ -31,7 +33,19 @@ from parsecrl.algorithms.models.rssm import kl_divergence
 
 
 class EncoderOnly(LatentDynamics):
-    """No representation objective: an encoder that only actor and critic train. It cannot predict."""
+    """No representation objective: an encoder that only actor and critic train. It cannot predict.
+
+    Args:
+        obs_size: O, at least 1.
+        num_actions: A, at least 1.
+        latent_size: Z, at least 1.
+        hidden_size: Units of each hidden layer of the encoder.
+        num_layers: Hidden layers of the encoder.
+        encoder: A module [..., O] -> [..., Z] of one's own in place of the feed-forward network.
+
+    Raises:
+        ValueError: A size is no integer of 1 or more.
+    """
 
     predicts = trains = False
 
@@ -48,20 +62,42 @@ class EncoderOnly(LatentDynamics):
         self.encoder = encoder or feedforward_encoder(obs_size, latent_size, hidden_size, num_layers)
 
     def encode(self, obs: Tensor) -> Tensor:
+        """The encoder's output [..., Z]."""
         return self.encoder(obs)
 
     def predict(self, state: Tensor, action: Tensor) -> Tensor:
-        """Raises ValueError: there is no transition model."""
+        """Refuse: there is no transition model.
+
+        Args:
+            state: Is not read.
+            action: Is not read.
+
+        Raises:
+            ValueError: Always.
+        """
         raise ValueError("planning needs a model that predicts, got one with an encoder alone; choose another model")
 
     def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
-        """0, without gradient."""
+        """0, without gradient; the batch is checked."""
         self.check(batch)
         return DynamicsLoss(batch.obs.new_zeros(()), {})
 
 
 class _Baseline(LatentDynamics):
-    """Encoder, affine transition and observation decoder, which the three below share."""
+    """Encoder, affine transition and observation decoder, which the three below share.
+
+    Args:
+        obs_size: O, at least 1.
+        num_actions: A, at least 1.
+        latent_size: Z, at least 1.
+        hidden_size: Units of each hidden layer, of all networks; the paper has 1200.
+        num_layers: Hidden layers of each network; the paper has 2.
+        transformation: "rotation", "translation" or "affine".
+        encoder: A module [..., O] -> [..., Z] of one's own (2 Z if stochastic) in place of the feed-forward network.
+        stochastic: Whether the encoder gives a Gaussian.
+        memory_size: Inputs of the transition network, if a memory is what it sees; 0 for latent and action.
+        extra_outputs: Of the transition network, behind the parameters.
+    """
 
     def __init__(
         self,
@@ -87,7 +123,15 @@ class _Baseline(LatentDynamics):
         self.obs_net = feedforward(latent_size, obs_size, **layers)
 
     def move(self, z: Tensor, parameters: Tensor) -> Tensor:
-        """z [..., Z] by the transformation of parameters [..., P]."""
+        """Transform latents.
+
+        Args:
+            z: [..., Z].
+            parameters: Of the transformations, [..., P].
+
+        Returns:
+            [..., Z].
+        """
         return transformation(self.transformation, parameters, self.latent_size).apply(z)
 
     def _decoding_errors(self, z: Tensor, following: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,8 +144,14 @@ class _Baseline(LatentDynamics):
 class BetaVAE(_Baseline):
     """A beta-VAE that also predicts the next observation, decoded from the transformed latent.
 
-    beta: weight of KL(q(z | s) || N(0, I)). Takes the arguments of `_Baseline`: sizes, transformation, encoder.
-    Raises ValueError on a negative beta, an unknown transformation and sizes out of range.
+    Args:
+        obs_size: O, at least 1.
+        num_actions: A, at least 1.
+        beta: Weight of KL(q(z | s) || N(0, I)), 0 or more.
+        **options: latent_size, hidden_size, num_layers, transformation and encoder, as in `ParsimoniousDynamics`.
+
+    Raises:
+        ValueError: beta is negative, the transformation is unknown, or a size is no integer of 1 or more.
     """
 
     def __init__(self, obs_size: int, num_actions: int, *, beta: float = 0.1, **options: Any):
@@ -110,13 +160,23 @@ class BetaVAE(_Baseline):
         self.beta = beta
 
     def encode(self, obs: Tensor) -> Tensor:
+        """The mean [..., Z] of q(z | s)."""
         return gaussian(self.encoder(obs)).mean
 
     def predict(self, state: Tensor, action: Tensor) -> Tensor:
+        """The transformed latent [..., Z]."""
         return self.move(state, self.transition_net(self.with_action(state, action)))
 
     def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
-        """Terms: "reconstruction", "prediction" of the next observation, "divergence" from N(0, I) in nats."""
+        """Reconstruction, prediction and divergence, each averaged over the batch.
+
+        Args:
+            batch: B slices of T transitions.
+            generator: Of the latents' noise.
+
+        Returns:
+            The loss. Terms: "reconstruction", "prediction" of the next observation, "divergence" from N(0, I) in nats.
+        """
         self.check(batch)
         obs, action = batch
         posterior = gaussian(self.encoder(obs))
@@ -130,8 +190,17 @@ class BetaVAE(_Baseline):
 class RecurrentDynamics(_Baseline):
     """A deterministic recurrent model: the transformation comes from a GRU's state, which sees latents and actions.
 
-    A state is a latent and the GRU's state behind it, [..., Z + D], of zeros where an episode or a slice begins.
-    Raises ValueError on an unknown transformation and on sizes out of range.
+    A state is a latent and the GRU's state behind it, [..., Z + D]. The GRU's is zeros where an episode or a slice
+    begins.
+
+    Args:
+        obs_size: O, at least 1.
+        num_actions: A, at least 1.
+        memory_size: D, at least 1.
+        **options: latent_size, hidden_size, num_layers, transformation and encoder, as in `ParsimoniousDynamics`.
+
+    Raises:
+        ValueError: The transformation is unknown, or a size is no integer of 1 or more.
     """
 
     def __init__(self, obs_size: int, num_actions: int, *, memory_size: int = 200, **options: Any):
@@ -142,24 +211,38 @@ class RecurrentDynamics(_Baseline):
 
     @property
     def state_size(self) -> int:
+        """S = Z + D."""
         return self.latent_size + self.memory_size
 
     def encode(self, obs: Tensor) -> Tensor:
+        """The encoder's output [..., Z]."""
         return self.encoder(obs)
 
     def begin(self, obs: Tensor) -> Tensor:
+        """The latent of the first observation and a memory of zeros, [..., Z + D]."""
         z = self.encode(obs)
         return torch.cat([z, z.new_zeros(*z.shape[:-1], self.memory_size)], -1)
 
     def observe(self, state: Tensor, action: Tensor, obs: Tensor) -> Tensor:
+        """The latent of what is seen, and the memory after the action, [..., Z + D]."""
         return torch.cat([self.encode(obs), self._remember(state, action)], -1)
 
     def predict(self, state: Tensor, action: Tensor) -> Tensor:
+        """The latent transformed as the next memory says, and that memory, [..., Z + D]."""
         memory = self._remember(state, action)
         return torch.cat([self.move(self.latent(state), self.transition_net(memory)), memory], -1)
 
     def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
-        """Terms: "reconstruction", "prediction" of the next observation, "error", ||predicted - encoded latent||^2."""
+        """Reconstruction, prediction and latent error, each averaged over the batch.
+
+        Args:
+            batch: B slices of T transitions.
+            generator: Is not used.
+
+        Returns:
+            The loss. Terms: "reconstruction", "prediction" of the next observation, and "error", the squared distance
+            of the predicted latent from the encoded one.
+        """
         self.check(batch)
         obs, action = batch
         z = self.encode(obs)
@@ -183,11 +266,20 @@ class RecurrentDynamics(_Baseline):
 
 
 class StateSpaceModel(_Baseline):
-    """A stochastic state-space model with a beta-VAE's objective (eq. 7): reconstruct, and keep what is inferred from
-    an observation near what was predicted for it.
+    """A stochastic state-space model with a beta-VAE's objective (eq. 7).
 
-    Its prior is N(T mean, std) with T and std from latent and action, and N(0, I) at a slice's first step.
-    beta: weight of both divergences. Raises ValueError as BetaVAE does.
+    It reconstructs, and keeps what is inferred from an observation near what was predicted for it. Its prior is N(T
+    mean, std), with T and std from latent and action; at a slice's first step it is N(0, I).
+
+    Args:
+        obs_size: O, at least 1.
+        num_actions: A, at least 1.
+        beta: Weight of both divergences, 0 or more.
+        latent_size: Z, at least 1.
+        **options: hidden_size, num_layers, transformation and encoder, as in `ParsimoniousDynamics`.
+
+    Raises:
+        ValueError: beta is negative, the transformation is unknown, or a size is no integer of 1 or more.
     """
 
     def __init__(self, obs_size: int, num_actions: int, *, beta: float = 0.1, latent_size: int = 15, **options: Any):
@@ -196,19 +288,38 @@ class StateSpaceModel(_Baseline):
         self.beta = beta
 
     def encode(self, obs: Tensor) -> Tensor:
+        """The mean [..., Z] of q(z | s)."""
         return gaussian(self.encoder(obs)).mean
 
     def predict(self, state: Tensor, action: Tensor) -> Tensor:
+        """The mean [..., Z] of `prior`."""
         return self.prior(state, action).mean
 
     def prior(self, z: Tensor, action: Tensor) -> Gaussian:
-        """Of the next latent, [..., Z]."""
+        """The distribution of the next latent.
+
+        Args:
+            z: Latents [..., Z].
+            action: [...] int64 in [0, A).
+
+        Returns:
+            Mean and standard deviation [..., Z].
+        """
         raw = self.transition_net(self.with_action(z, action))
         parameters, raw_std = raw[..., : -self.latent_size], raw[..., -self.latent_size :]
         return Gaussian(self.move(z, parameters), softplus(raw_std) + MIN_STD)
 
     def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
-        """Terms: "reconstruction"; "error", the divergence from the prediction, and "divergence" from N(0, I), nats."""
+        """Reconstruction and the two divergences (eq. 7), each averaged over the batch.
+
+        Args:
+            batch: B slices of T transitions.
+            generator: Of the latents' noise.
+
+        Returns:
+            The loss. Terms: "reconstruction"; "error", the divergence from the prediction, and "divergence" from N(0,
+            I), in nats.
+        """
         self.check(batch)
         obs, action = batch
         posterior = gaussian(self.encoder(obs))
@@ -225,9 +336,15 @@ class StateSpaceModel(_Baseline):
 class TrueDynamics(LatentDynamics):
     """The world's own transitions, the upper bound of planning. Latents are numbers of states, [..., 1].
 
-    observations [N, O], transitions [N, A] int64, distances [N, N]: of N states what is seen, where actions lead, and
-    the length of a shortest path, which `distance` gives. An observation is taken for the nearest one of the table.
-    Raises ValueError on tables that do not belong together.
+    An observation is taken for the nearest one of the table.
+
+    Args:
+        observations: What is seen in each of N states, [N, O].
+        transitions: Where actions lead, [N, A] int64.
+        distances: Length of a shortest path between two states, [N, N]; it is what `distance` gives.
+
+    Raises:
+        ValueError: The tables do not belong together.
     """
 
     trains = False
@@ -248,18 +365,21 @@ class TrueDynamics(LatentDynamics):
         self.register_buffer("distances", distances.to(torch.float32))
 
     def encode(self, obs: Tensor) -> Tensor:
+        """The number [..., 1] of the state whose observation is nearest."""
         # float32 numbers every state up to 2^24 exactly
         nearest = torch.cdist(obs.reshape(-1, self.obs_size), self.observations).argmin(-1)
         return nearest.to(torch.float32).view(*obs.shape[:-1], 1)
 
     def predict(self, state: Tensor, action: Tensor) -> Tensor:
+        """The number [..., 1] of the state that the action leads to."""
         return self.transitions[state.squeeze(-1).long(), action].unsqueeze(-1).to(torch.float32)
 
     def distance(self, z: Tensor, goal: Tensor) -> Tensor:
+        """Moves [...] of a shortest path from z to goal, both [..., 1]."""
         return self.distances[z.squeeze(-1).long(), goal.squeeze(-1).long()]
 
     def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
-        """0, without gradient."""
+        """0, without gradient; the batch is checked."""
         self.check(batch)
         return DynamicsLoss(batch.obs.new_zeros(()), {})
 

@@ -40,7 +40,15 @@ class DynamicsLoss(NamedTuple):
 class LatentDynamics(nn.Module, ABC):
     """A model that embeds observations and predicts where actions lead in the embedding; float32, batched.
 
-    predicts, trains: False for a model that cannot predict, and for one that has no objective of its own.
+    `predicts` is False for a model that cannot predict, `trains` for one that has no objective of its own.
+
+    Args:
+        obs_size: O, at least 1.
+        num_actions: A, at least 1.
+        latent_size: Z, at least 1.
+
+    Raises:
+        ValueError: A size is no integer of 1 or more.
     """
 
     predicts = True
@@ -53,46 +61,127 @@ class LatentDynamics(nn.Module, ABC):
 
     @property
     def state_size(self) -> int:
+        """S, the size of a state: Z, and what a memory takes."""
         return self.latent_size
 
     @abstractmethod
     def encode(self, obs: Tensor) -> Tensor:
-        """obs [..., O] -> latents [..., Z]; of a stochastic encoder the mean."""
+        """Embed observations.
+
+        Args:
+            obs: [..., O], environment units.
+
+        Returns:
+            Latents [..., Z]; of a stochastic encoder the mean.
+        """
 
     @abstractmethod
     def predict(self, state: Tensor, action: Tensor) -> Tensor:
-        """state [..., S], action [...] int64 -> next state [..., S], of a stochastic model the mean: deterministic."""
+        """Predict where an action leads.
+
+        Args:
+            state: [..., S].
+            action: [...] int64 in [0, A).
+
+        Returns:
+            The next state [..., S]; of a stochastic model the mean, so that it is deterministic.
+        """
 
     @abstractmethod
     def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
-        """The model's own objective, averaged over the batch. generator: of the noise that a stochastic model draws."""
+        """The model's own objective, averaged over the batch.
+
+        Args:
+            batch: B slices of T transitions.
+            generator: Of the noise that a stochastic model draws.
+
+        Returns:
+            The loss and its terms.
+
+        Raises:
+            ValueError: The batch has other shapes.
+        """
 
     def begin(self, obs: Tensor) -> Tensor:
-        """obs [..., O] -> the state [..., S] at an episode's beginning."""
+        """The state at an episode's beginning.
+
+        Args:
+            obs: First observations [..., O].
+
+        Returns:
+            States [..., S].
+        """
         return self.encode(obs)
 
     def observe(self, state: Tensor, action: Tensor, obs: Tensor) -> Tensor:
-        """The state after taking action [...] in state [..., S] and seeing obs [..., O]."""
+        """The state after an action and what was seen then.
+
+        Args:
+            state: [..., S], in which the action is taken.
+            action: [...] int64 in [0, A).
+            obs: [..., O], seen after the action.
+
+        Returns:
+            States [..., S].
+        """
         return self.encode(obs)
 
     def latent(self, state: Tensor) -> Tensor:
-        """state [..., S] -> its latent [..., Z]."""
+        """The latent of a state: its first Z entries.
+
+        Args:
+            state: [..., S].
+
+        Returns:
+            [..., Z].
+        """
         return state[..., : self.latent_size]
 
     def distance(self, z: Tensor, goal: Tensor) -> Tensor:
-        """Of latents z and goal, both [..., Z]: [...], what a plan's rewards exp(-distance) are made of."""
+        """The distance that a plan's rewards exp(-distance) are made of.
+
+        Args:
+            z: Latents [..., Z].
+            goal: Latents [..., Z].
+
+        Returns:
+            [...], 0 or more.
+        """
         return torch.linalg.vector_norm(z - goal, dim=-1)
 
     def with_action(self, x: Tensor, action: Tensor) -> Tensor:
-        """x [..., n], action [...] -> [..., n + A], the action one-hot behind it."""
+        """Append the action, one-hot.
+
+        Args:
+            x: [..., n].
+            action: [...] int64 in [0, A).
+
+        Returns:
+            [..., n + A].
+        """
         return torch.cat([x, self.one_hot(action).expand(*x.shape[:-1], -1)], -1)
 
     def one_hot(self, action: Tensor) -> Tensor:
-        """action [...] int64 -> [..., A]."""
+        """Encode actions one-hot.
+
+        Args:
+            action: [...] int64 in [0, A).
+
+        Returns:
+            [..., A] float32.
+        """
         return one_hot(action, self.num_actions).to(torch.float32)
 
     def check(self, batch: TransitionSequence, least: int = 1) -> None:
-        """Raises ValueError on a batch of other shapes, or of fewer transitions a slice than `least`."""
+        """Check the shapes and types of a batch.
+
+        Args:
+            batch: What `loss` gets.
+            least: Transitions that a slice must have, at least.
+
+        Raises:
+            ValueError: The batch has other shapes, or fewer transitions a slice.
+        """
         B, T = batch.action.shape if batch.action.dim() == 2 else (0, 0)
         wanted = torch.Size((B, T + 1, self.obs_size)) if least <= T else None
         if batch.action.dtype != torch.int64 or batch.obs.shape != wanted:
@@ -104,24 +193,48 @@ class LatentDynamics(nn.Module, ABC):
 
 
 def check_sizes(**sizes: int) -> None:
-    """Raises ValueError unless each is an integer of 1 or more."""
+    """Check sizes of a model.
+
+    Args:
+        **sizes: By name; integers of 1 or more.
+
+    Raises:
+        ValueError: One of them is not; the message has its name.
+    """
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer of 1 or more, got {value!r}; set model.{name}")
 
 
 def check_weights(**weights: float) -> None:
-    """Raises ValueError unless each is finite and 0 or more."""
+    """Check weights and other numbers of a model.
+
+    Args:
+        **weights: By name; finite and 0 or more.
+
+    Raises:
+        ValueError: One of them is not; the message has its name.
+    """
     for name, value in weights.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a finite number of 0 or more, got {value!r}; set model.{name}")
 
 
 class Feedforward(nn.Sequential):
-    """Layers of vectors [..., n], whose leading axes are folded once for all of them: a layer that did so would give a
-    view, through which changes in place are dear to differentiate."""
+    """Layers of vectors, whose leading axes are folded once for all of them.
+
+    A layer that folded its own would give a view, through which changes in place are dear to differentiate.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the layers.
+
+        Args:
+            x: [..., n].
+
+        Returns:
+            [..., m].
+        """
         if x.dim() == 2:
             return super().forward(x)
         y = super().forward(x.reshape(-1, x.shape[-1]))
@@ -129,7 +242,20 @@ class Feedforward(nn.Sequential):
 
 
 def feedforward(n_in: int, n_out: int, hidden_size: int, num_layers: int) -> nn.Sequential:
-    """ReLU layers of appendix A.2: `num_layers` hidden ones of `hidden_size` units."""
+    """Make the network of appendix A.2: linear layers and ReLUs.
+
+    Args:
+        n_in: Inputs.
+        n_out: Outputs.
+        hidden_size: Units of each hidden layer, at least 1.
+        num_layers: Hidden layers, at least 1.
+
+    Returns:
+        A network from [..., n_in] to [..., n_out].
+
+    Raises:
+        ValueError: hidden_size or num_layers is no integer of 1 or more.
+    """
     check_sizes(hidden_size=hidden_size, num_layers=num_layers)
     # In place, for a product's result is not needed on the way back.
     relu = partial(nn.ReLU, inplace=True)
@@ -137,7 +263,20 @@ def feedforward(n_in: int, n_out: int, hidden_size: int, num_layers: int) -> nn.
 
 
 def feedforward_encoder(obs_size: int, n_out: int, hidden_size: int, num_layers: int) -> nn.Sequential:
-    """As `feedforward`, of observations: equal ones, of which a grid world has many, are computed once."""
+    """Make a `feedforward` network of observations, of which equal ones are computed once: a grid world has many.
+
+    Args:
+        obs_size: O.
+        n_out: Outputs.
+        hidden_size: Units of each hidden layer, at least 1.
+        num_layers: Hidden layers, at least 1.
+
+    Returns:
+        A network from [..., O] to [..., n_out].
+
+    Raises:
+        ValueError: hidden_size or num_layers is no integer of 1 or more.
+    """
     return DeduplicatingLayers(*feedforward(obs_size, n_out, hidden_size, num_layers))
 
 
@@ -149,7 +288,14 @@ class DistinctSlices(NamedTuple):
 
 
 def distinct_slices(batch: TransitionSequence) -> DistinctSlices:
-    """Those of observations that are not differentiated themselves; all of them where they are."""
+    """Find the distinct slices of a batch.
+
+    Args:
+        batch: Slices [B, T]. All are returned where their observations are differentiated themselves.
+
+    Returns:
+        The distinct slices, and how often each was in the batch.
+    """
     obs, action = batch
     if obs.requires_grad:
         return DistinctSlices(batch, obs.new_ones(len(obs)))
@@ -159,18 +305,41 @@ def distinct_slices(batch: TransitionSequence) -> DistinctSlices:
 
 
 def gaussian(raw: Tensor) -> Gaussian:
-    """A network's output [..., 2 Z] -> a diagonal Gaussian [..., Z]."""
+    """Make a diagonal Gaussian from the output of a network.
+
+    Args:
+        raw: [..., 2 Z]: means, then standard deviations before the softplus.
+
+    Returns:
+        Mean and standard deviation [..., Z], the latter at least MIN_STD.
+    """
     mean, raw_std = raw.chunk(2, -1)
     return Gaussian(mean, softplus(raw_std) + MIN_STD)
 
 
 def sample(distribution: Gaussian, generator: torch.Generator | None) -> Tensor:
-    """A draw, differentiable in mean and standard deviation (the reparameterisation trick)."""
+    """Draw from a diagonal Gaussian, differentiably in mean and standard deviation (the reparameterisation trick).
+
+    Args:
+        distribution: [..., Z].
+        generator: Of the draw.
+
+    Returns:
+        A draw [..., Z].
+    """
     mean, std = distribution
     eps = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
     return mean + std * eps
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """[..., n] -> []: minus the log likelihood of unit variance, less its constant, averaged over the leading axes."""
+    """Half the squared error: minus the log likelihood of unit variance, less its constant.
+
+    Args:
+        prediction: [..., n].
+        target: [..., n].
+
+    Returns:
+        [], summed over the last axis and averaged over the others.
+    """
     return 0.5 * (prediction - target).square().sum(-1).mean()

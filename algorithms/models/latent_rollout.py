@@ -19,9 +19,15 @@ from parsecrl.algorithms.models.parsimonious import ParsimoniousDynamics
 
 
 class GoalCost:
-    """An objective for `categorical_cem`: actions [B, N, H] -> -G [B, N], one evaluation for each transition.
+    """An objective for `categorical_cem`: minus G, with one evaluation of the model for each transition.
 
-    state [B, S]; goal [B, Z] or [1, Z]. Raises ValueError on a model that cannot predict and on other shapes.
+    Args:
+        model: What predicts.
+        state: Where the plans start, [B, S].
+        goal: Latents [B, Z] or [1, Z].
+
+    Raises:
+        ValueError: The model cannot predict, or the shapes are others.
     """
 
     def __init__(self, model: LatentDynamics, state: Tensor, goal: Tensor):
@@ -40,10 +46,19 @@ class GoalCost:
 
     @property
     def num_saved(self) -> int:
+        """Transitions that plans asked for and the model did not evaluate."""
         return self.num_asked - self.num_evaluated
 
     @torch.no_grad()
     def __call__(self, actions: Tensor) -> Tensor:
+        """Rate plans.
+
+        Args:
+            actions: [B, N, H] int64 in [0, A).
+
+        Returns:
+            Costs -G [B, N].
+        """
         B, N, _ = actions.shape
         state = self.state.repeat_interleave(N, 0)  # [B N, S]
         goal = self.goal.repeat_interleave(N, 0)
@@ -62,12 +77,21 @@ class GoalCost:
 
 
 class DistinctGoalCost(GoalCost):
-    """The same numbers, from fewer evaluations: a prefix of actions is evaluated once, in whatever candidate and
-    iteration it comes up, and the transformation of a pair (h, a) is decoded once.
+    """The costs of `GoalCost` from fewer evaluations.
 
-    For one search: it keeps the state of every prefix that it has seen. Equal to `GoalCost` to the bit where a row of
-    the model's products does not depend on the other rows (`matrix_products.linear` of 8 outputs or more), else to
-    rounding.
+    A prefix of actions is evaluated once, in whatever candidate and iteration it comes up. The transformation of a
+    pair (h, a) is decoded once. One object serves one search: it keeps the state of every prefix that it has seen.
+
+    Costs equal those of `GoalCost` to the bit where a row of the model's products does not depend on the other rows
+    (`matrix_products.linear` of 8 outputs or more), else to rounding.
+
+    Args:
+        model: What predicts.
+        state: Where the plans start, [B, S].
+        goal: Latents [B, Z] or [1, Z].
+
+    Raises:
+        ValueError: The model cannot predict, or the shapes are others.
     """
 
     def __init__(self, model: LatentDynamics, state: Tensor, goal: Tensor):
@@ -78,6 +102,14 @@ class DistinctGoalCost(GoalCost):
 
     @torch.no_grad()
     def __call__(self, actions: Tensor) -> Tensor:
+        """Rate plans.
+
+        Args:
+            actions: [B, N, H] int64 in [0, A).
+
+        Returns:
+            Costs -G [B, N].
+        """
         B, N, _ = actions.shape
         roots = torch.arange(B, device=actions.device)
         level = _Level(self.state, self.state.new_zeros(B), roots, _Numbering(actions.device))

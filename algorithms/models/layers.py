@@ -1,4 +1,7 @@
-"""Layers that several models share."""
+"""Layers that several models share.
+
+Axes: O numbers of a standardised vector, D deterministic state.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,16 @@ from parsecrl.algorithms.models.matrix_products import Linear
 def mlp(
     sizes: list[int], activation: Callable[[], nn.Module] = nn.ReLU, linear: type[nn.Linear] = Linear
 ) -> nn.Sequential:
-    """Fully connected layers sizes[0] -> ... -> sizes[-1], with the activation after all but the last."""
+    """Stack fully connected layers, with an activation after all but the last.
+
+    Args:
+        sizes: Units from the input to the output, at least two numbers.
+        activation: Makes an activation.
+        linear: Class of the layers.
+
+    Returns:
+        Layers from [..., sizes[0]] to [..., sizes[-1]].
+    """
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
         layers += [linear(n_in, n_out), activation()]
@@ -22,10 +34,14 @@ def mlp(
 
 
 class RunningNorm(nn.Module):
-    """Standardises the last axis by the running mean and standard deviation of everything that `update` has seen.
+    """Standardise the last axis by the running mean and standard deviation of all that `update` has seen.
 
-    The statistics are buffers: they travel with the weights and need no second place to be kept.
-    Before the first update it is the identity.
+    The statistics are buffers: they travel with the weights and need no second place to be kept. Before the first
+    update the layer is the identity.
+
+    Args:
+        size: O.
+        min_std: Standard deviations below it are taken for it, > 0, in data units.
     """
 
     mean: Tensor  # [O]
@@ -40,12 +56,23 @@ class RunningNorm(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., O] in data units -> [..., O] standardised."""
+        """Standardise.
+
+        Args:
+            x: [..., O] in data units.
+
+        Returns:
+            [..., O], dimensionless.
+        """
         return (x - self.mean) / self.var.sqrt().clamp(min=self.min_std)
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Merge the rows of x [..., O] into the statistics (Chan et al. 1979, parallel variance)."""
+        """Merge rows into the statistics (Chan et al. 1979, parallel variance).
+
+        Args:
+            x: [..., O] in data units.
+        """
         rows = x.reshape(-1, x.shape[-1])
         n = rows.shape[0]
         if n == 0:
@@ -63,10 +90,18 @@ class RunningNorm(nn.Module):
 
 
 def gru_step(from_input: Tensor, from_h: Tensor, h: Tensor) -> Tensor:
-    """GRUCell from its two products [..., 3D] (reset, update, new; biases in) and its state h [..., D] -> [..., D].
+    """Step a GRUCell whose two products are computed already.
 
-    The tanh is 2 sigmoid(2x) - 1, equal to 1e-7: on a CPU torch's tanh takes nine times as long as its sigmoid, and
-    with 100 candidates that is a twentieth of a plan.
+    The tanh is 2 sigmoid(2x) - 1, equal to 1e-7: on a CPU torch's tanh takes nine times as long as its sigmoid. With
+    100 candidates that is a twentieth of a plan.
+
+    Args:
+        from_input: The input's product [..., 3D], reset, update and new gate, bias included.
+        from_h: The state's product [..., 3D], likewise.
+        h: State [..., D].
+
+    Returns:
+        The next state [..., D], in [-1, 1] where h is.
     """
     D = h.shape[-1]
     r, z, _ = (from_input + from_h).chunk(3, -1)

@@ -1,12 +1,14 @@
 """Matrix products at the processor's full vector width.
 
-torch takes its float32 products on the CPU from MKL, which leaves half of the vector width of AMD processors unused;
-oneDNN, which torch contains as well, does not: [500, 200] x [200, 600] runs at 110 GFLOP/s in the one and at 220 in the
-other on a core of an EPYC. torch has no public call for that. Where its version lacks the private one, and for other
-devices and types and under torch.compile, these are torch's own.
+torch takes its float32 products on the CPU from MKL, which leaves half of the vector width of AMD processors unused.
+oneDNN, which torch contains as well, uses all of it. On a core of an EPYC, [500, 200] x [200, 600] runs at 110 GFLOP/s
+in MKL and at 220 in oneDNN. torch has no public call for that. Its own products are used where its version lacks the
+private call, for other devices and types, and under torch.compile.
 
-Within `in_bfloat16` wide products, or those of their gradients alone, are rounded to bfloat16, 8 significant bits where
-float32 has 24: twice as fast where `multiplies_bfloat16`.
+Within `in_bfloat16`, wide products or those of their gradients alone are rounded to bfloat16: 8 significant bits where
+float32 has 24. That is twice as fast where `multiplies_bfloat16`.
+
+Axes: B rows, n inputs, m outputs.
 """
 
 from __future__ import annotations
@@ -29,9 +31,18 @@ _rounded: ContextVar[Literal["nothing", "gradients", "all"]] = ContextVar("round
 
 @contextmanager
 def in_bfloat16(enabled: bool = True, *, gradients_only: bool = False) -> Iterator[None]:
-    """Round factors and results of products with MIN_ROUNDED or more inputs and outputs, forwards (but for
-    `gradients_only`) and, wherever that is called, backwards. All tensors stay of type float32; a product that is
-    rounded forwards can be differentiated once."""
+    """Round factors and results of wide products, those with MIN_ROUNDED or more inputs and outputs.
+
+    They are rounded forwards, and backwards wherever backward is called. All tensors stay of type float32. A product
+    that is rounded forwards can be differentiated once.
+
+    Args:
+        enabled: False turns rounding off inside another `in_bfloat16`.
+        gradients_only: Do not round forwards.
+
+    Yields:
+        Nothing.
+    """
     what: Literal["gradients", "all"] = "gradients" if gradients_only else "all"
     token = _rounded.set(what if enabled else "nothing")
     try:
@@ -51,18 +62,37 @@ def rounds_gradients() -> bool:
 
 
 class Linear(nn.Linear):
-    """nn.Linear, its parameters and, to rounding, its numbers."""
+    """nn.Linear: its parameters and, up to rounding, its numbers."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """Multiply and add the bias.
+
+        Args:
+            input: [..., n].
+
+        Returns:
+            [..., m].
+        """
         return linear(input, self.weight, self.bias)
 
 
 class LinearOfVaryingRows(Linear):
-    """For batches that differ in their numbers of rows, for each of which oneDNN compiles a program: where it has no
-    wider vectors than MKL, and for few inputs or outputs, as a network's first and last layer have, MKL takes what has
-    gradients, whose last bits then are not those without."""
+    """A `Linear` for batches whose number of rows varies.
+
+    oneDNN compiles a program for each number of rows. MKL takes what has gradients where oneDNN has no wider vectors,
+    and for few inputs or outputs, as a network's first and last layer have. The last bits then are not those without
+    gradients.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
+        """Multiply and add the bias.
+
+        Args:
+            input: [..., n].
+
+        Returns:
+            [..., m].
+        """
         gains = min(self.weight.shape) >= MIN_VARYING and (WIDE or rounds_gradients())
         if torch.is_grad_enabled() and not gains:
             return nn.functional.linear(input, self.weight, self.bias)
@@ -70,7 +100,14 @@ class LinearOfVaryingRows(Linear):
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for it; without them it is emulated, many times as slow as float32."""
+    """Whether a device has instructions for bfloat16; emulated, it is many times as slow as float32.
+
+    Args:
+        device: "cpu" or "cuda"; False for any other.
+
+    Returns:
+        Whether it has.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -78,8 +115,18 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [..., n], weight [m, n], bias [m] -> [..., m]. A row's result does not depend on the other rows, to the bit
-    (which in bfloat16 was not looked at)."""
+    """Multiply by the transpose of a weight and add a bias.
+
+    A row's result does not depend on the other rows, to the bit (which in bfloat16 was not looked at).
+
+    Args:
+        x: [..., n].
+        weight: [m, n].
+        bias: [m].
+
+    Returns:
+        [..., m].
+    """
     wide = x.dtype == torch.float32 and min(weight.shape) >= MIN_ROUNDED and not torch.compiler.is_compiling()
     if wide and rounds():
         return _of_rows(_LinearInBfloat16, x, weight, bias)
@@ -96,7 +143,15 @@ def _of_rows(function: type[torch.autograd.Function], x: Tensor, weight: Tensor,
 
 
 def has_fast_product(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN is there for it, and quicker: of a weight with gaps between its rows it makes a slow copy."""
+    """Whether oneDNN is there for a product, and quicker.
+
+    Args:
+        x: [..., n].
+        weight: [m, n]. Of one with gaps between its rows oneDNN makes a slow copy.
+
+    Returns:
+        Whether `product` should be taken.
+    """
     known = x.device.type == "cpu" and x.dtype == torch.float32 and len(weight) >= MIN_WIDTH
     return known and _dense(weight) and ONEDNN and not torch.compiler.is_compiling()
 
@@ -106,7 +161,16 @@ def _dense(x: Tensor) -> bool:
 
 
 def product(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [..., n] times the transpose of w [m, n], plus bias [m], by oneDNN; not differentiable."""
+    """Multiply by the transpose of a weight and add a bias, by oneDNN; not differentiable.
+
+    Args:
+        x: [..., n] float32 on the CPU.
+        w: [m, n].
+        bias: [m].
+
+    Returns:
+        [..., m].
+    """
     return torch.ops.mkldnn._linear_pointwise(x, w, bias, "none", [], "")
 
 

@@ -47,12 +47,21 @@ MAX_CODE_SIZE = 48  # a code and its action fit one int64
 class ParsimonyObjective:
     """Weights and choices of the loss; the spec's `objective` group.
 
-    beta: weight of the parsimony term, KL(q(h | z, a) || p(h | a)) in nats.
-    constraint: None keeps beta. Beyond the paper: "kl" moves it until the KL is `target` nats, "error" until the
-        transition term is `target`; beta is then the Lagrange multiplier (of "error" its inverse) and where it starts.
-    diversity: what keeps latents apart, "contrastive" (eqs. 5 and 6) or "reconstruction" of the observation.
-    rollout_steps: K; predictions go on from predictions for K steps. 1 is the paper's.
-    Raises ValueError on a negative weight and on an unknown constraint or diversity.
+    Args:
+        beta: Weight of the parsimony term, KL(q(h | z, a) || p(h | a)) in nats; 0 or more.
+        constraint: None keeps beta. Beyond the paper: "kl" moves it until the KL is `target` nats, "error" until the
+            transition term is `target`. beta is then the Lagrange multiplier (of "error" its inverse) and where it
+            starts.
+        target: Of the constraint, 0 or more; None without one.
+        diversity: What keeps latents apart, "contrastive" (eqs. 5 and 6) or "reconstruction" of the observation.
+        diversity_weight: 0 or more.
+        transition_weight: 0 or more.
+        similarity_scale_obs: tau_s of eq. 5, 0 or more.
+        similarity_scale_latent: tau_z of eq. 6, 0 or more.
+        rollout_steps: K, at least 1; predictions go on from predictions for K steps. 1 is the paper's.
+
+    Raises:
+        ValueError: A number is out of range, or a constraint or diversity is unknown.
     """
 
     beta: float = 1.0
@@ -96,16 +105,26 @@ class ParsimonyObjective:
 class ParsimoniousDynamics(LatentDynamics):
     """The paper's model; the defaults are the sizes of appendix A.2.
 
-    transformation: "rotation", "translation" or "affine" (a rotation, then a translation).
-    encoder: a module [..., O] -> [..., Z] of one's own (2 Z if stochastic) in place of the feed-forward network.
     All bits start clearly off. Where p is near 1/2, codes of different states differ although their distributions
-    hardly do, which no divergence mends; from here a bit differs where the prediction needs it to.
+    hardly do, which no divergence mends. From here a bit differs where the prediction needs it to.
 
-    stochastic: latents are Gaussian (eqs. 7 and 9); `encode` and `predict` give means. Without an objective of one's
-        own, reconstruction then keeps latents apart: a contrast can be had by noise alone, and means collapse.
-    period: beyond the paper; latents lie on a torus, each dimension wraps at `period`. For translations only: on a
-        line, no translation but zero leads back to where it began, as moves around a torus do.
-    Raises ValueError on an unknown transformation and on sizes out of range.
+    Args:
+        obs_size: O, at least 1.
+        num_actions: A, at least 1.
+        transformation: "rotation", "translation" or "affine" (a rotation, then a translation).
+        latent_size: Z, at least 1.
+        code_size: n, 1 to 48.
+        hidden_size: Units of each hidden layer, of all networks.
+        num_layers: Hidden layers of each network.
+        stochastic: Latents are Gaussian (eqs. 7 and 9), and `encode` and `predict` give means. The objective then
+            reconstructs by default: a contrast can be had by noise alone, and means collapse.
+        period: Beyond the paper, > 0: latents lie on a torus, each dimension wraps at `period`. For translations only:
+            on a line, no translation but zero leads back to where it began, as moves around a torus do.
+        encoder: A module [..., O] -> [..., Z] of one's own (2 Z if stochastic) in place of the feed-forward network.
+        objective: Weights and choices of the loss.
+
+    Raises:
+        ValueError: The transformation is unknown, a size is out of range, or a period does not go with the rest.
     """
 
     def __init__(
@@ -155,25 +174,59 @@ class ParsimoniousDynamics(LatentDynamics):
     # -- the four functions of eq. (1), and what is made of them
 
     def encode(self, obs: Tensor) -> Tensor:
+        """The latent [..., Z] of obs [..., O]: f of eq. 1, or its mean."""
         return self._embed(obs).mean if self.stochastic else self._wrap(self.encoder(obs))
 
     def codes(self, z: Tensor, action: Tensor) -> Tensor:
-        """h [..., n], 0 or 1 (eq. 3), of latents z [..., Z] and action [...]."""
+        """Infer the codes of transitions (eq. 3).
+
+        Args:
+            z: Latents [..., Z].
+            action: [...] int64 in [0, A).
+
+        Returns:
+            h [..., n], 0 or 1, with the straight-through gradient.
+        """
         return round_straight_through(self.posterior(z, action)[0].sigmoid())
 
     def decode(self, code: Tensor, action: Tensor) -> Affine:
-        """The transformation of code [..., n] and action [...]."""
+        """Decode transformations: j of eq. 1.
+
+        Args:
+            code: h [..., n], 0 or 1.
+            action: [...] int64 in [0, A).
+
+        Returns:
+            One transformation for each leading position.
+        """
         return transformation(self.transformation, self.decoder(self.with_action(code, action)), self.latent_size)
 
     def move(self, z: Tensor, by: Affine) -> Tensor:
-        """z [..., Z] transformed."""
+        """Transform latents, on the torus if there is a period.
+
+        Args:
+            z: [..., Z].
+            by: The transformations.
+
+        Returns:
+            [..., Z].
+        """
         return self._wrap(by.apply(z))
 
     def predict(self, state: Tensor, action: Tensor) -> Tensor:
+        """The latent [..., Z] after the action: its code, the code's transformation."""
         return self.move(state, self.decode(self.codes(state, action), action))
 
     def posterior(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits [..., n] of q(h | z, a); the stochastic model's standard deviation of the next latent [..., Z]."""
+        """q(h | z, a), as logits.
+
+        Args:
+            z: Latents [..., Z].
+            action: [...] int64 in [0, A).
+
+        Returns:
+            Logits [..., n], and the stochastic model's standard deviation of the next latent [..., Z], else None.
+        """
         raw = self.posterior_net(self.with_action(z, action))
         if not self.stochastic:
             return raw, None
@@ -185,11 +238,12 @@ class ParsimoniousDynamics(LatentDynamics):
         return self.prior_net(torch.eye(self.num_actions, dtype=some.dtype, device=some.device))
 
     def distance(self, z: Tensor, goal: Tensor) -> Tensor:
+        """Euclidean distance [...] of latents [..., Z], on the torus if there is a period."""
         return torch.linalg.vector_norm(self._wrap(z - goal), dim=-1)
 
     @property
     def beta(self) -> Tensor:
-        """[] without gradient: the weight of the parsimony term, as it stands."""
+        """The weight of the parsimony term as it stands, [] without gradient."""
         if self.objective.constraint is None:
             return torch.tensor(self.objective.beta, device=self._device)
         low, high = BETA_RANGE
@@ -198,10 +252,19 @@ class ParsimoniousDynamics(LatentDynamics):
     # -- training
 
     def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
-        """Transition, parsimony and diversity terms (eqs. 4, 6, 8; stochastic: 7, 9); KLs in nats.
+        """Transition, parsimony and diversity terms (eqs. 4, 6, 8; stochastic: 7, 9); divergences in nats.
 
-        Terms: "error" (eq. 8, or the divergence of eq. 9), "parsimony", "diversity", "beta", and "distance", the mean
-        Euclidean distance between predicted and encoded latents, the one that means the same in every variant.
+        Args:
+            batch: B slices of T transitions, T at least rollout_steps.
+            generator: Of the stochastic model's noise.
+
+        Returns:
+            The loss. Terms: "error" (eq. 8, or the divergence of eq. 9), "parsimony", "diversity", "beta", and
+            "distance", the mean Euclidean distance between predicted and encoded latents. The last means the same in
+            every variant.
+
+        Raises:
+            ValueError: The batch has other shapes.
         """
         weights = self.objective
         self.check(batch, weights.rollout_steps)
@@ -279,6 +342,8 @@ class ParsimoniousDynamics(LatentDynamics):
 
 
 class _RoundStraightThrough(torch.autograd.Function):
+    """Rounding whose gradient is the identity's."""
+
     @staticmethod
     def forward(ctx: Any, p: Tensor) -> Tensor:
         return (p >= 0.5).to(p.dtype)
@@ -289,36 +354,73 @@ class _RoundStraightThrough(torch.autograd.Function):
 
 
 def round_straight_through(p: Tensor) -> Tensor:
-    """1 where p >= 0.5, else 0 (eq. 3), exactly; the gradient passes as if nothing had been rounded."""
+    """Round probabilities (eq. 3); the gradient passes as if nothing had been rounded.
+
+    Args:
+        p: [...] in [0, 1].
+
+    Returns:
+        Exactly 1 where p >= 0.5, else 0.
+    """
     return _RoundStraightThrough.apply(p)
 
 
 def bernoulli_kl(q: Tensor, p: Tensor) -> Tensor:
-    """KL(q || p), nats, of independent Bernoulli variables with logits q and p [..., n] -> [...]."""
+    """KL(q || p) of independent Bernoulli variables (eq. 4).
+
+    Args:
+        q: Logits [..., n].
+        p: Logits [..., n].
+
+    Returns:
+        [...] nats.
+    """
     on = q.sigmoid() * (logsigmoid(q) - logsigmoid(p))
     off = (-q).sigmoid() * (logsigmoid(-q) - logsigmoid(-p))
     return (on + off).sum(-1)
 
 
 def transition_error(difference: Tensor) -> Tensor:
-    """Eq. (8) of predicted minus encoded latents [..., Z] -> [...]: ||e||^2 + 1 - exp(-||e||), 0 where they agree.
+    """||e||^2 + 1 - exp(-||e||), eq. (8) with its sign mended: 0 where e is 0.
 
     The paper prints + exp(-||e||), whose minimum is at ||e|| = 0.35 rather than at 0; exp(-||e||) is the likelihood.
+
+    Args:
+        difference: e, predicted minus encoded latents [..., Z].
+
+    Returns:
+        [...], 0 or more.
     """
     return difference.square().sum(-1) - torch.expm1(-torch.linalg.vector_norm(difference, dim=-1))
 
 
 def contrastive_targets(s: Tensor, scale: float) -> Tensor:
-    """l(s, s') of eq. (5) for states s [B, O] -> [B, B]: exp(-scale ||s - s'||), 1 for equal ones."""
+    """How alike states are: l(s, s') = exp(-scale ||s - s'||) of eq. (5).
+
+    Args:
+        s: States [B, O].
+        scale: tau_s, 0 or more.
+
+    Returns:
+        [B, B] in [0, 1], 1 for equal states; without gradient.
+    """
     return torch.exp(-scale * pairwise_distance(s.detach()))
 
 
 def contrastive_loss(target: Tensor, apart: Tensor, scale: float, counts: Tensor | None = None) -> Tensor:
-    """Eq. (6): the cross-entropy between targets l [B, B] and k = exp(-scale apart), summed over pairs, over B.
+    """The cross-entropy between targets l and ratings k = exp(-scale apart), summed over pairs, over B (eq. 6).
 
-    apart [B, B]: distances of latents. counts [B]: how often each state is there, once by default.
-    The paper prints k log l + (1 - k) log(1 - l), the log of a constant that is 0 for equal and underflows for other
-    states; labels weigh the log of ratings, as in any cross-entropy.
+    The paper prints k log l + (1 - k) log(1 - l): the logarithm of a constant, 0 for equal states, which underflows
+    for others. Labels weigh the logarithm of ratings, as in any cross-entropy.
+
+    Args:
+        target: l [B, B] in [0, 1].
+        apart: Distances of latents [B, B].
+        scale: tau_z, 0 or more.
+        counts: How often each state is there, [B]; once by default.
+
+    Returns:
+        [].
     """
     x = scale * apart  # -log k
     log_rest = torch.log(-torch.expm1(-x.clamp(min=1e-6)))  # log(1 - k); equal latents have no direction to part in
@@ -327,14 +429,30 @@ def contrastive_loss(target: Tensor, apart: Tensor, scale: float, counts: Tensor
 
 
 def pairwise_distance(x: Tensor) -> Tensor:
-    """Euclidean distances of x [B, n] -> [B, B]. By differences: the quicker form by products errs by more than
-    tau_s forgives."""
+    """Euclidean distances between all rows.
+
+    They are computed by differences: the quicker form by products errs by more than tau_s forgives.
+
+    Args:
+        x: [B, n].
+
+    Returns:
+        [B, B].
+    """
     return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @torch.no_grad()
 def distinct_transformations(model: ParsimoniousDynamics, obs: Tensor) -> Tensor:
-    """[A] int64: how many codes, and so transformations, each action uses over observations obs [S, O]."""
+    """Count the codes, and so the transformations, that each action uses.
+
+    Args:
+        model: The model.
+        obs: Observations [M, O].
+
+    Returns:
+        [A] int64, each in [1, M].
+    """
     z = model.encode(obs)
     counts = []
     for action in range(model.num_actions):

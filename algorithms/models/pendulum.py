@@ -18,7 +18,12 @@ MAX_TORQUE = 2.0
 
 
 def pendulum() -> KnownDynamics:
-    """Cost per step: -cos th + 0.1 dth^2 + 0.001 u^2. The torque cannot lift it at once: it has to swing."""
+    """Make the pendulum. Its cost per step is -cos th + 0.1 dth^2 + 0.001 u^2.
+
+    Returns:
+        The system, with torques of up to 2 N m, which cannot lift it at once: it has to swing. Initial states are
+        uniform, th in [-pi, pi] and dth in [-1, 1].
+    """
     return KnownDynamics(
         name="pendulum",
         transition=_transition,

@@ -38,11 +38,22 @@ class OpenLoop(NamedTuple):
 class PixelDynamics(nn.Module, ABC):
     """A model that filters image sequences and goes on without images; the sizes are the paper's.
 
-    channels: maps of the first convolution; all others are multiples of it.
-    transition_weight: beta_1 of eqs. 10 and 12.
-    precision: "float32" or "bfloat16", of the networks between images and vectors; the rest is float32.
-    channels_last: memory layout of the images inside these networks. It changes no number beyond rounding.
-    Raises ValueError on sizes and weights out of range.
+    Args:
+        num_actions: A, at least 1.
+        image_size: S: 64, 80, 96, ...
+        latent_size: Z, at least 1.
+        readout_size: U, at least 1.
+        memory_size: D, at least 1.
+        hidden_size: Units of each hidden layer, at least 1.
+        channels: Maps of the first convolution; all others are multiples of it.
+        min_std: Least standard deviation of a latent, 0 or more.
+        transition_weight: beta_1 of eqs. 10 and 12, 0 or more.
+        precision: "float32" or "bfloat16", of the networks between images and vectors; the rest is float32.
+        channels_last: Memory layout of the images inside these networks. It changes no number beyond rounding.
+        has_prior: Whether the recurrent core predicts, by p(z | u).
+
+    Raises:
+        ValueError: A size or weight is out of range, or the precision is unknown.
     """
 
     def __init__(
@@ -89,28 +100,59 @@ class PixelDynamics(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, belief: Belief, action: Tensor, next_h: Tensor) -> Gaussian:
-        """The next latent [..., Z] after action [...] int64 in belief [...]; next_h [..., D]: the GRU's next state."""
+        """Predict the next latent.
+
+        Args:
+            belief: Beliefs [...].
+            action: [...] int64 in [0, A), taken in them.
+            next_h: The GRU's next state [..., D].
+
+        Returns:
+            Mean and standard deviation [..., Z].
+        """
 
     @abstractmethod
     def latent_loss(self, filtered: Filtered, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the objective adds to the reconstruction, weighted, and its terms in nats before their weights."""
+        """What the objective adds to the reconstruction.
+
+        Args:
+            filtered: Of whole sequences [B, T].
+            actions: [B, T - 1] int64.
+
+        Returns:
+            The weighted sum [], and its terms in nats before their weights.
+        """
 
     # -- what both models do
 
     def observe(self, sequence: ImageSequence, noise: Tensor | None = None) -> Filtered:
-        """Filter sequences from the zero belief: beliefs and inferred latents of all steps, [B, T, ...].
+        """Filter sequences from the zero belief.
 
-        noise [T, B, Z]: standard normal, with which latents are drawn; None goes on with means.
-        Raises ValueError on a batch of other shapes or types.
+        Args:
+            sequence: Images [B, T] and the actions between them.
+            noise: Standard normal [T, B, Z], with which latents are drawn; None goes on with means.
+
+        Returns:
+            Beliefs and inferred latents of all steps, [B, T, ...].
+
+        Raises:
+            ValueError: The batch has other shapes or types.
         """
         self.check(sequence)
         return self._filter(self._floats(sequence.images), sequence.actions, noise)
 
     def loss(self, batch: ImageSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
-        """Eq. 10 or 12, averaged over B and T. generator: of the noise with which latents are drawn.
+        """Eq. 10 or 12, averaged over B and T.
 
-        Terms: "reconstruction", half the squared error summed over an image, and those of `latent_loss`.
-        Raises ValueError as `observe` does.
+        Args:
+            batch: Images [B, T], T at least 2, and the actions between them.
+            generator: Of the noise with which latents are drawn.
+
+        Returns:
+            The loss. Terms: "reconstruction", half the squared error summed over an image, and those of `latent_loss`.
+
+        Raises:
+            ValueError: The batch has other shapes or types.
         """
         self.check(batch, least=2)
         B, T = batch.images.shape[:2]
@@ -125,10 +167,20 @@ class PixelDynamics(nn.Module, ABC):
 
     @torch.no_grad()
     def open_loop(self, context: ImageSequence, actions: Tensor) -> OpenLoop:
-        """Predict what follows a context of C images; actions [B, H] int64, the first taken after its last image.
+        """Predict what follows a context.
 
         Predictions go on from means, as the filter here does: the state is a deterministic function of context and
-        actions. Raises ValueError as `observe` does, and without an action.
+        actions.
+
+        Args:
+            context: Images [B, C] and the actions between them.
+            actions: [B, H] int64, H at least 1, the first taken after the context's last image.
+
+        Returns:
+            Latents and images of the H steps.
+
+        Raises:
+            ValueError: The context or the actions have other shapes or types.
         """
         filtered = self.observe(context)
         self._check_actions(actions, len(context.images), least=1)
@@ -146,17 +198,40 @@ class PixelDynamics(nn.Module, ABC):
 
     @torch.no_grad()
     def decode(self, belief: Belief) -> Tensor:
-        """Images [B, T, 3, S, S], 0 to 1, of beliefs [B, T]; without gradient."""
+        """Make images of beliefs, without gradient.
+
+        Args:
+            belief: [B, T].
+
+        Returns:
+            [B, T, 3, S, S] in [0, 1].
+        """
         features = self._features(belief)
         images = torch.cat([self._decode(some) for some in features.split(IMAGES_AT_ONCE)]).clamp_(0.0, 1.0)
         return images.contiguous().unflatten(0, belief.s.shape[:2])
 
     def one_hot(self, action: Tensor) -> Tensor:
-        """action [...] int64 -> [..., A]."""
+        """Encode actions one-hot.
+
+        Args:
+            action: [...] int64 in [0, A).
+
+        Returns:
+            [..., A] float32.
+        """
         return one_hot(action, self.num_actions).to(torch.float32)
 
     def check(self, batch: ImageSequence, least: int = 1) -> None:
-        """Raises ValueError unless batch has images uint8 [B, T, 3, S, S], T >= least, and actions [B, T - 1]."""
+        """Check shapes, types and, on the CPU, the range of the actions of a batch.
+
+        Args:
+            batch: What `observe` or `loss` gets.
+            least: Images that a sequence must have, at least.
+
+        Raises:
+            ValueError: Images are not uint8 [B, T, 3, S, S] with T >= least, or actions not int64 [B, T - 1] in [0,
+                A).
+        """
         images, S = batch.images, self.image_size
         if images.dtype != torch.uint8 or images.dim() != 5 or images.shape[2:] != (3, S, S) or images.shape[1] < least:
             raise ValueError(
@@ -216,17 +291,28 @@ class PixelDynamics(nn.Module, ABC):
 class PixelRSSM(PixelDynamics):
     """The RSSM of eqs. 11 and 12: z_t is predicted from u_t, which has seen the latent and the action before it.
 
-    Takes the options of `PixelDynamics`.
+    Args:
+        num_actions: A, at least 1.
+        **options: The other arguments of `PixelDynamics`.
     """
 
     def __init__(self, num_actions: int, **options):
         super().__init__(num_actions, **options, has_prior=True)
 
     def predict(self, belief: Belief, action: Tensor, next_h: Tensor) -> Gaussian:
+        """The prior p(z | u) of the GRU's next state."""
         return self.core.prior(next_h)
 
     def latent_loss(self, filtered: Filtered, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Terms: "transition", KL(inferred || predicted); the first step's prediction is from the zero belief."""
+        """Weighted KL(inferred || predicted); the first step's prediction is from the zero belief.
+
+        Args:
+            filtered: Of whole sequences [B, T].
+            actions: Are not read: the filter has seen them.
+
+        Returns:
+            The weighted sum [], and the term "transition" in nats.
+        """
         transition = kl_divergence(filtered.posterior, self.core.prior(filtered.belief.h)).mean()
         return self.transition_weight * transition, {"transition": transition}
 
@@ -234,11 +320,21 @@ class PixelRSSM(PixelDynamics):
 class ParsimoniousPixels(PixelDynamics):
     """The stochastic parsimonious model of eqs. 9 and 10: z_{t+1} ~ N(T_t mu_t, std_t).
 
-    T_t is decoded from a code of bits and the action, q(h | z_t, u_t, a_t) rounded, which p(h | u_t, a_t) is to foresee
-    without the latent.
-    transformation: "rotation", "translation" or "affine". code_size: bits. parsimony_weight: beta_2. initial_logit: of
-    every bit. printed_divergence: train KL(predicted || inferred), as eq. 10 prints it, and not the bound's.
-    Takes the options of `PixelDynamics` besides. Raises ValueError as it does and on an unknown transformation.
+    T_t is decoded from the action and a code of n bits, q(h | z_t, u_t, a_t) rounded. p(h | u_t, a_t) is to foresee
+    the code without the latent.
+
+    Args:
+        num_actions: A, at least 1.
+        transformation: "rotation", "translation" or "affine".
+        code_size: n, at least 1.
+        parsimony_weight: beta_2, 0 or more.
+        initial_logit: Of every bit.
+        printed_divergence: Train KL(predicted || inferred), as eq. 10 prints it, and not the bound's.
+        hidden_size: Units of each hidden layer, at least 1.
+        **options: The other arguments of `PixelDynamics`.
+
+    Raises:
+        ValueError: As `PixelDynamics`, and for an unknown transformation.
     """
 
     def __init__(
@@ -269,10 +365,20 @@ class ParsimoniousPixels(PixelDynamics):
                 head.bias[:n] = initial_logit
 
     def predict(self, belief: Belief, action: Tensor, next_h: Tensor) -> Gaussian:
+        """The latent's mean transformed by its code, and the predicted deviation, [..., Z]."""
         return self.transition(belief.s, self.core.readout(belief.h), self.one_hot(action))[0]
 
     def transition(self, z: Tensor, u: Tensor, action: Tensor) -> tuple[Gaussian, Tensor]:
-        """z [..., Z], u [..., U], action [..., A] one-hot -> the next latent [..., Z], logits [..., n] of its code."""
+        """Predict the next latent, with the logits of the code behind it.
+
+        Args:
+            z: Latents [..., Z].
+            u: Readouts of the GRU's state [..., U].
+            action: One-hot [..., A].
+
+        Returns:
+            Mean and standard deviation [..., Z] of the next latent, and logits [..., n].
+        """
         raw = self.code_posterior_net(torch.cat([z, u, action], -1))
         logits, raw_std = raw[..., : self.code_size], raw[..., self.code_size :]
         code = round_straight_through(logits.sigmoid())
@@ -280,15 +386,29 @@ class ParsimoniousPixels(PixelDynamics):
         return Gaussian(by.apply(z), softplus(raw_std) + self.core.min_std), logits
 
     def codes(self, filtered: Filtered, action: int) -> Tensor:
-        """The codes 0 or 1 [B, T, n] that one action has in every inferred state."""
+        """The codes that one action has in every inferred state.
+
+        Args:
+            filtered: Of whole sequences [B, T].
+            action: In [0, A).
+
+        Returns:
+            [B, T, n], 0 or 1.
+        """
         z = filtered.posterior.mean
         actions = self.one_hot(torch.full(z.shape[:-1], action, device=z.device))
         return (self.transition(z, self.core.readout(filtered.belief.h), actions)[1] > 0).to(z.dtype)
 
     def latent_loss(self, filtered: Filtered, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Terms of the T - 1 transitions: "transition", KL(inferred || predicted), "parsimony", KL(q(h) || p(h)).
+        """Weighted divergences of the T - 1 transitions (eq. 10).
 
-        The first the other way round with printed_divergence.
+        Args:
+            filtered: Of whole sequences [B, T].
+            actions: [B, T - 1] int64.
+
+        Returns:
+            The weighted sum [], and terms in nats: "transition", KL(inferred || predicted), the other way round with
+            printed_divergence, and "parsimony", KL(q(h) || p(h)).
         """
         inferred, u, action = filtered.posterior, self.core.readout(filtered.belief.h[:, :-1]), self.one_hot(actions)
         predicted, logits = self.transition(inferred.mean[:, :-1], u, action)

@@ -30,7 +30,14 @@ class ImageSequence(NamedTuple):
 
 
 def check_image_size(image_size: int) -> None:
-    """Raises ValueError unless the decoder can make images of this side: 64, 80, 96, ..."""
+    """Check that the decoder can make images of this size.
+
+    Args:
+        image_size: S: 64, 80, 96, ...
+
+    Raises:
+        ValueError: It is another number.
+    """
     check_sizes(image_size=image_size)
     if image_size < SMALLEST or (image_size - SMALLEST) % STEP:
         raise ValueError(f"image_size must be 64, 80, 96 or more in steps of 16, got {image_size}; resize the images")
@@ -39,8 +46,14 @@ def check_image_size(image_size: int) -> None:
 class ImageEncoder(nn.Module):
     """Four convolutions, kernel 4 and stride 2, ReLU: 32, 64, 128 and 256 maps with `channels` 32.
 
-    embedding_size: E, 1024 for images of 64 x 64 and 2304 for 80 x 80 with `channels` 32.
-    Raises ValueError on sizes out of range.
+    `embedding_size` is E: 1024 for images of 64 x 64 and 2304 for 80 x 80, with `channels` 32.
+
+    Args:
+        image_size: S: 64, 80, 96, ...
+        channels: Maps of the first convolution, at least 1; the others are multiples.
+
+    Raises:
+        ValueError: A size is out of range.
     """
 
     def __init__(self, image_size: int = 80, channels: int = 32):
@@ -56,15 +69,30 @@ class ImageEncoder(nn.Module):
         self.embedding_size = maps[-1] * side**2
 
     def forward(self, images: Tensor) -> Tensor:
-        """images [M, 3, S, S], 0 to 1 -> [M, E]."""
+        """Embed images.
+
+        Args:
+            images: [M, 3, S, S] in [0, 1].
+
+        Returns:
+            [M, E], 0 or more.
+        """
         return self.layers(images).flatten(1)
 
 
 class ImageDecoder(nn.Module):
     """A linear layer of 1024 units (32 `channels`) and four transposed convolutions, stride 2, ReLU between them.
 
-    The 1024 units are 1 x 1 places of 1024 maps for images of 64 x 64, as in the paper, and 2 x 2 places of 256 for
-    80 x 80: all kernels stay as they are. Raises ValueError on sizes out of range.
+    For images of 64 x 64 the 1024 units are 1 x 1 places of 1024 maps, as in the paper. For 80 x 80 they are 2 x 2
+    places of 256: all kernels stay as they are.
+
+    Args:
+        feature_size: F, at least 1.
+        image_size: S: 64, 80, 96, ...
+        channels: Maps before the last convolution, at least 1; the others are multiples.
+
+    Raises:
+        ValueError: A size is out of range.
     """
 
     def __init__(self, feature_size: int, image_size: int = 80, channels: int = 32):
@@ -81,5 +109,12 @@ class ImageDecoder(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, features: Tensor) -> Tensor:
-        """features [M, F] -> [M, 3, S, S], unbounded."""
+        """Make images.
+
+        Args:
+            features: [M, F].
+
+        Returns:
+            [M, 3, S, S], unbounded.
+        """
         return self.layers(self.first(features).unflatten(1, (self.maps, self.side, self.side)))

@@ -4,7 +4,8 @@
     s_t ~ p(s_t | h_t)                      prior
     s_t ~ q(s_t | h_t, e_t)                 posterior, e_t an observation or an embedding of it
 
-Axes: B sequences or beliefs, T steps, E embedding, A action, D deterministic, U what is read out of it, S stochastic.
+Axes: B sequences or beliefs, T steps, E embedding, A action, D deterministic, U what is read out of it, S stochastic,
+K hidden.
 """
 
 from __future__ import annotations
@@ -36,7 +37,15 @@ class Filtered(NamedTuple):
 
 
 def kl_divergence(q: Gaussian, p: Gaussian) -> Tensor:
-    """KL(q || p) of diagonal Gaussians [..., S] -> [...], nats."""
+    """KL(q || p) of diagonal Gaussians.
+
+    Args:
+        q: [..., S].
+        p: [..., S].
+
+    Returns:
+        [...] nats.
+    """
     ratio = (q.std / p.std) ** 2
     return 0.5 * (ratio + ((q.mean - p.mean) / p.std) ** 2 - 1 - ratio.log()).sum(-1)
 
@@ -44,8 +53,16 @@ def kl_divergence(q: Gaussian, p: Gaussian) -> Tensor:
 class RecurrentCore(nn.Module):
     """GRU, posterior and, unless another form of prediction takes its place, prior.
 
-    readout_size: U, the size of a linear readout of h that posterior and prior see; None: h itself, U is D.
-    prior: whether there is a prior p(s | h). standardize: what is observed, by a running mean and variance.
+    Args:
+        embedding_size: E.
+        action_size: A.
+        deterministic_size: D.
+        stochastic_size: S.
+        hidden_size: K, units of each of two hidden layers.
+        min_std: Least standard deviation of a state, > 0.
+        readout_size: U, of a linear readout of h that posterior and prior see; None: h itself, U is D.
+        prior: Whether there is a prior p(s | h).
+        standardize: Standardise what is observed by a running mean and variance.
     """
 
     def __init__(
@@ -73,43 +90,91 @@ class RecurrentCore(nn.Module):
         self.readout_net = nn.Linear(deterministic_size, readout_size) if readout_size else nn.Identity()
 
     def initial_belief(self, batch_size: int) -> Belief:
-        """The belief before the first observation of an episode: zeros."""
+        """The belief before the first observation of an episode: zeros.
+
+        Args:
+            batch_size: B.
+
+        Returns:
+            Beliefs [B].
+        """
         weight = self.gru.weight_hh
         return Belief(
             weight.new_zeros(batch_size, self.deterministic_size), weight.new_zeros(batch_size, self.stochastic_size)
         )
 
     def readout(self, h: Tensor) -> Tensor:
-        """h [..., D] -> [..., U]."""
+        """What posterior and prior see of the GRU's state.
+
+        Args:
+            h: [..., D].
+
+        Returns:
+            [..., U].
+        """
         return self.readout_net(h)
 
     def next_h(self, x: Tensor, h: Tensor) -> Tensor:
-        """x [..., S + A] state and action, h [..., D] -> [..., D]."""
+        """Step the GRU.
+
+        Args:
+            x: State and action [..., S + A].
+            h: [..., D].
+
+        Returns:
+            The next h [..., D].
+        """
         gru = self.gru
         return gru_step(linear(x, gru.weight_ih, gru.bias_ih), linear(h, gru.weight_hh, gru.bias_hh), h)
 
     def prior(self, h: Tensor) -> Gaussian:
-        """p(s | h) of h [..., D]."""
+        """p(s | h).
+
+        Args:
+            h: [..., D].
+
+        Returns:
+            Mean and standard deviation [..., S].
+        """
         return self._gaussian(self.prior_net(self.readout(h)))
 
     def posterior(self, h: Tensor, seen: Tensor) -> Gaussian:
-        """q(s | h, e) of h [..., D] and seen [..., K], what `see` makes of the embedding."""
+        """q(s | h, e).
+
+        Args:
+            h: [..., D].
+            seen: [..., K], what `see` makes of the embedding e.
+
+        Returns:
+            Mean and standard deviation [..., S].
+        """
         first: nn.Linear = self.posterior_net[0]  # type: ignore[assignment]  # mypy knows it as any module
         x = linear(self.readout(h), first.weight[:, : self.readout_size]) + seen
         return self._gaussian(self.posterior_net[1:](x))
 
     def see(self, embedding: Tensor) -> Tensor:
-        """The part that an embedding [..., E] has in the posterior's first layer [..., K]: a loop over time need not
-        compute it."""
+        """The part that an embedding has in the posterior's first layer: a loop over time need not compute it.
+
+        Args:
+            embedding: e [..., E].
+
+        Returns:
+            [..., K].
+        """
         first: nn.Linear = self.posterior_net[0]  # type: ignore[assignment]  # mypy knows it as any module
         return linear(self.obs_norm(embedding), first.weight[:, self.readout_size :], first.bias)
 
     def filter(self, seen: Tensor, previous_action: Tensor, keep: Tensor | None, noise: Tensor | None) -> Filtered:
         """Filter whole sequences.
 
-        seen [B, T, K]: of `see`. previous_action [B, T, A]: the one that led to each step, zeros before the first.
-        keep [B, T, 1]: 0 where the past must not reach, None for nowhere. noise [T, B, S]: standard normal, with which
-        states are drawn; None for the posterior's means.
+        Args:
+            seen: [B, T, K], of `see`.
+            previous_action: [B, T, A], the one that led to each step; zeros before the first.
+            keep: [B, T, 1], 0 where the past must not reach, else 1; None for nowhere.
+            noise: Standard normal [T, B, S], with which states are drawn; None for the posterior's means.
+
+        Returns:
+            Beliefs and posteriors of all steps.
         """
         h, s = self.initial_belief(len(seen))
         hs, means, stds, states = [], [], [], []

@@ -36,7 +36,16 @@ class LossWeights(NamedTuple):
 
 
 class RSSM(RecurrentCore):
-    """Recurrent state-space model; every function but the GRU has two layers of `hidden_size` ReLU units."""
+    """Recurrent state-space model; every function but the GRU has two layers of `hidden_size` ReLU units.
+
+    Args:
+        obs_size: O.
+        action_size: A.
+        deterministic_size: D.
+        stochastic_size: S.
+        hidden_size: Units of each hidden layer.
+        min_std: Least standard deviation of a state, > 0.
+    """
 
     obs_norm: RunningNorm
 
@@ -57,6 +66,7 @@ class RSSM(RecurrentCore):
 
     @property
     def belief_size(self) -> int:
+        """D + S."""
         return self.deterministic_size + self.stochastic_size
 
     def transition_parameters(self) -> list[nn.Parameter]:
@@ -66,15 +76,28 @@ class RSSM(RecurrentCore):
     def update_belief(self, belief: Belief, action: Tensor, obs: Tensor) -> Belief:
         """Filter one step with the posterior's mean: a deterministic function of the history.
 
-        action [B, A]: the one executed before obs (zeros at an episode's start); obs [B, O] environment units.
+        Args:
+            belief: Beliefs [B] before the action.
+            action: [B, A] in [-1, 1], the one executed before obs; zeros at an episode's start.
+            obs: [B, O], environment units.
+
+        Returns:
+            Beliefs [B].
         """
         h = self.next_h(torch.cat([belief.s, action], -1), belief.h)
         return Belief(h, self.posterior(h, self.see(obs)).mean)
 
     def observe(self, sequence: ReplaySequence, noise: Tensor) -> Posterior:
-        """Filter whole sequences with sampled states; noise [T, B, S] standard normal.
+        """Filter whole sequences with sampled states.
 
         What comes before an is_first step has no influence on what follows it.
+
+        Args:
+            sequence: B slices of T steps.
+            noise: Standard normal [T, B, S].
+
+        Returns:
+            Beliefs, priors and posteriors of all steps.
         """
         keep = (~sequence.is_first).to(sequence.obs.dtype)[..., None]  # [B, T, 1]
         previous_action = torch.cat([torch.zeros_like(sequence.action[:, :1]), sequence.action[:, :-1]], 1) * keep
@@ -86,8 +109,16 @@ class RSSM(RecurrentCore):
     ) -> tuple[Tensor, dict[str, Tensor], Belief]:
         """The negative multi-step bound (Hafner et al. 2018, eq. 6), averaged over B and T.
 
-        Gaussian likelihoods of unit variance, up to the weights and a constant. Returns the loss, its terms (detached),
-        and the beliefs [B, T].
+        Likelihoods are Gaussians of unit variance, up to the weights and a constant.
+
+        Args:
+            sequence: B slices of T steps.
+            weights: Of the terms.
+            generator: Of the states' noise.
+
+        Returns:
+            The loss [], its terms (detached) and the beliefs [B, T]. Terms: "observation", "reward", "kl" in nats,
+            "overshooting_kl" where there is overshooting, "model_loss".
         """
         B, T = sequence.obs.shape[:2]
         noise = torch.randn(T, B, self.stochastic_size, generator=generator, device=sequence.obs.device)
@@ -146,10 +177,16 @@ class RSSM(RecurrentCore):
         return total
 
     def predict_rewards(self, belief: Belief, actions: Tensor) -> Tensor:
-        """Rewards of candidate action sequences, with the state at its prior mean: belief [B], actions [B, N, H, A] in
-        [-1, 1] -> [B, N, H], environment units.
+        """Predict the rewards of candidate plans, with the state at its prior mean.
 
         What the first step takes from the belief is computed once per belief, not once per candidate.
+
+        Args:
+            belief: Beliefs [B] at which the plans start.
+            actions: [B, N, H, A] in [-1, 1].
+
+        Returns:
+            Rewards [B, N, H], environment units.
         """
         if actions.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return predict_rewards_in_blocks(self, belief, actions)

@@ -1,5 +1,8 @@
-"""Solvers: pure torch, no Ray. See cem.py (CEM and DCEM), categorical_cem.py (over discrete actions), lml.py (the
-differentiable top-k) and unrolled_gd.py."""
+"""Solvers: pure torch, no Ray.
+
+`cem.py` has CEM and DCEM, `categorical_cem.py` CEM over discrete actions, `lml.py` the differentiable top-k, and
+`unrolled_gd.py` gradient descent.
+"""
 
 from parsecrl.algorithms.solvers.categorical_cem import (
     CategoricalIteration,

@@ -1,4 +1,8 @@
-"""Checks of what users give to the solvers. Values in tensors are read on the CPU only, where none waits."""
+"""Checks of what users give to the solvers.
+
+Values in tensors are read on the CPU only: elsewhere reading would wait for the device. Axes: B problems, N
+candidates, n variables, T iterations.
+"""
 
 import math
 
@@ -18,7 +22,24 @@ def check_arguments(
     generator: torch.Generator | None,
     noise: Tensor | None,
 ) -> tuple[Tensor, Bounds | None]:
-    """The standard deviation as a tensor [B, n], and the bounds. Raises ValueError on arguments out of range."""
+    """Check what `cem`, `dcem` and `categorical_cem` have in common.
+
+    Args:
+        init_mean: Where the search starts, [B, n], float32 or float64.
+        init_std: Standard deviation at the start, finite and 0 or more; broadcasts to [B, n].
+        num_samples: N, at least 2.
+        num_elites: In [1, N).
+        num_iterations: T, at least 1.
+        bounds: (low, high), floats or tensors that broadcast to [n]; low < high. None for no bounds.
+        generator: On the device of init_mean.
+        noise: Standard normal draws [T, B or 1, N, n], with the type and device of init_mean.
+
+    Returns:
+        The standard deviation as a tensor [B, n], and the bounds.
+
+    Raises:
+        ValueError: An argument has the wrong shape or type, or is out of range.
+    """
     if not isinstance(init_mean, Tensor) or init_mean.dim() != 2 or 0 in init_mean.shape:
         got = f"shape {tuple(init_mean.shape)}" if isinstance(init_mean, Tensor) else type(init_mean).__name__
         raise ValueError(f"init_mean must be a tensor [B, n], got {got}; add an axis for the batch of problems")

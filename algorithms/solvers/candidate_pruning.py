@@ -1,6 +1,6 @@
-"""Which candidates' costs a DCEM iteration's gradient passes through most (DCEM paper, section 4.2, future work).
+"""Candidate pruning: an iteration of DCEM whose gradient passes through few candidates.
 
-Axes: B problems, N candidates, n variables, K kept.
+The DCEM paper (section 4.2) names this as future work. Axes: B problems, N candidates, n variables, K kept.
 """
 
 import torch
@@ -8,15 +8,21 @@ from torch import Tensor
 
 
 def most_influential(samples: Tensor, scores: Tensor, weights: Tensor, num_kept: int, normalize: bool) -> Tensor:
-    """Indices [B, K] of the candidates whose costs move the iteration's mean most, in standard deviations.
+    """Find the candidates whose costs move an iteration's mean most, in standard deviations.
 
-    samples [B, N, n]; scores [B, N] (minus the costs, normalised or not; -inf where there is no finite cost);
-    weights [B, N], their LML projection. normalize: whether the scores were normalised, which passes some of every
-    score's effect on to the scale of all.
+    With q = w (1 - w), the derivative of the mean in score i is q_i (x_i - m) up to a constant. Here m is the mean of
+    x weighted by q. The influence is the length of that vector, in units of the samples' spread. It needs no gradient
+    of the objective and knows nothing of the loss.
 
-    With q = w (1 - w), the mean's derivative in score i is q_i (x_i - the q-weighted mean of x), up to a constant; the
-    length of that vector, taken in units of the samples' spread, is the influence. It needs no gradient of the
-    objective and knows nothing of the loss.
+    Args:
+        samples: x, candidates [B, N, n].
+        scores: Minus the costs [B, N], normalised or not; -inf where a cost is not finite.
+        weights: w, the LML projection of the scores [B, N], in [0, 1].
+        num_kept: K, 1 <= K <= N.
+        normalize: Whether the scores were normalised. Each score then also acts on the scale of all.
+
+    Returns:
+        Indices [B, K] of the kept candidates, in no particular order.
     """
     finite = scores.isfinite()
     q = (weights * (1.0 - weights)).unsqueeze(-1)  # [B, N, 1]

@@ -2,8 +2,8 @@
 
 Axes: B independent problems, N candidates, H horizon, A actions, T iterations. It minimises, as `cem` does.
 
-Every candidate has logits of its own, w ~ N(mu, I), and draws its actions from softmax(w); mu becomes the mean of the
-elites' logits. The spread of the logits is never refitted: 10 iterations explore to the last.
+Every candidate has logits of its own, w ~ N(mu, I), and draws its actions from softmax(w). The next mu is the mean of
+the elites' logits. The spread of the logits is never refitted: all iterations explore to the last.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class CategoricalIteration(NamedTuple):
 
 
 class CategoricalSolution(NamedTuple):
-    """The most probable sequence of the final distribution is the answer."""
+    """The answer is the most probable sequence of the final distribution."""
 
     actions: Tensor  # [B, H] int64
     logits: Tensor  # [B, H, A]
@@ -60,14 +60,27 @@ def categorical_cem(
 ) -> CategoricalSolution:
     """Minimise over sequences of discrete actions; the defaults are the paper's (appendix A.7).
 
-    objective: [B, N, H] int64 -> cost [B, N].
-    init_logits [B, H, A] float32 or float64: mu at the start, zeros in the paper. logit_std: the paper's is 1.
-    generator: of init_logits' device.
+    Nothing is differentiable. Of candidates of equal cost the earlier ones are elite, so that equal costs give equal
+    plans however they came about. A candidate of NaN or infinite cost is never elite.
 
-    Of candidates of equal cost the earlier ones are elite, so that equal costs give equal plans however they came
-    about. A candidate of NaN or infinite cost is never elite. Nothing is differentiable. Raises ValueError on
-    arguments out of range, on costs of the wrong shape, and when an iteration has fewer finite costs than elites
-    (checked after the loop, the one synchronisation; under torch.compile and CUDA graph capture the logits are NaN).
+    Args:
+        objective: Maps action sequences [B, N, H] int64 in [0, A) to costs [B, N].
+        init_logits: mu at the start, [B, H, A], float32 or float64; zeros in the paper.
+        num_samples: N, at least 2.
+        num_elites: Candidates whose logits are averaged, in [1, N).
+        num_iterations: T, at least 1.
+        logit_std: Standard deviation of the logits around mu, 0 or more; 1 in the paper.
+        generator: Of all draws, on the device of init_logits.
+        noise: Draws in place of the generator's; `gumbel_noise` makes them.
+        keep_history: Return every iteration as well.
+
+    Returns:
+        The most probable sequence of the last distribution, its logits, and the best candidate of all iterations.
+
+    Raises:
+        ValueError: An argument is out of range, costs have the wrong shape, or an iteration has fewer finite costs
+            than elites. The last check is made after the loop, the one synchronisation. Under torch.compile and CUDA
+            graph capture it is left out: such a problem's logits are NaN.
     """
     if not isinstance(init_logits, Tensor) or init_logits.dim() != 3 or 0 in init_logits.shape:
         got = f"shape {tuple(init_logits.shape)}" if isinstance(init_logits, Tensor) else type(init_logits).__name__
@@ -111,7 +124,17 @@ def categorical_cem(
 def gumbel_noise(
     num_iterations: int, init_logits: Tensor, num_samples: int, generator: torch.Generator | None = None
 ) -> CategoricalNoise:
-    """Draws for `noise=`, for init_logits [B, H, A]: both [T, B, N, H, A]."""
+    """Draw what `categorical_cem` takes as `noise`.
+
+    Args:
+        num_iterations: T.
+        init_logits: [B, H, A]; gives shape, type and device.
+        num_samples: N.
+        generator: Of the draws.
+
+    Returns:
+        Normal and Gumbel draws, both [T, B, N, H, A].
+    """
     B, H, A = init_logits.shape
     return CategoricalNoise(*_draw((num_iterations, B, num_samples, H, A), init_logits, generator))
 

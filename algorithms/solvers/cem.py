@@ -1,6 +1,6 @@
 """The cross-entropy method and its differentiable form (DCEM paper, Prop. 1, Prop. 3, algorithm 1), in one loop.
 
-Axes: B independent problems, N candidates, n variables of a problem, T iterations. Both methods minimise: the paper's
+Axes: B independent problems, N candidates, n variables of a problem, T iterations. Both methods minimise. The paper's
 eq. (5) projects the values v, which for a minimum must be -v.
 """
 
@@ -55,15 +55,29 @@ def cem(
 ) -> Solution:
     """Minimise by the cross-entropy method: refit a Gaussian to the best candidates (DCEM paper, Prop. 1).
 
-    objective: [B, N, n] -> cost [B, N]; called without gradient, since none passes a hard selection. The answer stays
-        differentiable in init_mean and init_std, through the elites' own coordinates.
-    init_mean [B, n] float32 or float64; init_std: what broadcasts to it.
-    bounds: (low, high), floats or tensors that broadcast to [n]; candidates are clamped to them.
-    generator: of init_mean's device. noise: standard normal draws [T, B or 1, N, n] in place of the generator's.
+    No gradient passes the hard selection. The answer is differentiable in init_mean and init_std, through the elites'
+    own coordinates.
 
-    A candidate of NaN or infinite cost is never elite. Raises ValueError on arguments out of range, on costs of the
-    wrong shape, and when an iteration has fewer finite costs than elites. That last check reads the device once, after
-    the loop; under torch.compile and CUDA graph capture it is left out, and such a problem's mean is NaN.
+    Args:
+        objective: Maps candidates [B, N, n] to costs [B, N]; called without gradient. A candidate of NaN or infinite
+            cost is never elite.
+        init_mean: Mean of the first candidates, [B, n], float32 or float64.
+        init_std: Standard deviation of the first candidates, finite and 0 or more; broadcasts to [B, n].
+        num_samples: N, at least 2.
+        num_elites: Candidates that the Gaussian is refitted to, in [1, N).
+        num_iterations: T, at least 1.
+        bounds: (low, high), floats or tensors that broadcast to [n], low < high. Candidates are clamped to them.
+        generator: Of the candidates' noise, on the device of init_mean.
+        noise: Standard normal draws [T, B or 1, N, n], used in place of the generator's.
+        keep_history: Return every iteration as well.
+
+    Returns:
+        The last sampling distribution. Its mean [B, n] is the answer.
+
+    Raises:
+        ValueError: An argument is out of range, costs have the wrong shape, or an iteration has fewer finite costs
+            than elites. The last check reads the device once, after the loop. Under torch.compile and CUDA graph
+            capture it is left out: such a problem's mean is NaN.
     """
     std, bounds = check_arguments(
         init_mean, init_std, num_samples, num_elites, num_iterations, bounds, generator, noise
@@ -90,20 +104,39 @@ def dcem(
 ) -> Solution:
     """Minimise by the differentiable cross-entropy method (DCEM paper, algorithm 1 and Prop. 3).
 
-    As `cem`, with soft weights from the LML projection: the answer is differentiable in what the objective depends on.
-    temperature: divides the scores (eq. 4); a float, or a tensor of shape [] or [B, 1]. 0 is cem itself, number for
-        number.
-    normalize: bring each problem's finite costs to mean 0 and (population) standard deviation 1 first, every iteration,
-        so that the temperature need not know the scale of the costs.
-    checkpoint: keep only each iteration's noise and distribution, and recompute the rest in backward.
-    keep_fraction: below 1, all candidates are evaluated without a graph, and of each problem's only this fraction,
-        those whose costs move the answer most, again with one. The answer is the same; the gradient misses what the
-        other costs depend on. The objective must take any number of candidates and be deterministic.
+    The LML projection weighs the candidates in place of a hard selection. The answer is differentiable in init_mean,
+    init_std, a temperature tensor and whatever the objective depends on.
 
-    A candidate of NaN or infinite cost has weight 0, and adds exactly 0 to every gradient. When one turns up and a
-    gradient is wanted, the search is run again with such candidates replaced before the objective sees them, since 0
-    times an infinite derivative inside the objective would be NaN; the objective must be deterministic for that. Under
-    torch.compile and CUDA graph capture, where nothing can be read, there is no second run.
+    A candidate of NaN or infinite cost has weight 0 and adds exactly 0 to every gradient. Where such a candidate turns
+    up and a gradient is wanted, the search runs again without it. For 0 times an infinite derivative inside the
+    objective would be NaN. Under torch.compile and CUDA graph capture nothing can be read, and there is no second run.
+
+    Args:
+        objective: Maps candidates [B, N, n] to costs [B, N]. It must be deterministic where a second run or
+            keep_fraction evaluates it again, and with keep_fraction take any number of candidates.
+        init_mean: Mean of the first candidates, [B, n], float32 or float64.
+        init_std: Standard deviation of the first candidates, finite and 0 or more; broadcasts to [B, n].
+        num_samples: N, at least 2.
+        num_elites: k, the sum of the weights, in [1, N).
+        num_iterations: T, at least 1.
+        temperature: Divides the scores (eq. 4), 0 or more; a float or a tensor [] or [B, 1]. The float 0 is `cem`,
+            number for number.
+        normalize: Bring each problem's finite costs to mean 0 and population standard deviation 1, every iteration.
+            The temperature then need not know the scale of the costs.
+        bounds: (low, high), floats or tensors that broadcast to [n], low < high. Candidates are clamped to them.
+        generator: Of the candidates' noise, on the device of init_mean.
+        noise: Standard normal draws [T, B or 1, N, n], used in place of the generator's.
+        keep_history: Return every iteration as well.
+        checkpoint: Keep only each iteration's noise and distribution, and recompute the rest in backward.
+        keep_fraction: In (0, 1]. Below 1 the gradient passes through this fraction of each problem's candidates, those
+            whose costs move the answer most. The answer is the same. The gradient misses what the other costs depend
+            on.
+
+    Returns:
+        The last sampling distribution. Its mean [B, n] is the answer.
+
+    Raises:
+        ValueError: As `cem`, and for a temperature or keep_fraction out of range.
     """
     std, bounds = check_arguments(
         init_mean, init_std, num_samples, num_elites, num_iterations, bounds, generator, noise
@@ -195,8 +228,11 @@ class _Search:
     def _step(
         self, objective: Objective, mean: Tensor, std: Tensor, eps: Tensor, keep_all: bool, guarded: bool
     ) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
-        """(samples, costs, weights, mean, std), or (mean, std) unless keep_all; the least count of finite costs; the
-        soft weights [B, N] without gradient, None for a hard selection."""
+        """One iteration.
+
+        Returns (samples, costs, weights, mean, std), or (mean, std) unless keep_all; the least count of finite costs;
+        the soft weights [B, N] without gradient, None for a hard selection.
+        """
         samples = (std.unsqueeze(1) * eps).add_(mean.unsqueeze(1))  # [B, N, n]
         if self.bounds is not None:
             clamp = torch.clamp if samples.requires_grad else torch.clamp_

@@ -14,17 +14,24 @@ _MAX_GAP = 120.0
 
 
 def lml_projection(x: Tensor, k: int, temperature: float | Tensor = 1.0) -> Tensor:
-    """Relax top-k selection to weights in [0, 1] that sum to k (DCEM paper, eq. 4).
+    """Relax top-k selection to weights in [0, 1] that sum to k (DCEM paper, eq. 4 and Prop. 2).
 
-    The weights are y = sigmoid(x / temperature + nu), with one nu per row such that they sum to k.
+    The weights are y = sigmoid(x / temperature + nu). Each row has one nu, such that its weights sum to k. Axes: N
+    candidates; leading axes are independent problems.
 
-    Axes: N candidates; leading axes are independent problems.
-    x [..., N]: scores, dimensionless, larger is better; float32 or float64. -inf gets weight 0 and no gradient; a row
-        with fewer than k scores above -inf has no solution and comes back as NaN.
-    temperature: a float, or a tensor with one value for all rows or one per row, shape [] or [..., 1].
-    Returns [..., N]. Differentiable, any number of times, in x and in a temperature tensor.
-    Raises ValueError unless 1 <= k <= N and temperature > 0 (a tensor's values are checked on the CPU only, where
-    reading them needs no synchronisation).
+    Args:
+        x: Scores [..., N], dimensionless, float32 or float64. The largest get the weight; -inf gets 0 and no gradient.
+            A row with fewer than k scores above -inf comes back as NaN.
+        k: How many to select, 1 <= k <= N.
+        temperature: Divides the scores, > 0; a float or a tensor [] or [..., 1]. Towards 0 the selection becomes hard.
+
+    Returns:
+        Weights [..., N], each row summing to k. They are differentiable any number of times in x and in a temperature
+        tensor.
+
+    Raises:
+        ValueError: An argument is out of range. A tensor's values are checked on the CPU only, where reading them
+            needs no synchronisation.
     """
     if not isinstance(x, Tensor) or x.dim() == 0 or x.dtype not in _STEPS:
         got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
@@ -98,12 +105,11 @@ class _Projection(torch.autograd.Function):
 
 
 def _project(x: Tensor, k: int, temperature: float | Tensor) -> Tensor:
-    """y [..., N] for x [..., N] and k < N, in a fixed number of steps whatever the values (the CPU may leave out some
-    that would change nothing).
+    """Project x [..., N] -> y [..., N], for k < N, in a fixed number of steps whatever the values.
 
-    Scores enter relative to the middle between the k-th and the (k+1)-th largest. There |nu| is at most about log(N)
-    whatever the scale of the scores, so that nu is known to the last bits, and F = exp(-s) is the only transcendental
-    pass: each step needs y = 1 / (1 + F exp(-nu)) alone.
+    The CPU may leave out steps that would change nothing. Scores enter relative to the middle between the k-th and the
+    (k+1)-th largest. There |nu| is at most about log(N), whatever the scale of the scores, so that nu is known to the
+    last bits. F = exp(-s) is the only transcendental pass: each step needs y = 1 / (1 + F exp(-nu)) alone.
     """
     rest = x.shape[-1] - k
     top = torch.topk(x, k + 1, dim=-1).values

@@ -15,7 +15,10 @@ from parsecrl.algorithms.solvers.cem import Objective
 
 
 class Descent(NamedTuple):
-    """Where B descents ended. The answer has the name of dcem's, so that either solver can take the other's place."""
+    """Where B descents ended.
+
+    The answer has the name of dcem's, so that either solver can take the other's place.
+    """
 
     mean: Tensor  # [B, n]
     history: Tensor | None  # [T + 1, B, n], the start first, with keep_history=True
@@ -29,18 +32,27 @@ def unrolled_gd(
     create_graph: bool | None = None,
     keep_history: bool = False,
 ) -> Descent:
-    """Minimise by y <- y - learning_rate * dE/dy, num_iterations times.
+    """Minimise by y <- y - learning_rate * dE/dy, num_iterations times (DCEM paper, section 4.1).
 
-    The paper prints a plus; to minimise, as it says it does, the sign must be a minus.
+    The paper prints a plus; a minimum needs the minus. Problems never influence each other, if the objective judges
+    each by itself.
 
-    objective: [B, 1, n] -> cost [B, 1], differentiable in its argument; the same form as dcem's, with one candidate.
-    init [B, n]: where each problem starts, float32 or float64. learning_rate: in units of y^2 per unit of cost.
-    create_graph: keep the answer differentiable in init and in what the objective depends on. None: if gradients are
-        enabled. The slopes themselves are computed in either case.
-    Problems never influence each other, if the objective judges each by itself.
-    Raises ValueError on arguments out of range, on costs of the wrong shape or without a gradient, and on a slope that
-    is not finite. That last check reads the device once, after the loop; under torch.compile and CUDA graph capture it
-    is left out.
+    Args:
+        objective: Maps points [B, 1, n] to costs [B, 1], differentiable: the form of dcem's, with one candidate.
+        init: Where each problem starts, [B, n], float32 or float64.
+        learning_rate: > 0, in units of y^2 per unit of cost.
+        num_iterations: T, at least 1.
+        create_graph: Keep the answer differentiable in init and in what the objective depends on. None: only if
+            gradients are enabled.
+        keep_history: Return the whole path as well.
+
+    Returns:
+        Where the descents ended, [B, n], and their path.
+
+    Raises:
+        ValueError: An argument is out of range, costs have the wrong shape or no gradient, or a slope is not finite.
+            The last check reads the device once, after the loop. Under torch.compile and CUDA graph capture it is left
+            out.
     """
     _check(init, learning_rate, num_iterations)
     keep_graph = torch.is_grad_enabled() if create_graph is None else create_graph
