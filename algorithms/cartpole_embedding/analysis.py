@@ -120,7 +120,14 @@ def analyse(checkpoint: Any) -> Tables:
 
 
 def load_trial(checkpoint: Any) -> tuple[EmbeddingLearner, dict[str, Any]]:
-    """The learner of a checkpoint with its best decoder, without gradients, and its description."""
+    """Read a trial with its best decoder, without gradients.
+
+    Args:
+        checkpoint: Its folder.
+
+    Returns:
+        The learner and the description.
+    """
     description = FILES.read_description(checkpoint)
     learner = EmbeddingLearner(
         make_dynamics(description["dynamics"]), EmbeddingSettings(**description["settings"]), seed=0
@@ -133,7 +140,17 @@ def load_trial(checkpoint: Any) -> tuple[EmbeddingLearner, dict[str, Any]]:
 
 @torch.no_grad()
 def search_costs(dynamics: KnownDynamics, settings: EmbeddingSettings, controller: Any, role: str) -> Tensor:
-    """What a controller's plans cost from each validation state, the mean over several searches [num_states]."""
+    """What a controller's plans cost from each validation state, the mean over several searches.
+
+    Args:
+        dynamics: The system.
+        settings: How many states there are.
+        controller: What plans.
+        role: Seeds the searches.
+
+    Returns:
+        [num_states], in units of the dynamics' cost.
+    """
     states = validation_states(dynamics, settings.validation_states)
     belief = dynamics.belief(states)
     costs = [
@@ -144,14 +161,32 @@ def search_costs(dynamics: KnownDynamics, settings: EmbeddingSettings, controlle
 
 
 def expert_costs(dynamics: KnownDynamics, settings: EmbeddingSettings) -> Tensor:
-    """`search_costs` of CEM in the full space."""
+    """`search_costs` of CEM in the full space.
+
+    Args:
+        dynamics: The system.
+        settings: Of the states and of CEM.
+
+    Returns:
+        [num_states], in units of the dynamics' cost.
+    """
     return search_costs(dynamics, settings, make_expert(dynamics, settings), "expert")
 
 
 def control_episodes(
     dynamics: KnownDynamics, settings: EmbeddingSettings, controller: Any, warm: bool = True
 ) -> Episode:
-    """Receding-horizon control from the first validation states."""
+    """Receding-horizon control from the first validation states.
+
+    Args:
+        dynamics: The system.
+        settings: How many states and steps.
+        controller: What plans; None for random actions.
+        warm: Whether each search starts at the last plan, moved on by a step.
+
+    Returns:
+        An episode from each state.
+    """
     states = validation_states(dynamics, settings.validation_states)[: settings.control_states]
     return control(dynamics, controller, states, settings.control_steps, _generator("control"), warm)
 
@@ -172,7 +207,14 @@ def _episode_table(controller: str, episode: Episode) -> pd.DataFrame:
 
 
 def sample_table(checkpoint: Any) -> pd.DataFrame:
-    """What both controllers try from one state, first action variable; four iterations each."""
+    """What both controllers try from one state, first action variable; four iterations each (figure 3).
+
+    Args:
+        checkpoint: Folder of the trial whose embedding is shown.
+
+    Returns:
+        Columns controller, iteration, sample (-1 is the mean after the iteration), step, action, cost.
+    """
     learner, _ = load_trial(checkpoint)
     dynamics, settings = learner.dynamics, learner.settings
     belief = dynamics.belief(learner.validation_states[SHOWN_STATE : SHOWN_STATE + 1])
@@ -206,7 +248,14 @@ def sample_table(checkpoint: Any) -> pd.DataFrame:
 
 @torch.no_grad()
 def surface_tables(learner: EmbeddingLearner) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """C(z) over the latent plane for several states, and where the search ends."""
+    """C(z) over the latent plane for several states, and where the search ends (figure 10).
+
+    Args:
+        learner: With a latent of two dimensions.
+
+    Returns:
+        Columns state, z_1, z_2, cost of the surfaces, and state, z_1, z_2 of the solutions.
+    """
     axis = torch.linspace(-1.0, 1.0, GRID)
     z = torch.cartesian_prod(axis, axis)  # [GRID * GRID, 2]
     states = learner.validation_states[:SHOWN_STATES]
@@ -225,7 +274,14 @@ def surface_tables(learner: EmbeddingLearner) -> tuple[pd.DataFrame, pd.DataFram
 def initial_decoders(settings: EmbeddingSettings, num_samples: int = 40) -> pd.DataFrame:
     """Outputs of untrained decoders without biases for z ~ N(0, I), before the sigmoid, by activation and scale.
 
-    The scale multiplies the weights of Xavier's initialisation; the same weights and z for all.
+    The scale multiplies the weights of Xavier's initialisation; weights and z are the same for all.
+
+    Args:
+        settings: Sizes of the decoder.
+        num_samples: Draws of z.
+
+    Returns:
+        Columns activation, scale, sample, step, output.
     """
     parts = []
     for name, activation in ACTIVATIONS.items():

@@ -15,7 +15,13 @@ _NUMBERS = ("num_updates", "best_cost", "validations_since_best")
 
 
 def save_embedding(folder: str | Path, learner: EmbeddingLearner, description: dict[str, Any]) -> None:
-    """Write everything into an existing folder. description: what is added to the learner's own."""
+    """Write everything into an existing folder.
+
+    Args:
+        folder: Of the checkpoint.
+        learner: What is kept.
+        description: What is added to the learner's own.
+    """
     state = learner.state_dict()
     text = {
         "settings": asdict(learner.settings),
@@ -28,9 +34,17 @@ def save_embedding(folder: str | Path, learner: EmbeddingLearner, description: d
 
 
 def load_embedding(folder: Any, learner: EmbeddingLearner) -> dict[str, Any]:
-    """Fill a learner of the same settings; returns the description.
+    """Fill a learner of the same settings.
 
-    Raises ValueError when a file is missing, damaged, or of a decoder of other sizes.
+    Args:
+        folder: Of the checkpoint.
+        learner: What is filled.
+
+    Returns:
+        The description.
+
+    Raises:
+        ValueError: A file is missing, damaged, or of a decoder of other sizes.
     """
     description, groups = FILES.read_description(folder), FILES.read_tensors(folder)
     for part in _DECODERS:

@@ -31,10 +31,21 @@ def control(
     generator: torch.Generator,
     warm: bool = True,
 ) -> Episode:
-    """Run from states [B, S]; without a controller, at random.
+    """Plan, apply the first action, plan again.
 
-    warm: each search starts at the last plan, moved on by a step; else where the first did.
-    Raises ValueError where a function of the dynamics returns NaN or infinity.
+    Args:
+        dynamics: The system.
+        controller: What plans; None for random actions.
+        states: Where the episodes begin, [B, S].
+        num_steps: T, at least 1.
+        generator: Of plans and random actions.
+        warm: Each search starts at the last plan, moved on by a step; else where the first did.
+
+    Returns:
+        B episodes.
+
+    Raises:
+        ValueError: A function of the dynamics returns NaN or infinity.
     """
     warm_start: Tensor | None = None
     seen, taken, paid = [], [], []

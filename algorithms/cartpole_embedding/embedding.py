@@ -32,9 +32,14 @@ class Validation(NamedTuple):
 class EmbeddingLearner:
     """Algorithm 2: draw initial states, solve for z with DCEM, push C(z) down by a step in the decoder's weights.
 
-    At temperature 0 the gradient passes the decoder at the z that was found, and not the search (appendix C).
-    Every draw comes from a generator seeded by (seed, role, index of the update), so that there is no state of a
-    generator to be saved, and an interrupted training continues with the numbers that it would have had.
+    At temperature 0 the gradient passes the decoder at the z that was found, and not the search (appendix C). Every
+    draw comes from a generator seeded by (seed, role, index of the update). So no generator has a state to be saved,
+    and an interrupted training continues with the numbers that it would have had.
+
+    Args:
+        dynamics: The system.
+        settings: Of decoder, search and optimiser.
+        seed: Of all draws.
     """
 
     def __init__(self, dynamics: KnownDynamics, settings: EmbeddingSettings, seed: int):
@@ -53,10 +58,19 @@ class EmbeddingLearner:
 
     @property
     def learning_rate(self) -> float:
+        """Adam's, as it stands."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def update(self) -> Tensor:
-        """One step on `states_per_update` new states; returns the loss, the mean cost of their plans []."""
+        """One step on `states_per_update` new states.
+
+        Returns:
+            The loss before the step, [].
+
+        Raises:
+            FloatingPointError: The gradient is not finite.
+            ValueError: A function of the dynamics is not finite.
+        """
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "update", self.num_updates))
         states = self.dynamics.sample_states(self.settings.states_per_update, generator)
         loss = self.loss(states, generator)
@@ -73,12 +87,28 @@ class EmbeddingLearner:
         return loss.detach()
 
     def loss(self, states: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None) -> Tensor:
-        """Mean over states [B, S] of C(z) at the z that the search finds; differentiable in the decoder."""
+        """The mean of C(z) at the z that the search finds; differentiable in the decoder.
+
+        Args:
+            states: Initial states [B, S].
+            generator: Of the search.
+            noise: In place of the generator's draws.
+
+        Returns:
+            [].
+
+        Raises:
+            ValueError: A function of the dynamics is not finite.
+        """
         return self._costs(states, generator, noise).mean()
 
     @torch.no_grad()
     def validate(self) -> Validation:
-        """Plan from the fixed validation states, with the same draws each time, and lower the learning rate if due."""
+        """Plan from the fixed validation states, with the same draws each time, and lower the learning rate if due.
+
+        Returns:
+            The plans' costs, and whether their mean is the lowest so far.
+        """
         generator = torch.Generator().manual_seed(derive_seed(VALIDATION_SEED, "validation_noise"))
         costs = self._costs(self.validation_states, generator)
         mean = float(costs.mean())
@@ -95,7 +125,16 @@ class EmbeddingLearner:
         return Validation(costs, improved)
 
     def plan(self, states: Tensor, generator: torch.Generator | None = None, **options: Any) -> Plan:
-        """states [B, S] -> Plan, actions in [-1, 1]."""
+        """Plan with the embedding.
+
+        Args:
+            states: [B, S].
+            generator: Of the search.
+            **options: Further arguments of the controller's `plan`.
+
+        Returns:
+            Plans, actions in [-1, 1].
+        """
         return self.controller.plan(self.dynamics, self.dynamics.belief(states), generator=generator, **options)
 
     def _costs(self, states: Tensor, generator: torch.Generator | None, noise: Tensor | None = None) -> Tensor:
@@ -126,6 +165,11 @@ class EmbeddingLearner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Args:
+            state: What it returned, of a learner of the same settings.
+        """
         self.controller.decoder.load_state_dict(state["decoder"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best_decoder = _copy(state["best_decoder"])
@@ -134,7 +178,15 @@ class EmbeddingLearner:
 
 
 def make_decoder(dynamics: KnownDynamics, settings: EmbeddingSettings) -> ActionDecoder:
-    """Drawn from torch's global generator, as all modules."""
+    """Make a decoder, its weights drawn from torch's global generator, as all modules'.
+
+    Args:
+        dynamics: Gives the size of an action.
+        settings: Give the other sizes.
+
+    Returns:
+        The decoder.
+    """
     return FusedDecoder(
         settings.latent_size,
         settings.horizon,
@@ -147,6 +199,15 @@ def make_decoder(dynamics: KnownDynamics, settings: EmbeddingSettings) -> Action
 
 
 def make_controller(decoder: ActionDecoder, settings: EmbeddingSettings) -> EmbeddedController:
+    """Make the controller that plans through a decoder.
+
+    Args:
+        decoder: What decodes.
+        settings: Of the search.
+
+    Returns:
+        The controller.
+    """
     return EmbeddedController(
         decoder,
         num_samples=settings.num_samples,
@@ -159,7 +220,15 @@ def make_controller(decoder: ActionDecoder, settings: EmbeddingSettings) -> Embe
 
 
 def make_expert(dynamics: KnownDynamics, settings: EmbeddingSettings) -> FullSpaceController:
-    """CEM over whole action sequences: 30 iterations, initial standard deviation half of the range of the action."""
+    """Make CEM over whole action sequences. Its initial standard deviation is half of the range of the action.
+
+    Args:
+        dynamics: Gives the size of an action.
+        settings: Of the search.
+
+    Returns:
+        The controller.
+    """
     return FullSpaceController(
         settings.horizon,
         dynamics.action_size,
@@ -171,12 +240,29 @@ def make_expert(dynamics: KnownDynamics, settings: EmbeddingSettings) -> FullSpa
 
 
 def plan_costs(dynamics: KnownDynamics, states: Tensor, actions: Tensor) -> Tensor:
-    """The cost [B] of plans [B, H, A] in [-1, 1] from states [B, S]."""
+    """What plans cost.
+
+    Args:
+        dynamics: The system.
+        states: Where the plans start, [B, S].
+        actions: Plans [B, H, A] in [-1, 1].
+
+    Returns:
+        [B], in units of the dynamics' cost.
+    """
     return -dynamics.predict_rewards(dynamics.belief(states), actions.unsqueeze(1)).sum(-1).squeeze(1)
 
 
 def validation_states(dynamics: KnownDynamics, count: int = 100) -> Tensor:
-    """The fixed initial states [count, S] that every training of these dynamics is validated on."""
+    """The fixed initial states that every training of a system is validated on.
+
+    Args:
+        dynamics: The system.
+        count: How many.
+
+    Returns:
+        [count, S].
+    """
     generator = torch.Generator().manual_seed(derive_seed(VALIDATION_SEED, "validation_states"))
     return dynamics.sample_states(count, generator)
 

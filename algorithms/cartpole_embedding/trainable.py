@@ -28,6 +28,7 @@ class CartpoleEmbedding(Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        """Make the dynamics and the learner of an embedding."""
         self.updates_per_step = config.get("updates_per_step", 250)
         if not isinstance(self.updates_per_step, int) or self.updates_per_step < 1:
             raise ValueError(f"updates_per_step must be an integer of 1 or more, got {self.updates_per_step!r}")
@@ -39,6 +40,7 @@ class CartpoleEmbedding(Trainable):
         self.losses: list[float] = []  # since the last one
 
     def step(self) -> dict[str, Any]:
+        """`updates_per_step` updates, validated where due."""
         if not self.curve:
             self._validate()
         losses, seconds = [], 0.0
@@ -70,6 +72,7 @@ class CartpoleEmbedding(Trainable):
         self.losses = []
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the trial into an existing folder."""
         description = {
             "algorithm": "cartpole_embedding",
             "dynamics": self.config.get("dynamics", "cartpole"),
@@ -80,6 +83,7 @@ class CartpoleEmbedding(Trainable):
         save_embedding(checkpoint_dir, self.learner, description)
 
     def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
+        """Go on where `save_checkpoint` wrote."""
         assert isinstance(checkpoint, str)  # save_checkpoint returns nothing, so Tune hands over the folder
         description = load_embedding(checkpoint, self.learner)
         self.curve, self.losses = description["curve"], description["losses"]

@@ -75,9 +75,11 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
         return config
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """As RLlib asks."""
         return RLModuleSpec(module_class=DCEMPPORLModule)
 
     def get_default_learner_class(self) -> type:
+        """As RLlib asks."""
         return DCEMPPOLearner
 
     @property
@@ -87,6 +89,7 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
         return {**{name: getattr(self, name) for name in names}, "seed": self.seed or 0, "max_seq_len": 64}
 
     def validate(self) -> None:
+        """As RLlib's; reads the agent of start_from. Raises ValueError where settings do not go together."""
         if not self.start_from:
             raise ValueError(
                 "dcem_ppo fine-tunes an agent, got start_from=None; name an earlier phase or its checkpoint"
@@ -137,14 +140,17 @@ class DCEMPPO(PhaseMixin, PPO):
 
     @classmethod
     def get_default_config(cls) -> DCEMPPOConfig:
+        """As RLlib asks."""
         return DCEMPPOConfig()
 
     def setup(self, config: Any) -> None:
+        """As RLlib asks."""
         make_process_quick()
         self.counts = {"decisions": 0, "ppo_steps": 0, "rounds": 0, "trajectories": 0}
         super().setup(config)
 
     def training_step(self) -> None:
+        """Gather `episodes_per_step` whole episodes, then take `passes` PPO steps on them."""
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)), self.measurements.time("waiting"):
             episodes = self._gather()
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)), self.measurements.time("learning"):
@@ -198,10 +204,12 @@ class DCEMPPO(PhaseMixin, PPO):
         self.metrics.log_value("planning_ms", 1000 * seconds / decisions, window=20)
 
     def phase_results(self) -> dict[str, Any]:
+        """What was counted in this phase."""
         env_steps = self.counts["decisions"] * self.config.action_repeat
         return {name: self.counts[name] for name in ("ppo_steps", "trajectories")} | {"env_steps": env_steps}
 
     def step(self) -> dict[str, Any]:
+        """One result: a training step, with its losses."""
         results = super().step()
         learner = results[LEARNER_RESULTS][DEFAULT_MODULE_ID]
         results["losses"] = {name: float(learner[name]) for name in LOSSES}
@@ -209,13 +217,23 @@ class DCEMPPO(PhaseMixin, PPO):
         return results
 
     def agent_description(self) -> dict[str, Any]:
+        """What the checkpoint says of its agent."""
         return {**super().agent_description(), "algorithm": "dcem_ppo"}
 
 
 def collect_episodes(runner: SingleAgentEnvRunner, weights: Any, seed: int, round_: int) -> Rollout:
     """One whole episode of each of a runner's environments; runs inside the runner.
 
-    Seeds the runner's draws and its environments for this round, so that no two rounds or runners begin in the same
-    states (RLlib itself gives its `seed` to every reset before a sample), and a restored run draws what it would have.
+    It seeds the runner's draws and its environments for this round, so that no two rounds or runners begin in the same
+    states: RLlib itself gives its `seed` to every reset before a sample. A restored run draws what it would have.
+
+    Args:
+        runner: Whose module is a DCEMPPORLModule.
+        weights: Of the module.
+        seed: Of the phase.
+        round_: Number of the round, from 0.
+
+    Returns:
+        The episodes; an exception inside is the rollout's `error`.
     """
     return collect(runner, weights, derive_seed(seed, "ppo_rollout", round_, runner.worker_index))

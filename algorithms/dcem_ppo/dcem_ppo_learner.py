@@ -41,6 +41,7 @@ class DCEMPPOLearner(PPOTorchLearner):
     config: Any  # a DCEMPPOConfig
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """As RLlib asks: an Adam for each part."""
         module: DCEMPPORLModule = self.module[module_id].unwrapped()
         groups = {
             "fine_tuned": (module.fine_tuned_parameters(), config.learning_rate),
@@ -58,6 +59,7 @@ class DCEMPPOLearner(PPOTorchLearner):
             )
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """As RLlib's; the next pass is the first one."""
         super().before_gradient_based_update(timesteps=timesteps)
         self._first_pass = True
 
@@ -80,12 +82,19 @@ class DCEMPPOLearner(PPOTorchLearner):
 
     @property
     def policy_optimizers(self) -> list[str]:
+        """Names of the optimisers that the policy's gradient steps."""
         return ["fine_tuned", "std"] if self.config.std["learned"] else ["fine_tuned"]
 
     def accumulate_policy_gradient(self, decisions: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Leave in `.grad` the gradient of the mean loss over all M decisions; return the means of the loss's terms.
+        """Leave in `.grad` the gradient of the mean loss over all decisions.
 
         Memory is that of one micro-batch: each one's graph is gone before the next is made.
+
+        Args:
+            decisions: Columns [M, ...] of `select_decisions`.
+
+        Returns:
+            Means of the loss's terms.
         """
         module: DCEMPPORLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
         for optimizer in self._optimizer_parameters:
@@ -104,7 +113,14 @@ class DCEMPPOLearner(PPOTorchLearner):
         return dict(means) | {"max_ratio_deviation": largest}
 
     def update_value(self, decisions: dict[str, Tensor]) -> Tensor:
-        """`value_updates` steps on the squared error to the standardised value targets; returns the first error."""
+        """Take `value_updates` steps on the squared error to the standardised value targets.
+
+        Args:
+            decisions: Columns [M, ...] of `select_decisions`.
+
+        Returns:
+            The first error, [].
+        """
         module: DCEMPPORLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
         belief = Belief(decisions[H], decisions[S])
         targets = module.value_norm(decisions[Postprocessing.VALUE_TARGETS][:, None])[:, 0]
@@ -140,9 +156,15 @@ class DCEMPPOLearner(PPOTorchLearner):
 
 
 def select_decisions(batch: dict[str, Any]) -> dict[str, Tensor]:
-    """[B, T, ...] -> [M, ...]: what the loss needs of the real decisions, with advantages of mean 0 and deviation 1.
+    """Take what the loss needs of the real decisions, with advantages of mean 0 and deviation 1.
 
     RLlib's own standardisation counts the step that it appends to each episode.
+
+    Args:
+        batch: Columns [B, T, ...], as RLlib's connectors pad them.
+
+    Returns:
+        Columns [M, ...].
     """
     mask = batch[Columns.LOSS_MASK]
     decisions = {name: batch[name][mask] for name in COLUMNS}
@@ -155,7 +177,17 @@ def select_decisions(batch: dict[str, Any]) -> dict[str, Tensor]:
 def policy_loss(
     policy: dict[str, Tensor], decisions: dict[str, Tensor], clip: float, entropy_weight: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """PPO's clipped objective (Schulman et al. 2017, eq. 7), a mean over m decisions, and its terms (detached)."""
+    """PPO's clipped objective (Schulman et al. 2017, eq. 7).
+
+    Args:
+        policy: Distribution inputs [m, 2 A] of the policy as it is.
+        decisions: Columns [m, ...] of `select_decisions`.
+        clip: Ratios count up to 1 +- clip, > 0.
+        entropy_weight: 0 or more.
+
+    Returns:
+        The loss [], a mean over m decisions, and its terms (detached).
+    """
     distribution = TorchDiagGaussian.from_logits(policy[Columns.ACTION_DIST_INPUTS])
     ratio = torch.exp(distribution.logp(decisions[Columns.ACTIONS]) - decisions[Columns.ACTION_LOGP])  # [m]
     advantage = decisions[Postprocessing.ADVANTAGES]

@@ -51,6 +51,7 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     noise_bank: Tensor  # [K, I, N, n]
 
     def setup(self) -> None:
+        """As RLlib asks: load the agent, draw the noise bank, make the value network."""
         config = self.model_config
         self.agent, _ = load_agent(config["start_from"])
         self._check_agent()
@@ -72,7 +73,11 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         self.plan_log = PlanLog()
 
     def seed(self, seed: int) -> None:
-        """Restart this module's random numbers."""
+        """Restart this module's random numbers.
+
+        Args:
+            seed: 0 or more.
+        """
         self._generator.manual_seed(seed)
 
     def _check_agent(self) -> None:
@@ -96,19 +101,36 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         return [parameter for part in PARTS if part in self.model_config["fine_tune"] for parameter in parts[part]]
 
     def get_non_inference_attributes(self) -> list[str]:
+        """As RLlib asks: what acting can do without."""
         return ["value_net", "value_norm"]
 
     def get_initial_state(self) -> dict[str, Tensor]:
+        """As RLlib asks: the agent's state at an episode's beginning, without the axis B."""
         return {name: value[0].cpu() for name, value in self.agent.initial_state(1).items()}
 
     def plan(self, batch: dict[str, Tensor], checkpoint: bool = False) -> Any:
-        """The plans of stored decisions: columns DECISION, [B, ...] each."""
+        """Plan stored decisions.
+
+        Args:
+            batch: Columns DECISION, [B, ...] each.
+            checkpoint: Recompute each iteration in backward.
+
+        Returns:
+            The plans.
+        """
         noise = self.noise_bank[batch[NOISE_INDEX]].transpose(0, 1)  # [I, B, N, n]
         warm_start = {"plan": batch[WARM_START]}
         return self.agent.plan(Belief(batch[H], batch[S]), warm_start, noise=noise, checkpoint=checkpoint)
 
     def distribution_inputs(self, mean: Tensor) -> Tensor:
-        """[B, A] -> mean and log standard deviation [B, 2A], as RLlib's diagonal Gaussian wants them."""
+        """What RLlib's diagonal Gaussian wants.
+
+        Args:
+            mean: [B, A].
+
+        Returns:
+            Mean and log standard deviation, [B, 2 A].
+        """
         return torch.cat([mean, self.log_std.expand_as(mean)], -1)
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -147,10 +169,17 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
 
     @torch.no_grad()
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
-        """Expected discounted returns [B] or [B, T], environment units, of the beliefs in the batch; never plans.
+        """Expected discounted returns of the beliefs in the batch; never plans.
 
-        RLlib appends to each episode a step with the last decision's columns and the final observation, and masks it:
-        there the value is that of the belief after this observation.
+        RLlib appends to each episode a step with the last decision's columns and the final observation, and masks it.
+        There the value is that of the belief after this observation.
+
+        Args:
+            batch: Columns H and S, [B, ...] or [B, T, ...]; on the learner also what the appended steps need.
+            embeddings: RLlib's; is not read.
+
+        Returns:
+            [B] or [B, T], environment units.
         """
         belief = Belief(batch[H], batch[S])
         if Columns.LOSS_MASK in batch:
@@ -168,7 +197,14 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         return standard * self._value_std() + self.value_norm.mean
 
     def standard_values(self, belief: Belief) -> Tensor:
-        """Values [...] in units of `value_norm`, so that the learning rate suits any scale of the reward."""
+        """Values in units of `value_norm`, so that the learning rate suits any scale of the reward.
+
+        Args:
+            belief: [...].
+
+        Returns:
+            [...].
+        """
         return self.value_net(torch.cat(belief, -1)).squeeze(-1)
 
     def _value_std(self) -> Tensor:

@@ -85,9 +85,19 @@ def analyse_all(
 
 @torch.no_grad()
 def predictions_by_steps(energy: Energy, solver: InnerSolver, x: Tensor, max_steps: int, seed: int = 0) -> Tensor:
-    """What the minimiser gives when it is stopped after 1, 2, ... max_steps steps: x [B, 1] -> [max_steps, B, 1].
+    """Predict with the minimiser stopped after 1, 2, ... max_steps steps.
 
     One search of max_steps serves all: its first steps are those of a shorter one.
+
+    Args:
+        energy: What is minimised.
+        solver: What it is minimised by.
+        x: Inputs [B, 1].
+        max_steps: At least 1.
+        seed: Of the solver's noise.
+
+    Returns:
+        [max_steps, B, 1].
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "energy_regression analysis"))
     paths = []
@@ -99,11 +109,19 @@ def predictions_by_steps(energy: Energy, solver: InnerSolver, x: Tensor, max_ste
 
 @torch.no_grad()
 def energy_surface(energy: Energy, x: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Energies over a grid, x [B, 1] and y [N]: (energy, normalized, log), each [B, N].
+    """Rate a grid of inputs and outputs (figure 2).
 
-    normalized: each x by itself, its lowest energy over y at 0 and its highest at 1. What is added to all energies of
-    one x changes no prediction, and would hide where the minima lie.
-    log: log10 of FLOOR + normalized.
+    Each x is normalised by itself. What is added to all energies of one x changes no prediction, and would hide where
+    the minima lie.
+
+    Args:
+        energy: What rates.
+        x: Inputs [B, 1].
+        y: Outputs [N].
+
+    Returns:
+        Three arrays [B, N]: the energies; the normalised ones, each x's lowest at 0 and its highest at 1; and log10 of
+        FLOOR + normalised.
     """
     energies = energy(x, y[None, :, None].expand(len(x), -1, -1)).double().numpy()
     low, high = energies.min(1, keepdims=True), energies.max(1, keepdims=True)
@@ -112,6 +130,16 @@ def energy_surface(energy: Energy, x: Tensor, y: Tensor) -> tuple[np.ndarray, np
 
 
 def surface_table(energy: Energy, num_x: int = 80, num_y: int = 81) -> pd.DataFrame:
+    """`energy_surface` over the range of the data, as a table.
+
+    Args:
+        energy: What rates.
+        num_x: Points in x.
+        num_y: Points in y.
+
+    Returns:
+        Columns x, y, energy, normalized, log.
+    """
     x, y = training_inputs(num_x), torch.linspace(*Y_RANGE, num_y)
     energies, normalized, log = energy_surface(energy, x, y)
     return pd.DataFrame(

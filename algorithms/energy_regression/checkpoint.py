@@ -24,7 +24,15 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     others: dict[str, Tensor],
 ) -> None:
-    """Write everything into an existing folder."""
+    """Write everything into an existing folder.
+
+    Args:
+        folder: Of the checkpoint.
+        description: What the regression is, and its curve; as JSON takes it.
+        energy: What was trained.
+        optimizer: Of the energy.
+        others: Further tensors by name.
+    """
     tensors = {"energy": energy.state_dict(), "optimizer": optimizer_tensors(optimizer), "other": others}
     FILES.write(folder, description, tensors)
 
@@ -32,9 +40,18 @@ def save_state(
 def load_state(
     folder: Any, energy: nn.Module, optimizer: torch.optim.Optimizer | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Fill the energy and the optimizer from a folder; returns the description and the other tensors by name.
+    """Fill an energy and its optimizer from a folder.
 
-    Raises ValueError when a file is missing, damaged, or of an energy of other sizes.
+    Args:
+        folder: Of the checkpoint.
+        energy: Of the sizes that were saved.
+        optimizer: Of the energy; None leaves its state aside.
+
+    Returns:
+        The description, and the other tensors by name.
+
+    Raises:
+        ValueError: A file is missing, damaged, or of an energy of other sizes.
     """
     description, groups = FILES.read_description(folder), FILES.read_tensors(folder)
     stored = groups.get("energy", {})
@@ -46,10 +63,16 @@ def load_state(
 
 
 def make_energy(options: Mapping[str, Any]) -> nn.Module:
-    """What is trained: a module that maps x [B, 1] and y [B, N, 1] to energies [B, N].
+    """Make what is trained: a module that maps x [B, 1] and y [B, N, 1] to energies [B, N].
 
-    options: kind, "mlp" for an `EnergyNetwork` or module:function for a function of your own, and its arguments.
-    Raises ValueError on an unknown kind.
+    Args:
+        options: `kind`, "mlp" for an `EnergyNetwork` or module:function for a function of your own, and its arguments.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: The kind is unknown, or its function returns no module.
     """
     own = dict(options)
     kind = own.pop("kind", "mlp")
@@ -62,7 +85,17 @@ def make_energy(options: Mapping[str, Any]) -> nn.Module:
 
 
 def load_regression(folder: Any) -> tuple[nn.Module, InnerSolver, dict[str, Any]]:
-    """The trained energy of a checkpoint, the solver that it was trained through, and its description."""
+    """Read a trained regression.
+
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        The energy, the solver that it was trained through, and the description.
+
+    Raises:
+        ValueError: A file is missing or damaged.
+    """
     energy = make_energy(FILES.read_description(folder)["energy"])
     description, _ = load_state(folder, energy)
     return energy.eval(), InnerSolver.from_dict(description["solver"]), description

@@ -32,6 +32,7 @@ class EnergyRegression(Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        """Make the energy, its solver and its learner; an energy of the wrong shape is refused here."""
         make_process_quick()
         seed = derive_seed(config.get("run_seed", 0), ROLE, config.get("seed", 0))
         self.settings = {name: _positive(config, name, default) for name, default in _COUNTS.items()}
@@ -55,6 +56,7 @@ class EnergyRegression(Trainable):
         self.evaluate()  # an energy of the wrong shape shall be found now
 
     def step(self) -> dict[str, Any]:
+        """`updates_per_step` updates, then an evaluation."""
         losses, start = [], time.perf_counter()
         for _ in range(self.settings["updates_per_step"]):
             losses.append(self._update())
@@ -85,7 +87,11 @@ class EnergyRegression(Trainable):
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
-        """(train_loss, test_loss), with as many inner steps as in training. The same noise at every call."""
+        """Evaluate with as many inner steps as in training, and the same noise at every call.
+
+        Returns:
+            train_loss and test_loss.
+        """
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "evaluation"))
         means = []
         for inputs in (self.inputs, held_out_inputs(len(self.inputs))):
@@ -97,6 +103,7 @@ class EnergyRegression(Trainable):
         return means[0], means[1]
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the trial into an existing folder."""
         description = {
             "algorithm": ROLE,
             "solver": vars(self.solver),
@@ -110,6 +117,7 @@ class EnergyRegression(Trainable):
         save_state(checkpoint_dir, description, self.energy, self.learner.optimizer, tensors)
 
     def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
+        """Go on where `save_checkpoint` wrote."""
         assert isinstance(checkpoint, str)  # save_checkpoint returns nothing, so Tune hands over the folder
         description, tensors = load_state(checkpoint, self.energy, self.learner.optimizer)
         self.num_updates, self.curve = description["num_updates"], description["curve"]

@@ -22,26 +22,58 @@ KINDS = ("unrolled_gd", "dcem")
 
 
 def target(x: Tensor) -> Tensor:
-    """The function to learn, x sin x (DCEM paper, section 5.1). [..., 1] -> [..., 1]."""
+    """The function to learn, x sin x (DCEM paper, section 5.1).
+
+    Args:
+        x: [..., 1].
+
+    Returns:
+        [..., 1].
+    """
     return x * x.sin()
 
 
 def training_inputs(num_points: int = 100) -> Tensor:
-    """[num_points, 1] equally spaced in [0, 2 pi], both ends among them."""
+    """Inputs equally spaced in [0, 2 pi], both ends among them.
+
+    Args:
+        num_points: At least 2.
+
+    Returns:
+        [num_points, 1].
+    """
     return torch.linspace(0.0, 2 * math.pi, num_points).unsqueeze(-1)
 
 
 def held_out_inputs(num_points: int = 100) -> Tensor:
-    """[num_points - 1, 1] in the middle between the training inputs: none of them is ever trained on."""
+    """Inputs in the middle between the training inputs: none of them is ever trained on.
+
+    Args:
+        num_points: Of the training inputs, at least 2.
+
+    Returns:
+        [num_points - 1, 1].
+    """
     x = training_inputs(num_points)
     return (x[1:] + x[:-1]) / 2
 
 
 @dataclass(frozen=True)
 class InnerSolver:
-    """The minimiser of an energy in y, from y_0 = 0: its kind and settings, the paper's by default.
+    """The minimiser of an energy in y, from y_0 = 0; the defaults are the paper's.
 
-    unrolled_gd uses learning_rate; dcem the settings after it. Raises ValueError on an unknown kind or setting.
+    Args:
+        kind: "dcem" or "unrolled_gd".
+        num_iterations: T, at least 1.
+        learning_rate: Of unrolled_gd, > 0; the other settings are dcem's.
+        num_samples: N, at least 2.
+        num_elites: In [1, N).
+        temperature: > 0.
+        init_std: Standard deviation of the first candidates, in units of y.
+        normalize: Whether costs are normalised, as in `dcem`.
+
+    Raises:
+        ValueError: The kind is unknown, or the temperature of dcem is not above 0.
     """
 
     kind: str = "dcem"
@@ -64,6 +96,17 @@ class InnerSolver:
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> InnerSolver:
+        """Make a solver from a spec's group.
+
+        Args:
+            settings: Some of the fields.
+
+        Returns:
+            The solver.
+
+        Raises:
+            ValueError: A key is no field, or a value is out of range.
+        """
         known = [field.name for field in fields(cls)]
         for name in settings:
             if name not in known:
@@ -72,12 +115,23 @@ class InnerSolver:
 
     @property
     def is_random(self) -> bool:
+        """Whether a search draws noise."""
         return self.kind == "dcem"
 
     def draw_noise(
         self, B: int, y_size: int = 1, generator: torch.Generator | None = None, num_iterations: int | None = None
     ) -> Tensor:
-        """Standard normal draws for `iterates`, [T, B, N, Y] on the generator's device; none (T = 0) for a descent."""
+        """Draw what `iterates` takes as noise.
+
+        Args:
+            B: Inputs.
+            y_size: Y.
+            generator: Of the draws.
+            num_iterations: T, in place of the solver's own.
+
+        Returns:
+            Standard normal [T, B, N, Y] on the generator's device; none (T = 0) for a descent.
+        """
         steps = (num_iterations or self.num_iterations) if self.is_random else 0
         device = generator.device if generator is not None else None
         return torch.randn(steps, B, self.num_samples, y_size, generator=generator, device=device)
@@ -87,9 +141,21 @@ class InnerSolver:
     ) -> Tensor:
         """Every step of the search for the minimiser of each input's energy.
 
-        x [B, X] -> [T + 1, B, Y], y_0 = 0 first and the prediction last; for dcem the means of its distributions. The
-        first steps of a longer search are those of a shorter one. Differentiable where gradients are enabled.
-        noise: from `draw_noise`, for as many iterations. num_iterations: in place of the solver's own.
+        The steps are differentiable where gradients are enabled.
+
+        Args:
+            energy: What is minimised.
+            x: Inputs [B, X].
+            y_size: Y.
+            noise: From `draw_noise`, for as many iterations.
+            num_iterations: T, in place of the solver's own.
+
+        Returns:
+            [T + 1, B, Y], y_0 = 0 first and the prediction last; for dcem the means of its distributions. The first
+            steps of a longer search are those of a shorter one.
+
+        Raises:
+            ValueError: As the solver does, and as `objective_of` says.
         """
         objective, init, T = objective_of(energy, x), x.new_zeros(len(x), y_size), num_iterations or self.num_iterations
         if self.kind == "unrolled_gd":
@@ -105,14 +171,39 @@ class InnerSolver:
     def predict(
         self, energy: Energy, x: Tensor, y_size: int, noise: Tensor, num_iterations: int | None = None
     ) -> Tensor:
-        """The minimisers of B inputs' energies, found together: x [B, X] -> [B, Y]. As `iterates`, the last of them."""
+        """The minimisers of all inputs' energies, found together: the last of `iterates`.
+
+        Args:
+            energy: What is minimised.
+            x: Inputs [B, X].
+            y_size: Y.
+            noise: From `draw_noise`, for as many iterations.
+            num_iterations: T, in place of the solver's own.
+
+        Returns:
+            [B, Y].
+
+        Raises:
+            ValueError: As the solver does, and as `objective_of` says.
+        """
         objective, init, T = objective_of(energy, x), x.new_zeros(len(x), y_size), num_iterations or self.num_iterations
         if self.kind == "unrolled_gd":
             return unrolled_gd(objective, init, self.learning_rate, T).mean
         return dcem(objective, init, self.init_std, num_iterations=T, noise=noise, **self._dcem).mean
 
     def iteration(self, energy: Energy, x: Tensor, mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """One iteration of dcem: mean, std [B, Y], noise [1, B, N, Y] -> mean, std. A chain of T is `predict`."""
+        """One iteration of dcem; a chain of T is `predict`.
+
+        Args:
+            energy: What is minimised.
+            x: Inputs [B, X].
+            mean: [B, Y].
+            std: [B, Y].
+            noise: Standard normal [1, B, N, Y].
+
+        Returns:
+            The next mean and standard deviation, [B, Y].
+        """
         solution = dcem(objective_of(energy, x), mean, std, num_iterations=1, noise=noise, **self._dcem)
         return solution.mean, solution.std
 
@@ -123,10 +214,17 @@ class InnerSolver:
 
 
 def objective_of(energy: Energy, x: Tensor) -> Objective:
-    """The energies of x [B, X] as a solver's objective, y [B, N, Y] -> [B, N].
+    """The energies of inputs as a solver's objective.
 
-    It raises ValueError, with the energy's name, where the energies have the wrong shape or are NaN. (Values are read
-    on the CPU only, where none waits; elsewhere and under torch.compile the solver's own checks remain.)
+    The objective raises ValueError, with the energy's name, where energies have the wrong shape or are NaN. Values are
+    read on the CPU only, where none waits. Elsewhere and under torch.compile the solver's own checks remain.
+
+    Args:
+        energy: Maps x [B, X] and y [B, N, Y] to [B, N].
+        x: Inputs [B, X].
+
+    Returns:
+        Maps y [B, N, Y] to costs [B, N].
     """
     name = type(energy).__name__ if isinstance(energy, nn.Module) else getattr(energy, "__name__", repr(energy))
 
@@ -150,8 +248,13 @@ def objective_of(energy: Energy, x: Tensor) -> Objective:
 class Learner:
     """Shapes an energy by the squared error of its minimiser (DCEM paper, section 5.1).
 
-    compile: have torch.compile build dcem's iteration, which takes tens of seconds once and then halves an update's
-        time on a CPU. The numbers stay the same up to rounding.
+    Args:
+        energy: Maps x [B, X] and y [B, N, Y] to [B, N].
+        solver: The minimiser.
+        lr: Of Adam, > 0.
+        max_grad_norm: Gradients are clipped to it, > 0.
+        compile: Have torch.compile build dcem's iteration. That takes tens of seconds once and then halves an update's
+            time on a CPU. The numbers stay the same up to rounding.
     """
 
     def __init__(
@@ -170,11 +273,29 @@ class Learner:
             self.iteration = torch.compile(lambda *tensors: solver.iteration(energy, *tensors), fullgraph=True)
 
     def loss(self, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-        """Mean over B of |prediction - y|^2: x [B, X], y [B, Y], noise from the solver's `draw_noise` -> []."""
+        """The mean over B of |prediction - y|^2.
+
+        Args:
+            x: Inputs [B, X].
+            y: Targets [B, Y].
+            noise: From the solver's `draw_noise`.
+
+        Returns:
+            [].
+        """
         return (self.predict(x, y.shape[-1], noise) - y).square().sum(-1).mean()
 
     def predict(self, x: Tensor, y_size: int, noise: Tensor) -> Tensor:
-        """As the solver's `predict`, by the compiled iteration where there is one."""
+        """Predict as the solver does, by the compiled iteration where there is one.
+
+        Args:
+            x: Inputs [B, X].
+            y_size: Y.
+            noise: From the solver's `draw_noise`.
+
+        Returns:
+            [B, Y].
+        """
         if self.iteration is None:
             return self.solver.predict(self.energy, x, y_size, noise)
         mean = x.new_zeros(len(x), y_size)
@@ -184,7 +305,16 @@ class Learner:
         return mean
 
     def update(self, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-        """One step of Adam on `loss`; returns the loss before it, []."""
+        """One step of Adam on `loss`.
+
+        Args:
+            x: Inputs [B, X].
+            y: Targets [B, Y].
+            noise: From the solver's `draw_noise`.
+
+        Returns:
+            The loss before the step, [].
+        """
         loss = self.loss(x, y, noise)
         self.optimizer.zero_grad()
         loss.backward()

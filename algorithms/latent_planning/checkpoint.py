@@ -16,7 +16,13 @@ FILES = StudyCheckpoint("planning", "a planning experiment")
 
 
 def save_experiment(folder: str | Path, experiment: PlanningExperiment, config: dict[str, Any]) -> None:
-    """Write everything into an existing folder. config: what made the experiment."""
+    """Write everything into an existing folder.
+
+    Args:
+        folder: Of the checkpoint.
+        experiment: What is kept.
+        config: What made the experiment.
+    """
     tensors = {"model": experiment.model.state_dict(), "experience": experiment.experience.tensors()}
     if experiment.optimizer is not None:
         tensors["optimizer"] = optimizer_tensors(experiment.optimizer)
@@ -30,9 +36,14 @@ def save_experiment(folder: str | Path, experiment: PlanningExperiment, config: 
 
 
 def load_experiment(folder: Any, experiment: PlanningExperiment) -> None:
-    """Go on where a checkpoint was written, with an experiment of the same settings and seed.
+    """Go on where a checkpoint was written.
 
-    Raises ValueError when a file is missing, damaged, or of another model or seed.
+    Args:
+        folder: Of the checkpoint.
+        experiment: Of the same settings and seed.
+
+    Raises:
+        ValueError: A file is missing, damaged, or of another model or seed.
     """
     description, groups = FILES.read_description(folder), FILES.read_tensors(folder)
     check_seed(folder, description["seed"], experiment.seed)
@@ -44,7 +55,17 @@ def load_experiment(folder: Any, experiment: PlanningExperiment) -> None:
 
 
 def read_experiment(folder: Any) -> tuple[PlanningExperiment, dict[str, Any]]:
-    """The experiment of a checkpoint on the CPU, and its description."""
+    """Read the experiment of a checkpoint, on the CPU.
+
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        The experiment and the description.
+
+    Raises:
+        ValueError: A file is missing or damaged.
+    """
     description = FILES.read_description(folder)
     experiment = PlanningExperiment(description["config"], description["seed"])
     load_experiment(folder, experiment)

@@ -12,7 +12,11 @@ from parsecrl.algorithms.models import TransitionSequence
 
 
 class Experience:
-    """Episodes below each other. action[i] leads from obs[i] to obs[i + 1], -1 in an episode's last row."""
+    """Episodes below each other. action[i] leads from obs[i] to obs[i + 1], -1 in an episode's last row.
+
+    Args:
+        obs_size: O.
+    """
 
     def __init__(self, obs_size: int):
         self.obs = torch.empty(0, obs_size)  # [M, O]
@@ -20,26 +24,49 @@ class Experience:
         self.state = torch.empty(0, dtype=torch.int64)  # [M] the world's number of where one was, -1 if it tells none
 
     def add(self, obs: Tensor, action: Tensor, state: Tensor) -> None:
-        """An episode: obs [T + 1, O], action [T], state [T + 1]."""
+        """Append an episode.
+
+        Args:
+            obs: [T + 1, O], environment units.
+            action: [T] int64.
+            state: [T + 1] int64, the world's numbers of where one was.
+        """
         self.obs = torch.cat([self.obs, obs])
         self.action = torch.cat([self.action, action, torch.tensor([-1])])
         self.state = torch.cat([self.state, state])
 
     @property
     def num_transitions(self) -> int:
+        """Transitions of all episodes."""
         return int((self.action >= 0).sum())
 
     def starts(self, length: int) -> Tensor:
-        """The rows at which `length` transitions of one episode begin."""
+        """Where slices can begin.
+
+        Args:
+            length: L, transitions of a slice.
+
+        Returns:
+            Rows at which L transitions of one episode begin, int64.
+        """
         ends = torch.where(self.action < 0)[0]  # [episodes]
         rows = torch.arange(len(self.action))
         remaining = ends[torch.searchsorted(ends, rows)] - rows  # [M] transitions from here to the episode's end
         return rows[remaining >= length]
 
     def sample(self, num_slices: int, length: int, generator: torch.Generator) -> TransitionSequence:
-        """Slices [B, L], drawn uniformly and with replacement from all there are.
+        """Draw slices uniformly and with replacement from all there are.
 
-        Raises ValueError where no episode has that many transitions.
+        Args:
+            num_slices: B.
+            length: L, transitions of a slice.
+            generator: Of the draws.
+
+        Returns:
+            Slices [B, L].
+
+        Raises:
+            ValueError: No episode has that many transitions.
         """
         starts = self.starts(length)
         if len(starts) == 0:
@@ -49,7 +76,13 @@ class Experience:
         return TransitionSequence(self.obs[rows], self.action[rows[:, :-1]])
 
     def tensors(self) -> dict[str, Tensor]:
+        """All columns by name, for a checkpoint."""
         return {"obs": self.obs, "action": self.action, "state": self.state}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take the columns of a checkpoint in place of what is here.
+
+        Args:
+            tensors: What `tensors` returned.
+        """
         self.obs, self.action, self.state = tensors["obs"], tensors["action"], tensors["state"]

@@ -48,7 +48,16 @@ class Task:
 
 
 def epsilon_of(number: int, num_tasks: int, exponent: float) -> float:
-    """E(N) = 1 - ((N - 1) / T)^V, the share of random actions in task N = 1, 2, ... (appendix A.7); 0 beyond T."""
+    """E(N) = 1 - ((N - 1) / T)^V, the share of random actions in a task (appendix A.7).
+
+    Args:
+        number: N, from 1.
+        num_tasks: T.
+        exponent: V.
+
+    Returns:
+        In [0, 1]; 0 beyond T.
+    """
     return max(0.0, 1.0 - ((number - 1) / num_tasks) ** exponent)
 
 
@@ -128,7 +137,14 @@ class PlanningExperiment:
 
     @torch.no_grad()
     def play(self, number: int) -> Task:
-        """An episode: the first action of a plan made at every step, or with probability epsilon a random one."""
+        """Play an episode: at every step the first action of a new plan, or with probability epsilon a random one.
+
+        Args:
+            number: Of the task, from 1.
+
+        Returns:
+            The task as it was played.
+        """
         task = Task(number, epsilon_of(number, self.settings.num_tasks, self.settings.epsilon_exponent))
         self.plans = []
         draws = np.random.default_rng(derive_seed(self.seed, "exploration", number))
@@ -167,9 +183,16 @@ class PlanningExperiment:
         return action
 
     def refit(self, number: int) -> dict[str, float]:
-        """Gradient steps on slices of everything that was seen; the means of the loss and of its terms.
+        """Take gradient steps on slices of everything that was seen.
 
-        Raises FloatingPointError where the loss is not finite.
+        Args:
+            number: Of the task that was played, from 1.
+
+        Returns:
+            Means of the loss and of its terms; nothing for a model that does not train.
+
+        Raises:
+            FloatingPointError: The loss is not finite.
         """
         if self.optimizer is None:
             return {}

@@ -32,12 +32,14 @@ class LatentPlanning(Trainable):
     plans: Sequence[PlanTime] = ()  # of the last step
 
     def setup(self, config: dict[str, Any]) -> None:
+        """Make the experiment."""
         make_process_quick()  # a gradient step allocates and frees 40 MB
         seed = derive_seed(config.get("run_seed", 0), "latent_planning", config.get("seed", 0))
         device = "cuda" if config.get("num_gpus_per_trial", 0) else "cpu"
         self.experiment = PlanningExperiment(config, seed, device)
 
     def step(self) -> dict[str, Any]:
+        """One task, played and refitted after."""
         started = time.perf_counter()
         task = self.experiment.run_task()
         seconds = time.perf_counter() - started
@@ -76,9 +78,11 @@ class LatentPlanning(Trainable):
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the experiment into an existing folder."""
         config = {key: value for key, value in self.config.items() if key not in NOT_THE_EXPERIMENTS}
         save_experiment(checkpoint_dir, self.experiment, config)
 
     def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
+        """Go on where `save_checkpoint` wrote."""
         assert isinstance(checkpoint, str)  # save_checkpoint returns nothing, so Tune hands over the folder
         load_experiment(checkpoint, self.experiment)

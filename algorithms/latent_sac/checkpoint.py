@@ -29,7 +29,14 @@ KEPT = ("model.", "policy.")  # what acts and what predicts; the rest is in RLli
 def save_trial(
     folder: str | Path, description: dict[str, Any], weights: dict[str, Tensor], visited: np.ndarray
 ) -> None:
-    """Write into an existing folder; each file appears whole or not at all. visited [S, A]."""
+    """Write into an existing folder; each file appears whole or not at all.
+
+    Args:
+        folder: Of the checkpoint.
+        description: What the trial is, and its scores; as JSON takes it.
+        weights: The module's, by name.
+        visited: How often each action was taken in each cell, [S, A].
+    """
     folder = Path(folder)
     tensors = {name: value.contiguous() for name, value in weights.items() if name.startswith(KEPT)}
     tensors["visited"] = torch.from_numpy(visited.copy())
@@ -40,9 +47,16 @@ def save_trial(
 
 
 def load_trial(folder: Any) -> tuple[LatentDynamics, World | None, np.ndarray, dict[str, Any]]:
-    """The model, the world that it was trained in, how often each transition was visited [S, A], the description.
+    """Read a trial.
 
-    Raises ValueError where the folder holds no such trial of this format, or a damaged one.
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        The model, the world that it was trained in, how often each transition was visited [S, A], the description.
+
+    Raises:
+        ValueError: The folder holds no such trial of this format, or a damaged one.
     """
     file = f"{folder}/{DESCRIPTION}"
     try:

@@ -128,9 +128,11 @@ class LatentSACConfig(AlgorithmConfig):
         return derive_seed(self.trial_seed, "layout")
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """As RLlib asks."""
         return RLModuleSpec(module_class=LatentSACRLModule)
 
     def get_default_learner_class(self) -> type:
+        """As RLlib asks."""
         return LatentSACLearner
 
     @property
@@ -156,9 +158,11 @@ class LatentSAC(Algorithm):
 
     @classmethod
     def get_default_config(cls) -> LatentSACConfig:
+        """As RLlib asks."""
         return LatentSACConfig()
 
     def setup(self, config: Any) -> None:
+        """As RLlib asks: make the replay, and the tables of the world."""
         device = torch.device("cuda" if self.config.num_gpus_per_learner else "cpu")
         self.precisions = precisions_on(device, vars(self.config))
         make_process_quick()  # an update frees and asks for some 50 MB
@@ -179,6 +183,7 @@ class LatentSAC(Algorithm):
         self._cell = {row.tobytes(): s for s, row in enumerate(seen)}
 
     def training_step(self) -> None:
+        """Algorithm 1, `episodes_per_step` times: play an episode, store it, update model and policy."""
         c, end = self.config, len(self.scores) + self.config.episodes_per_step
         while len(self.scores) < end:
             before = len(self.scores)
@@ -287,6 +292,7 @@ class LatentSAC(Algorithm):
     # Results and checkpoints.
 
     def phase_results(self) -> dict[str, Any]:
+        """What was counted since the first episode."""
         recent = self.scores[-RECENT:]
         return {
             "episodes": len(self.scores),
@@ -297,6 +303,7 @@ class LatentSAC(Algorithm):
         }
 
     def step(self) -> dict[str, Any]:
+        """One result: a training step, with its losses and measurements."""
         began = time.perf_counter()
         results = super().step()
         terms = {
@@ -314,6 +321,7 @@ class LatentSAC(Algorithm):
         return results
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """As RLlib's, with counts, scores, curve and visits."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(ROLE, components, not_components):
             progress: dict[str, Any] = {
@@ -326,6 +334,7 @@ class LatentSAC(Algorithm):
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
+        """Take what `get_state` returned."""
         super().set_state(state)
         if ROLE in state:
             progress = {name: value.copy() for name, value in state[ROLE].items()}
@@ -333,6 +342,7 @@ class LatentSAC(Algorithm):
             self.curve, self.visited = progress["curve"], progress["visited"]
 
     def save_to_path(self, path: Any = None, *args: Any, **kwargs: Any) -> str:
+        """As RLlib's, with the replay and the trial's own files."""
         check_local(path)
         saved = super().save_to_path(path, *args, **kwargs)
         self.replay.save(Path(saved) / REPLAY_FILE)
@@ -353,6 +363,7 @@ class LatentSAC(Algorithm):
         return saved
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """As RLlib's, with the replay."""
         check_local(path)
         super().restore_from_path(path, *args, **kwargs)
         if kwargs.get("component") is None:

@@ -18,6 +18,7 @@ class LatentSACLearner(TorchLearner):
     """Takes the loss from the module's forward pass; moves the target networks after an update of the policy."""
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """As RLlib asks: an Adam for each part that has parameters."""
         module: LatentSACRLModule = self._module[module_id].unwrapped()
         encoder = list(module.model.encoder.parameters())  # type: ignore[union-attr]  # mypy knows it as any attribute of a torch module
         own = set(encoder)
@@ -51,6 +52,7 @@ class LatentSACLearner(TorchLearner):
         return batch
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: dict[str, Any]) -> Any:
+        """The module's loss, its terms logged. Raises FloatingPointError where one is not finite."""
         terms = fwd_out["terms"]
         for name, value in terms.items():
             self.metrics.log_value((module_id, name), value, window=20)
@@ -59,9 +61,11 @@ class LatentSACLearner(TorchLearner):
         return fwd_out["loss"]
 
     def compute_gradients(self, loss_per_module: dict[str, Any], **kwargs: Any) -> dict[Any, Any]:
+        """As RLlib's, of the parameters that the loss reached."""
         return reached(super().compute_gradients(loss_per_module, **kwargs))
 
     def apply_gradients(self, gradients_dict: dict[Any, Any]) -> None:
+        """Step the optimisers whose parameters the loss reached; then move the targets."""
         # The base class would step all optimisers, and look twice at each gradient whether it is finite.
         for optimizer, parameters in self._optimizer_parameters.items():
             if any(parameter in gradients_dict for parameter in parameters):
@@ -70,6 +74,7 @@ class LatentSACLearner(TorchLearner):
             self._move_targets()
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """As RLlib's. Raises FloatingPointError where a weight is not finite."""
         # Once for all updates of a call: a weight that is NaN stays NaN, and a next loss would be NaN too.
         super().after_gradient_based_update(timesteps=timesteps)
         check_weights_finite(self._params.values(), REMEDY)

@@ -1,7 +1,7 @@
 """The RLModule of latent_sac: a dynamics model whose encoder actor and critics look through, and both losses.
 
-Axes: B transitions, which begin at U and reach V distinct observations, T steps of a slice, O observation, Z latent,
-A actions.
+Axes: B transitions, which begin at U and reach V distinct observations, T steps of a slice, O observation, Z latent, A
+actions.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
     model: LatentDynamics
 
     def setup(self) -> None:
+        """As RLlib asks: make model, actor, critics and targets, with weights of trial_seed."""
         c = self.model_config
         num_actions = int(self.action_space.n)
         check_target_entropy(c["target_entropy"], num_actions)
@@ -59,27 +60,42 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
     @property
     def policy_trains_encoder(self) -> bool:
-        """Whether actor and critics do. A model without an objective of its own has no other way to learn."""
+        """Whether actor and critics train the encoder.
+
+        A model without an objective of its own has no other way to learn.
+        """
         return self.model_config["encoder_training"] == "both" or not self.model.trains
 
     def train(self, mode: bool = True) -> Self:
-        """As nn.Module's, but only where it changes this module's own flag: RLlib asks for it before every update, and
-        visiting all parts takes a while. No layer here depends on it."""
+        """As nn.Module's, but only where it changes this module's own flag.
+
+        RLlib asks for it before every update, and visiting all parts takes a while. No layer here depends on it.
+        """
         return self if self.training == mode else super().train(mode)
 
     def make_target_networks(self) -> None:
+        """As RLlib asks: copy the critics."""
         self.qf_target, self.qf_twin_target = copy.deepcopy(self.qf), copy.deepcopy(self.qf_twin)
         for network in (self.qf_target, self.qf_twin_target):
             network.requires_grad_(False)
 
     def get_target_network_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """As RLlib asks: each critic and its target."""
         return [(self.qf, self.qf_target), (self.qf_twin, self.qf_twin_target)]
 
     def get_non_inference_attributes(self) -> list[str]:
+        """As RLlib asks: what acting can do without."""
         return list(CRITICS)
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """latents [B, Z] -> the lower of the two targets' values [B, A]."""
+        """The lower of the two targets' values.
+
+        Args:
+            batch: Latents [B, Z] in the column LATENTS.
+
+        Returns:
+            "q", [B, A].
+        """
         z = batch[LATENTS]
         return {"q": torch.minimum(self.qf_target(z), self.qf_twin_target(z))}
 
@@ -105,7 +121,14 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
             return self.dynamics_loss(batch)
 
     def dynamics_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """obs [B, T + 1, O], actions [B, T] -> the model's own loss."""
+        """The model's own loss.
+
+        Args:
+            batch: obs [B, T + 1, O], actions [B, T] and UPDATE.
+
+        Returns:
+            "loss" [] and "terms", detached.
+        """
         seed = derive_seed(self.model_config["trial_seed"], "noise", int(batch[UPDATE][0]))
         generator = torch.Generator(batch[Columns.OBS].device).manual_seed(seed)
         found = self.model.loss(TransitionSequence(batch[Columns.OBS], batch[Columns.ACTIONS]), generator)
@@ -113,8 +136,14 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
     @torch.no_grad()
     def fixed_latents(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """latents, new_latents [B, Z] of obs, new_obs [B, O], which are the same in all updates of the policy to come;
-        nothing where actor and critics train the encoder."""
+        """Latents that are the same in all updates of the policy to come.
+
+        Args:
+            batch: obs and new_obs, [B, O].
+
+        Returns:
+            LATENTS and NEXT_LATENTS, [B, Z]; nothing where actor and critics train the encoder.
+        """
         if self.policy_trains_encoder:
             return {}
         obs = torch.cat([batch[Columns.OBS], batch[Columns.NEXT_OBS]])
@@ -122,8 +151,15 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         return {LATENTS: z, NEXT_LATENTS: new_z}
 
     def policy_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """actions, rewards, terminateds [B] and either obs, new_obs [B, O] or what `fixed_latents` made of them ->
-        SAC's losses for discrete actions, summed."""
+        """SAC's losses for discrete actions, summed.
+
+        Args:
+            batch: actions, rewards and terminateds [B], and either obs and new_obs [B, O] or what `fixed_latents` made
+                of them.
+
+        Returns:
+            "loss" [] and "terms", detached.
+        """
         fixed = LATENTS in batch
         names = (LATENTS, NEXT_LATENTS) if fixed else (Columns.OBS, Columns.NEXT_OBS)
         found = distinct_rows_of_pair(batch[names[0]], batch[names[1]])
@@ -163,9 +199,17 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
 
 def precisions_on(device: torch.device, model_config: Mapping[str, Any]) -> dict[str, str]:
-    """Of products between hidden layers on that device, by "model", in its loss, and "policy", in its loss's gradients.
+    """In which precision a device takes products between hidden layers.
 
-    Raises ValueError on one that is unknown.
+    Args:
+        device: Where the module is.
+        model_config: With latent_model and policy_network.
+
+    Returns:
+        "float32" or "bfloat16", by "model", for its loss, and "policy", for its loss's gradients.
+
+    Raises:
+        ValueError: A precision is unknown.
     """
     found = {}
     for part, key in (("model", "latent_model"), ("policy", "policy_network")):
@@ -179,7 +223,15 @@ def precisions_on(device: torch.device, model_config: Mapping[str, Any]) -> dict
 
 
 def check_target_entropy(nats: float | None, num_actions: int) -> None:
-    """Raises ValueError on an entropy that no policy over so many actions exceeds: alpha would grow for ever."""
+    """Check that a policy can exceed the target entropy: alpha would grow for ever otherwise.
+
+    Args:
+        nats: The target; None for a fixed alpha.
+        num_actions: A.
+
+    Raises:
+        ValueError: It is that of uniform actions or more.
+    """
     most = math.log(num_actions)
     if nats is not None and nats >= most:
         raise ValueError(
@@ -189,5 +241,15 @@ def check_target_entropy(nats: float | None, num_actions: int) -> None:
 
 
 def latent_model(settings: dict[str, Any], obs_size: int, num_actions: int, trial_seed: int) -> LatentDynamics:
-    """The model of a trial."""
+    """Make the model of a trial.
+
+    Args:
+        settings: As `make_model` takes them.
+        obs_size: O.
+        num_actions: A.
+        trial_seed: Of the weights, mixed.
+
+    Returns:
+        The model.
+    """
     return make_model(settings, obs_size, num_actions, derive_seed(trial_seed, "model"))

@@ -11,9 +11,17 @@ from parsecrl.algorithms.latent_study import make_env
 
 
 def make_world(world: dict[str, Any], layout_seed: int) -> gymnasium.Env:
-    """The environment of a phase's group `world`; see `make_env`.
+    """Make the environment of a phase's group `world`.
 
-    Raises ValueError unless observations are vectors and actions discrete, and as the environment does.
+    Args:
+        world: As `make_env` takes it.
+        layout_seed: Of the cells' vectors, where the group sets none.
+
+    Returns:
+        The environment.
+
+    Raises:
+        ValueError: Observations are no vectors, actions are not discrete, or the environment refuses an argument.
     """
     try:
         env = make_env(world, layout_seed)

@@ -29,7 +29,12 @@ class Transitions(NamedTuple):
 
 
 class TransitionReplay:
-    """The last `capacity` transitions. It draws with generators that are given: nothing of it is random."""
+    """The last `capacity` transitions. It draws with generators that are given: nothing of it is random.
+
+    Args:
+        capacity: Transitions, at least 1.
+        obs_size: O.
+    """
 
     def __init__(self, capacity: int, obs_size: int):
         self.capacity = capacity
@@ -41,7 +46,14 @@ class TransitionReplay:
         return len(self._columns["action"])
 
     def add(self, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, terminated: bool) -> None:
-        """An episode of T steps: obs [T + 1, O], action [T], reward [T]."""
+        """Append an episode of T steps.
+
+        Args:
+            obs: [T + 1, O].
+            action: [T] int64.
+            reward: [T]; reward[t] came with obs[t + 1].
+            terminated: Whether the world ended it; a time limit does not.
+        """
         rows, T = self._rows_of(obs), len(action)
         new = {"obs": rows[:-1], "next_obs": rows[1:], "action": action, "reward": reward}
         new["terminated"] = np.arange(T) == (T - 1 if terminated else T)
@@ -54,15 +66,33 @@ class TransitionReplay:
             self._forget_unused()
 
     def sample(self, count: int, rng: np.random.Generator) -> Transitions:
+        """Draw transitions uniformly, with replacement.
+
+        Args:
+            count: B.
+            rng: Of the draws.
+
+        Returns:
+            B transitions.
+        """
         c, i = self._columns, rng.integers(len(self), size=count)
         return Transitions(
             self._table[c["obs"][i]], c["action"][i], c["reward"][i], self._table[c["next_obs"][i]], c["terminated"][i]
         )
 
     def slices(self, count: int, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """obs [count, length + 1, O] and action [count, length], each slice within one episode, starts uniform.
+        """Draw slices, each within one episode, their starts uniform.
 
-        Raises ValueError where no episode is so long.
+        Args:
+            count: B.
+            length: T, transitions of a slice.
+            rng: Of the draws.
+
+        Returns:
+            obs [B, T + 1, O] and action [B, T].
+
+        Raises:
+            ValueError: No episode is so long.
         """
         starts = np.flatnonzero(self._columns["left"] >= length - 1)
         if not len(starts):
@@ -75,13 +105,21 @@ class TransitionReplay:
         return self._table[rows], self._columns["action"][i]
 
     def save(self, file: Path) -> None:
-        """Write everything; the file appears whole or not at all."""
+        """Write everything; the file appears whole or not at all.
+
+        Args:
+            file: Its name ends in .npz.
+        """
         temporary = file.with_name("tmp_" + file.name)
         np.savez(temporary, table=self._table, **self._columns)  # type: ignore[arg-type]  # its stub knows one keyword
         os.replace(temporary, file)
 
     def load(self, file: Path) -> None:
-        """Read what `save` wrote, in place of what is here."""
+        """Read what `save` wrote, in place of what is here.
+
+        Args:
+            file: What was written.
+        """
         with np.load(file, allow_pickle=False) as arrays:
             self._table = arrays["table"]
             self._columns = {name: arrays[name] for name in DTYPES}

@@ -22,9 +22,12 @@ EXPECTED = 256  # of the last observations that were seen the probabilities are 
 class WholeEpisodeRunner(SingleAgentEnvRunner):
     """An EnvRunner that also plays its environments one after the other, each to an episode's end.
 
-    The policy of Algorithm 1 stays the same within an episode, and a grid world has few observations: the action
-    probabilities of each are computed once, and those of the last EXPECTED ones together. RLlib's own
-    `sample`, with its connectors at every step, still works.
+    The policy of Algorithm 1 stays the same within an episode, and a grid world has few observations. So the action
+    probabilities of each are computed once, and those of the last EXPECTED ones together. RLlib's own `sample`, with
+    its connectors at every step, still works.
+
+    Args:
+        **kwargs: RLlib's.
     """
 
     def __init__(self, **kwargs: Any):
@@ -32,9 +35,15 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
         self._recent: dict[bytes, np.ndarray] = {}  # what was seen last, the oldest first
 
     def play(self, weights: Any, seed: int, explore: bool = True) -> list[SingleAgentEpisode]:
-        """An episode in each environment with these weights. seed: of all that is drawn, the resets among it.
+        """Play an episode in each environment.
 
-        explore: draw actions; otherwise the most probable one is taken.
+        Args:
+            weights: Of the RLModule, that act.
+            seed: Of all that is drawn, the resets among it.
+            explore: Draw actions; otherwise the most probable one is taken.
+
+        Returns:
+            The episodes.
         """
         self.set_state({"rl_module": weights})
         envs: list[gymnasium.Env] = self.env.unwrapped.envs
@@ -85,8 +94,10 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
 
     @torch.no_grad()
     def _cumulative(self, observations: np.ndarray, explore: bool) -> list[list[float]]:
-        """Of each of [B, O] its cumulative probabilities [A - 1]; the number of those that are not above a uniform draw
-        is the action."""
+        """Cumulative probabilities [A - 1] of each of [B, O].
+
+        The number of those that are not above a uniform draw is the action.
+        """
         batch = {Columns.OBS: torch.from_numpy(np.asarray(observations, np.float32)).to(self._device)}
         forward = self.module.forward_exploration if explore else self.module.forward_inference
         logits = forward(batch)[Columns.ACTION_DIST_INPUTS].double()  # [B, A]

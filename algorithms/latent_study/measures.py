@@ -24,7 +24,17 @@ class LatentMap(NamedTuple):
 
 @torch.no_grad()
 def latent_map(model: LatentDynamics, world: World) -> LatentMap:
-    """The latents of all cells, projected. The signs of the components are fixed: the largest entry is positive."""
+    """Project the latents of all cells onto their first two principal components (figure 2).
+
+    The signs of the components are fixed: the largest entry is positive.
+
+    Args:
+        model: What embeds.
+        world: Whose cells are embedded.
+
+    Returns:
+        Positions [S, 2] and the shares of the variance that they hold.
+    """
     z = model.encode(torch.from_numpy(world.observations)).double().numpy()  # [S, Z]
     z = z - z.mean(0)
     _, singular, components = np.linalg.svd(z, full_matrices=False)
@@ -38,11 +48,17 @@ def latent_map(model: LatentDynamics, world: World) -> LatentMap:
 
 @torch.no_grad()
 def transformations_used(model: LatentDynamics, world: World) -> np.ndarray:
-    """[A] float: how many distinct transformations each action uses over all cells.
+    """Count the distinct transformations that each action uses over all cells.
 
-    Of a model with codes its codes; of one that computes a transformation from the latent, the distinct results, as
-    many as cells unless it came to ignore the latent. NaN of a model without transformations, or with a memory, where
-    they are not the cell's.
+    They are the codes of a model with codes. Of one that computes a transformation from the latent they are the
+    distinct results: as many as cells, unless it came to ignore the latent.
+
+    Args:
+        model: What transforms.
+        world: Whose cells are embedded.
+
+    Returns:
+        [A] float. NaN for a model without transformations, or with a memory, where they are not the cell's.
     """
     A = world.transitions.shape[1]
     obs = torch.from_numpy(world.observations)
@@ -59,8 +75,8 @@ def transformations_used(model: LatentDynamics, world: World) -> np.ndarray:
 class PredictionErrors(NamedTuple):
     """How predictions of 1 to K steps end, a mean over walks; NaN where there is no walk of that length.
 
-    relative: distance of predicted from encoded latent, over the mean distance between two cells' latents. hits: share
-    of predictions to whose latent no other cell that was seen is nearer than the right one.
+    `relative` is the distance of the predicted from the encoded latent, over the mean distance between two cells'
+    latents. `hits` is the share of predictions to whose latent the right cell is the nearest of all that were seen.
     """
 
     relative: np.ndarray  # [K]
@@ -78,12 +94,26 @@ def prediction_errors(
     walks: int = 500,
     seed: int = 0,
 ) -> PredictionErrors:
-    """Multi-step prediction along walks whose first transition was never visited in training (`new`), or was.
+    """Predict many steps along walks whose first transition was never visited in training, or was.
 
-    visited [S, A]: how often each action was taken in each cell. Only cells that were seen count, in either case: of a
-    random vector that was never seen nothing can be known. A walk begins with a uniformly drawn transition of its kind
-    and goes on with random actions to cells that were seen, STAY and moves into walls among them.
-    Raises ValueError on a model that cannot predict.
+    Only cells that were seen count, in either case: of a random vector that was never seen nothing can be known. A
+    walk begins with a uniformly drawn transition of its kind. It goes on with random actions to cells that were seen,
+    STAY and moves into walls among them.
+
+    Args:
+        model: What predicts.
+        world: Where the walks are.
+        visited: How often each action was taken in each cell, [S, A].
+        new: Whether the first transition is one that was never visited.
+        steps: K, at least 1.
+        walks: W, the most that are walked.
+        seed: Of the walks.
+
+    Returns:
+        Errors [K].
+
+    Raises:
+        ValueError: The model cannot predict.
     """
     if not model.predicts:
         raise ValueError("prediction errors need a model that predicts, got one with an encoder alone")

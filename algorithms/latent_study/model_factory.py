@@ -39,13 +39,23 @@ def make_model(
     world: World | None = None,
     encoder: nn.Module | None = None,
 ) -> LatentDynamics:
-    """The model that a spec's `model` group describes, with initial weights drawn from `seed`.
+    """Make the model that a spec's `model` group describes.
 
-    settings: kind, one of MODELS, and the arguments of the model's class; those of another kind are left aside, so that
-    kinds can be searched over. `beta` is parsimonious's, `vae_beta` that of beta_vae and ssm;
-    `baseline_transformation` that of what parsimonious is compared with, where it is another. encoder: as the classes
-    take it, in place of a feed-forward network. world: whose dynamics `true_dynamics` are.
-    Raises ValueError on an unknown kind, as the classes do, and on `true_dynamics` without a world.
+    Args:
+        settings: `kind`, one of MODELS, and the arguments of the model's class. Those of another kind are left aside,
+            so that kinds can be searched over. `beta` is parsimonious's, `vae_beta` that of beta_vae and ssm;
+            `baseline_transformation` that of what parsimonious is compared with, where it is another.
+        obs_size: O, at least 1.
+        num_actions: A, at least 1.
+        seed: Of the initial weights.
+        world: Whose dynamics `true_dynamics` are.
+        encoder: In place of a feed-forward network, as the classes take it.
+
+    Returns:
+        The model on torch's default device.
+
+    Raises:
+        ValueError: The kind is unknown, its class refuses an argument, or `true_dynamics` has no world.
     """
     given = {key: value for key, value in settings.items() if value is not None}
     kind = given.pop("kind", "parsimonious")
@@ -86,6 +96,14 @@ def make_model(
 
 
 def check_model(settings: dict[str, Any], env: gymnasium.Env) -> None:
-    """Raises ValueError where `make_model` would in this environment; no weights are made."""
+    """Check settings as `make_model` does, without making weights.
+
+    Args:
+        settings: As for `make_model`.
+        env: The environment that the model is for.
+
+    Raises:
+        ValueError: Where `make_model` would.
+    """
     with torch.device("meta"):
         make_model(settings, *space_sizes(env), seed=0, world=world_of(env))

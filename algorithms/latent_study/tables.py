@@ -17,12 +17,19 @@ Tables = dict[str, pd.DataFrame]
 
 
 def model_tables(model: LatentDynamics, world: World, visited: np.ndarray, seed: int = 0) -> Tables:
-    """latents: state, row, column, pc_1, pc_2, explained_1, explained_2 (the same in every row)
-    edges: state, neighbour (numbers of cells one move apart)
-    transformations: action, count, cells (how many transformations it could be)
-    predictions: first ("new" or "visited"), step, relative, hits, walks (see `PredictionErrors`)
+    """Measure a trained model.
 
-    What a model lacks has no rows. visited [S, A]: how often each action was taken in each cell.
+    Args:
+        model: What was trained.
+        world: Where.
+        visited: How often each action was taken in each cell, [S, A].
+        seed: Of the walks.
+
+    Returns:
+        Tables by name; what a model lacks has no rows. "latents": state, row, column, pc_1, pc_2, explained_1,
+        explained_2 (the same in every row). "edges": state, neighbour (numbers of cells one move apart).
+        "transformations": action, count, cells (how many transformations it could be). "predictions": first ("new" or
+        "visited"), step, relative, hits, walks (see `PredictionErrors`).
     """
     found = latent_map(model, world)
     latents = pd.DataFrame(
@@ -49,7 +56,18 @@ def model_tables(model: LatentDynamics, world: World, visited: np.ndarray, seed:
 def prediction_table(
     model: LatentDynamics, world: World, visited: np.ndarray, seed: int = 0, steps: int = 5
 ) -> pd.DataFrame:
-    """The predictions table of `model_tables`, without rows for what cannot be predicted or was not found."""
+    """The predictions table of `model_tables`, without rows for what cannot be predicted or was not found.
+
+    Args:
+        model: What was trained.
+        world: Where.
+        visited: How often each action was taken in each cell, [S, A].
+        seed: Of the walks.
+        steps: Of a walk, at least 1.
+
+    Returns:
+        Columns first, step, relative, hits, walks.
+    """
     rows = []
     for first in ("new", "visited") if model.predicts else ():
         found = prediction_errors(model, world, visited, first == "new", steps, seed=seed)
@@ -60,12 +78,27 @@ def prediction_table(
 
 
 def labelled(tables: Tables, **labels: Any) -> Tables:
-    """The tables with the labels as their first columns."""
+    """Name what tables are of.
+
+    Args:
+        tables: By name.
+        **labels: First columns of each, and their value in every row.
+
+    Returns:
+        The tables with these columns.
+    """
     return {name: table.assign(**labels)[[*labels, *table.columns]] for name, table in tables.items()}
 
 
 def stacked(parts: Iterable[Tables]) -> Tables:
-    """Of several trials' tables, those of one name below each other."""
+    """Put tables of one name below each other.
+
+    Args:
+        parts: The tables of several trials.
+
+    Returns:
+        One table for each name.
+    """
     found: dict[str, list[pd.DataFrame]] = {}
     for tables in parts:
         for name, table in tables.items():

@@ -25,10 +25,17 @@ class World:
 
 
 def make_env(env: dict[str, Any], layout_seed: int) -> gymnasium.Env:
-    """The environment of a spec's group: its `id`, and the other keys as arguments.
+    """Make the environment of a spec's group.
 
-    layout_seed: of the cells' vectors, where the group sets none. Raises ValueError as the environment does, and on an
-    id that Gymnasium does not know.
+    Args:
+        env: Its `id`, and the other keys as arguments.
+        layout_seed: Of the cells' vectors, where the group sets none.
+
+    Returns:
+        The environment.
+
+    Raises:
+        ValueError: Gymnasium does not know the id, or the environment refuses an argument.
     """
     id, options = env_arguments(env, layout_seed)
     try:
@@ -41,7 +48,15 @@ def make_env(env: dict[str, Any], layout_seed: int) -> gymnasium.Env:
 
 
 def env_arguments(env: dict[str, Any], layout_seed: int) -> tuple[str, dict[str, Any]]:
-    """(id, keyword arguments) for gymnasium.make, or RLlib's `environment`."""
+    """Turn a spec's group into what gymnasium.make, or RLlib's `environment`, takes.
+
+    Args:
+        env: Its `id`, and the other keys as arguments.
+        layout_seed: Of the cells' vectors, where the group sets none.
+
+    Returns:
+        The id and the keyword arguments.
+    """
     options = {key: tuple(value) if key in TUPLES and value is not None else value for key, value in env.items()}
     id = str(options.pop("id"))
     if id.startswith("parsecrl/"):
@@ -52,7 +67,14 @@ def env_arguments(env: dict[str, Any], layout_seed: int) -> tuple[str, dict[str,
 
 
 def space_sizes(env: gymnasium.Env) -> tuple[int, int]:
-    """(length of an observation, number of actions) of a world with vectors for observations and discrete actions."""
+    """Sizes of a world with vectors for observations and discrete actions.
+
+    Args:
+        env: The world.
+
+    Returns:
+        The length of an observation and the number of actions.
+    """
     obs, action = env.observation_space, env.action_space
     assert isinstance(obs, spaces.Box)
     assert isinstance(action, spaces.Discrete)
@@ -60,7 +82,14 @@ def space_sizes(env: gymnasium.Env) -> tuple[int, int]:
 
 
 def world_of(env: gymnasium.Env) -> World | None:
-    """The tables of an environment of cells; None of any other one."""
+    """The tables of a grid world.
+
+    Args:
+        env: Any environment.
+
+    Returns:
+        Its tables, or None of one that is no grid world.
+    """
     world: Any = env.unwrapped
     topology = getattr(world, "topology", None)
     if topology is None:
@@ -69,9 +98,15 @@ def world_of(env: gymnasium.Env) -> World | None:
 
 
 def check_slices(env: gymnasium.Env, length: int, key: str) -> None:
-    """Raises ValueError where no episode of the environment can hold a training slice of `length` transitions.
+    """Check that an episode can hold a training slice. Of an environment that tells no limit nothing can be said.
 
-    key: of the setting that asks for them. Of an environment that tells no limit nothing can be said.
+    Args:
+        env: The environment.
+        length: Transitions of a slice.
+        key: Of the setting that asks for them, for the message.
+
+    Raises:
+        ValueError: No episode is that long.
     """
     spec = env.unwrapped.spec
     steps = getattr(env.unwrapped, "episode_steps", None) or (spec.max_episode_steps if spec else None)

@@ -14,7 +14,14 @@ FILES = StudyCheckpoint("open_loop", "an open-loop experiment")
 def save_experiment(
     folder: str | Path, experiment: OpenLoopExperiment, config: dict[str, Any], batches: dict[str, int]
 ) -> None:
-    """Write everything into an existing folder. config: what made the experiment; batches: the state of its data."""
+    """Write everything into an existing folder.
+
+    Args:
+        folder: Of the checkpoint.
+        experiment: What is kept.
+        config: What made the experiment.
+        batches: The state of its data.
+    """
     tensors = {"model": experiment.model.state_dict(), "optimizer": optimizer_tensors(experiment.optimizer)}
     description = {
         "algorithm": "open_loop",
@@ -30,9 +37,17 @@ def save_experiment(
 
 
 def load_experiment(folder: Any, experiment: OpenLoopExperiment) -> dict[str, int]:
-    """Go on where a checkpoint was written, with an experiment of the same settings and seed; the state of its data.
+    """Go on where a checkpoint was written.
 
-    Raises ValueError when a file is missing, damaged, or of another model or seed.
+    Args:
+        folder: Of the checkpoint.
+        experiment: Of the same settings and seed.
+
+    Returns:
+        The state of its data.
+
+    Raises:
+        ValueError: A file is missing, damaged, or of another model or seed.
     """
     description, groups = FILES.read_description(folder), FILES.read_tensors(folder)
     check_seed(folder, description["seed"], experiment.seed)
@@ -43,7 +58,17 @@ def load_experiment(folder: Any, experiment: OpenLoopExperiment) -> dict[str, in
 
 
 def read_experiment(folder: Any) -> tuple[OpenLoopExperiment, dict[str, Any]]:
-    """The experiment of a checkpoint on the CPU, and its description."""
+    """Read the experiment of a checkpoint, on the CPU.
+
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        The experiment and the description.
+
+    Raises:
+        ValueError: A file is missing or damaged.
+    """
     description = FILES.read_description(folder)
     settings = OpenLoopSettings.from_mapping(description["config"])
     sizes = description["num_actions"], description["image_size"]

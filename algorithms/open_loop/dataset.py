@@ -25,9 +25,11 @@ SPLITS = ("train", "held_out")
 
 
 class EpisodeDataset:
-    """Episodes of one split, in the order of their numbers.
+    """Episodes of one split, in the order of their numbers. Iterating gives an ImageSequence of B = 1 for each episode.
 
-    num_actions: of the world. Iterating gives an ImageSequence of B = 1 for each episode.
+    Args:
+        episodes: At least one.
+        num_actions: Of the world.
     """
 
     def __init__(self, episodes: list[Episode], num_actions: int):
@@ -42,16 +44,25 @@ class EpisodeDataset:
 
     @property
     def image_size(self) -> int:
+        """S."""
         return self.episodes[0].images.shape[1]
 
     @property
     def num_images(self) -> int:
+        """Usable images of all episodes."""
         return sum(map(usable_images, self.episodes))
 
     def stack(self, length: int) -> ImageSequence:
-        """The first `length` images of every episode, [len(self), length]: for held-out ones, the test sequences.
+        """The first images of every episode: for held-out ones, the test sequences.
 
-        Raises ValueError where an episode is shorter.
+        Args:
+            length: Images of each, at least 1.
+
+        Returns:
+            [number of episodes, length].
+
+        Raises:
+            ValueError: An episode is shorter.
         """
         shortest = min(map(usable_images, self.episodes))
         if not 1 <= length <= shortest:
@@ -62,9 +73,16 @@ class EpisodeDataset:
         return self.gather(list(range(len(self))), [0] * len(self), length)
 
     def gather(self, episodes: list[int], starts: list[int], length: int, *, pin_memory: bool = False) -> ImageSequence:
-        """Sequences of `length` images: one from each of `episodes`, beginning at image `starts` of it.
+        """Cut sequences out of episodes. The images' memory is channels-last, as they lie in the files.
 
-        The images' memory is channels-last, as they lie in the files. pin_memory: for a copy to a GPU.
+        Args:
+            episodes: Of which episode each sequence is, B numbers.
+            starts: The image at which each begins, B numbers.
+            length: T, images of a sequence.
+            pin_memory: For a copy to a GPU.
+
+        Returns:
+            [B, T].
         """
         S = self.image_size
         images = torch.empty(len(episodes), length, S, S, 3, dtype=torch.uint8, pin_memory=pin_memory)
@@ -78,15 +96,34 @@ class EpisodeDataset:
 
 
 def usable_images(episode: Episode) -> int:
-    """Of an episode, without the last one of an episode that the world ended: a world may have no picture of that."""
+    """Count the images of an episode, without the last one of an episode that the world ended.
+
+    A world may have no picture of its end.
+
+    Args:
+        episode: The episode.
+
+    Returns:
+        How many can be used.
+    """
     return len(episode.images) - episode.terminated
 
 
 def open_dataset(folder: str | Path, split: str, *, verify: bool = True) -> EpisodeDataset:
-    """The episodes of a split ("train" or "held_out") in a folder that `platform.collection.collect` filled.
+    """Open the episodes of a split.
 
-    verify: read all of it once, against the checksums. Episodes whose files are damaged are named in a warning each and
-    left out. Raises ValueError where no dataset is, or nothing of it can be read.
+    Episodes whose files are damaged are named in a warning each and left out.
+
+    Args:
+        folder: What `collect` of the platform filled.
+        split: "train" or "held_out".
+        verify: Read all of it once, against the checksums.
+
+    Returns:
+        The episodes, their images mapped into memory.
+
+    Raises:
+        ValueError: There is no dataset, or nothing of it can be read.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -113,13 +150,21 @@ def _num_actions(metadata: dict[str, Any], place: Path) -> int:
 
 
 class SequenceBatches:
-    """Batches without end, each of `batch_size` sequences of `length` images, prepared ahead by a thread.
+    """Batches without end, prepared ahead by a thread.
 
     A sequence is drawn uniformly, with replacement, from all that lie within one episode. Batch n depends on (seed, n)
-    alone: the state is how many were taken, and what had been prepared ahead of a checkpoint is drawn again.
+    alone. The state is how many were taken: what had been prepared ahead of a checkpoint is drawn again.
 
-    ahead: batches that are prepared before they are asked for. pin_memory: for copies to a GPU.
-    Raises ValueError where no episode is that long.
+    Args:
+        dataset: The episodes.
+        batch_size: B, at least 1.
+        length: T, images of a sequence, at least 2.
+        seed: Of the draws.
+        ahead: Batches that are prepared before they are asked for, at least 1.
+        pin_memory: For copies to a GPU.
+
+    Raises:
+        ValueError: A number is out of range, or no episode is that long.
     """
 
     def __init__(
@@ -151,7 +196,14 @@ class SequenceBatches:
         self._taken = 0
 
     def draw(self, number: int) -> ImageSequence:
-        """Batch `number`, here and now."""
+        """Draw a batch, here and now.
+
+        Args:
+            number: Of the batch, from 0.
+
+        Returns:
+            [B, T].
+        """
         rng = np.random.default_rng(derive_seed(self.seed, "batch", number))
         drawn = rng.integers(self._ends[-1], size=self.batch_size)
         episodes = np.searchsorted(self._ends, drawn, side="right")
@@ -171,9 +223,15 @@ class SequenceBatches:
         return batch
 
     def state_dict(self) -> dict[str, int]:
+        """How many batches were taken."""
         return {"batches": self._taken}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the batches that were taken.
+
+        Args:
+            state: What `state_dict` returned.
+        """
         self.close()
         self._taken = int(state["batches"])
 

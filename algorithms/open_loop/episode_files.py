@@ -48,9 +48,16 @@ class Episode(NamedTuple):
 
 
 def write_episode(folder: Path, number: int, episode: Episode, **more: Any) -> None:
-    """Write the episode into the dataset's folder, in place of one of that number that is there.
+    """Write an episode into the dataset's folder, in place of one of that number that is there.
 
-    more: what its metadata shall also say. Raises OSError as the disk does; then nothing is left behind.
+    Args:
+        folder: Of the dataset.
+        number: Of the episode, 0 or more.
+        episode: What is written.
+        **more: What its metadata shall also say.
+
+    Raises:
+        OSError: As the disk does; then nothing is left behind.
     """
     partial, final = folder / f".{number}.{os.getpid()}{PARTIAL}", folder / str(number)
     T = len(episode.actions)
@@ -79,9 +86,18 @@ def write_episode(folder: Path, number: int, episode: Episode, **more: Any) -> N
 
 
 def read_episode(folder: Path, number: int, *, verify: bool = True) -> Episode:
-    """Map the episode's file into memory. verify: read it whole, and hold it against its checksum.
+    """Map an episode's file into memory.
 
-    Raises DamagedEpisode for a file that is missing, truncated or corrupt.
+    Args:
+        folder: Of the dataset.
+        number: Of the episode.
+        verify: Read the file whole, and hold it against its checksum.
+
+    Returns:
+        The episode, its images read-only.
+
+    Raises:
+        DamagedEpisode: The file is missing, truncated or corrupt.
     """
     file, description = folder / str(number) / ROWS, folder / str(number) / METADATA
     try:
@@ -106,18 +122,34 @@ def read_episode(folder: Path, number: int, *, verify: bool = True) -> Episode:
 
 
 def numbers(folder: Path) -> list[int]:
-    """The numbers of the episodes that are there, whole or damaged, in order."""
+    """List the episodes that are there, whole or damaged.
+
+    Args:
+        folder: Of the dataset.
+
+    Returns:
+        Their numbers in order.
+    """
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit() and entry.is_dir())
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what writers that were killed left behind; call only while nobody writes."""
+    """Remove what writers that were killed left behind; call only while nobody writes.
+
+    Args:
+        folder: Of the dataset.
+    """
     for entry in folder.glob(f".*{PARTIAL}"):
         shutil.rmtree(entry, ignore_errors=True)
 
 
 def write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
-    """metadata.json of the dataset and its copy, in place of those before."""
+    """Write metadata.json of the dataset and its copy, in place of those before.
+
+    Args:
+        folder: Of the dataset.
+        metadata: As JSON takes it.
+    """
     for name in (METADATA, METADATA_COPY):
         partial = folder / (name + PARTIAL)
         partial.write_text(json.dumps(metadata))
@@ -126,9 +158,16 @@ def write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """metadata.json of the dataset, {} where there is none; where it is damaged, its copy, with a warning.
+    """Read metadata.json of the dataset, or with a warning its copy where it is damaged.
 
-    Raises ValueError where that cannot be read either.
+    Args:
+        folder: Of the dataset.
+
+    Returns:
+        The metadata, {} where there is none.
+
+    Raises:
+        ValueError: Both are damaged.
     """
     if not (folder / METADATA).exists() and not (folder / METADATA_COPY).exists():
         return {}
@@ -154,7 +193,18 @@ def _object_in(file: Path) -> dict[str, Any]:
 def dataset_metadata(
     name: str, image_size: int, num_actions: int, env_spec: str | None, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A dataset's metadata as Minari expects it, without its counts. settings: what the data depend on."""
+    """Describe a dataset as Minari expects it, without its counts.
+
+    Args:
+        name: Of the dataset.
+        image_size: S.
+        num_actions: Of the world.
+        env_spec: Gymnasium's, as JSON; None leaves it out.
+        settings: What the data depend on.
+
+    Returns:
+        The metadata.
+    """
     shape = [image_size, image_size, 3]
     low, high = (np.full(shape, bound).tolist() for bound in (0, 255))
     box = {"type": "Box", "dtype": "uint8", "shape": shape, "low": low, "high": high}

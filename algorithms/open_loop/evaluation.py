@@ -29,8 +29,18 @@ class Measured(NamedTuple):
 
 @torch.no_grad()
 def measure(model: PixelDynamics, sequences: ImageSequence, context: int) -> Measured:
-    """Predict what follows the first `context` images from the actions alone, and compare it with what was inferred
-    with all images seen. Raises ValueError unless 1 <= context < T.
+    """Predict what follows a context from the actions alone, and compare it with what all images tell.
+
+    Args:
+        model: What predicts.
+        sequences: [N, T].
+        context: C, images that are seen, 1 <= C < T.
+
+    Returns:
+        Divergences and errors of each sequence and predicted step, [N, H].
+
+    Raises:
+        ValueError: context is out of range.
     """
     check_context(sequences, context)
     parts = []
@@ -54,8 +64,15 @@ def measure(model: PixelDynamics, sequences: ImageSequence, context: int) -> Mea
 
 @torch.no_grad()
 def codes_used(model: ParsimoniousPixels, sequences: ImageSequence) -> tuple[Tensor, Tensor]:
-    """Of each action, over the states that are inferred with all images seen: how many different codes, and so
-    transformations, it has, int64 [A]; and the share of bits that are on [A]."""
+    """Count each action's codes, and so transformations, over the states that are inferred with all images seen.
+
+    Args:
+        model: What infers.
+        sequences: [N, T].
+
+    Returns:
+        How many different codes each action has, int64 [A], and the share of its bits that are on, [A] in [0, 1].
+    """
     parts = []
     for first in range(0, len(sequences.images), SEQUENCES_AT_ONCE):
         filtered = model.observe(ImageSequence(*(x[first : first + SEQUENCES_AT_ONCE] for x in sequences)))
@@ -65,8 +82,19 @@ def codes_used(model: ParsimoniousPixels, sequences: ImageSequence) -> tuple[Ten
 
 
 def floors(sequences: ImageSequence, context: int, mean_image: Tensor) -> dict[str, Tensor]:
-    """Errors [N, H] of predictors that know nothing of dynamics: the context's last image, and the mean image
-    [3, S, S], 0 to 1, of the training data. Raises ValueError as `measure` does."""
+    """Errors of predictors that know nothing of dynamics: the context's last image, and the training data's mean image.
+
+    Args:
+        sequences: [N, T].
+        context: C, 1 <= C < T.
+        mean_image: [3, S, S] in [0, 1].
+
+    Returns:
+        "last_frame" and "mean_frame", each [N, H].
+
+    Raises:
+        ValueError: context is out of range.
+    """
     check_context(sequences, context)
     truth = sequences.images[:, context:]
     last = sequences.images[:, context - 1 : context].float() / 255.0
@@ -74,17 +102,42 @@ def floors(sequences: ImageSequence, context: int, mean_image: Tensor) -> dict[s
 
 
 def image_error(predicted: Tensor, truth: Tensor) -> Tensor:
-    """predicted 0 to 1, broadcast to truth uint8 [N, H, 3, S, S] -> mean squared error of each image [N, H]."""
+    """The mean squared error of each image.
+
+    Args:
+        predicted: In [0, 1]; broadcasts to truth.
+        truth: uint8 [N, H, 3, S, S].
+
+    Returns:
+        [N, H].
+    """
     return (predicted - truth.float() / 255.0).square().mean((-3, -2, -1))
 
 
 def split(sequences: ImageSequence, context: int) -> tuple[ImageSequence, Tensor]:
-    """The first `context` images with the actions between them, and the actions after the last of them."""
+    """Part sequences behind their context.
+
+    Args:
+        sequences: [N, T].
+        context: C.
+
+    Returns:
+        The first C images with the actions between them, and the actions after the last of them, [N, H].
+    """
     images, actions = sequences
     return ImageSequence(images[:, :context], actions[:, : context - 1]), actions[:, context - 1 :]
 
 
 def check_context(sequences: ImageSequence, context: int) -> None:
+    """Check the length of a context.
+
+    Args:
+        sequences: [N, T].
+        context: C.
+
+    Raises:
+        ValueError: Not 1 <= C < T.
+    """
     T = sequences.images.shape[1]
     if isinstance(context, bool) or not isinstance(context, int) or not 1 <= context < T:
         raise ValueError(f"context must lie in [1, images of a sequence), got {context!r} with {T}; set context")

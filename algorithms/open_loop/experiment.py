@@ -52,7 +52,19 @@ class OpenLoopSettings:
 
 
 def make_model(options: Mapping[str, Any], num_actions: int, image_size: int) -> PixelDynamics:
-    """options: `kind` and, of the other keys, those that its class takes. Raises ValueError on an unknown kind."""
+    """Make the model that a spec's `model` group describes.
+
+    Args:
+        options: `kind` and, of the other keys, those that its class takes.
+        num_actions: A.
+        image_size: S.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: The kind is unknown, or its class refuses an option.
+    """
     own = dict(options)
     kind = own.pop("kind", "parsimonious")
     if kind not in MODELS:
@@ -66,6 +78,13 @@ class OpenLoopExperiment:
     """One model, its optimiser, and the noise of its training.
 
     The noise of update n is seeded by (seed, n), so that a checkpoint between two updates has no generator to keep.
+
+    Args:
+        settings: Of model and training.
+        num_actions: A.
+        image_size: S.
+        seed: Of weights and noise.
+        device: As torch names it.
     """
 
     def __init__(self, settings: OpenLoopSettings, num_actions: int, image_size: int, seed: int, device: str = "cpu"):
@@ -81,10 +100,18 @@ class OpenLoopExperiment:
         self.curve: list[dict[str, float]] = []  # a row a result
 
     def train(self, batches: Iterator[ImageSequence], num_updates: int) -> dict[str, float]:
-        """Gradient steps; their mean loss and terms, update_ms, the time of one without waiting for its batch, and
-        waiting_share, the share of the time that was spent waiting for batches.
+        """Take gradient steps.
 
-        Raises FloatingPointError where the loss is not finite.
+        Args:
+            batches: What they are taken on.
+            num_updates: How many, at least 1.
+
+        Returns:
+            Means of the loss, its terms and grad_norm; update_ms, the time of a step without waiting for its batch;
+            waiting_share, the share of the time that was spent waiting for batches.
+
+        Raises:
+            FloatingPointError: The loss is not finite.
         """
         sums: dict[str, Tensor] = {}
         seconds = waited = 0.0

@@ -27,6 +27,7 @@ class OpenLoop(Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        """Open the dataset and make the experiment."""
         make_process_quick()
         settings = OpenLoopSettings.from_mapping(config)
         run_seed, seed = config.get("run_seed", 0), config.get("seed", 0)
@@ -43,6 +44,7 @@ class OpenLoop(Trainable):
         )
 
     def step(self) -> dict[str, Any]:
+        """`updates_per_result` gradient steps."""
         result = self.experiment.train(self.batches, self.experiment.settings.updates_per_result)
         waiting = result["waiting_share"]
         losses = {name: value for name, value in result.items() if name not in NO_LOSSES}
@@ -58,12 +60,15 @@ class OpenLoop(Trainable):
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the trial into an existing folder."""
         config = {key: value for key, value in self.config.items() if key not in NOT_THE_EXPERIMENTS}
         save_experiment(checkpoint_dir, self.experiment, config, self.batches.state_dict())
 
     def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
+        """Go on where `save_checkpoint` wrote."""
         assert isinstance(checkpoint, str)  # save_checkpoint returns nothing, so Tune hands over the folder
         self.batches.load_state_dict(load_experiment(checkpoint, self.experiment))
 
     def cleanup(self) -> None:
+        """End the thread that prepares batches."""
         self.batches.close()

@@ -75,9 +75,11 @@ class PlanetConfig(PhaseConfig):
         self.decisions_per_iteration = 250
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """As RLlib asks."""
         return RLModuleSpec(module_class=PlanetRLModule)
 
     def get_default_learner_class(self) -> type:
+        """As RLlib asks."""
         return PlanetLearner
 
     @property
@@ -89,6 +91,7 @@ class PlanetConfig(PhaseConfig):
         return {**{name: getattr(self, name) for name in names}, "seed": self.seed or 0}
 
     def validate(self) -> None:
+        """As RLlib's. Raises ValueError where settings do not go together."""
         # While nothing is gathered, an iteration is one training step, not a number of decisions.
         gathers = self.decoder_training != "offline"
         self.min_sample_timesteps_per_iteration = self.decisions_per_iteration if gathers else 0
@@ -124,9 +127,11 @@ class Planet(PhaseMixin, Algorithm):
 
     @classmethod
     def get_default_config(cls) -> PlanetConfig:
+        """As RLlib asks."""
         return PlanetConfig()
 
     def setup(self, config: Any) -> None:
+        """As RLlib asks: take over the replay of start_from."""
         make_process_quick()
         super().setup(config)
         self.counts = dict.fromkeys(
@@ -140,6 +145,7 @@ class Planet(PhaseMixin, Algorithm):
             self._add_to_replay(load_replay(self.config.start_from))
 
     def training_step(self) -> None:
+        """Gather rollouts, store them, make the updates that are due."""
         decoder_only = self._decoder_only_updates_due()
         if decoder_only == 0:
             with self.measurements.time("waiting"):
@@ -253,6 +259,7 @@ class Planet(PhaseMixin, Algorithm):
 
     @property
     def starts_with_data(self) -> bool:
+        """Whether the replay of an earlier phase is taken over."""
         return bool(self.config.start_from) and self.config.keep_replay
 
     def _update(self, decoder_only: bool) -> None:
@@ -294,9 +301,11 @@ class Planet(PhaseMixin, Algorithm):
 
     @property
     def env_steps(self) -> int:
+        """Simulator steps of this phase."""
         return self.counts["decisions"] * self.config.action_repeat
 
     def phase_results(self) -> dict[str, Any]:
+        """What was counted in this phase."""
         return {
             "env_steps": self.env_steps,
             "num_updates": self.counts["updates"],
@@ -307,18 +316,22 @@ class Planet(PhaseMixin, Algorithm):
         }
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """As RLlib's, with the last returns."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component("last_returns", components, not_components):
             state["last_returns"] = list(self._last_returns)
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
+        """Take what `get_state` returned."""
         super().set_state(state)
         self._last_returns.extend(state.get("last_returns", []))
 
     def save_phase_files(self, folder: str) -> None:
+        """Write the replay into a checkpoint's folder."""
         save_replay(self.local_replay_buffer, folder)
 
     def restore_phase_files(self, folder: str) -> None:
+        """Read the replay from a checkpoint's folder."""
         self.local_replay_buffer = self._create_local_replay_buffer_if_necessary(self.config)
         self._add_to_replay(load_replay(folder))

@@ -18,6 +18,7 @@ class PlanetLearner(TorchLearner):
     """Takes the losses from the module's forward pass, so that they run inside DistributedDataParallel as well."""
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """As RLlib asks: an Adam for the model, one for the decoder."""
         agent = self._module[module_id].unwrapped().agent
         # eps as in PlaNet (Hafner et al. 2018, section 5).
         groups = {"model": (agent.model, config.learning_rate, 1e-4)}
@@ -34,15 +35,18 @@ class PlanetLearner(TorchLearner):
             )
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: dict[str, Any]) -> Any:
+        """The module's loss, its terms logged. Raises FloatingPointError where one is not finite."""
         for name, value in fwd_out["terms"].items():
             self.metrics.log_value((module_id, name), value, window=100)
         check_finite(fwd_out["terms"], int(batch[UPDATE][0]), "lower learning_rate or grad_clip")
         return fwd_out["loss"]
 
     def compute_gradients(self, loss_per_module: dict[str, Any], **kwargs: Any) -> dict[Any, Any]:
+        """As RLlib's. Raises FloatingPointError where a gradient is not finite."""
         return finite_gradients(super().compute_gradients(loss_per_module, **kwargs), "lower learning_rate")
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """As RLlib's; marks the agent as trained."""
         super().after_gradient_based_update(timesteps=timesteps)
         for module_id in self.module.keys():  # noqa: SIM118 (a MultiRLModule is no dict)
             self.module[module_id].unwrapped().agent.trained.fill_(True)

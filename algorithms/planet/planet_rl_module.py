@@ -36,6 +36,7 @@ class PlanetRLModule(TorchRLModule):
     agent: PlanningAgent
 
     def setup(self) -> None:
+        """As RLlib asks: make the agent, with weights of the seed or of start_from."""
         c = self.model_config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(c["seed"], "weights"))
@@ -49,7 +50,11 @@ class PlanetRLModule(TorchRLModule):
         self.plan_log = PlanLog()
 
     def seed(self, seed: int) -> None:
-        """Restart this module's random numbers."""
+        """Restart this module's random numbers.
+
+        Args:
+            seed: 0 or more.
+        """
         self._seed = seed
         self._generators.clear()
 
@@ -60,6 +65,7 @@ class PlanetRLModule(TorchRLModule):
         return self._generators[device]
 
     def get_initial_state(self) -> dict[str, Tensor]:
+        """As RLlib asks: the agent's state at an episode's beginning, without the axis B."""
         return {name: value[0] for name, value in self.agent.initial_state(1).items()}
 
     # Rollouts.
@@ -156,11 +162,15 @@ class PlanetRLModule(TorchRLModule):
         )
 
     def decoder_loss(self, beliefs: Belief, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Algorithm 3: the mean predicted cost of the plans for beliefs [M]; and, not in the paper, their mean squared
-        distance from target [M, H, A], summed over H and A: the actions that were taken there (NaN: unknown), or
-        full-space CEM's proposals.
+        """The decoder's part of algorithm 3; the gradient reaches the decoder only.
 
-        The gradient reaches the decoder only.
+        Args:
+            beliefs: [M].
+            target: Actions that were taken there (NaN: unknown), or full-space CEM's proposals, [M, H, A].
+
+        Returns:
+            The mean predicted cost of the plans. And, not in the paper, their mean squared distance from the target,
+            summed over H and A. Both are [].
         """
         controller = self.agent.controller
         assert isinstance(controller, EmbeddedController)
@@ -174,11 +184,19 @@ class PlanetRLModule(TorchRLModule):
 
 
 def followed(is_first: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-    """Rows and steps [M] of is_first [B, T] that `horizon` actions of the same episode follow.
+    """Find the steps that `horizon` actions of the same episode follow.
 
     At an episode's last observation the buffer repeats an action that was never taken there: it does not count.
 
-    Raises ValueError when no sequence can be so long.
+    Args:
+        is_first: [B, T] bool.
+        horizon: H.
+
+    Returns:
+        Rows and steps, [M] int64 each.
+
+    Raises:
+        ValueError: H > T: no sequence can be so long.
     """
     T = is_first.shape[1]
     if horizon > T:
@@ -193,6 +211,16 @@ def followed(is_first: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
 
 
 def make_agent(observation_space: Any, action_space: Any, settings: dict[str, Any]) -> PlanningAgent:
+    """Make the agent of a phase.
+
+    Args:
+        observation_space: A Box [O].
+        action_space: A Box [A].
+        settings: The groups world_model, controller and decoder.
+
+    Returns:
+        The agent.
+    """
     return PlanningAgent(
         observation_space.shape[0],
         action_space.shape[0],
@@ -203,7 +231,15 @@ def make_agent(observation_space: Any, action_space: Any, settings: dict[str, An
 
 
 def make_proposals(agent: PlanningAgent, settings: dict[str, Any]) -> FullSpaceController | None:
-    """CEM over whole action sequences beside an embedded controller, of the same horizon; None without settings."""
+    """Make CEM over whole action sequences beside an embedded controller, of the same horizon.
+
+    Args:
+        agent: Whose decoder gives the sizes.
+        settings: Of the search.
+
+    Returns:
+        The controller; None without settings or decoder.
+    """
     if not settings or agent.decoder is None:
         return None
     return FullSpaceController(agent.decoder.horizon, agent.decoder.action_size, **settings)
@@ -211,7 +247,14 @@ def make_proposals(agent: PlanningAgent, settings: dict[str, Any]) -> FullSpaceC
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Within it, no graph is built for the module's own parameters; gradients still pass through to its inputs."""
+    """Within it, no graph is built for a module's own parameters; gradients still pass through to its inputs.
+
+    Args:
+        module: What is frozen.
+
+    Yields:
+        Nothing.
+    """
     parameters = [p for p in module.parameters() if p.requires_grad]
     for p in parameters:
         p.requires_grad_(False)

@@ -16,7 +16,14 @@ REPLAY_FILE = "replay.npz"
 
 
 def bare_episode(episode: SingleAgentEpisode) -> SingleAgentEpisode:
-    """The episode (or chunk of one) without model outputs and infos, which no update reads."""
+    """Drop model outputs and infos, which no update reads.
+
+    Args:
+        episode: An episode or a chunk of one.
+
+    Returns:
+        The same episode without them.
+    """
     return SingleAgentEpisode(
         id_=episode.id_,
         observations=list(np.asarray(episode.get_observations(), dtype=np.float32)),
@@ -30,7 +37,14 @@ def bare_episode(episode: SingleAgentEpisode) -> SingleAgentEpisode:
 
 
 def save_replay(buffer: EpisodeReplayBuffer, folder: str | Path) -> None:
-    """Write all episodes: obs [sum(T + 1), O], action [sum T, A], reward [sum T]; length, terminated, truncated [E]."""
+    """Write all episodes as plain arrays.
+
+    They are obs [sum(T + 1), O], action [sum T, A], reward [sum T]; length, terminated and truncated [E].
+
+    Args:
+        buffer: With E episodes of T steps each.
+        folder: Where REPLAY_FILE is written.
+    """
     episodes = list(buffer.episodes)
     arrays: dict[str, Any] = {
         "length": np.array([len(e) for e in episodes], dtype=np.int64),
@@ -48,7 +62,17 @@ def save_replay(buffer: EpisodeReplayBuffer, folder: str | Path) -> None:
 
 
 def load_replay(folder: str | Path) -> list[SingleAgentEpisode]:
-    """The episodes that `save_replay` wrote. An unfinished one stays as it was cut. folder: a path or an address."""
+    """Read the episodes that `save_replay` wrote. An unfinished one stays as it was cut.
+
+    Args:
+        folder: A path or an address.
+
+    Returns:
+        The episodes.
+
+    Raises:
+        ValueError: There is no REPLAY_FILE.
+    """
     with local_file(folder, REPLAY_FILE) as file:
         if not file.is_file():
             raise ValueError(
@@ -84,9 +108,16 @@ def _read_episodes(file: Path) -> list[SingleAgentEpisode]:
 def beginnings(
     buffer: EpisodeReplayBuffer, count: int, horizon: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First observations [count, O] and first `horizon` actions [count, H, A] of episodes drawn uniformly.
+    """How episodes began that are drawn uniformly. Of an episode that is shorter, the last action is repeated.
 
-    Of an episode that is shorter, the last action is repeated.
+    Args:
+        buffer: With one episode or more.
+        count: B.
+        horizon: H.
+        rng: Of the draws.
+
+    Returns:
+        First observations [B, O] and first H actions [B, H, A].
     """
     obs, actions = [], []
     for i in rng.integers(len(buffer.episodes), size=count):

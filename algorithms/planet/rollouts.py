@@ -22,11 +22,19 @@ class Rollout(NamedTuple):
 
 
 def collect(runner: SingleAgentEnvRunner, weights: Any, seed: int) -> Rollout:
-    """Sample one fragment with these weights; runs inside the runner.
+    """Sample one fragment with given weights; runs inside the runner.
 
-    The weights travel with the request, so that a runner acts with those of the moment when it was asked, also when it
-    has just been restarted; so does the seed, which restarts the runner's random numbers. Environments are seeded by
-    their first request only.
+    The weights travel with the request: a runner acts with those of the moment when it was asked, also when it has
+    just been restarted. So does the seed, which restarts the runner's random numbers. Environments are seeded by their
+    first request only.
+
+    Args:
+        runner: Whose module is a PlanetRLModule or has its `plan_log` and `seed`.
+        weights: Of the module.
+        seed: Of the module's draws.
+
+    Returns:
+        The fragment; an exception inside is its `error`.
     """
     module: Any = runner.module
     module.plan_log.begin()
@@ -42,7 +50,17 @@ def collect(runner: SingleAgentEnvRunner, weights: Any, seed: int) -> Rollout:
 
 
 def raise_errors(rollouts: list[Rollout]) -> list[Rollout]:
-    """The rollouts as they are; raises RuntimeError with the first error that a runner met."""
+    """Hand rollouts on, if none met an error.
+
+    Args:
+        rollouts: What runners brought back.
+
+    Returns:
+        The rollouts as they are.
+
+    Raises:
+        RuntimeError: The first error that a runner met.
+    """
     for rollout in rollouts:
         if rollout.error:
             raise RuntimeError(f"a runner failed while it gathered a rollout: {rollout.error}")
