@@ -92,7 +92,7 @@ class GridWorld(gymnasium.Env[np.ndarray, np.int64]):
 
         Args:
             seed: Of the drawn cells.
-            options: "start" and "goal", a cell or None, set either for this episode.
+            options: "start" and "goal", free cells (row, column), set either for this episode.
 
         Returns:
             Observation [O] and info.

@@ -17,9 +17,9 @@ def choose_rendering_backend() -> str:
     before anything imports dm_control, as ray.rllib does.
 
     Returns:
-        On Linux "egl" if a device can be initialised (Debian: libegl1, libegl-mesa0, libgl1-mesa-dri and libopengl0,
-        or a GPU's driver), else "osmesa" (Debian: libosmesa6), else "off": everything but rendering works. Elsewhere
-        "glfw", the only one there is.
+        The back end. Where it is chosen here, on Linux: "egl" if a device can be initialised (Debian: libegl1,
+        libegl-mesa0, libgl1-mesa-dri and libopengl0, or a GPU's driver), else "osmesa" (Debian: libosmesa6), else
+        "off": everything but rendering works. Elsewhere "glfw", the only one there is.
     """
     chosen = os.environ.get("MUJOCO_GL")
     if chosen:

@@ -94,7 +94,7 @@ class DCEMPPOLearner(PPOTorchLearner):
             decisions: Columns [M, ...] of `select_decisions`.
 
         Returns:
-            Means of the loss's terms.
+            Means of the loss's terms, and the largest deviation of a ratio from 1.
         """
         module: DCEMPPORLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
         for optimizer in self._optimizer_parameters:

@@ -106,7 +106,7 @@ def prediction_errors(
         visited: How often each action was taken in each cell, [S, A].
         new: Whether the first transition is one that was never visited.
         steps: K, at least 1.
-        walks: W, the most that are walked.
+        walks: W, how many are walked.
         seed: Of the walks.
 
     Returns:

@@ -131,7 +131,7 @@ class Planet(PhaseMixin, Algorithm):
         return PlanetConfig()
 
     def setup(self, config: Any) -> None:
-        """As RLlib asks: take over the replay of start_from."""
+        """As RLlib asks: take over the replay of start_from, if it is kept."""
         make_process_quick()
         super().setup(config)
         self.counts = dict.fromkeys(

@@ -29,7 +29,7 @@ def collect(runner: SingleAgentEnvRunner, weights: Any, seed: int) -> Rollout:
     first request only.
 
     Args:
-        runner: Whose module is a PlanetRLModule or has its `plan_log` and `seed`.
+        runner: Its module has `plan_log` and `seed`, as PlanetRLModule.
         weights: Of the module.
         seed: Of the module's draws.
 

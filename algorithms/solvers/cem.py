@@ -108,8 +108,9 @@ def dcem(
     init_std, a temperature tensor and whatever the objective depends on.
 
     A candidate of NaN or infinite cost has weight 0 and adds exactly 0 to every gradient. Where such a candidate turns
-    up and a gradient is wanted, the search runs again without it. For 0 times an infinite derivative inside the
-    objective would be NaN. Under torch.compile and CUDA graph capture nothing can be read, and there is no second run.
+    up and a gradient is wanted, the search runs again with that candidate replaced before the objective sees it. Else 0
+    times an infinite derivative inside the objective would be NaN. Under torch.compile and CUDA graph capture nothing
+    can be read, and there is no second run.
 
     Args:
         objective: Maps candidates [B, N, n] to costs [B, N]. It must be deterministic where a second run or
