@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from parsecrl.algorithms.checkpoints.files import StorageUnreachable
-from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.errors import RunFailed, UserError, one_line
 
 # What a disk or a mount says in the middle of a run; any other OSError would be a mistake of ours.
 STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM}
@@ -21,10 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command(options) or 0
     except UserError as error:
-        print(f"parsec: {_one_line(error)}", file=sys.stderr)
+        print(f"parsec: {one_line(error, None)}", file=sys.stderr)
         return 2
     except (RunFailed, StorageUnreachable) as error:
-        print(f"parsec: {_one_line(error)}", file=sys.stderr)
+        print(f"parsec: {one_line(error, None)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print("\nparsec: interrupted; the same command continues", file=sys.stderr)
@@ -40,10 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         """One sentence, as for every other mistake; argparse would print the usage as well."""
@@ -54,80 +51,77 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="parsec", description="Planning inside learned latent spaces, on Ray.", allow_abbrev=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    overrides, spec, begin, head = (argparse.ArgumentParser(add_help=False) for _ in range(4))  # what several take
+    overrides.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="override a key"
+    )
+    spec.add_argument("spec", metavar="SPEC", help="a spec file, or the name of a bundled one (see parsec specs)")
+    begin.add_argument("--name", help="of the run folder, and of the job (default: the spec's name)")
+    begin.add_argument("--fresh", action="store_true", help="start over in a new folder; never deletes")
+    begin.add_argument("--trust", action="store_true", help="continue a run made elsewhere: unpickles what is in it")
+    head.add_argument("--address", metavar="URL", help="of the head's dashboard (default: $RAY_API_SERVER_ADDRESS)")
+    head.add_argument(
+        "--token-file", metavar="FILE", help="with the cluster's token (default: $RAY_AUTH_TOKEN, $RAY_AUTH_TOKEN_PATH)"
+    )
 
-    run = commands.add_parser("run", help="run or continue a spec: all phases, evaluation, report", allow_abbrev=False)
-    run.add_argument("spec", metavar="SPEC", help="a spec file, or the name of a bundled one (see parsec specs)")
-    run.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="override a key")
+    def command(name: str, function: Callable[[argparse.Namespace], int], help: str, *parents: argparse.ArgumentParser):
+        made = commands.add_parser(name, help=help, parents=parents, allow_abbrev=False)
+        made.set_defaults(command=function)
+        return made
+
+    run = command("run", _run, "run or continue a spec: all phases, evaluation, report", spec, overrides, begin)
     run.add_argument(
         "--storage",
         metavar="URI",
         default="runs",
         help="where run folders are: a folder, s3:// or gs:// (default: %(default)s)",
     )
-    run.add_argument("--name", help="of the run folder (default: the spec's name)")
     run.add_argument("--address", default="local", help="Ray: auto, ray://..., or local (default: %(default)s)")
-    run.add_argument("--fresh", action="store_true", help="start over in a new folder; never deletes")
-    run.add_argument("--trust", action="store_true", help="continue a run made elsewhere: unpickles what is in it")
-    run.set_defaults(command=_run)
 
-    submit = commands.add_parser("submit", help="run or continue a spec on a Ray cluster", allow_abbrev=False)
-    submit.add_argument("spec", metavar="SPEC", help="a spec file, or the name of a bundled one (see parsec specs)")
-    submit.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="override a key"
-    )
+    submit = command("submit", _submit, "run or continue a spec on a Ray cluster", spec, overrides, begin, head)
     submit.add_argument("--storage", metavar="URI", help="as the cluster's nodes see it (default: ~/parsec_runs)")
-    submit.add_argument("--name", help="of the job and its run folder (default: the spec's name)")
-    submit.add_argument("--fresh", action="store_true", help="start over in a new folder; never deletes")
-    submit.add_argument("--trust", action="store_true", help="continue a run made elsewhere: unpickles what is in it")
     submit.add_argument("--follow", action="store_true", help="print the log, and end with the job's exit status")
-    _add_head(submit)
-    submit.set_defaults(command=_submit)
 
-    jobs = commands.add_parser(
-        "jobs", help="list the jobs on a Ray cluster, their phases and progress", allow_abbrev=False
-    )
-    _add_head(jobs)
-    jobs.set_defaults(command=_jobs)
+    command("jobs", _jobs, "list the jobs on a Ray cluster, their phases and progress", head)
 
-    stop = commands.add_parser("stop", help="stop a job; its trials write checkpoints first", allow_abbrev=False)
+    stop = command("stop", _stop, "stop a job; its trials write checkpoints first", head)
     stop.add_argument("job", metavar="JOB", help="the job's id, or the name it was submitted with")
-    _add_head(stop)
-    stop.set_defaults(command=_stop)
 
-    evaluate = commands.add_parser("evaluate", help="evaluate the controller of a checkpoint", allow_abbrev=False)
+    evaluate = command("evaluate", _evaluate, "evaluate the controller of a checkpoint")
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint folder, or a run folder's phase")
     evaluate.add_argument("--episodes", type=int, default=100, help="(default: %(default)s)")
     evaluate.add_argument("--controller", choices=["full", "embedded"], help="what the checkpoint must hold")
     evaluate.add_argument("--env", metavar="ID", help="another environment of the same shape")
     evaluate.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
     evaluate.add_argument("--video", metavar="FILE.mp4", help="also record one episode")
-    evaluate.set_defaults(command=_evaluate)
 
-    report = commands.add_parser("report", help="tables, figures and one HTML page of runs", allow_abbrev=False)
+    report = command("report", _report, "tables, figures and one HTML page of runs")
     report.add_argument(
         "run_dirs", metavar="RUN_DIR", nargs="+", help="run folders; several are compared, studies pooled"
     )
     report.add_argument("--out", metavar="FILE.html", help="of a comparison, or a folder (default: comparison.html)")
-    report.set_defaults(command=_report)
 
-    specs = commands.add_parser("specs", help="list the specs, or check one and print it in full", allow_abbrev=False)
+    specs = command("specs", _specs, "list the specs, or check one and print it in full", overrides)
     specs.add_argument("spec", metavar="SPEC", nargs="?", help="a spec file or the name of a bundled one")
-    specs.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="override a key"
-    )
-    specs.set_defaults(command=_specs)
 
-    doctor = commands.add_parser("doctor", help="versions, GPU, rendering, Ray, free disk", allow_abbrev=False)
+    capacity = command("capacity", _capacity, "hours, core-hours and bottleneck of a spec", spec, overrides)
+    capacity.add_argument(
+        "--cpus", type=_amount, default=float(os.cpu_count() or 1), help="cores of the cluster (default: those here)"
+    )
+    capacity.add_argument("--gpus", type=_amount, default=0.0, help="of the cluster (default: none)")
+    capacity.add_argument("--gpu-flops", type=_amount, help="FLOP/s that plans reach on a GPU, from `make bench` there")
+    capacity.add_argument("--calibrate", action="store_true", help="measure a core of this machine for half a second")
+
+    doctor = command("doctor", _doctor, "versions, GPU, rendering, Ray, free disk")
     doctor.add_argument("--address", default=None, help="of a Ray cluster to reach (default: starts one here)")
-    doctor.set_defaults(command=_doctor)
     return parser
 
 
-def _add_head(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--address", metavar="URL", help="of the head's dashboard (default: $RAY_API_SERVER_ADDRESS)")
-    command.add_argument(
-        "--token-file", metavar="FILE", help="with the cluster's token (default: $RAY_AUTH_TOKEN, $RAY_AUTH_TOKEN_PATH)"
-    )
+def _amount(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"must be a number of 0 or more, got {text!r}")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -224,6 +218,15 @@ def _specs(options: argparse.Namespace) -> int:
     check_loggers(spec.loggers)
     check_environment(spec)
     print(dump(spec), end="")
+    return 0
+
+
+def _capacity(options: argparse.Namespace) -> int:
+    from parsecrl.platform.capacity import capacity_table
+    from parsecrl.platform.specs import load_spec
+
+    spec = load_spec(options.spec, options.overrides)
+    print(capacity_table(spec, options.cpus, options.gpus, options.gpu_flops, options.calibrate))
     return 0
 
 

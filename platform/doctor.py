@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -10,6 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+from parsecrl.platform.errors import UserError, last_line, one_line
 
 PACKAGES = ("parsec-rl", "torch", "ray", "gymnasium", "shimmy", "dm_control", "mujoco", "numpy", "pydantic")
 OK, NOTE, BAD = "ok", "note", "BAD"
@@ -23,7 +27,7 @@ def examine(address: str | None = None) -> Iterator[Finding]:
             yield from check()
         except Exception as error:
             name = getattr(check, "__name__", "check").strip("_<>")
-            yield BAD, name, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            yield BAD, name, f"{type(error).__name__}: {one_line(error)}"
 
 
 def report(address: str | None = None, write: Callable[[str], object] = print) -> bool:
@@ -35,6 +39,37 @@ def report(address: str | None = None, write: Callable[[str], object] = print) -
     return fine
 
 
+def machine() -> dict[str, Any]:
+    """What numbers are measured on, for the summary of a run."""
+    import torch
+
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "versions": package_versions(),
+    }
+
+
+def package_versions() -> dict[str, str | None]:
+    """Of what numbers depend on; None where a package is not installed."""
+    found: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
 def _versions() -> Iterator[Finding]:
     supported = (3, 10) <= sys.version_info[:2] <= (3, 12)
     yield (
@@ -42,10 +77,8 @@ def _versions() -> Iterator[Finding]:
         "python",
         f"{platform.python_version()}" + ("" if supported else "; use 3.10 to 3.12"),
     )
-    for package in PACKAGES:
-        try:
-            found = version(package)
-        except PackageNotFoundError:
+    for package, found in package_versions().items():
+        if found is None:
             yield BAD, package, "not installed; run make install"
             continue
         bad = package == "mujoco" and int(found.split(".")[0]) >= 4
@@ -54,7 +87,7 @@ def _versions() -> Iterator[Finding]:
 
 def _processors() -> Iterator[Finding]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    yield OK, "cpu", f"{os.cpu_count()} cores, {memory:.0f} GiB memory, {platform.machine()}"
+    yield OK, "cpu", f"{os.cpu_count()} cores ({_processor()}), {memory:.0f} GiB memory"
 
 
 def _gpus() -> Iterator[Finding]:
@@ -102,7 +135,7 @@ def _pixels() -> Iterator[Finding]:
 def _failure(code: str) -> str | None:
     """Run the code in a process of its own; its last words, or None when it ends well."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
+    return None if done.returncode == 0 else last_line(done.stderr or "no message")
 
 
 def _ray(address: str | None) -> Iterator[Finding]:
@@ -112,7 +145,6 @@ def _ray(address: str | None) -> Iterator[Finding]:
     import ray
 
     from parsecrl.platform.cluster.connection import connect
-    from parsecrl.platform.errors import UserError
 
     started = not ray.is_initialized()
     try:

@@ -1,5 +1,7 @@
 """Errors that end a command with one sentence instead of a traceback."""
 
+from __future__ import annotations
+
 
 class UserError(Exception):
     """Something that the user can put right: one sentence with the rule, the value and the remedy. Exit code 2."""
@@ -7,3 +9,20 @@ class UserError(Exception):
 
 class RunFailed(Exception):
     """A run that stopped by itself, such as on a NaN loss: one sentence with where and why. Exit code 1."""
+
+
+def one_line(error: object, longest: int | None = 200) -> str:
+    """What an error or a text says, in one line of at most so many characters."""
+    return " ".join(str(error).split())[:longest]
+
+
+def last_line(error: object) -> str:
+    """The last line of a traceback, which says what was wrong; of an error without a text its kind."""
+    lines = str(error).strip().splitlines()
+    return one_line(lines[-1]) if lines else type(error).__name__
+
+
+def short(value: object) -> str:
+    """A value as an error shows it."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from parsecrl.platform.control_phases import Controller
-from parsecrl.platform.errors import UserError
+from parsecrl.platform.errors import UserError, short
 from parsecrl.platform.spec_groups import Domain
 from parsecrl.platform.spec_models import Phase, Spec
 
@@ -67,7 +67,7 @@ def load_spec(path_or_name: str | Path, overrides: Iterable[str] = ()) -> Spec:
     text, source = _read(str(path_or_name))
     data = _parse_yaml(text, source)
     if not isinstance(data, dict):
-        raise UserError(f"{source} must be a YAML mapping with the keys name, env, phases, got {_short(data)}")
+        raise UserError(f"{source} must be a YAML mapping with the keys name, env, phases, got {short(data)}")
     for override in overrides:
         _apply_override(data, override)
     return parse_spec(data, source)
@@ -238,7 +238,7 @@ def _check_search(phase: Phase, source: str) -> None:
         try:
             type(phase).model_validate(candidate)
         except ValidationError as error:
-            chosen = ", ".join(f"{path}={_short(value)}" for path, value in zip(domains, values, strict=True))
+            chosen = ", ".join(f"{path}={short(value)}" for path, value in zip(domains, values, strict=True))
             message = _explain(error, candidate, type(phase))
             raise UserError(f"{where} reaches {chosen}, where {message}") from None
 
@@ -256,7 +256,7 @@ def _explain(error: ValidationError, data: Any, root: type[BaseModel] = Spec) ->
     first = min(problems, key=lambda p: p["type"] not in {"extra_forbidden", "missing"})
     location, context = first["loc"], first.get("ctx", {})
     path = _path(location, data)
-    value = _short(first.get("input"))
+    value = short(first.get("input"))
     match first["type"]:
         case "extra_forbidden":
             message = f"{path} is not a known key{_nearest_key(str(location[-1]), _models_at(location[:-1], root))}"
@@ -343,8 +343,3 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 def _nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -6,6 +6,7 @@ has. On disk everything stays as pathlib does it.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -98,6 +99,11 @@ def write_atomically(file: Location, text: str) -> None:
         os.replace(unfinished, file)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def read_json(file: Location) -> dict[str, Any]:
+    """What a JSON file holds; nothing where there is none."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def remove_tree(folder: Location) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parsecrl.platform.errors import UserError
+from parsecrl.platform.errors import UserError, one_line
 from parsecrl.platform.remote_path import RemotePath
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _explained(location: RemotePath) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        text = " ".join(str(error).split())
+        text = one_line(error, None)
         absent = any(word in text for word in ("NO_SUCH_BUCKET", "bucket does not exist", "InvalidBucketName"))
         if absent or isinstance(error, FileNotFoundError):  # Google's, of a bucket that is none
             remedy = f"there is no bucket {location.bucket!r}; make it first, or name another one"

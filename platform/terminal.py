@@ -1,4 +1,4 @@
-"""A line that says how far a run is."""
+"""What a terminal shows: a line that says how far a run is, and tables of text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
 SECONDS_BETWEEN_LINES = 30.0  # where lines cannot be rewritten
@@ -42,6 +42,27 @@ class StatusLine:
             self.stream.flush()
         except OSError:  # the terminal is gone; the run goes on
             pass
+
+
+def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int | None = None, rule: str = "") -> str:
+    """Aligned columns.
+
+    Args:
+        headings: A cell a column.
+        rows: Each as many cells.
+        left: How many columns, from the first, are aligned to the left; by default all.
+        rule: What underlines the headings, such as "-"; by default nothing does.
+    """
+    cells = [headings, *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    if rule:
+        cells.insert(1, [rule * width for width in widths])
+    last = len(headings) if left is None else left
+    sides = [str.ljust if column < last else str.rjust for column in range(len(headings))]
+    aligned = (
+        "  ".join(side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True)) for row in cells
+    )
+    return "\n".join(line.rstrip() for line in aligned)
 
 
 def duration(seconds: float) -> str:

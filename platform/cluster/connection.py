@@ -15,7 +15,7 @@ from typing import Any
 
 from parsecrl.algorithms.checkpoints.files import StorageUnreachable
 from parsecrl.platform.cluster.job_record import JOB_CONFIG
-from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.errors import RunFailed, UserError, last_line, one_line
 
 logger = logging.getLogger(__name__)
 LOCAL = "local"
@@ -138,8 +138,7 @@ def _init(**options: Any) -> None:
 
 def _reason(error: Exception) -> str:
     """A sentence of Ray's; of a head's traceback the last line, which says what was wrong."""
-    text = str(error).strip()
-    return " ".join((text.splitlines()[-1] if "Traceback" in text else text).split())[:200]
+    return last_line(error) if "Traceback" in str(error) else one_line(error)
 
 
 def _stay_on_loopback() -> None:

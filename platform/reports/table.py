@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from parsecrl.platform.reports import paper
 from parsecrl.platform.reports.data import RANDOM, Phase, Run, from_summary, load_run
 from parsecrl.platform.storage import Location
+from parsecrl.platform.terminal import text_table
 
 if TYPE_CHECKING:
     from parsecrl.platform.reports.pooling import Study
@@ -41,7 +41,7 @@ def format_table(run: str | Location | dict[str, Any] | Run) -> str:
         run = load_run(run)
     parts = [f"{run.name}: {run.task}"]
     if run.acting:
-        parts += [text_table(HEADINGS, table_rows(run)), _fill(EXPLANATION), _fill(paper.note(run.task))]
+        parts += [text_table(HEADINGS, table_rows(run), 2, "-"), _fill(EXPLANATION), _fill(paper.note(run.task))]
     if run.studies:
         parts += _study_tables(run)
     return "\n".join(filter(None, parts))
@@ -62,19 +62,9 @@ def study_table(study: Study, title: str) -> list[str]:
     from parsecrl.platform.reports import studies
 
     found = studies.table_of(study.phase, study.tables) if study.tables else None
-    return [title, *([text_table(found.headings, found.rows), _fill(found.note)] if found else ["not analysed"])]
-
-
-def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 2) -> str:
-    """Aligned columns, the first `left` of them to the left."""
-    rows = [headings, *rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(headings))]
-    lines = [
-        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
-    lines.insert(1, "  ".join("-" * w for w in widths))
-    return "\n".join(line.rstrip() for line in lines)
+    if found is None:
+        return [title, "not analysed"]
+    return [title, text_table(found.headings, found.rows, 2, "-"), _fill(found.note)]
 
 
 def _fill(note: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from parsecrl.algorithms.open_loop import episode_files
 from parsecrl.algorithms.open_loop.collector import TRIES, Collector, Task, make_world
 from parsecrl.algorithms.open_loop.episode_files import DamagedEpisode
-from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.errors import RunFailed, UserError, last_line
 from parsecrl.platform.terminal import StatusLine
 
 QUEUED = 2  # episodes a worker has been asked for: the next one need not wait for the writing of the last
@@ -169,10 +169,10 @@ def _collect(
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, ValueError):
             raise UserError(str(error.cause)) from None
-        raise RunFailed(f"collecting episodes of {env_config['id']} failed ({_last_line(error)})") from error
+        raise RunFailed(f"collecting episodes of {env_config['id']} failed ({last_line(error)})") from error
     except ray.exceptions.RayActorError as error:
         raise RunFailed(
-            f"a worker that collects episodes of {env_config['id']} ended {TRIES + 1} times ({_last_line(error)}); "
+            f"a worker that collects episodes of {env_config['id']} ended {TRIES + 1} times ({last_line(error)}); "
             f"the same command goes on from what there is"
         ) from error
     finally:
@@ -215,8 +215,3 @@ def _write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
     steps = sum(int(one["total_steps"]) for one in described)
     counts = {"total_episodes": len(numbers), "total_steps": steps}
     episode_files.write_metadata(folder, {**metadata, **counts})
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[-1].split())[:200] if lines else type(error).__name__

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pandas as pd
 
 from parsecrl.platform.running.summary import env_of, evaluated_episodes, write_summary
-from parsecrl.platform.runs.run_folder import RunFolder, write_atomically
+from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import Spec
+from parsecrl.platform.storage import write_atomically
 from parsecrl.platform.terminal import StatusLine
 
 VIDEO_SECONDS = 10.0

@@ -20,7 +20,7 @@ from parsecrl.platform.running.analysis import analyse, analyse_early, unanalyse
 from parsecrl.platform.running.evaluating import evaluate_agents, evaluated_phases, record_videos, wanted
 from parsecrl.platform.running.loggers import check_loggers
 from parsecrl.platform.running.preflight import check_environment, check_trial_resources
-from parsecrl.platform.running.summary import machine, write_summary
+from parsecrl.platform.running.summary import write_summary
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.spec_models import Phase
 from parsecrl.platform.specs import Spec
@@ -156,6 +156,3 @@ def _report(folder: RunFolder, line: StatusLine) -> None:
 
 
 # --- summary -------------------------------------------------------------------------------------------------------
-
-
-__all__ = ["RunFailed", "check_environment", "machine", "run_for_table", "run_spec"]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import platform
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from parsecrl.platform.runs.run_folder import RunFolder, write_atomically
+from parsecrl.platform.doctor import machine
+from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import Spec
-from parsecrl.platform.storage import Location
+from parsecrl.platform.storage import read_json, write_atomically
 
 
 def env_of(spec: Spec) -> dict[str, Any]:
@@ -40,7 +37,7 @@ def write_summary(folder: RunFolder) -> None:
         state = folder.state(phase.name)
         if state.get("status") != "finished":
             continue
-        agent = _read_json(folder.path / state["checkpoint"] / "agent.json") if phase.acts else {}
+        agent = read_json(folder.path / state["checkpoint"] / "agent.json") if phase.acts else {}
         phases[phase.name] = {
             "algorithm": phase.algorithm,
             "controller": agent.get("controller", {}).get("kind"),
@@ -70,35 +67,3 @@ def _statistics(table: pd.DataFrame, name: str) -> dict[str, Any]:
         return {}
     measured = summarize(rows["episode_return"].to_numpy())._asdict()
     return {**measured, "planning_ms": float(rows["planning_ms"].median())}
-
-
-def _read_json(file: Location) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    versions: dict[str, str | None] = {}
-    for package in ("parsec-rl", "torch", "ray", "gymnasium", "dm_control", "mujoco", "numpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    import torch
-
-    return {
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "processor": _processor(),
-        "cpus": os.cpu_count(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "versions": versions,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -16,13 +16,13 @@ from typing import Any
 import yaml
 
 from parsecrl.algorithms.checkpoints.files import StorageUnreachable
-from parsecrl.platform.errors import UserError
+from parsecrl.platform.errors import UserError, short
 from parsecrl.platform.lock import lock_of
 from parsecrl.platform.runs import trust
 from parsecrl.platform.runs.stored_checkpoints import METRICS
 from parsecrl.platform.spec_models import Phase
 from parsecrl.platform.specs import Spec, differences, dump, parse_spec
-from parsecrl.platform.storage import Location, writable_storage, write_atomically
+from parsecrl.platform.storage import Location, read_json, writable_storage, write_atomically
 
 STATE_FILE = "state.json"
 POOLED_FILE = "pooled.json"  # in a folder of tables from several runs, made by `parsec report`
@@ -90,7 +90,7 @@ class RunFolder:
                 f"{self.path}/spec.yaml cannot be read as a spec; give another --name, or --fresh for a new folder"
             ) from None
         kept = [
-            f"{path} was {_short(before)}, is {_short(now)}"
+            f"{path} was {short(before)}, is {short(now)}"
             for path, before, now in changed
             if not CHANGEABLE.match(path) and path != "name" and not self._is_ahead(path)
         ]
@@ -174,8 +174,7 @@ class RunFolder:
 
     def states(self) -> dict[str, dict[str, Any]]:
         """All that is recorded, by the name of a phase or of what was made of it."""
-        file = self.path / STATE_FILE
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return read_json(self.path / STATE_FILE)
 
 
 __all__ = [
@@ -193,8 +192,3 @@ __all__ = [
 def _is_foreign(entry: Location) -> bool:
     """Whether a file is none that a run writes before its spec: locks, the record, and what a kill left of them."""
     return entry.name != trust.RECORD and not entry.name.startswith(".")
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -16,7 +16,7 @@ from typing import Any
 
 from parsecrl.algorithms.checkpoints.files import StorageUnreachable
 from parsecrl.platform.remote_path import RemotePath, in_parallel
-from parsecrl.platform.storage import Location, remove_tree, write_atomically
+from parsecrl.platform.storage import Location, read_json, remove_tree, write_atomically
 
 METRICS = "metrics.json"
 SCORE = "score"  # result key, higher is better; that of an agent is its mean training return
@@ -42,7 +42,7 @@ class Stored:
 
     @property
     def score(self) -> float:
-        value = self.metrics.get(SCORE, self.metrics.get("episode_return_mean"))  # before there were scores
+        value = self.metrics.get(SCORE)
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else -math.inf
 
 
@@ -71,8 +71,7 @@ def _stored(file: Location) -> Stored | None:
         return _known[key]
     try:
         metrics = json.loads(file.read_text(encoding="utf-8"))
-        agent_file = folder / "agent.json"
-        agent = json.loads(agent_file.read_text(encoding="utf-8")) if agent_file.exists() else {}
+        agent = read_json(folder / "agent.json")
         # Tune reuses a number after a restart: half of a new checkpoint in an old folder does not count.
         if "env_steps" in metrics and agent.get("env_steps", metrics["env_steps"]) != metrics["env_steps"]:
             return None

@@ -25,10 +25,11 @@ from urllib.parse import urlsplit
 
 from parsecrl.platform.cluster.connection import quiet_ray
 from parsecrl.platform.cluster.job_record import RUN_BEGINS
-from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.errors import RunFailed, UserError, one_line
 from parsecrl.platform.specs import Spec, dump
 from parsecrl.platform.storage import well_formed
 from parsecrl.platform.submission import packing
+from parsecrl.platform.terminal import text_table
 
 quiet_ray()
 
@@ -91,7 +92,7 @@ def connect(address: str | None = None, token_file: str | Path | None = None) ->
             client = Client(url, headers={"Authorization": f"Bearer {token}"} if token else None)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:  # an answer, but none of Ray's
             raise UserError(
-                f"what answers at {url} is no Ray head ({_short(error)}); give --address the URL of its dashboard"
+                f"what answers at {url} is no Ray head ({one_line(error)}); give --address the URL of its dashboard"
             ) from None
     import ray
 
@@ -153,10 +154,6 @@ def _reason(error: Exception) -> str:
     return next((reason for reason in known if reason in text), "the connection failed")
 
 
-def _short(error: object) -> str:
-    return " ".join(str(error).split())[:200]
-
-
 # --- submitting ----------------------------------------------------------------------------------------------------
 
 
@@ -203,7 +200,7 @@ def submit(
         except RuntimeError as error:
             if "already exists" in str(error):
                 raise UserError(f"the name {name!r} was taken by another job just now; give another --name") from None
-            raise RunFailed(f"the Ray head at {client.get_address()} refused the job: {_short(error)}") from None
+            raise RunFailed(f"the Ray head at {client.get_address()} refused the job: {one_line(error)}") from None
 
 
 def entrypoint(storage: str, name: str, fresh: bool = False, trust: bool = False) -> str:
@@ -291,22 +288,19 @@ def project_jobs(client: Client) -> list[JobDetails]:
     try:
         jobs = client.list_jobs()
     except (RuntimeError, ValueError, TypeError) as error:
-        raise RunFailed(f"the Ray head at {client.get_address()} does not list its jobs: {_short(error)}") from None
+        raise RunFailed(f"the Ray head at {client.get_address()} does not list its jobs: {one_line(error)}") from None
     own = [job for job in jobs if job.submission_id and (job.metadata or {}).get("project") == PROJECT]
     return sorted((job for job in own if "name" in job.metadata), key=lambda job: job.start_time or 0)
 
 
 def table(jobs: Sequence[JobDetails]) -> str:
     """A row a job: id, name, spec, phase, progress, status."""
-    rows: list[tuple[str, ...]] = [("job", "name", "spec", "phase", "progress", "status")]
+    rows = []
     for job in jobs:
         found = job.metadata or {}
         told = [found.get(key) or "-" for key in ("name", "spec", "phase", "progress")]
         rows.append((str(job.submission_id), *map(_printable, told), str(job.status)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return text_table(("job", "name", "spec", "phase", "progress", "status"), rows)
 
 
 def _printable(text: str) -> str:
@@ -359,7 +353,8 @@ def follow(client: Client, job: str, write: Callable[[str], object] = sys.stdout
             lost = now if log.heard > lost else min(lost, now)
             if now - lost > LOST_S:
                 raise RunFailed(
-                    f"the head at {client.get_address()} answers no more ({_short(error)}); the job {job} may still run"
+                    f"the head at {client.get_address()} answers no more ({one_line(error)}); "
+                    f"the job {job} may still run"
                 ) from None
         time.sleep(1.0)
 
@@ -399,7 +394,7 @@ def _exit_status(details: JobDetails) -> int:
     if details.status == JobStatus.STOPPED:
         return STOPPED_EXIT_CODE
     if details.driver_exit_code is None:  # it never came to running
-        raise RunFailed(f"the job {details.submission_id} failed: {_short(details.message)}")
+        raise RunFailed(f"the job {details.submission_id} failed: {one_line(details.message)}")
     return max(details.driver_exit_code, 0) or 1  # negative: killed by a signal
 
 
@@ -413,7 +408,7 @@ def stop(client: Client, job: str, write: Callable[[str], object] = print) -> No
     try:
         client.stop_job(name)
     except RuntimeError as error:
-        raise RunFailed(f"the head at {client.get_address()} did not stop {name}: {_short(error)}") from None
+        raise RunFailed(f"the head at {client.get_address()} did not stop {name}: {one_line(error)}") from None
     limit = ((found.runtime_env or {}).get("env_vars") or {}).get(STOP_WAIT, "?")
     write(f"stopping {name}: each trial writes a checkpoint after its iteration; killed after {limit} s")
     while not (status := client.get_job_info(name).status).is_terminal():

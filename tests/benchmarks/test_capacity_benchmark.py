@@ -1,4 +1,4 @@
-"""The constants of platform/capacity_stages.py, measured: what plans, updates, replay and checkpoints cost here.
+"""The constants of platform/capacity/stages.py, measured: what plans, updates, replay and checkpoints cost here.
 
 Every time is the least processor time of several repeats in one thread, so that other load on the machine hardly
 counts; that of the object store is of the wall clock. Each test prints its constants by name.
@@ -24,12 +24,12 @@ from parsecrl.algorithms.planet import PlanetConfig
 from parsecrl.algorithms.planet.replay import REPLAY_FILE, save_replay
 from parsecrl.algorithms.planet.rollouts import collect
 from parsecrl.envs import make_env
-from parsecrl.platform import capacity_stages
-from parsecrl.platform.capacity import load
-from parsecrl.platform.capacity_simulation import simulate
-from parsecrl.platform.capacity_stages import Sizes
+from parsecrl.platform.capacity import stages
+from parsecrl.platform.capacity.estimate import load, matrix_rate
+from parsecrl.platform.capacity.stages import Sizes
 from parsecrl.platform.specs import load_spec
 from parsecrl.platform.storage import for_tune, remove_tree, writable_storage
+from tests.platform.capacity_simulation import simulate
 
 OBS, A = 17, 6  # cheetah.run
 SIZES = Sizes(OBS, A, episode_decisions=250)
@@ -58,7 +58,7 @@ def report(benchmark, **constants: float) -> None:
     """Print the constants beside the shipped ones, and let the benchmark's table have them."""
     benchmark.extra_info |= constants
     benchmark.pedantic(lambda: None, rounds=1)
-    shipped = capacity_stages.Constants()
+    shipped = stages.Constants()
     for name, value in constants.items():
         known = getattr(shipped, name, None)
         print(f"\n{name} = {value:.4g}" + (f"  (shipped: {known:.4g})" if known is not None else ""), end="")
@@ -98,11 +98,11 @@ def test_plans(benchmark):
         def plan(controller=controller, belief=belief) -> None:
             controller.plan(model, belief)
 
-        flop.append(capacity_stages.plan_flop(settings, {}, SIZES, B))
+        flop.append(stages.plan_flop(settings, {}, SIZES, B))
         steps.append(12 * settings["num_iterations"])
         seconds.append(least(plan, 3 if flop[-1] > 2e10 else 10))
     rate, step = fit(flop, steps, seconds)
-    report(benchmark, plan_flops=rate, plan_step_s=step)
+    report(benchmark, matrix_flops=matrix_rate(), plan_flops=rate, plan_step_s=step)
     for (B, settings), f, n, s in zip(cases, flop, steps, seconds, strict=True):
         name = f"{settings['kind']} {settings['num_samples']} x {settings['num_iterations']}, batch {B}"
         print(f"\n  {name}: {1e3 * s:.1f} ms, the fit {1e3 * (f / rate + n * step):.1f} ms", end="")
@@ -141,7 +141,7 @@ def test_updates(benchmark):
         algorithm = planet(spec_name, phase_name)
         fill(algorithm.local_replay_buffer, 10_000)
         phase = load_spec(spec_name).phase(phase_name)
-        flop.append(capacity_stages.update_flop(phase, SIZES))
+        flop.append(stages.update_flop(phase, SIZES))
         seconds.append(least(lambda algorithm=algorithm: algorithm._update(decoder_only=False), 3))
         algorithm.stop()
     rate, each = fit(flop, [1.0] * len(cases), seconds)
@@ -252,11 +252,11 @@ def test_storage(benchmark, tmp_path):
 def test_formulas_against_the_simulation(benchmark):
     """Phase 1 of the quick spec: runners and cores of one trial; then sweeps with a core for each process."""
     spec = load_spec("cheetah_run_quick")
-    constants = capacity_stages.Constants()
+    constants = stages.Constants()
 
-    def stage(runners: int, cores: float) -> capacity_stages.Stage:
+    def stage(runners: int, cores: float) -> stages.Stage:
         spec.resources.num_env_runners = runners
-        return capacity_stages.stage_of(spec, spec.phases[0], SIZES, constants)._replace(cores=cores)
+        return stages.stage_of(spec, spec.phases[0], SIZES, constants)._replace(cores=cores)
 
     cases = [
         (stage(runners, cores), 1) for runners, cores in ((1, 1), (2, 2), (1, 2), (2, 3), (4, 5), (8, 9), (16, 17))

@@ -11,12 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights, ReplaySequence, matrix_products
-from parsecrl.platform import capacity
-from parsecrl.platform.capacity import estimate, load, number_of_trials
-from parsecrl.platform.capacity_simulation import Clock, Cores, Server, simulate
-from parsecrl.platform.capacity_stages import Constants, Sizes, Stage, plan_flop, stage_of, update_flop
+from parsecrl.platform import cli
+from parsecrl.platform.capacity.estimate import estimate_phases, load, matrix_rate, number_of_trials, scaled
+from parsecrl.platform.capacity.stages import Constants, Sizes, Stage, plan_flop, stage_of, update_flop
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs import load_spec
+from tests.platform.capacity_simulation import Clock, Cores, Server, simulate
 
 CHEETAH = Sizes(obs_size=17, action_size=6, episode_decisions=250)
 CONSTANTS = Constants()
@@ -171,12 +171,12 @@ def test_work_of_an_update_is_what_torch_multiplies(steps):
 
 
 def test_the_quick_spec_on_two_cores_is_as_fast_as_it_was_measured():
-    """76 environment steps a second with two runners (docs/results/README.md), with torch's own products."""
+    """76 environment steps a second with two runners (docs/results/README.md), with torch's own matrix_products."""
     then = Constants(plan_flops=86e9, plan_step_s=0.1e-3, update_flops=68e9, update_s=25e-3)
     phase_2_then = ("decoder_proposals=null", "decoder_beliefs=14", "decoder_initial_beliefs=2")
     changes = ["phases.planet.stop.env_steps=20000", *(f"phases.embed.{key}" for key in phase_2_then)]
     spec = load_spec("cheetah_run_quick", changes)
-    (planet, embed, finetune) = estimate(spec, then, 2, 0, CHEETAH)
+    (planet, embed, finetune) = estimate_phases(spec, then, 2, 0, CHEETAH)
     assert planet.steps_per_s == pytest.approx(76, rel=0.05)
     assert planet.bottleneck == "cores"
     assert embed.bottleneck == "learner"  # its decoder's updates
@@ -206,19 +206,19 @@ def test_more_runners_help_until_the_learner_is_busy():
 def test_a_gpu_is_counted_and_its_speed_asked_for():
     spec = load_spec("cheetah_run", ["resources.num_gpus_per_env_runner=0.5", "resources.num_gpus_per_learner=1"])
     with pytest.raises(UserError, match="--gpu-flops"):
-        estimate(spec, CONSTANTS, 8, 2, CHEETAH)
-    fast = estimate(spec, Constants(gpu_flops=1e13), 8, 2, CHEETAH)
-    slow = estimate(load_spec("cheetah_run"), CONSTANTS, 8, 2, CHEETAH)
+        estimate_phases(spec, CONSTANTS, 8, 2, CHEETAH)
+    fast = estimate_phases(spec, Constants(gpu_flops=1e13), 8, 2, CHEETAH)
+    slow = estimate_phases(load_spec("cheetah_run"), CONSTANTS, 8, 2, CHEETAH)
     assert all(a.hours < b.hours / 5 for a, b in zip(fast, slow, strict=True))
     assert fast[0].gpu_hours == pytest.approx(2 * fast[0].hours)
     with pytest.raises(UserError, match="needs 3 CPUs and 2 GPUs, got 8 and 1"):
-        estimate(spec, Constants(gpu_flops=1e13), 8, 1, CHEETAH)
+        estimate_phases(spec, Constants(gpu_flops=1e13), 8, 1, CHEETAH)
 
 
 def test_trials_run_in_rounds():
     spec = load_spec("ablations/cheetah_run_phase2")
     assert [number_of_trials(phase) for phase in spec.phases] == [1, 12]
-    (_, few), (_, all_at_once) = (estimate(spec, CONSTANTS, cpus, 0, CHEETAH) for cpus in (15, 36))
+    (_, few), (_, all_at_once) = (estimate_phases(spec, CONSTANTS, cpus, 0, CHEETAH) for cpus in (15, 36))
     assert (few.concurrent, all_at_once.concurrent) == (5, 12)
     assert few.hours == pytest.approx(3 * all_at_once.hours, rel=0.01)
     assert few.core_hours == pytest.approx(all_at_once.core_hours, rel=0.01)
@@ -226,23 +226,58 @@ def test_trials_run_in_rounds():
 
 def test_a_stop_after_some_time_is_kept():
     spec = load_spec("cheetah_run", ["phases.planet.stop.time_s=3600"])
-    assert estimate(spec, CONSTANTS, 3, 0, CHEETAH)[0].trial_hours == pytest.approx(1.0)
-    assert math.isfinite(estimate(load_spec("cheetah_run"), CONSTANTS, 3, 0, CHEETAH)[0].hours)
+    assert estimate_phases(spec, CONSTANTS, 3, 0, CHEETAH)[0].trial_hours == pytest.approx(1.0)
+    assert math.isfinite(estimate_phases(load_spec("cheetah_run"), CONSTANTS, 3, 0, CHEETAH)[0].hours)
 
 
 def test_the_command(capsys):
-    assert capacity.main(["cheetah_run_quick", "--cpus", "2"]) == 0
+    assert cli.main(["capacity", "cheetah_run_quick", "--cpus", "2"]) == 0
     shown = capsys.readouterr().out
     assert "cores" in shown.splitlines()[1]
     assert "num_cpus_per_env_runner" in shown
-    assert capacity.main(["cheetah_run_quick", "--cpus", "1"]) == 2
+    assert "at 220 GFLOP/s" in shown.splitlines()[-1]
+    assert "--calibrate" in shown.splitlines()[-1]
+    assert cli.main(["capacity", "cheetah_run_quick", "--cpus", "2", "--calibrate"]) == 0
+    assert "scaled to this machine's core" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["cheetah_run_quick", "--cpus", "1"], ["needs 2 CPUs", "--cpus"]),
+        (["cheetah_run_quick", "--cpus", "-1"], ["--cpus", "must be a number of 0 or more", "'-1'"]),
+        (["cheetah_run_quick", "--cpus", "nan"], ["must be a number of 0 or more", "'nan'"]),
+        (["cheetah_run_quick", "--set", "resources.num_gpus_per_learner=1", "--gpus", "1"], ["--gpu-flops"]),
+        (["cheetah_run_quick", "--set", "env.id=Nowhere-v0"], ["env.id", "'Nowhere-v0'"]),
+        (["energy_regression"], ["energy_regression has no environment"]),
+    ],
+)
+def test_what_cannot_be_estimated_is_said_in_a_sentence(arguments, words, capsys):
+    try:
+        code = cli.main(["capacity", *arguments])
+    except SystemExit as ended:  # argparse's way
+        code = ended.code
     error = capsys.readouterr().err
-    assert "needs 2 CPUs" in error
-    assert "--cpus" in error
-    assert capacity.main(["energy_regression"]) == 2
-    assert "no environment" in capsys.readouterr().err
+    assert code == 2
+    assert len(error.splitlines()) == 1
+    assert all(word in error for word in words)
+
+
+def test_a_core_of_half_the_rate_takes_twice_as_long_for_plans_and_updates():
+    spec, half = load_spec("cheetah_run"), scaled(CONSTANTS, CONSTANTS.matrix_flops / 2)
+    for phase in spec.phases:
+        fast, slow = (stage_of(spec, phase, CHEETAH, constants) for constants in (CONSTANTS, half))
+        acting = fast.fragment_steps / 4 * (4 * CONSTANTS.env_step_s + CONSTANTS.decision_s)  # not scaled
+        assert slow.gather_s - acting == pytest.approx(2 * (fast.gather_s - acting))
+        assert 1.9 * fast.learn_s < slow.learn_s <= 2 * fast.learn_s
+
+
+def test_the_rate_of_this_machine_is_measured():
+    threads = torch.get_num_threads()
+    assert 1e9 < matrix_rate(0.05) < 1e12
+    assert torch.get_num_threads() == threads
 
 
 def test_the_model_needs_no_ray():
-    code = "import sys; sys.modules['ray'] = sys.modules['torch'] = None; import parsecrl.platform.capacity_simulation"
+    code = "import sys; sys.modules['ray'] = sys.modules['torch'] = None; import parsecrl.platform.capacity"
     subprocess.run([sys.executable, "-c", code], check=True)

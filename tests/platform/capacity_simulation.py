@@ -1,4 +1,4 @@
-"""A simulation, event by event, of what capacity.py describes by formulas: runners, main processes, driver, storage.
+"""A simulation, event by event, of what platform/capacity describes by formulas: runners, processes, driver, storage.
 
 Each trial is the loop of `Planet.training_step` and of Tune around it. Runners gather fragments; the main process
 fetches those that are ready, asks their runners for new ones with the weights of that moment, and learns from them;
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parsecrl.platform.capacity_stages import Constants, Stage
+from parsecrl.platform.capacity.stages import Constants, Stage
 
 
 class Outcome(NamedTuple):

@@ -26,6 +26,7 @@ Settings = Mapping[str, Any]
 class Constants:
     """One machine. Measured on two cores of an AMD EPYC without a GPU, 20 November 2026; see docs/capacity.md."""
 
+    matrix_flops: float = 220e9  # FLOP/s of a core in [500, 200] x [200, 600]
     plan_flops: float = 155e9  # FLOP/s of a core in the matrix products of plans
     plan_step_s: float = 0.22e-3  # a model step of a plan, besides its FLOP
     update_flops: float = 97e9  # FLOP/s of a core in an update
@@ -272,7 +273,7 @@ def _update_s(phase: PlanetPhase, sizes: Sizes, r: ResourcesSpec, c: Constants) 
 
 
 def _gpu_flops(c: Constants) -> float:
-    if c.gpu_flops is None:
+    if not c.gpu_flops:
         raise UserError(
             "the speed of a GPU is needed, as the spec's resources ask for one, and none was measured; "
             "give --gpu-flops, such as what `make bench` prints there for a plan (FLOP a second)"

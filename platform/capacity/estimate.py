@@ -1,29 +1,24 @@
 """What a spec costs and what limits it: a model of throughput, hours and memory in closed form.
 
-    python -m parsecrl.platform.capacity SPEC [--set key=value] [--cpus 64] [--gpus 8 --gpu-flops 1.0e13]
-
-Its constants are what `make bench` measures (tests/benchmarks/test_capacity_benchmark.py). docs/capacity.md has the
-formulas, how far they are from a simulation of the same queues (capacity_simulation.py) and from runs, and what to do
+docs/capacity.md has the formulas, how far they are from a simulation of the same queues and from runs, and what to do
 at each bottleneck. Seconds are of one core.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
-import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from parsecrl.platform.capacity_stages import Constants, Sizes, Stage, evaluation_s, stage_of
+from parsecrl.platform.capacity.stages import Constants, Sizes, Stage, evaluation_s, stage_of
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.spec_models import DCEMPPOPhase, PlanetPhase
-from parsecrl.platform.specs import Spec, load_spec
+from parsecrl.platform.specs import Spec
+from parsecrl.platform.terminal import text_table
 
 KEPT_CHECKPOINTS = 5  # of a trial: the three best, the latest two; checkpoints.py
 EPISODE_STEPS = 1000  # simulator steps of dm_control's tasks
+REFERENCE = "an AMD EPYC with AVX-512"  # the machine of `Constants`
 
 
 class Load(NamedTuple):
@@ -103,7 +98,7 @@ def _lost(pause: float, gather: float) -> float:
     return pause**2 / (2 * gather) if pause < gather else pause - gather / 2
 
 
-# --- command -------------------------------------------------------------------------------------------------------
+# --- a spec ----------------------------------------------------------------------------------------------------------
 
 REMEDIES = {
     "runners": "more num_env_runners, or a GPU for the plans; without one, more environments a runner gain nothing",
@@ -123,7 +118,7 @@ def within_time(stage: Stage, phase: PlanetPhase | DCEMPPOPhase, constants: Cons
     return stage._replace(fragments=min(stage.fragments, possible))
 
 
-def estimate(spec: Spec, constants: Constants, cpus: float, gpus: float, sizes: Sizes) -> list[Load]:
+def estimate_phases(spec: Spec, constants: Constants, cpus: float, gpus: float, sizes: Sizes) -> list[Load]:
     """The phases that act, on a cluster with so many cores and GPUs. Raises UserError where a trial does not fit."""
     loads = []
     for phase in spec.phases:
@@ -150,11 +145,17 @@ def number_of_trials(phase: Any) -> int:
 
 
 def sizes_of(spec: Spec) -> Sizes:
-    """Of the spec's environment."""
-    assert spec.env is not None
+    """Of the spec's environment. Raises UserError where it cannot be made."""
+    if spec.env is None:
+        raise UserError(
+            f"{spec.name} has no environment, and the estimate is of phases that act in one; give a spec with an env"
+        )
     from parsecrl.envs import make_env
 
-    env = make_env(spec.env.id, spec.env.action_repeat)
+    try:
+        env = make_env(spec.env.id, spec.env.action_repeat)
+    except ValueError as error:
+        raise UserError(f"env.id: {error}") from None
     try:
         (obs,), (action,) = env.observation_space.shape, env.action_space.shape  # type: ignore[misc]
     finally:
@@ -162,16 +163,77 @@ def sizes_of(spec: Spec) -> Sizes:
     return Sizes(obs, action, math.ceil(EPISODE_STEPS / spec.env.action_repeat))
 
 
-def describe(loads: Sequence[Load], constants: Constants) -> str:
+def matrix_rate(seconds: float = 0.5) -> float:
+    """FLOP/s of one core of this machine in a matrix product of a plan's size, the most within `seconds`."""
+    import time
+
+    import torch
+
+    from parsecrl.algorithms.models.products import linear
+
+    rows, width, outputs = 500, 200, 600
+    x, weight, threads = torch.rand(rows, width), torch.rand(outputs, width), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            linear(x, weight)
+            end, quickest = time.monotonic() + seconds, math.inf
+            while time.monotonic() < end:
+                start = time.perf_counter()
+                linear(x, weight)
+                quickest = min(quickest, time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return 2 * rows * width * outputs / quickest
+
+
+def scaled(constants: Constants, matrix_flops: float) -> Constants:
+    """The constants for a core that multiplies at another rate: plans and updates are quicker in proportion."""
+    c, ratio = constants, matrix_flops / constants.matrix_flops
+    return replace(
+        c,
+        matrix_flops=matrix_flops,
+        plan_flops=c.plan_flops * ratio,
+        plan_step_s=c.plan_step_s / ratio,
+        update_flops=c.update_flops * ratio,
+        update_s=c.update_s / ratio,
+    )
+
+
+def capacity_table(
+    spec: Spec, cpus: float, gpus: float = 0.0, gpu_flops: float | None = None, calibrate: bool = False
+) -> str:
+    """What `parsec capacity` prints.
+
+    Args:
+        spec: With an environment.
+        cpus: Cores of the cluster.
+        gpus: GPUs of the cluster.
+        gpu_flops: FLOP/s that plans and updates reach on one of them.
+        calibrate: Measure this machine's matrix products for half a second, and scale plans and updates with them.
+
+    Raises:
+        UserError: The spec has no environment, a trial does not fit, or a GPU's speed is not known.
+    """
+    sizes, constants = sizes_of(spec), Constants(gpu_flops=gpu_flops)
+    if calibrate:
+        constants = scaled(constants, matrix_rate())
+    phases = [phase for phase in spec.phases if isinstance(phase, PlanetPhase | DCEMPPOPhase)]
+    loads = estimate_phases(spec, constants, cpus, gpus, sizes)
+    evaluated = [phase for phase in phases if phase.name in (spec.evaluate.phases or [])]
+    hours = sum(evaluation_s(spec, phase, sizes, constants) for phase in evaluated) / 3600
+    return f"{describe(loads, constants)}\n\nevaluation of all phases: {hours:.3g} hours\n{_rests_on(constants)}"
+
+
+def describe(loads: list[Load], constants: Constants) -> str:
     """A table, and what limits each phase."""
-    names = ("phase", "trials", "at a time", "env steps/s", "updates/s", "hours", "core-hours", "GPU-hours", "limit")
-    rows: list[tuple[str, ...]] = [names]
+    headings = ("phase", "trials", "at a time", "env steps/s", "updates/s", "hours", "core-hours", "GPU-hours", "limit")
+    rows = []
     for x in loads:
         of = f"{x.bottleneck} ({x.steps_per_s * x.concurrent:,.0f} in all)" if x.concurrent > 1 else x.bottleneck
         numbers = (x.steps_per_s, x.updates_per_s, x.hours, x.core_hours, x.gpu_hours)
         rows.append((x.stage.name, f"{x.trials}", f"{x.concurrent}", *(f"{n:.3g}" for n in numbers), of))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(names))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [text_table(headings, rows)]
     lines.append("env steps and updates a second are one trial's")
     for x in loads:
         busy = ", ".join(f"{name} {share:.0%}" for name, share in x.busy.items())
@@ -186,39 +248,23 @@ def describe(loads: Sequence[Load], constants: Constants) -> str:
     return "\n".join(lines)
 
 
+def _rests_on(c: Constants) -> str:
+    """A sentence on the machine that the numbers are of."""
+    reference = f"{Constants.matrix_flops / 1e9:.0f} GFLOP/s"
+    if c.matrix_flops == Constants.matrix_flops:
+        return (
+            f"times are of a core of {REFERENCE}, at {reference} in matrix products; hours scale with the machine: "
+            f"--calibrate measures this one"
+        )
+    return (
+        f"times of plans and updates are scaled to this machine's core, at {c.matrix_flops / 1e9:.0f} GFLOP/s in "
+        f"matrix products, from one at {reference} ({REFERENCE}), of which all other times are"
+    )
+
+
 def _size(number: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:.3g} TB"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m parsecrl.platform.capacity", description=__doc__.split("\n")[0])
-    parser.add_argument("spec", metavar="SPEC", help="a spec file, or the name of a bundled one")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides")
-    parser.add_argument("--cpus", type=float, default=float(os.cpu_count() or 1), help="of the cluster (default: here)")
-    parser.add_argument("--gpus", type=float, default=0.0, help="of the cluster (default: %(default)s)")
-    parser.add_argument("--gpu-flops", type=float, help="FLOP/s that plans reach on a GPU, from `make bench` there")
-    options = parser.parse_args(arguments)
-    try:
-        spec = load_spec(options.spec, options.overrides)
-        if spec.env is None:
-            raise UserError(f"{options.spec} has no environment, and the model is of phases that act in one")
-        constants = replace(Constants(), gpu_flops=options.gpu_flops)
-        sizes = sizes_of(spec)
-        loads = estimate(spec, constants, options.cpus, options.gpus, sizes)
-        acting = (phase for phase in spec.phases if isinstance(phase, PlanetPhase | DCEMPPOPhase))
-        evaluated = [phase for phase in acting if phase.name in (spec.evaluate.phases or [])]
-        evaluation = sum(evaluation_s(spec, phase, sizes, constants) for phase in evaluated) / 3600
-    except UserError as error:
-        print(f"capacity: {error}", file=sys.stderr)
-        return 2
-    print(describe(loads, constants))
-    print(f"\nevaluation of all phases: {evaluation:.3g} hours")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
