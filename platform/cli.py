@@ -51,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="parsec", description="Planning inside learned latent spaces, on Ray.", allow_abbrev=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    overrides, spec, begin, head = (argparse.ArgumentParser(add_help=False) for _ in range(4))  # what several take
+    overrides, spec, begin, head = (_Parser(add_help=False) for _ in range(4))  # what several take
     overrides.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="override a key"
     )
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "--token-file", metavar="FILE", help="with the cluster's token (default: $RAY_AUTH_TOKEN, $RAY_AUTH_TOKEN_PATH)"
     )
 
-    def command(name: str, function: Callable[[argparse.Namespace], int], help: str, *parents: argparse.ArgumentParser):
+    def command(name: str, function: Callable[[argparse.Namespace], int], help: str, *parents: _Parser) -> _Parser:
         made = commands.add_parser(name, help=help, parents=parents, allow_abbrev=False)
         made.set_defaults(command=function)
         return made

@@ -15,9 +15,12 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.distribution.torch.torch_distribution import TorchDiagGaussian
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
+from torch.optim import Adam
 
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DECISION, DCEMPPORLModule, H, S
 from parsecrl.algorithms.models import Belief
+from parsecrl.algorithms.rllib_private import OwnUpdate
+from parsecrl.algorithms.training.finite_checks import register_optimizers
 
 COLUMNS = (
     *DECISION,
@@ -30,7 +33,7 @@ COLUMNS = (
 LOSSES = ("policy_loss", "value_loss", "entropy", "clip_fraction", "fine_tuned_gradient_norm")  # what results show
 
 
-class DCEMPPOLearner(PPOTorchLearner):
+class DCEMPPOLearner(OwnUpdate, PPOTorchLearner):
     """One optimiser for the fine-tuned parts, one for the value network, one for a learned standard deviation.
 
     A pass is one gradient step of the policy on all decisions, whatever the micro-batch, and `value_updates` steps of
@@ -43,27 +46,20 @@ class DCEMPPOLearner(PPOTorchLearner):
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """As RLlib asks: an Adam for each part."""
         module: DCEMPPORLModule = self.module[module_id].unwrapped()
-        groups = {
-            "fine_tuned": (module.fine_tuned_parameters(), config.learning_rate),
-            "value": (list(module.value_net.parameters()), config.value_learning_rate),
+        optimizers = {
+            "fine_tuned": Adam(module.fine_tuned_parameters(), config.learning_rate),
+            "value": Adam(module.value_net.parameters(), config.value_learning_rate),
         }
         if module.log_std.requires_grad:
-            groups["std"] = ([module.log_std], config.value_learning_rate)
-        for name, (parameters, learning_rate) in groups.items():
-            self.register_optimizer(
-                module_id=module_id,
-                optimizer_name=name,
-                optimizer=torch.optim.Adam(parameters, lr=learning_rate),
-                params=parameters,
-                lr_or_lr_schedule=learning_rate,
-            )
+            optimizers["std"] = Adam([module.log_std], config.value_learning_rate)
+        register_optimizers(self, module_id, optimizers)
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """As RLlib's; the next pass is the first one."""
         super().before_gradient_based_update(timesteps=timesteps)
         self._first_pass = True
 
-    def _uncompiled_update(self, batch: dict[str, Any], **kwargs: Any) -> tuple[dict, dict, dict]:
+    def update_with(self, batch: dict[str, Any]) -> Tensor:
         """One pass through all episodes of the batch."""
         decisions = select_decisions(batch[DEFAULT_MODULE_ID])
         terms = self.accumulate_policy_gradient(decisions)
@@ -78,7 +74,7 @@ class DCEMPPOLearner(PPOTorchLearner):
             self._first_pass = False
         terms["value_loss"] = self.update_value(decisions)
         self._log({name: term for name, term in terms.items() if "deviation" not in name})
-        return {}, {DEFAULT_MODULE_ID: terms["policy_loss"] + terms["value_loss"]}, {}
+        return terms["policy_loss"] + terms["value_loss"]
 
     @property
     def policy_optimizers(self) -> list[str]:
@@ -97,7 +93,7 @@ class DCEMPPOLearner(PPOTorchLearner):
             Means of the loss's terms, and the largest deviation of a ratio from 1.
         """
         module: DCEMPPORLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
-        for optimizer in self._optimizer_parameters:
+        for _, optimizer in self.get_optimizers_for_module(DEFAULT_MODULE_ID):
             optimizer.zero_grad(set_to_none=True)
         M = len(decisions[Columns.ACTIONS])
         means: dict[str, Tensor] = defaultdict(float)  # type: ignore[arg-type]
@@ -138,7 +134,7 @@ class DCEMPPOLearner(PPOTorchLearner):
         """One step with the accumulated gradient, clipped to `grad_clip`; returns its norm before that."""
         optimizer = self.get_optimizer(DEFAULT_MODULE_ID, optimizer_name)
         limit = self.config.grad_clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self._optimizer_parameters[optimizer], limit)
+        norm = torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], limit)
         self._check_finite({f"gradient norm ({optimizer_name})": norm})
         optimizer.step()
         return norm
@@ -147,7 +143,7 @@ class DCEMPPOLearner(PPOTorchLearner):
         for name, term in terms.items():
             if not torch.isfinite(term):
                 raise FloatingPointError(
-                    f"PPO step {self._weights_seq_no}: the {name} is {float(term.detach())}; the last checkpoint is "
+                    f"PPO step {self.update_calls}: the {name} is {float(term.detach())}; the last checkpoint is "
                     f"good: lower learning_rate and continue from it"
                 )
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from torch.optim import Adam
 
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
-from parsecrl.algorithms.training.finite_checks import check_finite, check_weights_finite, reached
+from parsecrl.algorithms.rllib_private import PreparedBatch
+from parsecrl.algorithms.training.finite_checks import check_finite, check_weights_finite, reached, register_optimizers
 
 REMEDY = "lower the learning rates"
 
 
-class LatentSACLearner(TorchLearner):
+class LatentSACLearner(PreparedBatch, TorchLearner):
     """Takes the loss from the module's forward pass; moves the target networks after an update of the policy."""
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """As RLlib asks: an Adam for each part that has parameters."""
-        module: LatentSACRLModule = self._module[module_id].unwrapped()
+        module: LatentSACRLModule = self.module[module_id].unwrapped()
         encoder = list(module.model.encoder.parameters())  # type: ignore[union-attr]  # mypy knows it as any attribute of a torch module
         own = set(encoder)
         rest = [p for p in module.model.parameters() if p not in own]
@@ -33,23 +36,14 @@ class LatentSACLearner(TorchLearner):
             "qf_twin": (list(module.qf_twin.parameters()), config.policy_learning_rate),
             "alpha": ([module.log_alpha] if module.log_alpha.requires_grad else [], config.alpha_learning_rate),
         }
-        for name, (parameters, rate) in groups.items():
-            if parameters:
-                self.register_optimizer(
-                    module_id=module_id,
-                    optimizer_name=name,
-                    optimizer=torch.optim.Adam(parameters, lr=rate, fused=True),
-                    params=parameters,
-                    lr_or_lr_schedule=rate,
-                )
+        optimizers = {name: Adam(own, rate, fused=True) for name, (own, rate) in groups.items() if own}
+        register_optimizers(self, module_id, optimizers)
 
-    def _make_batch_if_necessary(self, training_data: Any) -> Any:
+    def prepare(self, batch: Any) -> None:
         """Latents that stay the same in all minibatches of a call are computed once, before it is divided."""
-        batch = super()._make_batch_if_necessary(training_data)
         for module_id, columns in batch.policy_batches.items():
             if Columns.NEXT_OBS in columns:
                 columns.update(self.module[module_id].unwrapped().fixed_latents(columns))
-        return batch
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: dict[str, Any]) -> Any:
         """The module's loss, its terms logged. Raises FloatingPointError where one is not finite."""
@@ -67,8 +61,8 @@ class LatentSACLearner(TorchLearner):
     def apply_gradients(self, gradients_dict: dict[Any, Any]) -> None:
         """Step the optimisers whose parameters the loss reached; then move the targets."""
         # The base class would step all optimisers, and look twice at each gradient whether it is finite.
-        for optimizer, parameters in self._optimizer_parameters.items():
-            if any(parameter in gradients_dict for parameter in parameters):
+        for _, optimizer in self.get_optimizers_for_module(DEFAULT_MODULE_ID):
+            if any(parameter in gradients_dict for parameter in optimizer.param_groups[0]["params"]):
                 optimizer.step()
         if self._policy_was_updated:
             self._move_targets()
@@ -77,7 +71,8 @@ class LatentSACLearner(TorchLearner):
         """As RLlib's. Raises FloatingPointError where a weight is not finite."""
         # Once for all updates of a call: a weight that is NaN stays NaN, and a next loss would be NaN too.
         super().after_gradient_based_update(timesteps=timesteps)
-        check_weights_finite(self._params.values(), REMEDY)
+        optimizers = self.get_optimizers_for_module(DEFAULT_MODULE_ID)
+        check_weights_finite([p for _, optimizer in optimizers for p in optimizer.param_groups[0]["params"]], REMEDY)
 
     def _move_targets(self) -> None:
         """Here rather than in `after_gradient_based_update`, which comes after all minibatches of a call."""

@@ -13,6 +13,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from parsecrl.algorithms.rllib_private import count_episodes
 from parsecrl.algorithms.training.seeding import derive_seed
 
 REMEMBERED = 10_000  # observations whose action probabilities are kept; they hold until the weights change
@@ -58,8 +59,7 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
                 self._recent.pop(key, None)
                 self._recent[key] = obs
         self._recent = dict(islice(self._recent.items(), max(0, len(self._recent) - EXPECTED), None))
-        self._done_episodes_for_metrics.extend(episodes)
-        self._increase_sampled_metrics(sum(len(episode) for episode in episodes), len(episodes))
+        count_episodes(self, episodes)
         return episodes
 
     def _episode(
@@ -98,7 +98,11 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
 
         The number of those that are not above a uniform draw is the action.
         """
-        batch = {Columns.OBS: torch.from_numpy(np.asarray(observations, np.float32)).to(self._device)}
+        batch = {
+            Columns.OBS: torch.from_numpy(np.asarray(observations, np.float32)).to(
+                next(self.module.parameters()).device
+            )
+        }
         forward = self.module.forward_exploration if explore else self.module.forward_inference
         logits = forward(batch)[Columns.ACTION_DIST_INPUTS].double()  # [B, A]
         if not explore:

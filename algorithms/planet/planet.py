@@ -15,6 +15,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
+from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
 from parsecrl.algorithms.planet.planet_learner import LOSSES, PlanetLearner
 from parsecrl.algorithms.planet.planet_rl_module import (
@@ -318,7 +319,7 @@ class Planet(PhaseMixin, Algorithm):
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """As RLlib's, with the last returns."""
         state = super().get_state(components, not_components=not_components, **kwargs)
-        if self._check_component("last_returns", components, not_components):
+        if components is None:
             state["last_returns"] = list(self._last_returns)
         return state
 
@@ -333,5 +334,8 @@ class Planet(PhaseMixin, Algorithm):
 
     def restore_phase_files(self, folder: str) -> None:
         """Read the replay from a checkpoint's folder."""
-        self.local_replay_buffer = self._create_local_replay_buffer_if_necessary(self.config)
+        c = self.config
+        self.local_replay_buffer = EpisodeReplayBuffer(
+            c.replay_capacity, batch_size_B=c.batch_size, batch_length_T=c.batch_length
+        )
         self._add_to_replay(load_replay(folder))

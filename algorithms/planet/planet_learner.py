@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from torch.optim import Adam
 
 from parsecrl.algorithms.planet.planet_rl_module import UPDATE
-from parsecrl.algorithms.training.finite_checks import check_finite, finite_gradients
+from parsecrl.algorithms.training.finite_checks import check_finite, finite_gradients, register_optimizers
 
 # The terms that the module computes, as far as its settings have them.
 LOSSES = ("model_loss", "observation", "reward", "kl", "overshooting_kl", "decoder_loss", "decoder_distance")
@@ -19,20 +19,12 @@ class PlanetLearner(TorchLearner):
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """As RLlib asks: an Adam for the model, one for the decoder."""
-        agent = self._module[module_id].unwrapped().agent
+        agent = self.module[module_id].unwrapped().agent
         # eps as in PlaNet (Hafner et al. 2018, section 5).
-        groups = {"model": (agent.model, config.learning_rate, 1e-4)}
+        optimizers = {"model": Adam(agent.model.parameters(), config.learning_rate, eps=1e-4)}
         if agent.decoder is not None:
-            groups["decoder"] = (agent.decoder, config.decoder_learning_rate, 1e-8)
-        for name, (part, learning_rate, eps) in groups.items():
-            parameters = list(part.parameters())
-            self.register_optimizer(
-                module_id=module_id,
-                optimizer_name=name,
-                optimizer=torch.optim.Adam(parameters, lr=learning_rate, eps=eps),
-                params=parameters,
-                lr_or_lr_schedule=learning_rate,
-            )
+            optimizers["decoder"] = Adam(agent.decoder.parameters(), config.decoder_learning_rate)
+        register_optimizers(self, module_id, optimizers)
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: dict[str, Any]) -> Any:
         """The module's loss, its terms logged. Raises FloatingPointError where one is not finite."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from parsecrl.algorithms.rllib_private import seed_runner
 from parsecrl.algorithms.training.measurements import RolloutTimes
 
 RESTORE_PAUSE_S = 0.5  # between two looks whether lost runners are back
@@ -40,7 +41,7 @@ def collect(runner: SingleAgentEnvRunner, weights: Any, seed: int) -> Rollout:
     module.plan_log.begin()
     runner.set_state({"rl_module": weights})
     module.seed(seed)
-    runner._seed = seed
+    seed_runner(runner, seed)
     try:
         episodes = runner.sample()
     except Exception as error:  # whatever the task or the planner raises

@@ -1,4 +1,4 @@
-"""What our learners ask of losses, gradients and weights."""
+"""What the learners ask of losses, gradients and weights, and how they register their optimisers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+
+
+def register_optimizers(learner: Any, module_id: str, optimizers: Mapping[str, Optimizer]) -> None:
+    """Have an RLlib Learner know the optimisers of a module by name, each with its one group and learning rate."""
+    for name, optimizer in optimizers.items():
+        (group,) = optimizer.param_groups
+        learner.register_optimizer(
+            module_id=module_id,
+            optimizer_name=name,
+            optimizer=optimizer,
+            params=group["params"],
+            lr_or_lr_schedule=group["lr"],
+        )
 
 
 def check_finite(terms: Mapping[str, Tensor], update: int, remedy: str) -> None:

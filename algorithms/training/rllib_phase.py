@@ -186,7 +186,7 @@ class PhaseMixin:
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         state = super().get_state(components, not_components=not_components, **kwargs)  # type: ignore[misc]
-        if self._check_component("counts", components, not_components):  # type: ignore[attr-defined]
+        if components is None:  # the whole state, not some parts of RLlib's
             state["counts"] = dict(self.counts)
         return state
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -110,11 +109,9 @@ def connect(
                 f"no Ray cluster answers at {address!r} ({reason}); start one, or use --address local"
             ) from None
     quiet_ray()
-    if not _is_driver_node():
-        return ""
-    # From the cluster: a task on the head, which drives a run with a ray:// address, knows a default address alone.
-    url = ray._private.services.get_webui_url_from_internal_kv()
-    return f"http://{url}" if url else ""
+    from parsecrl.platform import ray_private
+
+    return ray_private.dashboard_url()
 
 
 def _init(**options: Any) -> None:
@@ -136,7 +133,7 @@ def _init(**options: Any) -> None:
             return
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: object) -> str:
     """A sentence of Ray's; of a head's traceback the last line, which says what was wrong."""
     return last_line(error) if "Traceback" in str(error) else one_line(error)
 
@@ -148,9 +145,9 @@ def _stay_on_loopback() -> None:
     """
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     if "ray" in sys.modules:  # read at its import
-        from ray._private import ray_constants
+        from parsecrl.platform import ray_private
 
-        ray_constants.ENABLE_RAY_CLUSTER = False
+        ray_private.listen_on_loopback_alone()
 
 
 def _given_to_the_job() -> set[str]:
@@ -170,30 +167,11 @@ def _check_reachable(address: str | None) -> None:
             f"no Ray cluster answers at {address!r} ({error.strerror or error}); start one, or use --address local"
         ) from None
     if (address or LOCAL).startswith("ray://"):
-        _check_token(address)
+        from parsecrl.platform import ray_private
 
-
-def _check_token(address: Any) -> None:
-    """Raise UserError where Ray Client's server at a ray:// address refuses this process.
-
-    Ray itself would ask again for half a minute, and then say that nobody answered.
-    """
-    import grpc
-    from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated import ray_client_pb2, ray_client_pb2_grpc
-    from ray.exceptions import AuthenticationError
-    from ray.util.client.common import GRPC_OPTIONS
-
-    ping = ray_client_pb2.ClusterInfoRequest(type=ray_client_pb2.ClusterInfoType.PING)
-    try:
-        channel = init_grpc_channel(address.removeprefix("ray://"), options=GRPC_OPTIONS, asynchronous=False)
-        with contextlib.closing(channel):
-            ray_client_pb2_grpc.RayletDriverStub(channel).ClusterInfo(ping, timeout=10)
-    except AuthenticationError as error:  # this process has no token to show
-        raise _refused(address, _reason(error)) from None
-    except grpc.RpcError as error:  # any other reason is ray.init's to find
-        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
-            raise _refused(address, error.details()) from None
+        refusal = ray_private.refusal_by(f"{host}:{port}")
+        if refusal is not None:
+            raise _refused(address, _reason(refusal))
 
 
 def _refused(address: Any, reason: str) -> UserError:
@@ -201,9 +179,3 @@ def _refused(address: Any, reason: str) -> UserError:
         f"the Ray cluster at {address!r} refuses this process ({reason.rstrip('.')}); set RAY_AUTH_TOKEN_PATH to a "
         f"file with its token"
     )
-
-
-def _is_driver_node() -> bool:
-    import ray
-
-    return getattr(ray._private.worker, "_global_node", None) is not None

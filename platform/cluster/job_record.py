@@ -44,21 +44,8 @@ class _Publisher:
         self.phase, self.shown = phase, time.monotonic()
         progress = rest.partition(" | dashboard ")[0]
         try:
-            _update(self.job, phase, progress)
+            from parsecrl.platform import ray_private
+
+            ray_private.publish_progress(self.job, phase, progress)
         except Exception as error:  # a run does not end because nobody could watch it
             logger.debug("progress was not published: %s", error)
-
-
-def _update(job: str, phase: str, progress: str) -> None:
-    from ray._private.ray_constants import KV_NAMESPACE_JOB
-    from ray.dashboard.modules.job.common import JobInfoStorageClient
-    from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
-
-    key = JobInfoStorageClient.JOB_DATA_KEY.format(job_id=job)
-    stored = _internal_kv_get(key, namespace=KV_NAMESPACE_JOB)
-    info = json.loads(stored) if stored else {}
-    if info.get("status") != "RUNNING":
-        return
-    info["metadata"] = {**(info.get("metadata") or {}), "phase": phase, "progress": progress}
-    info["message"] = f"{phase}: {progress}" if progress else phase
-    _internal_kv_put(key, json.dumps(info), namespace=KV_NAMESPACE_JOB)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,18 +69,6 @@ def _reason(node: Mapping[str, Any]) -> str:
     return text[:120].rstrip(".")
 
 
-def may_grow() -> bool:
-    """Whether an autoscaler may add nodes to the cluster that this process has joined."""
-    from ray.autoscaler.v2.utils import is_autoscaler_v2
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    if is_autoscaler_v2():
-        return True
-    status = json.loads(_internal_kv_get(b"__autoscaling_status") or b"{}")
-    kinds = (status.get("autoscaler_report") or {}).get("node_type_mapping") or {}
-    return any(kind != f"node_{node}" for node, kind in kinds.items())  # a plain head names each node's kind after it
-
-
 def check_resources(
     processes: Sequence[Mapping[str, float]], what: str, nodes: Sequence[Mapping[str, float]] | None = None
 ) -> None:
@@ -93,7 +80,9 @@ def check_resources(
     if nodes is None:
         import ray
 
-        if may_grow():
+        from parsecrl.platform import ray_private
+
+        if ray_private.may_grow():
             return
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for kind in sorted({kind for process in processes for kind in process}):

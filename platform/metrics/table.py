@@ -11,7 +11,6 @@ import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from parsecrl.algorithms.training.measurements import PlanTime
@@ -276,8 +275,7 @@ class ReportsMetrics:
 
 def labels_of(trainable: Any) -> dict[str, str]:
     """Run, phase and trial, from where Tune stores the trial: <run>/<phase>/<trial>. Empty outside of Tune."""
-    storage = trainable._storage
-    if storage is None:
-        return dict.fromkeys(LABELS, "")
-    parts = PurePosixPath(storage.trial_fs_path).parts[-3:]
-    return dict(zip(LABELS, parts, strict=True))
+    from parsecrl.platform.ray_private import storage_path  # Ray: `parsec` lists metrics without it
+
+    path = storage_path(trainable)
+    return dict.fromkeys(LABELS, "") if path is None else dict(zip(LABELS, path.parts[-3:], strict=True))

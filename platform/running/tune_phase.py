@@ -13,6 +13,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from parsecrl.algorithms.training.seeding import derive_seed
 from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.ray_private import restore_tuner
 from parsecrl.platform.running import interruption, tune_state
 from parsecrl.platform.running.configs import phase_config
 from parsecrl.platform.running.fault_rules import FaultRules
@@ -52,13 +53,10 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     if tune_state.repair(path):
         # A trial that ended goes on if its end was moved, or if every trial failed.
         reopened |= before.get("status") == FAILED or before.get("stop") not in (None, phase.stop.conditions)
-        kinds: Any = tune.ResumeConfig.ResumeType  # Ray annotates the fields as str
-        finished = kinds.RESUME if reopened else kinds.SKIP
-        how = tune.ResumeConfig(unfinished=kinds.RESUME, errored=kinds.RESUME, finished=finished)
+        where, filesystem = for_tune(path)
         try:
-            where, filesystem = for_tune(path)
-            tuner = tune.Tuner.restore(
-                where, trainable=trainable, param_space=space, storage_filesystem=filesystem, _resume_config=how
+            tuner = restore_tuner(
+                where, reopened, stop, callbacks, trainable=trainable, param_space=space, storage_filesystem=filesystem
             )
         except ValueError as error:
             if "param_space" not in str(error):
@@ -67,8 +65,6 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
                 f"phase {phase.name} of {folder.path} was begun by a version with other settings; "
                 f"continue it with that version, or start over with --fresh"
             ) from None
-        restored = tuner._local_tuner.get_run_config()  # type: ignore[union-attr]  # Ray client mode has none
-        restored.stop, restored.callbacks = stop, callbacks
         for trial_folder, number in _last_known_checkpoints(tuner, path).items():
             stored_checkpoints.forget_after(trial_folder, number)
     else:

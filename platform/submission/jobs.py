@@ -37,6 +37,8 @@ import requests  # noqa: E402
 from ray.exceptions import AuthenticationError  # noqa: E402
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient  # noqa: E402
 
+from parsecrl.platform.ray_private import JobRequests  # noqa: E402
+
 PROJECT = "parsecrl"
 DEFAULT_STORAGE = "~/parsec_runs"  # on the head
 SPEC_FILE = "spec.yaml"
@@ -55,26 +57,26 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # --- the connection ------------------------------------------------------------------------------------------------
 
 
-class Client(JobSubmissionClient):
+class Client(JobRequests, JobSubmissionClient):
     """Ray's client, with time limits and with one sentence for what can be wrong."""
 
-    def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
+    def request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
         options.setdefault("timeout", UPLOAD_TIMEOUT_S if method == "PUT" else TIMEOUT_S)
         try:
-            return super()._do_request(method, endpoint, **options)
+            return super().request(method, endpoint, **options)
         except AuthenticationError as error:
             if "required" in str(error).partition(":")[0]:
                 raise UserError(
-                    f"the Ray head at {self._address} asks for a token and got none; give --token-file, or set "
+                    f"the Ray head at {self.get_address()} asks for a token and got none; give --token-file, or set "
                     f"RAY_AUTH_TOKEN_PATH"
                 ) from None
             raise UserError(
-                f"the Ray head at {self._address} refuses the token; give its own with --token-file"
+                f"the Ray head at {self.get_address()} refuses the token; give its own with --token-file"
             ) from None
         except requests.RequestException as error:
             raise UserError(
-                f"no Ray head answers at {self._address} ({_reason(error)}); give --address the URL of its dashboard, "
-                f"such as http://head:8265"
+                f"no Ray head answers at {self.get_address()} ({_reason(error)}); give --address the URL of its "
+                f"dashboard, such as http://head:8265"
             ) from None
 
 
@@ -96,7 +98,7 @@ def connect(address: str | None = None, token_file: str | Path | None = None) ->
             ) from None
     import ray
 
-    theirs, ours = str(client._server_ray_version), ray.__version__
+    theirs, ours = client.ray_version, ray.__version__
     if theirs.split(".")[:2] != ours.split(".")[:2]:
         raise UserError(f"the cluster at {url} runs Ray {theirs} and this is for {ours}; use an image with Ray {ours}")
     return client
@@ -262,7 +264,7 @@ def _check_cluster(client: Client, spec: Spec) -> None:
 def resources_of_nodes(client: Client) -> list[dict[str, float]] | None:
     """What each node has; None where the head does not say, or where an autoscaler may add nodes."""
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        nodes = client._do_request("GET", "/api/v0/nodes?detail=1&limit=10000&timeout=10").json()["data"]["result"]
+        nodes = client.request("GET", "/api/v0/nodes?detail=1&limit=10000&timeout=10").json()["data"]["result"]
         alive = [node for node in nodes["result"] if node["state"] == "ALIVE"]
         young = time.time() - min(node["start_time_ms"] for node in alive) / 1000 < REPORTS_AFTER_S
         deadline = time.monotonic() + (REPORT_WAIT_S if young else 0.0)
@@ -277,7 +279,7 @@ def resources_of_nodes(client: Client) -> list[dict[str, float]] | None:
 
 
 def _autoscaler_status(client: Client) -> dict[str, Any] | None:
-    return client._do_request("GET", "/api/cluster_status").json()["data"]["clusterStatus"]
+    return client.request("GET", "/api/cluster_status").json()["data"]["clusterStatus"]
 
 
 # --- watching and stopping -----------------------------------------------------------------------------------------

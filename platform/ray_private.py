@@ -1,0 +1,113 @@
+"""What is used of Ray without a public name, with the reason beside each. Nothing else here uses such parts.
+
+They may change with any version of Ray: after an update look here first. Import it after `quiet_ray`, as Ray itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import PurePosixPath
+from typing import Any
+
+import grpc
+from ray import tune
+from ray._private import ray_constants, services
+from ray._private.grpc_utils import init_grpc_channel
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.core.generated import ray_client_pb2, ray_client_pb2_grpc
+from ray.exceptions import AuthenticationError
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+from ray.util.client.common import GRPC_OPTIONS
+
+
+def listen_on_loopback_alone() -> None:
+    """Have a Ray that is started here serve this machine alone. Its switch is an environment variable, which Ray reads
+    at its import: too early where something else imported Ray."""
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def dashboard_url() -> str:
+    """Of the cluster that this process is connected to, "" without one. Only `ray.init` tells it publicly, and a worker
+    that drives a run has not called that."""
+    url = services.get_webui_url_from_internal_kv()
+    return f"http://{url}" if url else ""
+
+
+def refusal_by(address: str) -> Exception | str | None:
+    """Why Ray Client's server at host:port refuses this process; None where it does not, or does not answer.
+
+    `ray.init` asks again for half a minute, and then says that nobody answered.
+    """
+    ping = ray_client_pb2.ClusterInfoRequest(type=ray_client_pb2.ClusterInfoType.PING)
+    try:
+        channel = init_grpc_channel(address, options=GRPC_OPTIONS, asynchronous=False)
+        with contextlib.closing(channel):
+            ray_client_pb2_grpc.RayletDriverStub(channel).ClusterInfo(ping, timeout=10)
+    except AuthenticationError as error:  # this process has no token to show
+        return error
+    except grpc.RpcError as error:  # any other reason is ray.init's to find
+        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+            return error.details()
+    return None
+
+
+def may_grow() -> bool:
+    """Whether an autoscaler may add nodes to the cluster that this process has joined. Ray publishes no answer."""
+    if is_autoscaler_v2():
+        return True
+    status = json.loads(_internal_kv_get(b"__autoscaling_status") or b"{}")
+    kinds = (status.get("autoscaler_report") or {}).get("node_type_mapping") or {}
+    return any(kind != f"node_{node}" for node, kind in kinds.items())  # a plain head names each node's kind after it
+
+
+def publish_progress(job: str, phase: str, progress: str) -> None:
+    """Write how far a running job is into its record: Ray has no call to change it after the submission."""
+    from ray.dashboard.modules.job.common import JobInfoStorageClient  # slow, and no trial needs it
+
+    key = JobInfoStorageClient.JOB_DATA_KEY.format(job_id=job)
+    stored = _internal_kv_get(key, namespace=ray_constants.KV_NAMESPACE_JOB)
+    info = json.loads(stored) if stored else {}
+    if info.get("status") != "RUNNING":
+        return
+    info["metadata"] = {**(info.get("metadata") or {}), "phase": phase, "progress": progress}
+    info["message"] = f"{phase}: {progress}" if progress else phase
+    _internal_kv_put(key, json.dumps(info), namespace=ray_constants.KV_NAMESPACE_JOB)
+
+
+def storage_path(trainable: tune.Trainable) -> PurePosixPath | None:
+    """Where Tune stores the trial, None outside of Tune. `tune.get_context` knows it in function trainables alone."""
+    storage = trainable._storage
+    return None if storage is None else PurePosixPath(storage.trial_fs_path)
+
+
+def restore_tuner(path: str, reopened: bool, stop: Any, callbacks: list[tune.Callback], **options: Any) -> tune.Tuner:
+    """The tuner of a sweep, of which what failed and what did not end goes on; if it is reopened, what ended too.
+
+    The public arguments of `Tuner.restore` cannot continue trials that ended, and keep the old rule to stop and the old
+    callbacks, which hold objects of the process before. options: its others.
+    """
+    kinds: Any = tune.ResumeConfig.ResumeType  # Ray annotates the fields as str
+    finished = kinds.RESUME if reopened else kinds.SKIP
+    how = tune.ResumeConfig(unfinished=kinds.RESUME, errored=kinds.RESUME, finished=finished)
+    tuner = tune.Tuner.restore(path, _resume_config=how, **options)
+    restored = tuner._local_tuner.get_run_config()  # type: ignore[union-attr]  # Ray client mode has none
+    restored.stop, restored.callbacks = stop, callbacks
+    return tuner
+
+
+class JobRequests:
+    """Put before `JobSubmissionClient`: a public `request`, through which all of its requests go. Ray sets no time
+    limits, and has no call for the resources of a cluster's nodes."""
+
+    def request(self, method: str, endpoint: str, **options: Any) -> Any:
+        """The head's response to a request at a path of its dashboard. options: those of `requests.request`."""
+        return super()._do_request(method, endpoint, **options)  # type: ignore[misc]
+
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+        return self.request(method, endpoint, **options)
+
+    @property
+    def ray_version(self) -> str:
+        """Of the head, from the client's first request."""
+        return str(self._server_ray_version)  # type: ignore[attr-defined]
