@@ -30,7 +30,7 @@ def save_embedding(folder: str | Path, learner: EmbeddingLearner, description: d
         **description,
     }
     tensors = {part: state[part] for part in _DECODERS} | {"optimizer": optimizer_tensors(learner.optimizer)}
-    FILES.write(folder, text, tensors)
+    FILES.write_groups(folder, text, tensors)
 
 
 def load_embedding(folder: Any, learner: EmbeddingLearner) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def load_embedding(folder: Any, learner: EmbeddingLearner) -> dict[str, Any]:
     Raises:
         ValueError: A file is missing, damaged, or of a decoder of other sizes.
     """
-    description, groups = FILES.read_description(folder), FILES.read_tensors(folder)
+    description, groups = FILES.read_description(folder), FILES.read_groups(folder)
     for part in _DECODERS:
         FILES.check_sizes(folder, groups.get(part, {}), learner.controller.decoder.state_dict(), "a decoder")
     fill_optimizer(learner.optimizer, groups.get("optimizer", {}))

@@ -6,20 +6,15 @@ is a path, or lies in an object store (s3://bucket/..., gs://bucket/...).
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
-from parsecrl.algorithms.checkpoints.files import local_file
+from parsecrl.algorithms.checkpoint_pair import CheckpointPair
 from parsecrl.algorithms.controllers import PlanningAgent
 
-FORMAT = 1
-DESCRIPTION, WEIGHTS = "agent.json", "agent.safetensors"
+FILES = CheckpointPair("agent", "an agent")
+DESCRIPTION, WEIGHTS = FILES.description_file, FILES.tensor_file
+read_description, read_weights = FILES.read_description, FILES.read_tensors
 
 
 def save_agent(folder: str | Path, agent: PlanningAgent, description: dict[str, Any]) -> None:
@@ -27,45 +22,8 @@ def save_agent(folder: str | Path, agent: PlanningAgent, description: dict[str, 
 
     description: algorithm, env {id, action_repeat}, world_model, controller, decoder, env_steps.
     """
-    folder = Path(folder)
-    text = {"format": FORMAT, "obs_size": agent.model.obs_size, "action_size": agent.model.action_size, **description}
-    weights = {name: value.detach().cpu().contiguous() for name, value in agent.state_dict().items()}
-    save_file(weights, folder / (WEIGHTS + ".tmp"))
-    os.replace(folder / (WEIGHTS + ".tmp"), folder / WEIGHTS)
-    (folder / (DESCRIPTION + ".tmp")).write_text(json.dumps(text, indent=1))
-    os.replace(folder / (DESCRIPTION + ".tmp"), folder / DESCRIPTION)
-
-
-def read_description(folder: Any) -> dict[str, Any]:
-    """agent.json of a checkpoint folder. Raises ValueError when the folder holds no agent of this format."""
-    with local_file(folder, DESCRIPTION) as local:
-        if not local.is_file():
-            raise ValueError(f"{folder} holds no {DESCRIPTION}: give a checkpoint folder that parsecrl wrote")
-        text = local.read_text()
-    file = f"{folder}/{DESCRIPTION}"
-    try:
-        description = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON ({error}); give an undamaged checkpoint folder") from error
-    if not isinstance(description, dict) or "format" not in description:
-        raise ValueError(f"{file} describes no agent; give a checkpoint folder that parsecrl wrote")
-    if description["format"] != FORMAT:
-        raise ValueError(
-            f"{file} has format {description['format']}, this version reads format {FORMAT}; "
-            f"use the version that wrote it"
-        )
-    return description
-
-
-def read_weights(folder: Any) -> dict[str, Tensor]:
-    """agent.safetensors of a checkpoint folder. Raises ValueError when it is missing or damaged."""
-    with local_file(folder, WEIGHTS) as file:
-        if not file.is_file():
-            raise ValueError(f"{folder} holds no {WEIGHTS}: give a checkpoint folder that parsecrl wrote")
-        try:
-            return load_file(file)
-        except SafetensorError as error:
-            raise ValueError(f"{folder}/{WEIGHTS} is damaged ({error}); give an undamaged checkpoint folder") from error
+    sizes = {"obs_size": agent.model.obs_size, "action_size": agent.model.action_size}
+    FILES.write(folder, {**sizes, **description}, agent.state_dict())
 
 
 def load_agent(folder: Any) -> tuple[PlanningAgent, dict[str, Any]]:

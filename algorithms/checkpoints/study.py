@@ -1,88 +1,31 @@
-"""A study's checkpoint on disk: NAME.json (what it is, its curve) and NAME.safetensors (all its tensors, by group).
-
-Nothing is pickled: a checkpoint from elsewhere can be read without running code of its author's.
-"""
+"""A study's checkpoint on disk: its description and curve as JSON, all its tensors by group, nothing pickled."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from parsecrl.algorithms.checkpoints.files import local_file
+from parsecrl.algorithms.checkpoint_pair import CheckpointPair
 
-FORMAT = 1
 Groups = Mapping[str, Mapping[str, Tensor]]
 
 
-@dataclass(frozen=True)
-class StudyCheckpoint:
-    """The two files of one kind of study. name: of the files; what: the study in a sentence ("an embedding")."""
+class StudyCheckpoint(CheckpointPair):
+    """The two files of one kind of study, whose tensors are in groups: a name without a dot, and name."""
 
-    name: str
-    what: str
-
-    @property
-    def description_file(self) -> str:
-        return f"{self.name}.json"
-
-    @property
-    def tensor_file(self) -> str:
-        return f"{self.name}.safetensors"
-
-    def write(self, folder: str | Path, description: Mapping[str, Any], groups: Groups) -> None:
-        """Write everything into an existing folder; each file appears whole or not at all.
-
-        description: what JSON can hold. groups: tensors by group, a name without a dot, and name.
-        """
-        tensors, description_path = Path(folder, self.tensor_file), Path(folder, self.description_file)
+    def write_groups(self, folder: str | Path, description: Mapping[str, Any], groups: Groups) -> None:
+        """As `write`."""
         flat = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
-        partial = tensors.with_name(tensors.name + ".tmp")
-        save_file({name: value.detach().cpu().contiguous() for name, value in flat.items()}, partial)
-        os.replace(partial, tensors)
-        partial = description_path.with_name(description_path.name + ".tmp")
-        partial.write_text(json.dumps({"format": FORMAT, **description}, indent=1))
-        os.replace(partial, description_path)
+        self.write(folder, description, flat)
 
-    def read_description(self, folder: Any) -> dict[str, Any]:
-        """What was written. folder: a path or an object store's address, as everywhere here.
-
-        Raises ValueError when the folder holds no study of this kind and format.
-        """
-        try:
-            with local_file(folder, self.description_file) as file:
-                description = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{folder} holds no readable {self.description_file} ({error}); give a checkpoint of {self.what}"
-            ) from error
-        if not isinstance(description, dict) or description.get("format") != FORMAT:
-            got = description.get("format") if isinstance(description, dict) else description
-            raise ValueError(
-                f"{folder}/{self.description_file} has format {got!r}, this version reads {FORMAT}; "
-                f"use the version that wrote it"
-            )
-        return description
-
-    def read_tensors(self, folder: Any) -> dict[str, dict[str, Tensor]]:
-        """The tensors by group and name; a group without tensors is absent. Raises ValueError for a damaged file."""
-        try:
-            with local_file(folder, self.tensor_file) as file:
-                flat = load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise ValueError(
-                f"{folder}/{self.tensor_file} is missing or damaged ({error}); give an undamaged checkpoint folder"
-            ) from error
+    def read_groups(self, folder: Any) -> dict[str, dict[str, Tensor]]:
+        """As `read_tensors`, by group and name; a group without tensors is absent."""
         groups: dict[str, dict[str, Tensor]] = {}
-        for name, value in flat.items():
+        for name, value in self.read_tensors(folder).items():
             group, _, rest = name.partition(".")
             groups.setdefault(group, {})[rest] = value
         return groups

@@ -34,7 +34,7 @@ def save_state(
         others: Further tensors by name.
     """
     tensors = {"energy": energy.state_dict(), "optimizer": optimizer_tensors(optimizer), "other": others}
-    FILES.write(folder, description, tensors)
+    FILES.write_groups(folder, description, tensors)
 
 
 def load_state(
@@ -53,7 +53,7 @@ def load_state(
     Raises:
         ValueError: A file is missing, damaged, or of an energy of other sizes.
     """
-    description, groups = FILES.read_description(folder), FILES.read_tensors(folder)
+    description, groups = FILES.read_description(folder), FILES.read_groups(folder)
     stored = groups.get("energy", {})
     FILES.check_sizes(folder, stored, energy.state_dict(), "an energy")
     energy.load_state_dict(stored)

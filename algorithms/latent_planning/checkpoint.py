@@ -32,7 +32,7 @@ def save_experiment(folder: str | Path, experiment: PlanningExperiment, config: 
         "seed": experiment.seed,
         "tasks": [asdict(task) for task in experiment.tasks],
     }
-    FILES.write(folder, description, tensors)
+    FILES.write_groups(folder, description, tensors)
 
 
 def load_experiment(folder: Any, experiment: PlanningExperiment) -> None:
@@ -45,7 +45,7 @@ def load_experiment(folder: Any, experiment: PlanningExperiment) -> None:
     Raises:
         ValueError: A file is missing, damaged, or of another model or seed.
     """
-    description, groups = FILES.read_description(folder), FILES.read_tensors(folder)
+    description, groups = FILES.read_description(folder), FILES.read_groups(folder)
     check_seed(folder, description["seed"], experiment.seed)
     FILES.fill_model(folder, groups, experiment.model)
     experiment.experience.load(groups["experience"])

@@ -33,7 +33,7 @@ def save_experiment(
         "curve": experiment.curve,
         "batches": batches,
     }
-    FILES.write(folder, description, tensors)
+    FILES.write_groups(folder, description, tensors)
 
 
 def load_experiment(folder: Any, experiment: OpenLoopExperiment) -> dict[str, int]:
@@ -49,7 +49,7 @@ def load_experiment(folder: Any, experiment: OpenLoopExperiment) -> dict[str, in
     Raises:
         ValueError: A file is missing, damaged, or of another model or seed.
     """
-    description, groups = FILES.read_description(folder), FILES.read_tensors(folder)
+    description, groups = FILES.read_description(folder), FILES.read_groups(folder)
     check_seed(folder, description["seed"], experiment.seed)
     FILES.fill_model(folder, groups, experiment.model)
     fill_optimizer(experiment.optimizer, groups.get("optimizer", {}))

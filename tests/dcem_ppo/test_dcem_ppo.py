@@ -29,7 +29,7 @@ def test_as_many_environments_as_let_the_episodes_come_out_even(make_config, res
         ({"fine_tune": []}, "fine_tune must name one or more"),
         ({"fine_tune": ["critic"]}, r"got \['critic'\]"),
         ({"start_from": None}, "start_from=None"),
-        ({"start_from": "/nowhere"}, "/nowhere holds no agent.json"),
+        ({"start_from": "/nowhere"}, "/nowhere holds no readable agent.json"),
         ({"passes": 0}, "passes must be 1 or more, got 0"),
         ({"no_such_key": 1}, "no setting 'no_such_key'"),
     ],

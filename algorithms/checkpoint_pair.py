@@ -1,0 +1,82 @@
+"""A checkpoint's two files: NAME.json (what it is) and NAME.safetensors (its tensors).
+
+Nothing is pickled: a checkpoint from elsewhere can be read without running code of its author's. A folder to read is a
+path, or lies in an object store (s3://bucket/..., gs://bucket/...).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from parsecrl.algorithms.checkpoints.files import local_file
+
+MISSING = (FileNotFoundError, NotADirectoryError)  # not every OSError: a store out of reach is no bad checkpoint
+
+
+@dataclass(frozen=True)
+class CheckpointPair:
+    """The two files of one kind of checkpoint.
+
+    Attributes:
+        name: Of the files.
+        what: The kind in a sentence, such as "an agent".
+        format: A number that changes with what is in the files; others are refused.
+    """
+
+    name: str
+    what: str
+    format: int = 1
+
+    @property
+    def description_file(self) -> str:
+        return f"{self.name}.json"
+
+    @property
+    def tensor_file(self) -> str:
+        return f"{self.name}.safetensors"
+
+    def write(self, folder: str | Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Write both files into an existing folder; each appears whole or not at all. description: for JSON."""
+        weights, text = Path(folder, self.tensor_file), Path(folder, self.description_file)
+        partial = weights.with_name(weights.name + ".tmp")
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
+        os.replace(partial, weights)
+        partial = text.with_name(text.name + ".tmp")
+        partial.write_text(json.dumps({"format": self.format, **description}, indent=1))
+        os.replace(partial, text)
+
+    def read_description(self, folder: Any) -> dict[str, Any]:
+        """What was written. Raises ValueError when the folder holds no checkpoint of this kind and format."""
+        try:
+            with local_file(folder, self.description_file) as file:
+                description = json.loads(file.read_text())
+        except (*MISSING, ValueError) as error:
+            raise ValueError(
+                f"{folder} holds no readable {self.description_file} ({error}); give a checkpoint of {self.what}"
+            ) from error
+        got = description.get("format") if isinstance(description, dict) else description
+        if not isinstance(description, dict) or got != self.format:
+            raise ValueError(
+                f"{folder}/{self.description_file} has format {got!r}, this version reads {self.format}; "
+                f"use the version that wrote it"
+            )
+        return description
+
+    def read_tensors(self, folder: Any) -> dict[str, Tensor]:
+        """The tensors by name. Raises ValueError for a missing or damaged file."""
+        try:
+            with local_file(folder, self.tensor_file) as file:
+                return load_file(file)
+        except (*MISSING, SafetensorError) as error:
+            raise ValueError(
+                f"{folder}/{self.tensor_file} is missing or damaged ({error}); give an undamaged checkpoint folder"
+            ) from error
