@@ -96,9 +96,9 @@ def _check_pixels(phase: OpenLoopPhase) -> None:
 
 def _make(phase: LatentPlanningPhase | LatentSACPhase, world: dict[str, Any]) -> gymnasium.Env:
     if isinstance(phase, LatentSACPhase):
-        from parsecrl.algorithms.latent_sac.policy_world import make_world
+        from parsecrl.algorithms.latent_study import make_env
 
-        return make_world(world, layout_seed=0)
+        return make_env(world, layout_seed=0)
     from parsecrl.algorithms.latent_planning.experiment import make_world as make_planning_world
 
     return make_planning_world(world, seed=0)

@@ -14,7 +14,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from parsecrl.algorithms.controllers import CategoricalController
@@ -65,22 +64,13 @@ def make_world(group: Mapping[str, Any], seed: int) -> gymnasium.Env:
     """The environment of a phase's group `world`: id, and what else it has as arguments.
 
     The project's own worlds draw start and goal for every task and their layout from `seed`, unless the group says
-    otherwise. Any other must have discrete actions, vectors for observations, and in the info of `reset` the key
-    "goal_observation" [O]. Raises ValueError where one has not, and as the environment does.
+    otherwise. Any other must have the key "goal_observation" [O] in the info of `reset`. Raises ValueError where one
+    has not, and as `make_env` does.
     """
     options = {"id": WORLD, **group}
     if options["id"].startswith("parsecrl/"):
         options = {"start": None, "goal": None, **options}
-    try:
-        env = make_env(options, derive_seed(seed, "layout"))
-    except TypeError as error:
-        raise ValueError(f"world: {options['id']!r} takes no such arguments ({error}); leave them out") from None
-    obs, action = env.observation_space, env.action_space
-    if not isinstance(obs, spaces.Box) or len(obs.shape) != 1 or not isinstance(action, spaces.Discrete):
-        raise ValueError(
-            f"a world must have vectors for observations and discrete actions, got {obs} and {action} from "
-            f"{options['id']!r}; choose another world.id"
-        )
+    env = make_env(options, derive_seed(seed, "layout"))
     if "goal_observation" not in env.reset(seed=seed)[1]:
         raise ValueError(
             f"the info of reset must hold goal_observation, got none from {options['id']!r}; choose another world.id"

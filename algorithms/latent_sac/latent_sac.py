@@ -28,12 +28,12 @@ from parsecrl.algorithms.latent_sac.latent_sac_rl_module import (
     latent_model,
     precisions_on,
 )
-from parsecrl.algorithms.latent_sac.policy_world import make_world
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
 from parsecrl.algorithms.latent_study import (
     check_slices,
     env_arguments,
+    make_env,
     prediction_table,
     space_sizes,
     transformations_used,
@@ -171,7 +171,7 @@ class LatentSAC(Algorithm):
         self.counts = {"env_steps": 0, "updates": 0, "requests": 0}
         self.scores: list[float] = []  # the return of every episode
         self.curve: list[dict[Any, Any]] = []  # rows of the predictions table, with the number of episodes
-        env = make_world(self.config.world, self.config.layout_seed)
+        env = make_env(self.config.world, self.config.layout_seed)
         check_slices(env, self._rollout_steps, "model.rollout_steps")
         self.obs_size, self.num_actions = space_sizes(env)
         self.world = world_of(env)
@@ -323,7 +323,7 @@ class LatentSAC(Algorithm):
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """As RLlib's, with counts, scores, curve and visits."""
         state = super().get_state(components, not_components=not_components, **kwargs)
-        if self._check_component(ROLE, components, not_components):
+        if components is None:
             progress: dict[str, Any] = {
                 "counts": self.counts,
                 "scores": self.scores,

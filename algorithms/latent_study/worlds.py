@@ -39,12 +39,21 @@ def make_env(env: dict[str, Any], layout_seed: int) -> gymnasium.Env:
     """
     id, options = env_arguments(env, layout_seed)
     try:
-        return gymnasium.make(id, disable_env_checker=True, **options)
+        made = gymnasium.make(id, disable_env_checker=True, **options)
+    except TypeError as error:
+        raise ValueError(f"{env['id']!r} takes no such arguments ({error}); leave them out") from None
     except gymnasium.error.Error as error:
         raise ValueError(
             f"env.id must be an environment that Gymnasium knows, got {env['id']!r} ({error}); "
             f"choose parsecrl/Gridworld-v0, parsecrl/FourRooms-v0 or parsecrl/Torus-v0"
         ) from error
+    obs, action = made.observation_space, made.action_space
+    if not isinstance(obs, spaces.Box) or len(obs.shape) != 1 or not isinstance(action, spaces.Discrete):
+        raise ValueError(
+            f"a world must have vectors for observations and discrete actions, got {obs} and {action} from "
+            f"{env['id']!r}; choose another world.id"
+        )
+    return made
 
 
 def env_arguments(env: dict[str, Any], layout_seed: int) -> tuple[str, dict[str, Any]]:

@@ -302,13 +302,13 @@ def test_a_mount_whose_clock_is_behind_loses_nothing(tmp_path):
     assert {c.number for c in stored_checkpoints.stored_checkpoints(tmp_path)} == set(range(6))
 
 
-def test_a_checkpoint_of_before_there_were_scores_has_its_return(tmp_path):
-    for number, metrics in enumerate([{"episode_return_mean": 7.0}, {"score": 5.0, "episode_return_mean": 9.0}, {}]):
+def test_a_checkpoint_without_a_score_is_worse_than_any_other(tmp_path):
+    for number, metrics in enumerate([{"episode_return_mean": 7.0}, {"score": 5.0, "episode_return_mean": 9.0}]):
         folder = tmp_path / "trial_00000" / f"checkpoint_{number:06d}"
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text(json.dumps(metrics))
-    assert [c.score for c in stored_checkpoints.stored_checkpoints(tmp_path)] == [7.0, 5.0, -float("inf")]
-    assert stored_checkpoints.best_checkpoint(tmp_path).number == 0
+    assert [c.score for c in stored_checkpoints.stored_checkpoints(tmp_path)] == [-float("inf"), 5.0]
+    assert stored_checkpoints.best_checkpoint(tmp_path).number == 1
 
 
 def test_half_a_checkpoint_does_not_count(tmp_path):
