@@ -165,39 +165,23 @@ def sizes_of(spec: Spec) -> Sizes:
 
 def matrix_rate(seconds: float = 0.5) -> float:
     """FLOP/s of one core of this machine in a matrix product of a plan's size, the most within `seconds`."""
-    import time
-
     import torch
+    from torch.utils.benchmark import Timer
 
     from parsecrl.algorithms.models.products import linear
 
     rows, width, outputs = 500, 200, 600
-    x, weight, threads = torch.rand(rows, width), torch.rand(outputs, width), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            linear(x, weight)
-            end, quickest = time.monotonic() + seconds, math.inf
-            while time.monotonic() < end:
-                start = time.perf_counter()
-                linear(x, weight)
-                quickest = min(quickest, time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(threads)
-    return 2 * rows * width * outputs / quickest
+    factors = {"linear": linear, "x": torch.rand(rows, width), "weight": torch.rand(outputs, width)}
+    times = Timer("linear(x, weight)", globals=factors, num_threads=1).blocked_autorange(min_run_time=seconds).times
+    return 2 * rows * width * outputs / min(times)
 
 
-def scaled(constants: Constants, matrix_flops: float) -> Constants:
+def scaled(c: Constants, matrix_flops: float) -> Constants:
     """The constants for a core that multiplies at another rate: plans and updates are quicker in proportion."""
-    c, ratio = constants, matrix_flops / constants.matrix_flops
-    return replace(
-        c,
-        matrix_flops=matrix_flops,
-        plan_flops=c.plan_flops * ratio,
-        plan_step_s=c.plan_step_s / ratio,
-        update_flops=c.update_flops * ratio,
-        update_s=c.update_s / ratio,
-    )
+    ratio = matrix_flops / c.matrix_flops
+    rates = {name: ratio * getattr(c, name) for name in ("plan_flops", "update_flops")}
+    times = {name: getattr(c, name) / ratio for name in ("plan_step_s", "update_s")}
+    return replace(c, matrix_flops=matrix_flops, **rates, **times)
 
 
 def capacity_table(
@@ -216,13 +200,17 @@ def capacity_table(
         UserError: The spec has no environment, a trial does not fit, or a GPU's speed is not known.
     """
     sizes, constants = sizes_of(spec), Constants(gpu_flops=gpu_flops)
+    reference = f"a core of {REFERENCE}, at {constants.matrix_flops / 1e9:.0f} GFLOP/s in matrix products"
+    basis = f"times are of {reference}; hours scale with the machine: --calibrate measures this one"
     if calibrate:
         constants = scaled(constants, matrix_rate())
+        here = f"this machine's core, at {constants.matrix_flops / 1e9:.0f} GFLOP/s"
+        basis = f"times of plans and updates are scaled to {here}; all other times are of {reference}"
     phases = [phase for phase in spec.phases if isinstance(phase, PlanetPhase | DCEMPPOPhase)]
     loads = estimate_phases(spec, constants, cpus, gpus, sizes)
     evaluated = [phase for phase in phases if phase.name in (spec.evaluate.phases or [])]
     hours = sum(evaluation_s(spec, phase, sizes, constants) for phase in evaluated) / 3600
-    return f"{describe(loads, constants)}\n\nevaluation of all phases: {hours:.3g} hours\n{_rests_on(constants)}"
+    return f"{describe(loads, constants)}\n\nevaluation of all phases: {hours:.3g} hours\n{basis}"
 
 
 def describe(loads: list[Load], constants: Constants) -> str:
@@ -246,20 +234,6 @@ def describe(loads: list[Load], constants: Constants) -> str:
             f"{_size(x.concurrent * x.stage.flight_bytes)}; driver {_size(driver)}; storage {_size(disk)}"
         )
     return "\n".join(lines)
-
-
-def _rests_on(c: Constants) -> str:
-    """A sentence on the machine that the numbers are of."""
-    reference = f"{Constants.matrix_flops / 1e9:.0f} GFLOP/s"
-    if c.matrix_flops == Constants.matrix_flops:
-        return (
-            f"times are of a core of {REFERENCE}, at {reference} in matrix products; hours scale with the machine: "
-            f"--calibrate measures this one"
-        )
-    return (
-        f"times of plans and updates are scaled to this machine's core, at {c.matrix_flops / 1e9:.0f} GFLOP/s in "
-        f"matrix products, from one at {reference} ({REFERENCE}), of which all other times are"
-    )
 
 
 def _size(number: float) -> str:

@@ -25,11 +25,10 @@ from parsecrl.algorithms.planet.replay import REPLAY_FILE, save_replay
 from parsecrl.algorithms.planet.rollouts import collect
 from parsecrl.envs import make_env
 from parsecrl.platform.capacity import stages
-from parsecrl.platform.capacity.estimate import load, matrix_rate
+from parsecrl.platform.capacity.estimate import matrix_rate
 from parsecrl.platform.capacity.stages import Sizes
 from parsecrl.platform.specs import load_spec
 from parsecrl.platform.storage import for_tune, remove_tree, writable_storage
-from tests.platform.capacity_simulation import simulate
 
 OBS, A = 17, 6  # cheetah.run
 SIZES = Sizes(OBS, A, episode_decisions=250)
@@ -247,32 +246,3 @@ def test_storage(benchmark, tmp_path):
         report(benchmark, storage_bytes_per_s=size / least(copy, 3, time.perf_counter))
     finally:
         remove_tree(place)
-
-
-def test_formulas_against_the_simulation(benchmark):
-    """Phase 1 of the quick spec: runners and cores of one trial; then sweeps with a core for each process."""
-    spec = load_spec("cheetah_run_quick")
-    constants = stages.Constants()
-
-    def stage(runners: int, cores: float) -> stages.Stage:
-        spec.resources.num_env_runners = runners
-        return stages.stage_of(spec, spec.phases[0], SIZES, constants)._replace(cores=cores)
-
-    cases = [
-        (stage(runners, cores), 1) for runners, cores in ((1, 1), (2, 2), (1, 2), (2, 3), (4, 5), (8, 9), (16, 17))
-    ]
-    cases += [(stage(2, 3), trials) for trials in (10, 100, 1000, 3000)]
-    errors = []
-    for case, trials in cases:
-        expected = load(case, constants, trials, trials)
-        simulated = simulate(case, constants, trials, trials, checkpoints=40 if trials == 1 else 6)
-        rates = [rate * case.fragment_steps for rate in (expected.fragments_per_s, simulated.fragments_per_s)]
-        errors.append(rates[0] / rates[1] - 1)
-        busy = expected.busy
-        print(
-            f"\n  {trials} trials, {case.runners} runners, {case.cores:g} cores: {rates[0]:.1f} steps/s, simulated "
-            f"{rates[1]:.1f} ({errors[-1]:+.1%}), limit {expected.bottleneck}, driver {busy['driver']:.0%} (simulated "
-            f"{simulated.driver_busy:.0%}), storage {busy['storage']:.0%} ({simulated.storage_busy:.0%})",
-            end="",
-        )
-    report(benchmark, largest_error=max(errors, key=abs))
