@@ -3,7 +3,6 @@
 import ast
 import importlib
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,53 +34,45 @@ def is_private(name: str | None) -> bool:
 def private_uses(code: str) -> list[str]:
     """Imports of Ray's internal parts, and private attributes and arguments of what the file did not define itself."""
     nodes = list(ast.walk(ast.parse(code)))
-    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)} | OF_NAMED_TUPLES
+    own = OF_NAMED_TUPLES | {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    stored = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+    own |= {n.attr for n in stored if ast.unparse(n.value) == "self"}
+    own |= {n.target.id for n in nodes if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+    found, uses_ray = [], False
     for node in nodes:
-        match node:
-            case ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store()):
-                own.add(name)
-            case ast.AnnAssign(target=ast.Name(id=name)):
-                own.add(name)
-
-    def found() -> Iterator[ast.AST]:
-        for node in nodes:
-            match node:
-                case ast.Import(names=names) if any(
-                    name.name.startswith(INTERNAL) or name.name.startswith("ray._") for name in names
-                ):
-                    yield node
-                case ast.ImportFrom(module=str(module), names=names) if module.split(".")[0] == "ray":
-                    parts = [*module.split("."), *(name.name for name in names)]
-                    if module.startswith(INTERNAL) or any(map(is_private, parts)):
-                        yield node
-                case ast.Attribute(value=of, attr=name) if is_private(name) and name not in own:
-                    if not ast.unparse(of).startswith("torch"):
-                        yield node
-                case ast.keyword(arg=name) if is_private(name):
-                    yield node
-
-    uses_ray = any(isinstance(n, ast.Import | ast.ImportFrom) and "ray" in ast.unparse(n) for n in nodes)
-    return [ast.unparse(node) for node in found()] if uses_ray else []
+        names: list[str | None] = []
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [x.name for x in node.names]
+            if any(module.split(".")[0] == "ray" for module in modules):
+                uses_ray = True
+                names = [*".".join(modules).split("."), *(x.name for x in node.names)]
+                names += ["_internal"] * any(module.startswith(INTERNAL) for module in modules)
+        elif isinstance(node, ast.Attribute) and not ast.unparse(node.value).startswith("torch"):
+            names = [node.attr]
+        elif isinstance(node, ast.keyword):
+            names = [node.arg]
+        if any(is_private(name) and name not in own for name in names):
+            found.append(ast.unparse(node))
+    return found if uses_ray else []
 
 
 def test_no_other_file_uses_private_parts_of_ray():
     uses = {file.name: found for file in FILES if (found := private_uses(file.read_text(encoding="utf-8")))}
-    assert uses.keys() == GATHERED, {name: found for name, found in uses.items() if name not in GATHERED}
+    assert uses.keys() == GATHERED, uses
 
 
 def test_no_class_overrides_a_private_method_of_ray():
-    overridden = []
     for file in FILES:
         name = ".".join(("parsecrl", *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
-        for kind in vars(importlib.import_module(name)).values():
-            if not inspect.isclass(kind) or kind.__module__ != name:
-                continue
-            bases = [base for base in kind.__mro__ if base.__module__.split(".")[0] == "ray"]
-            methods = {
-                x for x, value in vars(kind).items() if is_private(x) and (callable(value) or hasattr(value, "fget"))
-            }
-            overridden += [f"{name}: {x}" for x in methods - HOOKS if any(x in vars(base) for base in bases)]
-    assert not overridden
+        for _, kind in inspect.getmembers(importlib.import_module(name), inspect.isclass):
+            if kind.__module__ == name:
+                bases = [base for base in kind.__mro__ if base.__module__.startswith("ray.")]
+                own = {
+                    x
+                    for x, value in vars(kind).items()
+                    if is_private(x) and (callable(value) or hasattr(value, "fget"))
+                }
+                assert not {x for x in own - HOOKS for base in bases if x in vars(base)}, kind
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,6 @@ SHOWN_STATES = 4
 GRID = 41  # points a side of a cost surface
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 SCALES = (1.0, 2.0, 4.0, 8.0)
-PARAMETERS = ["latent_size", "temperature", "seed"]
 
 
 def analyse_all(checkpoints: Sequence[Any], parallel_map: ParallelMap = map) -> Tables:
