@@ -9,8 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from parsecrl.algorithms.checkpoints.files import StorageUnreachable
-from parsecrl.platform.errors import RunFailed, UserError, one_line
+from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError, one_line
 
 # What a disk or a mount says in the middle of a run; any other OSError would be a mistake of ours.
 STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM}

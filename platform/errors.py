@@ -11,6 +11,15 @@ class RunFailed(Exception):
     """A run that stopped by itself, such as on a NaN loss: one sentence with where and why. Exit code 1."""
 
 
+class StorageUnreachable(OSError):
+    """An object store that kept failing for as long as was allowed, or that refuses this process.
+
+    code: the store's own word for why it refuses, such as NoSuchBucket; empty where it did not answer.
+    """
+
+    code = ""
+
+
 def one_line(error: object, longest: int | None = 200) -> str:
     """What an error or a text says, in one line of at most so many characters."""
     return " ".join(str(error).split())[:longest]

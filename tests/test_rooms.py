@@ -33,7 +33,10 @@ def modules(root: Path) -> dict[str, Path]:
 def imports(root: Path) -> dict[str, set[str]]:
     """Module -> the modules that its text imports or names."""
     known = modules(root)
-    return {name: {m for word in _words(file) if (m := _module(word, known)) not in {None, name}} for name, file in known.items()}  # type: ignore[misc]
+    return {
+        name: {m for word in _words(file) if (m := _module(word, known)) not in {None, name}}
+        for name, file in known.items()
+    }  # type: ignore[misc]
 
 
 def _words(file: Path) -> Iterator[str]:

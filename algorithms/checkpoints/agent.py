@@ -1,7 +1,6 @@
 """An agent on disk: agent.json (what it is) and agent.safetensors (its weights), beside Ray's own checkpoint files.
 
-Nothing here is pickled: a checkpoint from elsewhere can be read without running code of its author's. A folder to read
-is a path, or lies in an object store (s3://bucket/..., gs://bucket/...).
+Nothing here is pickled: a checkpoint from elsewhere can be read without running code of its author's.
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from parsecrl.algorithms.checkpoint_pair import CheckpointPair
+from parsecrl.algorithms.checkpoints.files import Folder
+from parsecrl.algorithms.checkpoints.pair import CheckpointPair
 from parsecrl.algorithms.controllers import PlanningAgent
 
 FILES = CheckpointPair("agent", "an agent")
@@ -26,7 +26,7 @@ def save_agent(folder: str | Path, agent: PlanningAgent, description: dict[str, 
     FILES.write(folder, {**sizes, **description}, agent.state_dict())
 
 
-def load_agent(folder: Any) -> tuple[PlanningAgent, dict[str, Any]]:
+def load_agent(folder: Folder) -> tuple[PlanningAgent, dict[str, Any]]:
     """The agent of a checkpoint folder, on the CPU and in evaluation mode, and its description.
 
     Raises ValueError when the folder holds no agent, or one whose weights are not those that its description asks for.
@@ -56,7 +56,7 @@ def load_agent(folder: Any) -> tuple[PlanningAgent, dict[str, Any]]:
     return agent.eval(), description
 
 
-def load_matching_weights(agent: PlanningAgent, folder: Any) -> list[str]:
+def load_matching_weights(agent: PlanningAgent, folder: Folder) -> list[str]:
     """Copy the weights that `agent` shares with the one in `folder` (the decoder only if both have it).
 
     Returns the names of the agent's own weights that stayed as they were.

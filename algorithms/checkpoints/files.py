@@ -1,37 +1,55 @@
-"""The files of a checkpoint folder, on disk or in an object store (s3://bucket/..., gs://bucket/...)."""
+"""The files of a checkpoint folder, on disk or elsewhere."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 
-class StorageUnreachable(OSError):
-    """An object store that kept failing for as long as was allowed, or that refuses this process."""
+class FileElsewhere(Protocol):
+    def copy_to(self, target: Path) -> None:
+        """Copy the file to a path of this machine. Raises FileNotFoundError where there is none."""
+
+
+class FolderElsewhere(Protocol):
+    """A folder that is not on this machine's disks, such as a prefix of an object store. Its str names it in errors.
+
+    An algorithm's config holds it, so that it is pickled: without what opens it, such as credentials.
+    """
+
+    def __truediv__(self, name: str) -> FileElsewhere: ...
+
+
+Folder = str | Path | FolderElsewhere
 
 
 @contextmanager
-def local_file(folder: Any, name: str) -> Iterator[Path]:
+def local_file(folder: Folder, name: str) -> Iterator[Path]:
     """The path of the folder's file `name` on this machine, while the context lasts; it may not exist.
 
-    folder: a path, or an address with ://, whose file is copied here first. Raises ValueError for a bad address.
+    A file that is elsewhere is copied here first. Raises ValueError for a text that is an address and no path.
     """
-    text = str(folder)
-    if "://" not in text:
+    if isinstance(folder, str):
+        check_local(folder, "read")
+    if isinstance(folder, str | Path):
         yield Path(folder) / name
         return
-    from parsecrl.algorithms.object_store import downloaded  # pyarrow: only where it is needed
-
-    with downloaded(text, name) as file:
+    with tempfile.TemporaryDirectory(prefix="parsec-") as temporary:
+        file = Path(temporary) / name
+        try:
+            (folder / name).copy_to(file)
+        except FileNotFoundError:
+            file.unlink(missing_ok=True)
         yield file
 
 
-def check_local(folder: Any) -> None:
+def check_local(folder: Any, what: str = "saved to and restored") -> None:
     """Raises ValueError on an address: a trial's own files (replay, agent) are written and read on this machine alone.
 
     Tune and the platform take checkpoints to an object store and back as whole folders.
     """
     if "://" in str(folder):
-        raise ValueError(f"a checkpoint must be saved to and restored from a local folder, got {folder}; copy it there")
+        raise ValueError(f"a checkpoint must be {what} from a local folder, got {folder}; copy it there")

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parsecrl.algorithms.checkpoint_pair import CheckpointPair
+from parsecrl.algorithms.checkpoints.files import Folder
+from parsecrl.algorithms.checkpoints.pair import CheckpointPair
 
 Groups = Mapping[str, Mapping[str, Tensor]]
 
@@ -22,7 +23,7 @@ class StudyCheckpoint(CheckpointPair):
         flat = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
         self.write(folder, description, flat)
 
-    def read_groups(self, folder: Any) -> dict[str, dict[str, Tensor]]:
+    def read_groups(self, folder: Folder) -> dict[str, dict[str, Tensor]]:
         """As `read_tensors`, by group and name; a group without tensors is absent."""
         groups: dict[str, dict[str, Tensor]] = {}
         for name, value in self.read_tensors(folder).items():

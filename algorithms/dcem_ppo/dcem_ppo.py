@@ -22,6 +22,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from parsecrl.algorithms.checkpoints.agent import read_description
+from parsecrl.algorithms.checkpoints.files import Folder
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import LOSSES, DCEMPPOLearner
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import PARTS, DCEMPPORLModule
 from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
@@ -63,7 +64,7 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
 
     @classmethod
     def from_phase(
-        cls, phase: dict[str, Any], env: dict[str, Any], resources: dict[str, Any], seed: int, start_from: str | None
+        cls, phase: dict[str, Any], env: dict[str, Any], resources: dict[str, Any], seed: int, start_from: Folder | None
     ) -> DCEMPPOConfig:
         """The config of a spec's phase, with as many environments a runner as let the episodes of a PPO step come out
         even, at most those that `resources` grants."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parsecrl.algorithms.checkpoint_pair import CheckpointPair
+from parsecrl.algorithms.checkpoints.pair import CheckpointPair
 from parsecrl.algorithms.latent_study import World, make_env, make_model, space_sizes, world_of
 from parsecrl.algorithms.models import LatentDynamics
 

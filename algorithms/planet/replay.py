@@ -10,7 +10,7 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
-from parsecrl.algorithms.checkpoints.files import local_file
+from parsecrl.algorithms.checkpoints.files import Folder, local_file
 
 REPLAY_FILE = "replay.npz"
 
@@ -61,11 +61,11 @@ def save_replay(buffer: EpisodeReplayBuffer, folder: str | Path) -> None:
     os.replace(temporary, file)
 
 
-def load_replay(folder: str | Path) -> list[SingleAgentEpisode]:
+def load_replay(folder: Folder) -> list[SingleAgentEpisode]:
     """Read the episodes that `save_replay` wrote. An unfinished one stays as it was cut.
 
     Args:
-        folder: A path or an address.
+        folder: A path, or a folder elsewhere.
 
     Returns:
         The episodes.

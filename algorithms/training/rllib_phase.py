@@ -11,7 +11,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 
 from parsecrl.algorithms.checkpoints.agent import save_agent
-from parsecrl.algorithms.checkpoints.files import check_local
+from parsecrl.algorithms.checkpoints.files import Folder, check_local
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 
@@ -26,7 +26,7 @@ def configure_phase(
     env: dict[str, Any],
     resources: dict[str, Any],
     seed: int,
-    start_from: str | None,
+    start_from: Folder | None,
 ) -> None:
     """Set what every phase has (environment, runners, learners), then each of the phase's own keys by its name.
 
@@ -77,14 +77,14 @@ class PhaseConfig(AlgorithmConfig):
         super().__init__(algo_class=algo_class)
         self.env_id = ""
         self.action_repeat = 1
-        self.start_from: str | None = None
+        self.start_from: Folder | None = None
         self.world_model: dict[str, Any] = {}
         self.controller: dict[str, Any] = {"kind": "full"}
         self.decoder: dict[str, Any] = {}
 
     @classmethod
     def from_phase(
-        cls, phase: dict[str, Any], env: dict[str, Any], resources: dict[str, Any], seed: int, start_from: str | None
+        cls, phase: dict[str, Any], env: dict[str, Any], resources: dict[str, Any], seed: int, start_from: Folder | None
     ) -> PhaseConfig:
         """The config of a spec's phase; see `configure_phase`."""
         config = cls()

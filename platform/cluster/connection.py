@@ -12,9 +12,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from parsecrl.algorithms.checkpoints.files import StorageUnreachable
 from parsecrl.platform.cluster.job_record import JOB_CONFIG
-from parsecrl.platform.errors import RunFailed, UserError, last_line, one_line
+from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError, last_line, one_line
 
 logger = logging.getLogger(__name__)
 LOCAL = "local"

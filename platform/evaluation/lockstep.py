@@ -22,7 +22,7 @@ from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.controllers import EmbeddedController, PlanningAgent
 from parsecrl.envs import make_env
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.storage import Location, RemotePath
+from parsecrl.platform.storage import Location, RemotePath, location_of
 
 RANDOM = "random"
 
@@ -166,7 +166,7 @@ def resolve(controller: Controller, env: Mapping[str, Any] | None) -> tuple[Plan
         agent = copy.deepcopy(controller)  # the caller's stays on its device and in its mode
     elif controller != RANDOM:
         try:
-            agent, description = load_agent(controller)
+            agent, description = load_agent(location_of(controller))
         except ValueError as error:
             raise UserError(str(error)) from error
         env = env or description["env"]

@@ -6,8 +6,7 @@ import fnmatch
 import tempfile
 from pathlib import Path
 
-from parsecrl.platform.remote_path import RemotePath, in_parallel
-from parsecrl.platform.storage import download, upload
+from parsecrl.platform.storage import RemotePath, download, in_parallel, upload
 
 # Of a run folder. Not the replay buffer, weights or RLlib's own files, which make up nearly all of it.
 WANTED = (

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from parsecrl.algorithms.checkpoints.files import StorageUnreachable
-from parsecrl.platform.errors import UserError
+from parsecrl.platform.errors import StorageUnreachable, UserError
 from parsecrl.platform.runs.run_folder import STATE_FILE, RunFolder
 from parsecrl.platform.runs.tables import tables_folder, write_tables
 from parsecrl.platform.runs.trained_trials import trained_trials

@@ -11,9 +11,8 @@ import hashlib
 import json
 import logging
 
-from parsecrl.algorithms.checkpoints.files import StorageUnreachable
 from parsecrl.platform.cluster import job_record
-from parsecrl.platform.errors import RunFailed
+from parsecrl.platform.errors import RunFailed, StorageUnreachable
 from parsecrl.platform.open_loop_phase import OpenLoopPhase, collect_episodes
 from parsecrl.platform.running import interruption
 from parsecrl.platform.running.analysis import analyse, analyse_early, unanalysed

@@ -15,14 +15,12 @@ from typing import Any
 
 import yaml
 
-from parsecrl.algorithms.checkpoints.files import StorageUnreachable
-from parsecrl.platform.errors import UserError, short
-from parsecrl.platform.lock import lock_of
+from parsecrl.platform.errors import StorageUnreachable, UserError, short
 from parsecrl.platform.runs import trust
 from parsecrl.platform.runs.stored_checkpoints import METRICS
 from parsecrl.platform.spec_models import Phase
 from parsecrl.platform.specs import Spec, differences, dump, parse_spec
-from parsecrl.platform.storage import Location, read_json, writable_storage, write_atomically
+from parsecrl.platform.storage import Location, lock_of, read_json, writable_storage, write_atomically
 
 STATE_FILE = "state.json"
 POOLED_FILE = "pooled.json"  # in a folder of tables from several runs, made by `parsec report`

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from parsecrl.algorithms.checkpoints.files import StorageUnreachable
-from parsecrl.platform.remote_path import RemotePath, in_parallel
-from parsecrl.platform.storage import Location, read_json, remove_tree, write_atomically
+from parsecrl.platform.errors import StorageUnreachable
+from parsecrl.platform.storage import Location, RemotePath, in_parallel, read_json, remove_tree, write_atomically
 
 METRICS = "metrics.json"
 SCORE = "score"  # result key, higher is better; that of an agent is its mean training return

@@ -91,31 +91,121 @@ def s3_server(tmp_path_factory):
 @pytest.fixture
 def s3(s3_server, monkeypatch, tmp_path):
     """An address of this test's own; this process's environment leads there."""
-    from parsecrl.algorithms import object_store
+    from parsecrl.platform.storage import object_store
 
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    object_store._client.cache_clear()
+    object_store.forget_clients()
     yield f"s3://bucket/{tmp_path.name}"
-    object_store._client.cache_clear()
+    object_store.forget_clients()
 
 
-GS_SERVER = """
-import http.server, sys, time
+# The emulator serves Google's JSON API; of the XML API, which obstore speaks, only plain GET and PUT. The rest is here,
+# over the emulator's own storage, as https://cloud.google.com/storage/docs/xml-api/overview has it.
+GS_SERVER = r"""
+import email.utils, http.server, re, sys, threading, time, uuid
+from datetime import datetime
+from http import HTTPStatus
+from xml.sax.saxutils import escape
+from gcp_storage_emulator import server
+from gcp_storage_emulator.exceptions import NotFound
 from gcp_storage_emulator.handlers import objects
-from gcp_storage_emulator.server import create_server
 
-def incomplete(response, storage, upload_id, fallback_end=0):
-    response.status = objects.GoogleHTTPStatus.RESUME_INCOMPLETE
-    if received := storage.get_resumable_byte_count(upload_id):
-        response["Range"] = f"bytes=0-{received - 1}"
+parts = {}  # of uploads that are not complete
+writing = threading.Lock()
 
-# Before the first byte of an upload the emulator says that one has come, and a client whose first part was lost goes on
-# from the second byte; Google names no range then.
-objects._resumable_incomplete = incomplete
+def refuse(response, status, code):
+    response.status = status
+    response.write_file(f"<Error><Code>{code}</Code></Error>", "application/xml")
+
+def headers(response, obj):
+    response["ETag"], response["x-goog-generation"] = f'"{obj["etag"]}"', obj["generation"]
+    response["Last-Modified"] = email.utils.format_datetime(datetime.fromisoformat(obj["updated"][:-1]))[:-5] + "GMT"
+
+def found(request, response, storage):
+    bucket, key = request.params["bucket_name"], request.params["object_id"]
+    if bucket not in storage.buckets:
+        return refuse(response, HTTPStatus.NOT_FOUND, "NoSuchBucket")
+    try:
+        return storage.get_file_obj(bucket, key)
+    except NotFound:
+        refuse(response, HTTPStatus.NOT_FOUND, "NoSuchKey")
+
+def get(request, response, storage):
+    if obj := found(request, response, storage):
+        objects.download(request, response, storage)
+        headers(response, obj)
+
+def store(request, response, storage, data):
+    bucket, key = request.params["bucket_name"], request.params["object_id"]
+    if bucket not in storage.buckets:
+        return refuse(response, HTTPStatus.NOT_FOUND, "NoSuchBucket")
+    now = storage.objects.get(bucket, {}).get(key, {"generation": "0"})["generation"]
+    if request.get_header("x-goog-if-generation-match", now) != now:
+        return refuse(response, HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed")
+    obj = objects._make_object_resource(request.base_url, bucket, key, "application/octet-stream", str(len(data)))
+    storage.create_file(bucket, key, data, objects._checksums(data, obj))
+    headers(response, obj)
+
+def put(request, response, storage):
+    data, query = request.data or b"", request.query
+    if "partNumber" in query:
+        parts[query["upload_id" if "upload_id" in query else "uploadId"][0]][int(query["partNumber"][0])] = data
+        response["ETag"] = '"part"'
+        return
+    if source := request.get_header("x-goog-copy-source"):
+        bucket, _, key = server.unquote(source).strip("/").partition("/")
+        try:
+            data = storage.get_file(bucket, key)
+        except NotFound:
+            return refuse(response, HTTPStatus.NOT_FOUND, "NoSuchKey")
+    store(request, response, storage, data)
+
+def post(request, response, storage):
+    if "uploadId" in request.query:
+        sent = parts.pop(request.query["uploadId"][0])
+        store(request, response, storage, b"".join(sent[number] for number in sorted(sent)))
+        answer = "<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>"
+    else:
+        parts[name := uuid.uuid4().hex] = {}
+        answer = f"<InitiateMultipartUploadResult><UploadId>{name}</UploadId></InitiateMultipartUploadResult>"
+    response.write_file(answer, "application/xml")
+
+def delete(request, response, storage):
+    if "uploadId" in request.query:
+        parts.pop(request.query["uploadId"][0], None)
+    elif found(request, response, storage):
+        storage.delete_file(request.params["bucket_name"], request.params["object_id"])
+
+def ls(request, response, storage):
+    prefix, delimiter = (request.query.get(name, [None])[0] for name in ("prefix", "delimiter"))
+    if request.params["bucket_name"] not in storage.buckets:
+        return refuse(response, HTTPStatus.NOT_FOUND, "NoSuchBucket")
+    files, folders = storage.get_file_list(request.params["bucket_name"], prefix, delimiter)
+    entries = [
+        f"<Contents><Key>{escape(obj['name'])}</Key><LastModified>{obj['updated']}</LastModified>"
+        f"<ETag>{escape(obj['etag'])}</ETag><Size>{obj['size']}</Size></Contents>"
+        for obj in files
+    ]
+    entries += [f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>" for name in folders]
+    response.write_file(f"<ListBucketResult>{''.join(entries)}</ListBucketResult>", "application/xml")
+
+def close(response, whole=server.Response.close):
+    if response._handler.command == "HEAD":
+        length, response._content = len(response._content), ""
+        send, response._handler.send_header = response._handler.send_header, lambda name, value: send(
+            name, str(length) if name == "Content-Length" and response.status == 200 else value
+        )
+    whole(response)
+
+server.Response.close = close
+server.RequestHandler.do_HEAD = lambda handler: server.Router(handler).handle("HEAD")
+one = {"GET": get, "HEAD": get, "PUT": put, "POST": post, "DELETE": delete}
+key = r"^/(?P<bucket_name>[^/]+)/(?P<object_id>.+)$"
+server.HANDLERS = ((r"^/(?P<bucket_name>[^/]+)/?$", {"GET": ls}), (key, one))
 # Files are sent by the dozen and answered one by one, and by default five connections may wait.
 http.server.HTTPServer.request_queue_size = 128
-create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket="bucket").start()
+server.create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket="bucket").start()
 time.sleep(1e6)
 """
 
@@ -130,9 +220,9 @@ def gs_server(tmp_path_factory):
 @pytest.fixture
 def gs(gs_server, monkeypatch, tmp_path):
     """As `s3`."""
-    from parsecrl.algorithms import object_store
+    from parsecrl.platform.storage import object_store
 
     monkeypatch.setenv(object_store.GCS_EMULATOR, gs_server.endpoint)
-    object_store._client.cache_clear()
+    object_store.forget_clients()
     yield f"gs://bucket/{tmp_path.name}"
-    object_store._client.cache_clear()
+    object_store.forget_clients()

@@ -24,10 +24,9 @@ import psutil
 import pytest
 
 from parsecrl.platform import cli
-from parsecrl.platform.remote_path import in_parallel
 from parsecrl.platform.reports.data import load_run
 from parsecrl.platform.runs import stored_checkpoints
-from parsecrl.platform.storage import location_of
+from parsecrl.platform.storage import in_parallel, location_of
 
 SPEC = """
 name: tiny

@@ -1,7 +1,5 @@
 """Folders on disk and in an object store behave alike; the store is a real S3 server in its own process."""
 
-import base64
-import hashlib
 import json
 import os
 import pickle
@@ -15,18 +13,21 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-from parsecrl.algorithms import object_store
-from parsecrl.platform import cli, lock, storage, store_access
-from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform import cli
+from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
 from parsecrl.platform.storage import (
     RemotePath,
+    access_checks,
     for_tune,
     location_of,
+    lock,
+    object_store,
     remove_tree,
     upload,
+    well_formed,
     writable_storage,
     write_atomically,
 )
@@ -110,7 +111,6 @@ def test_readers_never_see_half_a_file(root):
     assert seen <= texts
 
 
-@pytest.mark.parametrize("root", ["disk", "s3"], indirect=True)  # the emulator of Google's sends no parts of a file
 def test_large_files_go_both_ways_in_pieces(root, tmp_path):
     data = np.random.default_rng(0).bytes(3 * object_store.CHUNK + 17)
     source = tmp_path / "source.bin"
@@ -129,7 +129,7 @@ def test_what_breaks_off_leaves_nothing(store):
     _, filesystem = for_tune(root)
 
     def write():
-        stream = filesystem.open_output_stream((root / "half").key)
+        stream = filesystem.open_output_stream(str((root / "half").path))
         stream.write(b"x" * (2 * object_store.CHUNK))
         raise RuntimeError("a source that cannot be read")
 
@@ -145,7 +145,6 @@ def test_tune_gets_a_file_system_that_holds_no_secret(s3, tmp_path):
     for_workers = pickle.dumps((root, filesystem))
     assert b"the-secret" not in for_workers
     assert b"127.0.0.1" not in for_workers
-    from pyarrow import fs
 
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.bin").write_bytes(b"a" * 100)
@@ -176,8 +175,8 @@ def test_an_outage_is_waited_for_and_a_longer_one_is_said(s3, s3_server, monkeyp
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setenv("PARSEC_STORAGE_RETRY_S", "1.5")
-    object_store._client.cache_clear()
-    with pytest.raises(object_store.StorageUnreachable, match=r"s3://bucket could not be reached .*continues"):
+    object_store.forget_clients()
+    with pytest.raises(StorageUnreachable, match=r"s3://bucket could not be reached .*continues"):
         file.read_text()
 
 
@@ -214,8 +213,8 @@ def test_bad_addresses_end_in_one_sentence(s3, address, message):
 def test_a_bad_environment_ends_in_one_sentence(s3, variables, message, monkeypatch):
     for name, value in variables.items():
         monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
-    monkeypatch.setattr(store_access, "PATIENCE", 1.0)
-    object_store._client.cache_clear()
+    monkeypatch.setattr(access_checks, "PATIENCE", 1.0)
+    object_store.forget_clients()
     begin = time.monotonic()
     with pytest.raises(UserError, match=message) as error:
         writable_storage(s3)
@@ -239,43 +238,21 @@ def test_what_is_wrong_with_googles_store_is_one_sentence(gs, endpoint, address,
         monkeypatch.delenv(object_store.GCS_EMULATOR)
     elif endpoint != "theirs":
         monkeypatch.setenv(object_store.GCS_EMULATOR, endpoint)
-    monkeypatch.setattr(store_access, "PATIENCE", 1.0)
-    object_store._client.cache_clear()
+    monkeypatch.setattr(access_checks, "PATIENCE", 1.0)
+    object_store.forget_clients()
     begin = time.monotonic()
     with pytest.raises(UserError, match=message):
         writable_storage(address)
     assert time.monotonic() - begin < 30
 
 
-def test_listings_of_googles_store_get_their_folders():
-    file, folder = fs.FileType.File, fs.FileType.Directory
-    found = [fs.FileInfo(path, file) for path in ("b/run/a/x", "b/run/a/c/y", "b/run/top")]
-
-    def listed(base, recursive):
-        infos = object_store._with_folders(found, fs.FileSelector(base, recursive=recursive))
-        return {info.path: info.type for info in infos}
-
-    assert listed("b/run", False) == {"b/run/a": folder, "b/run/top": file}
-    assert listed("b/run", True) == {
-        "b/run/a": folder, "b/run/a/c": folder, "b/run/a/x": file, "b/run/a/c/y": file, "b/run/top": file,
-    }  # fmt: skip
-
-
-def test_both_stores_digests_are_read():
-    text = b"hello"
-    digest = hashlib.md5(text, usedforsecurity=False)
-    assert object_store._md5({b"md5Hash": base64.b64encode(digest.digest())}) == digest.hexdigest()
-    assert object_store._md5({b"ETag": f'"{digest.hexdigest()}"'.encode()}) == digest.hexdigest()
-    assert object_store._md5({}) == ""
-
-
 def test_keys_that_the_store_refuses_end_in_one_sentence(s3, s3_server):
     s3_server.ask_for_authentication(True)
     try:
-        with pytest.raises(UserError, match=r"the store refuses \(INVALID_ACCESS_KEY_ID\)"):
+        with pytest.raises(UserError, match=r"the store refuses \(InvalidAccessKeyId\)"):
             writable_storage(s3)
-        with pytest.raises(object_store.StorageUnreachable, match=r"s3://bucket refuses .*the same command continues"):
-            storage.remote_path(s3).write_text("in the middle of a run")
+        with pytest.raises(StorageUnreachable, match=r"s3://bucket refuses .*the same command continues"):
+            well_formed(s3).write_text("in the middle of a run")
     finally:
         s3_server.ask_for_authentication(False)
     writable_storage(s3)
@@ -347,7 +324,94 @@ def fast(monkeypatch):
     monkeypatch.setattr(lock, "EXPIRY_SECONDS", 3.0)
 
 
-def test_a_run_in_a_store_has_one_owner(store, fast, capsys):
+@pytest.fixture(params=["conditional", "last writer"])
+def rule(request, monkeypatch):
+    """Stores that know conditional writes, and those that do not."""
+    if request.param == "last writer":
+        monkeypatch.setattr(lock.Lease, "_refuses_late_writes", lambda self: False)
+    return request.param
+
+
+def seize(lease):
+    """Write it over whatever is there, as no lease does."""
+    lease.file.write_text(json.dumps({**lease.content, "beat": 0}))
+
+
+def test_a_write_that_comes_too_late_is_refused(store):
+    file = location_of(store) / "lease"
+    first = file.store.write(file.key, b"first", mode="create")
+    with pytest.raises(object_store.Conflict):
+        file.store.write(file.key, b"second", mode="create")
+    assert file.store.read(file.key) == (b"first", first)
+    renewed = file.store.write(file.key, b"renewed", mode=first)
+    with pytest.raises(object_store.Conflict):
+        file.store.write(file.key, b"stale", mode=first)
+    assert file.store.read(file.key) == (b"renewed", renewed)
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_one_of_those_who_race_for_a_lease_has_it(store, fast, dead):
+    folder = location_of(store)
+    if dead:  # they all wait for it to expire
+        before = lock.Lease(folder)
+        before.content |= {"machine": "another"}
+        seize(before)
+    racers, refused, start = [lock.Lease(folder) for _ in range(4)], [], threading.Barrier(4)
+
+    def race(lease):
+        start.wait()
+        try:
+            lease.take()
+        except UserError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=race, args=(lease,)) for lease in racers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (winner,) = [lease for lease in racers if lease.thread is not None]
+    assert len(refused) == 3
+    assert all(f"in use by another parsec run (process {os.getpid()} on" in text for text in refused)
+    assert winner._read()[0]["token"] == winner.token
+    winner.confirm()
+    winner.release()
+    assert not winner.file.exists()
+
+
+def test_who_stood_still_for_too_long_can_neither_renew_nor_write(store, fast, monkeypatch):
+    spec = load_spec("cheetah_run_quick")
+    first = RunFolder.choose(spec, store)
+    first._lock.content |= {"machine": "another"}
+    first.open()
+    first._lock.ended.set()  # its thread ends, as one that a SIGSTOP holds
+    first._lock.thread.join()
+    second = RunFolder.choose(spec, store)  # waits for the lease to expire
+    second.open()
+    with pytest.raises(RunFailed, match="taken over"):
+        first.record("planet", {"status": "running"})
+    assert first._lock._write(first._lock.version, first._lock.file.store) is False
+    first.close()
+    assert second._lock._read()[0]["token"] == second._lock.token
+    second.record("planet", {"status": "running"})
+    second.close()
+
+
+def test_a_renewal_whose_answer_was_lost_counts(store, fast):
+    mine = lock.Lease(location_of(store))
+    mine.take()
+    with mine.renewing:
+        before = mine.version
+        seize(mine)  # what arrived without an answer
+        assert mine._write(before, mine.file.store)
+    mine.confirm()
+    time.sleep(2 * lock.RENEW_SECONDS)
+    mine.still_held()
+    mine.release()
+    assert not mine.file.exists()
+
+
+def test_a_run_in_a_store_has_one_owner(store, rule, fast, capsys):
     spec = load_spec("cheetah_run_quick")
     first = RunFolder.choose(spec, store)
     first.open()
@@ -360,30 +424,31 @@ def test_a_run_in_a_store_has_one_owner(store, fast, capsys):
     second.close()
 
 
-def test_the_lease_of_another_machine_is_waited_for(store, fast, capfd):
+def test_the_lease_of_another_machine_is_waited_for(store, rule, fast, capfd):
     folder = location_of(store)
     dead = lock.Lease(folder)
-    dead.file.write_text(json.dumps({**json.loads(dead.content), "machine": "another", "host": "node7", "beat": 3}))
+    dead.content |= {"machine": "another", "host": "node7"}
+    seize(dead)
     mine = lock.Lease(folder)
     mine.take()
     assert "node7" in capfd.readouterr().err
     mine.release()
 
     alive = lock.Lease(folder)
-    alive.content = json.dumps({**json.loads(alive.content), "machine": "another", "host": "node8"})
+    alive.content |= {"machine": "another", "host": "node8"}
     alive.take()
     with pytest.raises(UserError, match=r"in use .*node8"):
         mine.check()
     # Taken over all the same, as after an outage longer than the lease: the first one notices, and ends.
-    mine._write(0)
+    seize(mine)
     alive.thread.join(timeout=10)
     with pytest.raises(RunFailed, match="taken over"):
         alive.still_held()
     alive.release()
-    assert mine._read()["token"] == mine.token
+    assert mine._read()[0]["token"] == mine.token
 
 
-def test_a_process_that_stood_still_asks_before_it_records(store, monkeypatch):
+def test_a_process_that_stood_still_asks_before_it_records(store, rule, monkeypatch):
     monkeypatch.setattr(lock, "EXPIRY_SECONDS", 2.0)
     monkeypatch.setattr(lock, "RENEW_SECONDS", 1.0)
     first = RunFolder.choose(load_spec("cheetah_run_quick"), store)
@@ -391,21 +456,21 @@ def test_a_process_that_stood_still_asks_before_it_records(store, monkeypatch):
     monkeypatch.setattr(lock, "RENEW_SECONDS", 1000.0)  # its thread's next turn is far away, as after a SIGSTOP
     time.sleep(1.5)
     other = lock.Lease(first.path)
-    other._write(0)
+    seize(other)
     monkeypatch.setattr(lock, "EXPIRY_SECONDS", -2000.0)
     first.check_lock()  # nobody has told it
     with pytest.raises(RunFailed, match="taken over"):
         first.record("planet", {"status": "running"})
     assert not (first.path / "state.json").exists()
     first.close()
-    assert other._read()["token"] == other.token
+    assert other._read()[0]["token"] == other.token
 
 
 def test_a_lease_is_given_up_without_its_store(s3, fast, monkeypatch):
     mine = lock.Lease(location_of(s3))
     mine.take()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nothing listens there
-    object_store._client.cache_clear()
+    object_store.forget_clients()
     begin = time.monotonic()
     mine.release()
     assert time.monotonic() - begin < 30  # not PARSEC_STORAGE_RETRY_S
@@ -413,8 +478,8 @@ def test_a_lease_is_given_up_without_its_store(s3, fast, monkeypatch):
 
 def test_a_process_that_was_killed_holds_nothing(store, fast):
     code = (
-        "import sys, time; from parsecrl.platform import lock, storage;"
-        "lock.Lease(storage.remote_path(sys.argv[1])).take(); print('taken', flush=True); time.sleep(60)"
+        "import sys, time; from parsecrl.platform.storage import lock, well_formed;"
+        "lock.Lease(well_formed(sys.argv[1])).take(); print('taken', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, store], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "taken\n"

@@ -10,14 +10,13 @@ import json
 import os
 import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.remote_path import RemotePath
-from parsecrl.platform.store_access import check_reachable, check_writable
+from parsecrl.platform.storage.access_checks import check_reachable, check_writable
+from parsecrl.platform.storage.remote_path import RemotePath
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -109,8 +108,7 @@ def read_json(file: Location) -> dict[str, Any]:
 def remove_tree(folder: Location) -> None:
     """Delete a folder with all that is in it; nothing happens where there is none."""
     if isinstance(folder, RemotePath):
-        with suppress(FileNotFoundError):
-            folder.handler.delete_dir(folder.key)
+        folder.remove_tree()
     else:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -118,17 +116,14 @@ def remove_tree(folder: Location) -> None:
 def upload(source: Path, target: Location) -> None:
     """Put a local file into its place, whole or not at all; a chunk at a time."""
     if isinstance(target, RemotePath):
-        with source.open("rb") as stream:
-            target.handler.upload(stream, target.key)
+        target.copy_from(source)
     else:
         os.replace(source, target)
 
 
 def download(source: RemotePath, target: Path) -> None:
-    from parsecrl.algorithms import object_store
-
     target.parent.mkdir(parents=True, exist_ok=True)
-    object_store.download(source.handler, source.key, target)
+    source.copy_to(target)
 
 
 def for_tune(location: Location) -> tuple[str, fs.FileSystem | None]:
@@ -137,4 +132,6 @@ def for_tune(location: Location) -> tuple[str, fs.FileSystem | None]:
         return str(location), None
     from pyarrow import fs
 
-    return location.key, fs.PyFileSystem(location.handler)
+    from parsecrl.platform.storage.arrow_filesystem import BucketHandler
+
+    return str(location.path), fs.PyFileSystem(BucketHandler(location.scheme, location.bucket))

@@ -1,7 +1,7 @@
 """A checkpoint's two files: NAME.json (what it is) and NAME.safetensors (its tensors).
 
-Nothing is pickled: a checkpoint from elsewhere can be read without running code of its author's. A folder to read is a
-path, or lies in an object store (s3://bucket/..., gs://bucket/...).
+Nothing is pickled: a checkpoint from elsewhere can be read without running code of its author's. A folder to
+read is a path, or an object that copies its files here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from parsecrl.algorithms.checkpoints.files import local_file
+from parsecrl.algorithms.checkpoints.files import Folder, local_file
 
 MISSING = (FileNotFoundError, NotADirectoryError)  # not every OSError: a store out of reach is no bad checkpoint
 
@@ -54,7 +54,7 @@ class CheckpointPair:
         partial.write_text(json.dumps({"format": self.format, **description}, indent=1))
         os.replace(partial, text)
 
-    def read_description(self, folder: Any) -> dict[str, Any]:
+    def read_description(self, folder: Folder) -> dict[str, Any]:
         """What was written. Raises ValueError when the folder holds no checkpoint of this kind and format."""
         try:
             with local_file(folder, self.description_file) as file:
@@ -71,7 +71,7 @@ class CheckpointPair:
             )
         return description
 
-    def read_tensors(self, folder: Any) -> dict[str, Tensor]:
+    def read_tensors(self, folder: Folder) -> dict[str, Tensor]:
         """The tensors by name. Raises ValueError for a missing or damaged file."""
         try:
             with local_file(folder, self.tensor_file) as file:

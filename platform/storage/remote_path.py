@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-import io
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-if TYPE_CHECKING:  # pyarrow takes a moment to import, and a run on disk may not need it
-    from pyarrow import fs
+from parsecrl.platform.storage.object_store import ObjectStore, store_of
 
-    from parsecrl.algorithms.object_store import RetryingHandler
-
+SCHEMES = ("s3", "gs")
 PARALLEL = 16  # requests at a time
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,8 +31,6 @@ class RemotePath:
     """
 
     def __init__(self, address: str):
-        from parsecrl.algorithms.object_store import split_address
-
         self.scheme, self.bucket, path = split_address(address)
         self.path = PurePosixPath(path)
         self._stat: FileStat | None = None  # as a listing had it
@@ -91,69 +87,78 @@ class RemotePath:
 
     @property
     def key(self) -> str:
-        """As pyarrow has it: bucket/path."""
-        return str(self.path)
+        """The path inside the bucket."""
+        return "/".join(self.path.parts[1:])
 
     @property
-    def handler(self) -> RetryingHandler:
-        from parsecrl.algorithms.object_store import handler_of
-
-        return handler_of(self.scheme, self.bucket)
-
-    def _info(self) -> fs.FileInfo:
-        return self.handler.get_file_info([self.key])[0]
+    def store(self) -> ObjectStore:
+        return store_of(self.scheme, self.bucket)
 
     def exists(self) -> bool:
-        return self._info().type.name != "NotFound"
+        return self.is_file() or self.is_dir()
 
     def is_file(self) -> bool:
-        return self._info().is_file
+        return bool(self.key) and self.store.head(self.key) is not None
 
     def is_dir(self) -> bool:
-        return self._info().type.name == "Directory"
+        return not self.key or self.store.exists_below(self.key)
 
     def stat(self) -> FileStat:
         """Size and time of a file; FileNotFoundError where there is none."""
         if self._stat is None:
-            info = self._info()
-            if not info.is_file:
+            found = self.store.head(self.key) if self.key else None
+            if found is None:
                 raise FileNotFoundError(f"there is no file {self}")
-            return _stat_of(info)
+            return _stat_of(found)
         return self._stat
 
     def read_bytes(self) -> bytes:
-        return self.handler.read(self.key)
+        return self.store.read(self.key)[0]
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self.read_bytes().decode(encoding, errors)
 
     def write_bytes(self, data: bytes) -> None:
-        self.handler.upload(io.BytesIO(data), self.key)
+        self.store.write(self.key, data)
 
     def write_text(self, text: str, encoding: str = "utf-8") -> None:
         self.write_bytes(text.encode(encoding))
 
+    def copy_to(self, target: Path) -> None:
+        """Copy the file to a local path, a chunk at a time; FileNotFoundError where there is none."""
+        with target.open("wb") as stream:
+            self.store.download(self.key, stream)
+
+    def copy_from(self, source: Path) -> None:
+        """Put a local file here, whole or not at all; a chunk at a time."""
+        self.store.write(self.key, source)
+
     def unlink(self, missing_ok: bool = False) -> None:
-        try:
-            self.handler.delete_file(self.key)
-        except FileNotFoundError:
-            if not missing_ok:
-                raise
+        if not missing_ok and not self.is_file():
+            raise FileNotFoundError(f"there is no file {self}")
+        self.store.delete([self.key])
+
+    def remove_tree(self) -> None:
+        """Delete all that lies below."""
+        self.store.delete(file.key for file in self.files())
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
         pass
 
-    def _list(self, recursive: bool) -> list[fs.FileInfo]:
-        from pyarrow import fs
-
-        return self.handler.get_file_info_selector(fs.FileSelector(self.key, recursive=recursive, allow_not_found=True))
+    def _list(self, recursive: bool) -> Iterator[RemotePath]:
+        files, folders = self.store.list(self.key, recursive)
+        for found in files:
+            file = self._located(found["path"])
+            file._stat = _stat_of(found)
+            yield file
+        yield from map(self._located, folders)
 
     def iterdir(self) -> Iterator[RemotePath]:
-        return (self._located(info) for info in self._list(recursive=False))
+        return self._list(recursive=False)
 
     def files(self) -> list[RemotePath]:
         """All files below, at any depth, sorted; one request a thousand of them."""
-        return sorted(self._located(info) for info in self._list(recursive=True) if info.is_file)
+        return sorted(path for path in self._list(recursive=True) if path._stat is not None)
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
         """Files and folders that match, as pathlib's, without **."""
@@ -163,35 +168,27 @@ class RemotePath:
             fixed.append(wanted.pop(0))
         base = self / "/".join(fixed) if fixed else self
         depth = len(base.parts)
-        seen: set[str] = set()
-        for info in base._list(recursive=len(wanted) > 1):
-            parts = PurePosixPath(info.path).parts
-            head = parts[depth : depth + len(wanted)]
-            if len(head) < len(wanted) or not all(map(fnmatch.fnmatchcase, head, wanted)):
-                continue
-            found = "/".join(parts[: depth + len(wanted)])
-            if found not in seen:
-                seen.add(found)
-                yield self._located(info) if info.path == found else RemotePath(f"{self.scheme}://{found}")
+        for path in base._list(recursive=len(wanted) > 1):
+            names = path.parts[depth:]
+            if len(names) == len(wanted) and all(map(fnmatch.fnmatchcase, names, wanted)):
+                yield path
 
     def rename(self, target: Any) -> RemotePath:
         """Move a folder; each file is copied before it is deleted."""
 
         def move(file: RemotePath) -> None:
-            self.handler.copy_file(file.key, (target / file.relative_to(self)).key)
+            self.store.copy(file.key, (target / file.relative_to(self)).key)
             file.unlink(missing_ok=True)
 
         in_parallel(move, self.files())
         return target
 
-    def _located(self, info: fs.FileInfo) -> RemotePath:
-        found = RemotePath(f"{self.scheme}://{info.path}")
-        found._stat = _stat_of(info) if info.is_file else None
-        return found
+    def _located(self, key: str) -> RemotePath:
+        return RemotePath(f"{self.scheme}://{self.bucket}/{key}")
 
 
-def _stat_of(info: fs.FileInfo) -> FileStat:
-    return FileStat(int(info.size or 0), info.mtime_ns / 1e9 if info.mtime_ns is not None else 0.0)
+def _stat_of(found: Any) -> FileStat:
+    return FileStat(found["size"], found["last_modified"].timestamp())
 
 
 def in_parallel(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
@@ -200,3 +197,23 @@ def in_parallel(function: Callable[[Item], Result], items: list[Item]) -> list[R
         return [function(item) for item in items]
     with ThreadPoolExecutor(min(PARALLEL, len(items))) as pool:
         return list(pool.map(function, items))
+
+
+def split_address(address: str) -> tuple[str, str, str]:
+    """s3://bucket/some/key -> (s3, bucket, bucket/some/key).
+
+    Raises ValueError unless it is scheme://bucket/path and nothing else; what may be a secret is not repeated.
+    """
+    scheme, separator, rest = address.partition("://")
+    if not separator or scheme not in SCHEMES:
+        raise ValueError(f"an address must begin with {' or '.join(s + '://' for s in SCHEMES)}, got {scheme[:40]!r}")
+    if re.search(r"[@?#]", rest):
+        raise ValueError(
+            f"an address must be {scheme}://bucket/path and no more: credentials and options belong into the "
+            f"environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL; GOOGLE_APPLICATION_CREDENTIALS)"
+        )
+    parts = [part for part in rest.split("/") if part]
+    bucket = rest.partition("/")[0]
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,221}", bucket) or {".", ".."} & set(parts):
+        raise ValueError(f"an address must name a bucket, as in {scheme}://bucket/path, got {address!r}")
+    return scheme, bucket, "/".join(parts)

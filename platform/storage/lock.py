@@ -7,9 +7,6 @@ clocks need not agree.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import io
 import json
 import math
 import os
@@ -19,20 +16,20 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
-from parsecrl.platform.errors import RunFailed, UserError
-from parsecrl.platform.storage import Location, RemotePath
+import filelock
 
-if TYPE_CHECKING:
-    from parsecrl.algorithms.object_store import RetryingHandler
+from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError
+from parsecrl.platform.storage.object_store import Conflict, ObjectStore, store_of
+from parsecrl.platform.storage.remote_path import RemotePath
 
 LOCK_FILE, LEASE_FILE = ".lock", ".lease"
 RENEW_SECONDS = 10.0
 EXPIRY_SECONDS = 60.0  # as long as an outage of the store may keep its owner from renewing it
 
 
-def lock_of(folder: Location) -> FileLock | Lease:
+def lock_of(folder: Path | RemotePath) -> FileLock | Lease:
     return Lease(folder) if isinstance(folder, RemotePath) else FileLock(folder)
 
 
@@ -41,7 +38,7 @@ class FileLock:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.file: IO[str] | None = None
+        self.lock = filelock.FileLock(folder / LOCK_FILE, blocking=False, thread_local=False)
 
     def check(self) -> None:
         """Raise UserError when another process has the folder."""
@@ -56,63 +53,67 @@ class FileLock:
 
     def take(self) -> None:
         try:
-            self.file = (self.folder / LOCK_FILE).open("a+")
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.release()
+            self.lock.acquire()
+        except filelock.Timeout:
             raise UserError(
                 f"{self.folder} is in use by another parsec run; wait for it to end, or give another --name"
             ) from None
-        except OSError as error:
-            self.release()
+        except (OSError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise UserError(
-                f"the run folder {self.folder} cannot be locked ({error.strerror or error}); give another --storage"
+                f"the run folder {self.folder} cannot be locked ({reason}); give another --storage"
             ) from None
 
     def release(self) -> None:
-        if self.file is not None:
-            self.file.close()
-            self.file = None
+        self.lock.release()
 
 
 class Lease:
-    """An object {token, host, pid, since}, renewed by a thread.
+    """An object {token, host, pid, since, beat}, renewed by a thread.
 
-    Object stores differ in what they offer against two writers at once; this uses reads and writes alone. Of two
-    processes that take it in the same moment the later writer has it: each looks again after a second, and at every
-    renewal, and the other one ends.
+    Whoever writes it names the version that it replaces, and the store refuses a write that comes too late: of two
+    processes that take it in the same moment one has it, and an owner that lost it cannot renew it. A store that does
+    not know such writes is found out at the start. There the later writer has it: each looks again after a second, and
+    before every renewal, and the other one ends.
     """
 
     def __init__(self, folder: RemotePath):
         self.folder, self.file = folder, folder / LEASE_FILE
         self.token = uuid.uuid4().hex
-        self.content = json.dumps(
-            {
-                "token": self.token,
-                "host": socket.gethostname(),
-                "machine": _machine(),
-                "pid": os.getpid(),
-                "started": _started(os.getpid()),
-                "since": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
-            }
-        )
+        self.content = {
+            "token": self.token,
+            "host": socket.gethostname(),
+            "machine": _machine(),
+            "pid": os.getpid(),
+            "started": _started(os.getpid()),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        }
+        self.conditional = True  # whether the store refuses writes that come too late
+        self.version: dict[str, str] | None = None  # of the lease as this one wrote it last
+        self.beat = 0
         self.ended = threading.Event()
+        self.renewing = threading.Lock()
         self.thread: threading.Thread | None = None
         self.taken_by: dict[str, Any] | None = None
-        self.renewed = -math.inf  # when it was last seen to be ours, by this machine's clock
+        self.renewed = -math.inf  # when this one last wrote it, by this machine's clock
 
     def check(self) -> None:
         """Wait for the lease of a run that died to expire. Raises UserError when its run is alive."""
+        self._expired()
+
+    def _expired(self) -> dict[str, str] | None:
+        """`check`. The version of the lease that may be replaced; None where there is none."""
         told = False
         begin = time.monotonic()
-        first = self._read()
-        while (lease := self._read()) is not None:
-            alive = _is_alive(lease)
-            if lease.get("token") == self.token or alive is False:
-                return
+        first, _ = self._read()
+        while True:
+            lease, version = self._read()
+            alive = None if lease is None else _is_alive(lease)
+            if lease is None or lease.get("token") == self.token or alive is False:
+                return version
             age = self._age()
             if alive is None and age >= EXPIRY_SECONDS:
-                return
+                return version
             renewed = first is not None and any(lease.get(key) != first.get(key) for key in ("beat", "token"))
             if alive or renewed:
                 raise UserError(
@@ -133,18 +134,14 @@ class Lease:
             time.sleep(1.0)
 
     def take(self) -> None:
-        self.check()
-        found = self._read()
-        if found is None or found.get("token") != self.token:
-            self._write(0)
-            time.sleep(1.0)  # another one that saw the folder free in the same moment has written by now
-            found = self._read()
-        if found is None or found.get("token") != self.token:
+        """Have it, or raise UserError. Waits as `check` does."""
+        expired = self._expired()
+        self.conditional = self._refuses_late_writes()
+        if not self._write(expired, self.file.store):
             raise UserError(
-                f"{self.folder} is in use by another parsec run ({_owner(found or {})}); "
+                f"{self.folder} is in use by another parsec run ({_owner(self.taken_by or {})}); "
                 f"wait for it to end, or give another --name"
             )
-        self.renewed = time.monotonic()
         self.ended.clear()
         self.thread = threading.Thread(target=self._renew, name="parsec-lease", daemon=True)
         self.thread.start()
@@ -158,12 +155,13 @@ class Lease:
             )
 
     def confirm(self) -> None:
-        """As `still_held`, but looks at the store where the lease may have expired since it was last renewed.
+        """As `still_held`, but renews the lease first where it may have expired since it was last renewed.
 
         For what must not be written over another's: a process that stood still has not been told yet.
         """
         if time.monotonic() - self.renewed > EXPIRY_SECONDS - RENEW_SECONDS:
-            self._look(self.file.handler)
+            with self.renewing:
+                self._write(self.version, self.file.store)
         self.still_held()
 
     def release(self) -> None:
@@ -173,48 +171,88 @@ class Lease:
         self.ended.set()
         self.thread.join()
         self.thread = None
-        with contextlib.suppress(OSError):
-            if self._look(self._impatient):
-                self._impatient.delete_file(self.file.key)
+        try:
+            if self._write(self.version, self._impatient):  # so that nobody takes it before it is deleted
+                self._impatient.delete([self.file.key])
+        except OSError:
+            pass
 
     def _renew(self) -> None:
-        beat = 0
         while not self.ended.wait(RENEW_SECONDS):
-            beat += 1
             try:
-                if not self._look(self._impatient):
-                    return
-                self._write(beat, self._impatient)
-                self.renewed = time.monotonic()
+                with self.renewing:
+                    if not self._write(self.version, self._impatient):
+                        return
             except OSError:  # the store is away: once more
                 continue
 
-    def _look(self, handler: RetryingHandler) -> bool:
-        """Whether the lease in the store is this one."""
-        found = self._read(handler)
+    @property
+    def _impatient(self) -> ObjectStore:
+        """For what is done at intervals anyway, and for what nobody shall wait for at the end."""
+        return store_of(self.file.scheme, self.file.bucket, RENEW_SECONDS)
+
+    def _write(self, replaced: dict[str, str] | None, store: ObjectStore) -> bool:
+        """Write the lease in place of that version, or where there is none (None). False where another one has it."""
+        if self.taken_by is not None:
+            return False
+        self.beat += 1
+        content = json.dumps({**self.content, "beat": self.beat}).encode()
+        if not self.conditional:
+            return self._write_as_last(content, store)
+        try:
+            self.version = store.write(self.file.key, content, mode=replaced or "create")
+        except (*Conflict, FileNotFoundError):
+            # Or it was written, and the answer was lost: then the attempt after it is the one that came too late.
+            found, self.version = self._read(store)
+            if found is None or found.get("token") != self.token:
+                self.taken_by = found or {}
+                return False
+        self.renewed = time.monotonic()
+        return True
+
+    def _write_as_last(self, content: bytes, store: ObjectStore) -> bool:
+        if self.version is not None and not self._is_own(store):
+            return False
+        self.version = store.write(self.file.key, content)
+        if self.beat == 1:
+            time.sleep(1.0)  # another one that saw the folder free in the same moment has written by now
+            if not self._is_own(store):
+                return False
+        self.renewed = time.monotonic()
+        return True
+
+    def _is_own(self, store: ObjectStore) -> bool:
+        found, _ = self._read(store)
         if found is None or found.get("token") != self.token:
             self.taken_by = found or {}
         return self.taken_by is None
 
-    @property
-    def _impatient(self) -> RetryingHandler:
-        """For what is done at intervals anyway, and for what nobody shall wait for at the end."""
-        from parsecrl.algorithms.object_store import handler_of
-
-        return handler_of(self.file.scheme, self.file.bucket, RENEW_SECONDS)
-
-    def _write(self, beat: int, handler: RetryingHandler | None = None) -> None:
-        content = json.dumps({**json.loads(self.content), "beat": beat})
-        (handler or self.file.handler).upload(io.BytesIO(content.encode()), self.file.key)
-
-    def _read(self, handler: RetryingHandler | None = None) -> dict[str, Any] | None:
+    def _refuses_late_writes(self) -> bool:
+        """Whether the store knows conditional writes; some overwrite all the same, some refuse the condition."""
+        probe, store = self.folder / f".probe-{self.token}", self.file.store
         try:
-            lease = json.loads((handler or self.file.handler).read(self.file.key))
+            store.write(probe.key, b"1", mode="create")
+            store.write(probe.key, b"2", mode="create")
+        except Conflict:
+            return True
+        except StorageUnreachable as error:
+            if error.code not in {"NotImplemented", "InvalidArgument", "InvalidRequest"}:
+                raise
+        finally:
+            store.delete([probe.key])
+        return False
+
+    def _read(self, store: ObjectStore | None = None) -> tuple[dict[str, Any] | None, dict[str, str] | None]:
+        """What the lease says, and its version; of one that is none, None."""
+        try:
+            text, version = (store or self.file.store).read(self.file.key)
         except FileNotFoundError:
-            return None
+            return None, None
+        try:
+            lease = json.loads(text)
         except ValueError:
-            return {}
-        return lease if isinstance(lease, dict) else {}
+            lease = {}
+        return (lease if isinstance(lease, dict) else {}), version
 
     def _age(self) -> float:
         """Seconds since the lease was written, by the store's clock."""
