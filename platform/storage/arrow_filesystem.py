@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow
@@ -13,11 +14,12 @@ from parsecrl.platform.storage.object_store import CHUNK, ObjectStore, store_of
 SMALL = 1024**2  # bytes
 
 
+@dataclass(frozen=True)
 class BucketHandler(fs.FileSystemHandler):
     """Paths start with the bucket's name, as pyarrow has them. Folders are prefixes: making one does nothing."""
 
-    def __init__(self, scheme: str, bucket: str):
-        self.scheme, self.bucket = scheme, bucket
+    scheme: str
+    bucket: str
 
     @property
     def store(self) -> ObjectStore:
@@ -26,14 +28,8 @@ class BucketHandler(fs.FileSystemHandler):
     def _key(self, path: str) -> str:
         return path.strip("/").removeprefix(self.bucket).strip("/")
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, BucketHandler) and (self.scheme, self.bucket) == (other.scheme, other.bucket)
-
     def __ne__(self, other: object) -> bool:
         return not self == other
-
-    def __hash__(self) -> int:
-        return hash((self.scheme, self.bucket))
 
     def get_type_name(self) -> str:
         return self.scheme

@@ -36,6 +36,8 @@ CHUNK = 8 * 1024**2  # bytes; a file up to this size is one request
 ANSWER_SECONDS = 30.0  # that a part of CHUNK bytes may take
 # Signatures and tokens age while obstore tries again by itself. Every so often a request is made anew.
 OWN_RETRY_SECONDS = 60.0
+PASSING_STATUS = {"408", "409", "425", "429"}  # too slow, changed in this moment, too early, too many
+PASSING_CODES = {"RequestTimeout", "SlowDown"}
 Conflict = (exceptions.AlreadyExistsError, exceptions.PreconditionError)  # a conditional write came too late
 _sent: dict[tuple[str, str, str], bytes] = {}  # digest of what this process sent last to a place, of small files
 Result = TypeVar("Result")
@@ -191,16 +193,12 @@ def _version(found: Any) -> dict[str, str]:
 
 def _refusal(error: Exception, text: str) -> str:
     """Why the store refuses, in its own word; empty where the reason may pass."""
-    if code := re.search(r"<Code>(\w+)</Code>", text):
-        word = code[1]
-    elif status := re.search(r"status code: \d+ ([\w ]+)", text):
-        word = status[1].strip()
-    else:
-        word = type(error).__name__
-    status = re.search(r"status code: (\d+)", text)
-    lasting = status is not None and status[1].startswith("4") and status[1] not in {"408", "409", "425", "429"}
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    status = re.search(r"status code: (\d+) ([A-Za-z]*(?: [A-Za-z]+)*)", text)
+    word = code[1] if code else status[2] if status else type(error).__name__
+    lasting = status is not None and status[1].startswith("4") and status[1] not in PASSING_STATUS
     refused = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
-    return word if (lasting or refused) and word not in {"RequestTimeout", "SlowDown", "RequestTimeTooSkewed"} else ""
+    return word if (lasting or refused) and word not in PASSING_CODES else ""
 
 
 def endpoint_of_environment() -> str | None:
@@ -288,13 +286,12 @@ def _aws_profile() -> dict[str, Any]:
         raise ValueError(
             f"the AWS profile {name!r} holds no keys of its own, and boto3 reads the others; pip install boto3"
         ) from None
-    session = boto3.Session()
+    known = boto3.Session().get_credentials()
+    if known is None:
+        raise ValueError(f"the AWS profile {name!r} gives no credentials; log in with AWS's own tool")
 
     def credentials() -> dict[str, Any]:
-        known = session.get_credentials()
-        if known is None:
-            raise ValueError(f"the AWS profile {name!r} gives no credentials; log in with AWS's own tool")
-        frozen = known.get_frozen_credentials()
+        frozen = known.get_frozen_credentials()  # renewed where they would expire
         return {
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,
@@ -327,17 +324,16 @@ def _google_settings() -> dict[str, Any]:
         raise ValueError(f"{file} holds no credentials; see GOOGLE_APPLICATION_CREDENTIALS") from None
     if kind in {"service_account", "authorized_user"}:
         return {"application_credentials": str(file)}
-    # Workload identity federation and the like, which obstore does not know; google-auth comes with Ray.
-    import google.auth
+    return {"credential_provider": _google_token}  # workload identity federation and the like, unknown to obstore
+
+
+def _google_token() -> dict[str, Any]:
+    import google.auth  # comes with Ray
     from google.auth.transport.requests import Request
 
     known, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/devstorage.read_write"])
-
-    def token() -> dict[str, Any]:
-        known.refresh(Request())
-        return {"token": known.token, "expires_at": known.expiry.replace(tzinfo=timezone.utc)}
-
-    return {"credential_provider": token}
+    known.refresh(Request())
+    return {"token": known.token, "expires_at": known.expiry.replace(tzinfo=timezone.utc)}
 
 
 @cache

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pyarrow import fs
 
+from parsecrl.algorithms.checkpoints.files import local_file
 from parsecrl.platform import cli
 from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError
 from parsecrl.platform.runs import stored_checkpoints
@@ -116,8 +118,6 @@ def test_large_files_go_both_ways_in_pieces(root, tmp_path):
     source = tmp_path / "source.bin"
     source.write_bytes(data)
     upload(source, root / "replay.npz")
-    from parsecrl.algorithms.checkpoints.files import local_file
-
     with local_file(root, "replay.npz") as copy:
         assert copy.read_bytes() == data
     with local_file(root, "none.npz") as copy:
@@ -246,6 +246,53 @@ def test_what_is_wrong_with_googles_store_is_one_sentence(gs, endpoint, address,
     assert time.monotonic() - begin < 30
 
 
+@pytest.mark.parametrize(
+    ("profile", "key"),
+    [
+        ("aws_access_key_id = of-a-profile\naws_secret_access_key = secret\n", "of-a-profile"),
+        (
+            "credential_process = echo "
+            """'{"Version": 1, "AccessKeyId": "of-a-program", "SecretAccessKey": "secret"}'\n""",
+            "of-a-program",
+        ),
+    ],
+)
+def test_profiles_of_aws_are_read(s3, profile, key, monkeypatch, tmp_path):
+    (tmp_path / "config").write_text(f"[default]\nregion = eu-west-1\n[profile lab]\nregion = eu-north-1\n{profile}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    object_store.forget_clients()
+    settings = object_store._aws_settings("bucket")
+    assert settings["region"] == "eu-north-1"
+    provided = settings["credential_provider"]() if "credential_provider" in settings else settings
+    assert provided["access_key_id"] == key
+    (writable_storage(s3) / "file").write_text("written")
+    assert (location_of(s3) / "file").read_text() == "written"
+
+
+@pytest.mark.parametrize(
+    ("content", "setting"),
+    [
+        ({"type": "authorized_user"}, "application_credentials"),
+        ({"type": "external_account"}, "credential_provider"),
+    ],
+)
+def test_googles_credentials_are_read_by_their_kind(content, setting, monkeypatch, tmp_path):
+    monkeypatch.delenv(object_store.GCS_EMULATOR, raising=False)
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    assert object_store.google_file() is None
+    file = tmp_path / "application_default_credentials.json"
+    file.write_text(json.dumps(content))
+    assert list(object_store._google_settings()) == [setting]
+    file.write_text("no JSON")
+    with pytest.raises(ValueError, match="holds no credentials"):
+        object_store._google_settings()
+
+
 def test_keys_that_the_store_refuses_end_in_one_sentence(s3, s3_server):
     s3_server.ask_for_authentication(True)
     try:
@@ -313,6 +360,39 @@ def test_a_run_in_googles_store_is_continued_and_reported(gs):
     assert len(list(run.glob("embedding/*/result.json"))) == 2
     assert "embedded DCEM, 2" in parsec("report", f"{gs}/cartpole_embedding_quick")
     assert not (run / ".lease").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+def test_a_phase_starts_from_a_checkpoint_in_a_store(s3, tmp_path):
+    from tests.planet.small import FULL, small_config
+
+    first = small_config(controller=FULL).build_algo()
+    first.train()
+    folder = location_of(s3) / "checkpoint_000001"
+    for file in Path(first.save_to_path(str(tmp_path / "checkpoint"))).rglob("*"):
+        if file.is_file():
+            upload(file, folder / str(file.relative_to(tmp_path / "checkpoint")))
+    kept = first.current_agent().state_dict()
+    first.stop()
+    config = small_config(start_from=folder)
+    pickled = pickle.dumps(config)
+    assert pickle.loads(pickled).start_from == folder
+    assert b"the-secret" not in pickled
+    assert b"127.0.0.1" not in pickled
+    second = config.build_algo()
+    own = second.current_agent().state_dict()
+    assert all((kept[name] == own[name]).all() for name in kept if name.startswith("model."))
+    assert second.local_replay_buffer.get_num_timesteps() > 0
+    second.stop()
+
+
+def test_an_address_is_no_folder_to_an_algorithm():
+    with (
+        pytest.raises(ValueError, match="read from a local folder, got s3://bucket/x"),
+        local_file("s3://bucket/x", "a"),
+    ):
+        pass
 
 
 # --- one writer at a time --------------------------------------------------------------------------------------------
