@@ -69,7 +69,7 @@ class ObjectStore:
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}"
 
-    def head(self, key: str) -> dict[str, Any] | None:
+    def head(self, key: str) -> Any:
         """path, size, last_modified, e_tag and version of an object; None where there is none."""
         try:
             return self._try(lambda client: obstore.head(client, key))
@@ -218,7 +218,7 @@ def endpoint_of_environment() -> str | None:
 @cache
 def _client(scheme: str, bucket: str, patience: float) -> Any:
     answer = min(ANSWER_SECONDS, max(patience, 1.0))
-    options = {
+    options: dict[str, Any] = {
         "client_options": {
             "allow_http": True,
             "connect_timeout": timedelta(seconds=5),
@@ -333,14 +333,10 @@ def _google_token() -> dict[str, Any]:
 
     known, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/devstorage.read_write"])
     known.refresh(Request())
-    return {"token": known.token, "expires_at": known.expiry.replace(tzinfo=timezone.utc)}
+    expiry = known.expiry  # in UTC, without saying so
+    return {"token": known.token, "expires_at": expiry and expiry.replace(tzinfo=timezone.utc)}
 
 
 @cache
 def store_of(scheme: str, bucket: str, patience: float | None = None) -> ObjectStore:
     return ObjectStore(scheme, bucket, patience)
-
-
-def forget_clients() -> None:
-    """What is read from the environment is read again."""
-    _client.cache_clear()

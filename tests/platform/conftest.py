@@ -95,9 +95,9 @@ def s3(s3_server, monkeypatch, tmp_path):
 
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    object_store.forget_clients()
+    object_store._client.cache_clear()
     yield f"s3://bucket/{tmp_path.name}"
-    object_store.forget_clients()
+    object_store._client.cache_clear()
 
 
 # The emulator serves Google's JSON API; of the XML API, which obstore speaks, only plain GET and PUT. The rest is here,
@@ -223,6 +223,6 @@ def gs(gs_server, monkeypatch, tmp_path):
     from parsecrl.platform.storage import object_store
 
     monkeypatch.setenv(object_store.GCS_EMULATOR, gs_server.endpoint)
-    object_store.forget_clients()
+    object_store._client.cache_clear()
     yield f"gs://bucket/{tmp_path.name}"
-    object_store.forget_clients()
+    object_store._client.cache_clear()

@@ -175,7 +175,7 @@ def test_an_outage_is_waited_for_and_a_longer_one_is_said(s3, s3_server, monkeyp
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setenv("PARSEC_STORAGE_RETRY_S", "1.5")
-    object_store.forget_clients()
+    object_store._client.cache_clear()
     with pytest.raises(StorageUnreachable, match=r"s3://bucket could not be reached .*continues"):
         file.read_text()
 
@@ -214,7 +214,7 @@ def test_a_bad_environment_ends_in_one_sentence(s3, variables, message, monkeypa
     for name, value in variables.items():
         monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
     monkeypatch.setattr(access_checks, "PATIENCE", 1.0)
-    object_store.forget_clients()
+    object_store._client.cache_clear()
     begin = time.monotonic()
     with pytest.raises(UserError, match=message) as error:
         writable_storage(s3)
@@ -239,7 +239,7 @@ def test_what_is_wrong_with_googles_store_is_one_sentence(gs, endpoint, address,
     elif endpoint != "theirs":
         monkeypatch.setenv(object_store.GCS_EMULATOR, endpoint)
     monkeypatch.setattr(access_checks, "PATIENCE", 1.0)
-    object_store.forget_clients()
+    object_store._client.cache_clear()
     begin = time.monotonic()
     with pytest.raises(UserError, match=message):
         writable_storage(address)
@@ -264,7 +264,7 @@ def test_profiles_of_aws_are_read(s3, profile, key, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_PROFILE", "lab")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    object_store.forget_clients()
+    object_store._client.cache_clear()
     settings = object_store._aws_settings("bucket")
     assert settings["region"] == "eu-north-1"
     provided = settings["credential_provider"]() if "credential_provider" in settings else settings
@@ -550,7 +550,7 @@ def test_a_lease_is_given_up_without_its_store(s3, fast, monkeypatch):
     mine = lock.Lease(location_of(s3))
     mine.take()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nothing listens there
-    object_store.forget_clients()
+    object_store._client.cache_clear()
     begin = time.monotonic()
     mine.release()
     assert time.monotonic() - begin < 30  # not PARSEC_STORAGE_RETRY_S
