@@ -28,9 +28,17 @@ Folder = str | Path | FolderElsewhere
 
 @contextmanager
 def local_file(folder: Folder, name: str) -> Iterator[Path]:
-    """The path of the folder's file `name` on this machine, while the context lasts; it may not exist.
+    """A checkpoint's file on this machine, while the context lasts.
 
-    A file that is elsewhere is copied here first. Raises ValueError for a text that is an address and no path.
+    Args:
+        folder: A path, or a folder elsewhere, whose file is copied here first.
+        name: The file's.
+
+    Returns:
+        Its path, where there may be no file.
+
+    Raises:
+        ValueError: The folder is a text that is an address and no path.
     """
     if isinstance(folder, str):
         check_local(folder, "read")

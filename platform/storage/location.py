@@ -25,9 +25,16 @@ Location = Path | RemotePath
 
 
 def location_of(text: Any) -> Location:
-    """The place that a path, a file:// URI or an s3:// or gs:// address names.
+    """The place that a text names. Readers of checkpoints take it as their folder.
 
-    Raises UserError for any other, and for an object store that this process has no credentials for or cannot reach.
+    Args:
+        text: A path, a file:// URI, an s3:// or gs:// address, or such a place.
+
+    Returns:
+        A pathlib.Path, or a RemotePath with the same methods, which is pickled as its address.
+
+    Raises:
+        UserError: It is none of these, or an object store that this process has no credentials for or cannot reach.
     """
     location = well_formed(text)
     if isinstance(location, RemotePath) and location is not text:
@@ -46,20 +53,15 @@ def well_formed(text: Any) -> Location:
     if uri.scheme == "file" and uri.netloc in {"", "localhost"}:
         return Path(unquote(uri.path))
     if uri.scheme in {"s3", "gs"}:
-        return remote_path(text)
+        try:
+            return RemotePath(text)
+        except ValueError as error:
+            raise UserError(str(error)) from None
     shown = f"{uri.scheme[:40]}://" + ("..." if "@" in text or uri.scheme != "file" else text[7:])
     raise UserError(
         f"a place for runs must be a path that every node can reach, file:///path, s3://bucket/prefix or "
         f"gs://bucket/prefix, got {shown}"
     )
-
-
-def remote_path(address: str) -> RemotePath:
-    """The address as a path; nothing is asked of the store. Raises UserError for one that is not well formed."""
-    try:
-        return RemotePath(address)
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 def writable_storage(storage: Any) -> Location:

@@ -34,8 +34,8 @@ AWS_VARIABLES = (  # each of them a source of credentials
 GCS_EMULATOR = "CLOUD_STORAGE_EMULATOR_ENDPOINT"
 CHUNK = 8 * 1024**2  # bytes; a file up to this size is one request
 ANSWER_SECONDS = 30.0  # that a part of CHUNK bytes may take
-# Signatures and tokens age while obstore tries again by itself. Every so often a request is made anew.
-OWN_RETRY_SECONDS = 60.0
+# Signatures age while obstore tries again by itself, and Ctrl-C waits. Every so often a request is made anew.
+OWN_RETRY_SECONDS = 10.0
 PASSING_STATUS = {"408", "409", "425", "429"}  # too slow, changed in this moment, too early, too many
 PASSING_CODES = {"RequestTimeout", "SlowDown"}
 Conflict = (exceptions.AlreadyExistsError, exceptions.PreconditionError)  # a conditional write came too late
@@ -63,7 +63,13 @@ class ObjectStore:
     """
 
     def __init__(self, scheme: str, bucket: str, patience: float | None = None):
-        """patience: seconds that an operation is tried again for, by default those of the environment."""
+        """Asks the store for nothing.
+
+        Args:
+            scheme: "s3" or "gs".
+            bucket: Its name.
+            patience: Seconds that an operation is tried again for, >= 0; by default those of the environment.
+        """
         self.scheme, self.bucket, self.patience = scheme, bucket, patience
 
     def __str__(self) -> str:
@@ -85,10 +91,8 @@ class ObjectStore:
         if recursive:
             objects: Any = self._try(lambda client: obstore.list(client, key or None, chunk_size=1000).collect())
             depth = key.count("/") + 1 if key else 0
-            folders: set[str] = set()
-            for found in objects:
-                parts = found["path"].split("/")
-                folders.update("/".join(parts[:end]) for end in range(depth + 1, len(parts)))
+            parts = [found["path"].split("/") for found in objects]
+            folders = {"/".join(names[:end]) for names in parts for end in range(depth + 1, len(names))}
         else:
             listing = self._try(lambda client: obstore.list_with_delimiter(client, key or None))
             objects, folders = listing["objects"], set(listing["common_prefixes"])
@@ -116,10 +120,18 @@ class ObjectStore:
         self._try(get)
 
     def write(self, key: str, data: bytes | Path | BinaryIO, mode: Any = "overwrite") -> dict[str, str]:
-        """Put an object in its place, whole or not at all. Returns its version.
+        """Put an object in its place, whole or not at all.
 
-        mode: "overwrite"; "create", where there must be none; or a version, that it must have now. The latter two
-        raise one of `Conflict`. A stream is sent from its beginning.
+        Args:
+            key: Where.
+            data: What; a stream is sent from its beginning.
+            mode: "overwrite"; "create", where there must be none; or a version, which the object must have now.
+
+        Returns:
+            The version that was written, as a later `mode`.
+
+        Raises:
+            Conflict: (one of these) The object is not as `mode` says.
         """
 
         def put(client: Any) -> dict[str, str]:
