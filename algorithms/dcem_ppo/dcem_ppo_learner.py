@@ -19,8 +19,8 @@ from torch.optim import Adam
 
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DECISION, DCEMPPORLModule, H, S
 from parsecrl.algorithms.models import Belief
-from parsecrl.algorithms.rllib_private import OwnUpdate
 from parsecrl.algorithms.training.finite_checks import register_optimizers
+from parsecrl.algorithms.training.rllib_private import OwnUpdate
 
 COLUMNS = (
     *DECISION,

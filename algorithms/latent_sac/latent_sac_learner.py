@@ -11,8 +11,8 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch.optim import Adam
 
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
-from parsecrl.algorithms.rllib_private import PreparedBatch
 from parsecrl.algorithms.training.finite_checks import check_finite, check_weights_finite, reached, register_optimizers
+from parsecrl.algorithms.training.rllib_private import PreparedBatch
 
 REMEDY = "lower the learning rates"
 

@@ -13,7 +13,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from parsecrl.algorithms.rllib_private import count_episodes
+from parsecrl.algorithms.training.rllib_private import count_episodes
 from parsecrl.algorithms.training.seeding import derive_seed
 
 REMEMBERED = 10_000  # observations whose action probabilities are kept; they hold until the weights change

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from parsecrl.algorithms.rllib_private import seed_runner
 from parsecrl.algorithms.training.measurements import RolloutTimes
+from parsecrl.algorithms.training.rllib_private import seed_runner
 
 RESTORE_PAUSE_S = 0.5  # between two looks whether lost runners are back
 

@@ -108,7 +108,7 @@ def connect(
                 f"no Ray cluster answers at {address!r} ({reason}); start one, or use --address local"
             ) from None
     quiet_ray()
-    from parsecrl.platform import ray_private
+    from parsecrl.platform.cluster import ray_private
 
     return ray_private.dashboard_url()
 
@@ -144,7 +144,7 @@ def _stay_on_loopback() -> None:
     """
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     if "ray" in sys.modules:  # read at its import
-        from parsecrl.platform import ray_private
+        from parsecrl.platform.cluster import ray_private
 
         ray_private.listen_on_loopback_alone()
 
@@ -166,7 +166,7 @@ def _check_reachable(address: str | None) -> None:
             f"no Ray cluster answers at {address!r} ({error.strerror or error}); start one, or use --address local"
         ) from None
     if (address or LOCAL).startswith("ray://"):
-        from parsecrl.platform import ray_private
+        from parsecrl.platform.cluster import ray_private
 
         refusal = ray_private.refusal_by(f"{host}:{port}")
         if refusal is not None:

@@ -44,7 +44,7 @@ class _Publisher:
         self.phase, self.shown = phase, time.monotonic()
         progress = rest.partition(" | dashboard ")[0]
         try:
-            from parsecrl.platform import ray_private
+            from parsecrl.platform.cluster import ray_private
 
             ray_private.publish_progress(self.job, phase, progress)
         except Exception as error:  # a run does not end because nobody could watch it

@@ -80,7 +80,7 @@ def check_resources(
     if nodes is None:
         import ray
 
-        from parsecrl.platform import ray_private
+        from parsecrl.platform.cluster import ray_private
 
         if ray_private.may_grow():
             return

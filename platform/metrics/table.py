@@ -275,7 +275,7 @@ class ReportsMetrics:
 
 def labels_of(trainable: Any) -> dict[str, str]:
     """Run, phase and trial, from where Tune stores the trial: <run>/<phase>/<trial>. Empty outside of Tune."""
-    from parsecrl.platform.ray_private import storage_path  # Ray: `parsec` lists metrics without it
+    from parsecrl.platform.cluster.ray_private import storage_path  # Ray: `parsec` lists metrics without it
 
     path = storage_path(trainable)
     return dict.fromkeys(LABELS, "") if path is None else dict(zip(LABELS, path.parts[-3:], strict=True))

@@ -12,8 +12,8 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from parsecrl.algorithms.training.seeding import derive_seed
+from parsecrl.platform.cluster.ray_private import restore_tuner
 from parsecrl.platform.errors import RunFailed, UserError
-from parsecrl.platform.ray_private import restore_tuner
 from parsecrl.platform.running import interruption, tune_state
 from parsecrl.platform.running.configs import phase_config
 from parsecrl.platform.running.fault_rules import FaultRules

@@ -37,7 +37,7 @@ import requests  # noqa: E402
 from ray.exceptions import AuthenticationError  # noqa: E402
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient  # noqa: E402
 
-from parsecrl.platform.ray_private import JobRequests  # noqa: E402
+from parsecrl.platform.cluster.ray_private import JobRequests  # noqa: E402
 
 PROJECT = "parsecrl"
 DEFAULT_STORAGE = "~/parsec_runs"  # on the head
