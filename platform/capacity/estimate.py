@@ -168,7 +168,7 @@ def matrix_rate(seconds: float = 0.5) -> float:
     import torch
     from torch.utils.benchmark import Timer
 
-    from parsecrl.algorithms.models.products import linear
+    from parsecrl.algorithms.models.matrix_products import linear
 
     rows, width, outputs = 500, 200, 600
     factors = {"linear": linear, "x": torch.rand(rows, width), "weight": torch.rand(outputs, width)}
