@@ -183,7 +183,7 @@ def _report(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from parsecrl.platform.reports import build_comparison, build_report, format_table
-    from parsecrl.platform.reports.data import load_run
+    from parsecrl.platform.reports.loaded_run import load_run
     from parsecrl.platform.running.analysis import analyse_ended_trials
 
     for folder in options.run_dirs:

@@ -21,7 +21,7 @@ from parsecrl.algorithms.latent_sac import latent_sac as sac
 from parsecrl.algorithms.open_loop import analysis as open_loop_analysis
 from parsecrl.algorithms.open_loop import trainable as open_loop
 from parsecrl.platform.metrics.table import CountsNothing, ReportsMetrics
-from parsecrl.platform.runs.results import FAILURE
+from parsecrl.platform.runs.stored_checkpoints import FAILURE
 from parsecrl.platform.runs.trained_trials import ParallelMap, TrainedTrial
 from parsecrl.platform.spec_groups import PhaseBase
 

@@ -1,4 +1,4 @@
-"""What trials of latent_sac show, as tables: see `parsecrl.platform.reports.parsimony` for their columns."""
+"""What trials of latent_sac show, as tables: see `parsecrl.algorithms.latent_study.report_parts` for their columns."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, WEIGHTS, read_description
+from parsecrl.algorithms.reporting.statistics import summarize
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import evaluate
-from parsecrl.platform.statistics import summarize
 from parsecrl.platform.storage import Location, location_of
 
 KNOWN_ALGORITHMS = ("planet", "dcem_ppo")

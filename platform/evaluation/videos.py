@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,16 +12,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from parsecrl.algorithms.reporting.video import DrawingError, Video, new_video
 from parsecrl.envs import choose_rendering_backend, make_env
 from parsecrl.platform.evaluation.lockstep import Controller, Policy, check_sizes, episode_seed, resolve, torch_threads
-from parsecrl.platform.storage import Location, RemotePath, upload
+from parsecrl.platform.storage import Location, upload
 
 logger = logging.getLogger(__name__)
 MAX_FPS = 50
-
-
-class DrawingError(Exception):
-    """Rendering or encoding failed; the cause is chained."""
 
 
 def record_video(
@@ -68,7 +64,7 @@ def _write(task: gymnasium.Env, policy: Policy, obs: np.ndarray, file: Location,
     every = max(1, round(rate / MAX_FPS))
     limit = None if max_seconds is None else max(1, round(max_seconds * rate))
     frame = _draw(task)  # before the first plan: a machine that cannot draw shall not plan an episode for nothing
-    with new_video(file, rate / every) as video:
+    with _new_video(file, rate / every) as video:
         video.add(frame)
         decision, over = 0, False
         while not over and (limit is None or decision < limit):
@@ -80,68 +76,17 @@ def _write(task: gymnasium.Env, policy: Policy, obs: np.ndarray, file: Location,
 
 
 @contextmanager
-def new_video(file: Location, fps: float) -> Iterator[Video]:
-    """A video that is at `file`, whole, when the context has ended without an error, and nowhere otherwise."""
-    unfinished = _beside(file)
-    video = Video(unfinished, fps)
-    try:
-        yield video
-        video.close()
-        upload(unfinished, file)
-    finally:
-        video.abandon()
-        unfinished.unlink(missing_ok=True)
-
-
-def _beside(file: Location) -> Path:
-    """Where the film is written until it is whole: beside `file`, or for an object store among temporary files."""
-    name = f".{file.stem}.{os.getpid()}.mp4"
-    if isinstance(file, RemotePath):
-        return Path(tempfile.gettempdir()) / f"parsec{name}"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return file.with_name(name)
-
-
-class Video:
-    """An H.264 file that browsers play: yuv420p, even sides, its index in front."""
-
-    def __init__(self, file: Path, fps: float):
-        try:
-            import imageio.v2 as imageio
-
-            self.writer: Any = imageio.get_writer(
-                file,
-                format="FFMPEG",  # type: ignore[arg-type]  # imageio's stub wants a Format object
-                mode="I",
-                fps=fps,
-                codec="libx264",
-                quality=None,
-                macro_block_size=2,
-                ffmpeg_log_level="error",
-                output_params=["-crf", "26", "-movflags", "+faststart"],
-            )
-        except Exception as error:
-            raise DrawingError(f"imageio-ffmpeg cannot encode here ({error}); pip install imageio-ffmpeg") from error
-
-    def add(self, frame: np.ndarray) -> None:
-        height, width = (side - side % 2 for side in frame.shape[:2])
-        try:
-            self.writer.append_data(np.ascontiguousarray(frame[:height, :width]))
-        except Exception as error:
-            raise DrawingError(f"imageio-ffmpeg cannot encode here ({error})") from error
-
-    def close(self) -> None:
-        try:
-            self.writer.close()
-        except Exception as error:
-            raise DrawingError(f"imageio-ffmpeg cannot encode here ({error})") from error
-
-    def abandon(self) -> None:
-        """Close without complaint: the file is unfinished, or closed already."""
-        try:
-            self.writer.close()
-        except Exception as error:
-            logger.debug("closing an unfinished video: %s", error)
+def _new_video(file: Location, fps: float) -> Iterator[Video]:
+    """`new_video`, which is uploaded when it is whole where `file` lies in an object store."""
+    if isinstance(file, Path):
+        with new_video(file, fps) as video:
+            yield video
+        return
+    with tempfile.TemporaryDirectory(prefix="parsec-video-") as scratch:
+        local = Path(scratch) / file.name
+        with new_video(local, fps) as video:
+            yield video
+        upload(local, file)
 
 
 def _make_drawable(env: Mapping[str, Any]) -> gymnasium.Env:

@@ -1,143 +1,47 @@
-"""The report's figures, each drawn for a light and for a dark page.
-
-No pyplot: nothing global changes, and no display is needed.
-"""
+"""The figures of runs: returns, learning curves, losses and what the planner tries."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
-from matplotlib.colors import ListedColormap, Normalize, to_hex
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from parsecrl.platform.reports import paper
-from parsecrl.platform.reports.data import Phase, Run, Trial
+from parsecrl.algorithms.reporting.figures import PALETTE, RED, Plot, Theme, color_bar, color_of, shades
 from parsecrl.platform.reports.iterates import Iterates
+from parsecrl.platform.reports.loaded_run import Phase, Run, Trial
+from parsecrl.platform.reports.paper_results import CURVE_LABEL, CURVES, LABEL, PaperResult, result_for
 
-PALETTE = ("#3b82c4", "#e0812b", "#3a9d6c", "#c2528b", "#8a6fd1", "#a08a1f", "#2ba3a8", "#d05252")
 KIND_COLORS = {"full": PALETTE[0], "embedded": PALETTE[1], "ppo": PALETTE[2], "random policy": "#8b8f98"}
 LEGEND_LIMIT = 8
 SAMPLE_LIMIT = 150
+RETURN = "episode_return_mean"
+ACTION_LIMIT = 8  # dimensions of the action that are shown
 
 
-@dataclass(frozen=True)
-class Theme:
-    name: str
-    ink: str
-    faint: str
-    paper: str
-    surface: str
-
-
-THEMES = (
-    Theme("light", "#22262e", "#dfe3e9", "#6b7280", "#ffffff"),
-    Theme("dark", "#e4e7ec", "#343a45", "#a3abb8", "#1a1e26"),
-)
-Draw = Callable[[Figure, Theme], None]
-
-
-@dataclass(frozen=True)
-class Image:
-    """One figure on disk, drawn twice; alt says in words what it shows."""
-
-    light: Path
-    dark: Path
-    alt: str
-    width: float
-
-
-def render(
-    draw: Draw,
-    folder: Path,
-    name: str,
-    size: tuple[float, float],
-    alt: str,
-    layout: Literal["constrained"] | None = "constrained",
-) -> Image:
-    """Draw `name`.png and `name`-dark.png into folder; size in inches; without a layout, draw sets the margins."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for theme in THEMES:
-        with matplotlib.rc_context(_style(theme)):
-            figure = Figure(figsize=size, dpi=140, layout=layout)
-            FigureCanvasAgg(figure)
-            draw(figure, theme)
-            files[theme.name] = folder / (f"{name}.png" if theme.name == "light" else f"{name}-{theme.name}.png")
-            figure.savefig(files[theme.name])
-    return Image(files["light"], files["dark"], alt, size[0])
-
-
-def _style(theme: Theme) -> Any:
-    return {
-        "text.parse_math": False,  # names come from specs: a dollar sign is a dollar sign
-        "font.size": 10,
-        "axes.titlesize": 10.5,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": theme.faint,
-        "grid.linewidth": 0.8,
-        "axes.edgecolor": theme.paper,
-        "axes.labelcolor": theme.ink,
-        "axes.titlecolor": theme.ink,
-        "text.color": theme.ink,
-        "xtick.color": theme.paper,
-        "ytick.color": theme.paper,
-        "xtick.labelcolor": theme.ink,
-        "ytick.labelcolor": theme.ink,
-        "figure.facecolor": theme.surface,
-        "axes.facecolor": theme.surface,
-        "savefig.facecolor": theme.surface,
-        "legend.frameon": False,
-        "legend.fontsize": 9,
-        "path.simplify": True,
-    }
-
-
-def log_scale(axes: Axes) -> None:
-    """Ticks in plain numbers: the style has mathematical text switched off."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def color_of(index: int, total: int) -> str:
-    """The index-th of total line colours; a palette while it lasts, then a colour map's even steps."""
-    if total <= len(PALETTE):
-        return PALETTE[index % len(PALETTE)]
-    return to_hex(matplotlib.colormaps["turbo"](0.08 + 0.84 * index / max(total - 1, 1)))
-
-
-def draw_boxes(run: Run) -> Draw:
+def boxes(run: Run) -> Plot:
     """Figure 4: a box a controller, the paper's quartiles beside each of ours."""
+    shown = [phase for phase in run.rows if phase.statistics]
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.add_subplot()
         ticks, labels = [], []
-        for x, phase in enumerate(p for p in run.rows if p.statistics):
-            reference = paper.result_for(run.task, phase.kind)
+        for x, phase in enumerate(shown):
+            reference = result_for(run.task, phase.kind)
             ours = x - 0.2 if reference else x
             _box(axes, ours, phase, KIND_COLORS.get(phase.kind, PALETTE[4]), theme)
             if reference:
                 _reference_box(axes, x + 0.2, reference, theme)
             ticks.append(x)
             labels.append(f"{phase.name}\n{phase.title}" if phase.name != phase.title else phase.name)
-        if any(paper.result_for(run.task, p.kind) for p in run.rows if p.statistics):
-            axes.plot([], [], "s", ms=9, mfc="none", mec=theme.paper, label=f"paper, {paper.LABEL} (its own budget)")
+        if any(result_for(run.task, phase.kind) for phase in shown):
+            axes.plot([], [], "s", ms=9, mfc="none", mec=theme.paper, label=f"paper, {LABEL} (its own budget)")
             axes.legend(loc="upper left", bbox_to_anchor=(0, 1.12), borderaxespad=0)
         axes.set_xticks(ticks, [_wrap(label) for label in labels])
         axes.set_xlim(-0.6, len(ticks) - 0.4)
@@ -145,7 +49,14 @@ def draw_boxes(run: Run) -> Draw:
         axes.set_ylabel("return of one episode")
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
 
-    return draw
+    return Plot(
+        draw,
+        (max(5.0, 1.4 + 2.0 * len(shown)), 4.2),
+        "Box plot of evaluation returns by controller",
+        f"Evaluation returns on {run.task}: box, quartiles and median; whiskers, the farthest episode within 1.5 times "
+        f"the interquartile range; dots, episodes beyond. After the paper's figure 4; where it has a box for the "
+        f"controller, that stands beside ours, without whiskers.",
+    )
 
 
 def _box(axes: Axes, x: float, phase: Phase, color: str, theme: Theme, width: float = 0.34) -> None:
@@ -169,7 +80,7 @@ def _box(axes: Axes, x: float, phase: Phase, color: str, theme: Theme, width: fl
         axes.bxp([box], showcaps=False, **style)
 
 
-def _reference_box(axes: Axes, x: float, reference: paper.PaperResult, theme: Theme) -> None:
+def _reference_box(axes: Axes, x: float, reference: PaperResult, theme: Theme) -> None:
     """The paper's quartiles: no whiskers, for they were not read."""
     box = {"med": reference.median, "q1": reference.q25, "q3": reference.q75, "fliers": []}
     box |= {"whislo": reference.q25, "whishi": reference.q75}
@@ -183,7 +94,12 @@ def curve_axis(phase: Phase) -> str:
     return "ppo_steps" if phase.algorithm == "dcem_ppo" and counted else "env_steps"
 
 
-def draw_curves(phase: Phase, task: str, key: str = "episode_return_mean") -> Draw:
+def has_curve(trial: Trial | None, axis: str) -> bool:
+    """Whether there is a result to draw over the axis."""
+    return trial is not None and bool(np.isfinite(trial.column(axis) * trial.column(RETURN)).any())
+
+
+def curves(phase: Phase, task: str) -> Plot:
     """Figures 11 to 13: the return of every trial over training; the chosen trial is the thick line."""
     x_key = curve_axis(phase)
 
@@ -191,7 +107,7 @@ def draw_curves(phase: Phase, task: str, key: str = "episode_return_mean") -> Dr
         axes = figure.add_subplot()
         sweep, end = len(phase.trials) > 1, 0.0
         for i, trial in enumerate(phase.trials):
-            x, y = _finite(trial, x_key, key)
+            x, y = _finite(trial, x_key, RETURN)
             if not x.size:
                 continue
             end = max(end, float(x.max()))
@@ -200,23 +116,29 @@ def draw_curves(phase: Phase, task: str, key: str = "episode_return_mean") -> Dr
             if not chosen and len(phase.trials) > LEGEND_LIMIT:
                 label = "_"  # not in the legend; the page's table has them all
             _line(axes, x, y, color_of(i, len(phase.trials)), label, chosen)
-        at = [float(v) for v in map(phase.reached.get, (x_key, key)) if isinstance(v, int | float)]
+        at = [float(v) for v in map(phase.reached.get, (x_key, RETURN)) if isinstance(v, int | float)]
         if len(at) == 2:
             axes.plot(*at, "*", ms=13, mfc=theme.ink, mec=theme.surface, mew=0.8, zorder=4)
-        points = (
-            [p for p in paper.CURVES.get((task, phase.kind), ()) if p[0] <= 1.5 * end] if x_key == "env_steps" else []
-        )
+        points = [p for p in CURVES.get((task, phase.kind), ()) if p[0] <= 1.5 * end] if x_key == "env_steps" else []
         if points:
-            axes.plot(*zip(*points, strict=True), "D", ms=5, mfc="none", mec=theme.paper, label=paper.CURVE_LABEL)
+            axes.plot(*zip(*points, strict=True), "D", ms=5, mfc="none", mec=theme.paper, label=CURVE_LABEL)
         if sweep or points:
             figure.legend(loc="outside lower left", ncols=1 if _long(phase.trials) else 2)
         axes.set_ylabel("training return\n(mean of the last 10 episodes)")
         _steps_axis(axes, x_key)
 
-    return draw
+    legend = min(len(phase.trials), LEGEND_LIMIT) if len(phase.trials) > 1 else 0
+    unit = "PPO steps" if x_key == "ppo_steps" else "environment steps (simulator steps)"
+    star = " Star: the checkpoint that was chosen." if phase.reached else ""
+    return Plot(
+        draw,
+        (9.4, 3.7 + 0.2 * legend),
+        f"Learning curve of phase {phase.name}",
+        f"Return of training episodes, exploration included, over {unit}.{star}",
+    )
 
 
-def draw_comparison_curves(series: Sequence[tuple[str, str, Phase]]) -> Draw:
+def comparison_curves(series: Sequence[tuple[str, str, Phase]]) -> Plot:
     """The chosen trial of one phase, a line a run; series: the run's label and colour, and its phase."""
     x_key = curve_axis(series[0][2])
 
@@ -225,16 +147,21 @@ def draw_comparison_curves(series: Sequence[tuple[str, str, Phase]]) -> Draw:
         for label, color, phase in series:
             trial = phase.best
             if trial is not None:
-                x, y = _finite(trial, x_key, "episode_return_mean")
+                x, y = _finite(trial, x_key, RETURN)
                 _line(axes, x, y, color, label, False)
         figure.legend(loc="outside lower left", ncols=1 if len(series) < 3 else 2)
         axes.set_ylabel("training return\n(mean of the last 10 episodes)")
         _steps_axis(axes, x_key)
 
-    return draw
+    return Plot(
+        draw,
+        (9.4, 3.7 + 0.12 * len(series)),
+        f"Learning curves of phase {series[0][2].name}",
+        "Return of training episodes; of a sweep, the chosen trial.",
+    )
 
 
-def draw_comparison_boxes(runs: Sequence[tuple[str, Run]], names: Sequence[str]) -> Draw:
+def comparison_boxes(runs: Sequence[tuple[str, Run]], names: Sequence[str]) -> Plot:
     """A group of boxes a phase, a colour a run."""
 
     def draw(figure: Figure, theme: Theme) -> None:
@@ -253,15 +180,21 @@ def draw_comparison_boxes(runs: Sequence[tuple[str, Run]], names: Sequence[str])
         axes.set_ylabel("return of one episode")
         figure.legend(loc="outside lower left", ncols=1 if len(runs) < 3 else 2)
 
-    return draw
+    return Plot(
+        draw,
+        (max(5.5, 1.4 + 0.7 * len(names) * len(runs)), 4.0 + 0.1 * len(runs)),
+        "Box plot of evaluation returns by phase and run",
+        "Evaluation returns by phase; box, quartiles and median; whiskers within 1.5 times the interquartile range.",
+    )
 
 
-def draw_losses(trial: Trial, x_key: str, keys: Sequence[str]) -> Draw:
+def losses(phase: Phase, trial: Trial, keys: Sequence[str]) -> Plot:
     """Every loss of the chosen trial, a small panel each."""
-    columns = min(3, len(keys))
+    columns, x_key = min(3, len(keys)), curve_axis(phase)
+    rows = math.ceil(len(keys) / columns)
 
     def draw(figure: Figure, theme: Theme) -> None:
-        grid = figure.subplots(math.ceil(len(keys) / columns), columns, squeeze=False)
+        grid = figure.subplots(rows, columns, squeeze=False)
         for axes, key in zip(grid.flat, keys, strict=False):
             x, y = _finite(trial, x_key, key)
             _line(axes, x, y, PALETTE[0], key, False)
@@ -272,16 +205,18 @@ def draw_losses(trial: Trial, x_key: str, keys: Sequence[str]) -> Draw:
         for axes in list(grid.flat)[len(keys) :]:
             axes.remove()
 
-    return draw
+    return Plot(
+        draw,
+        (9.0, 2.1 * rows),
+        f"Learner metrics of phase {phase.name}",
+        f"What the learner reported, trial {trial.label}.",
+        wide=True,
+    )
 
 
-def loss_size(keys: Sequence[str]) -> tuple[float, float]:
-    return 9.0, 2.1 * math.ceil(len(keys) / min(3, len(keys)))
-
-
-def draw_iterates(iterates: Iterates, max_dimensions: int = 8) -> Draw:
+def plan_iterates(phase: Phase, iterates: Iterates) -> Plot:
     """Figures 14 and 15: a row an iteration, a column an action dimension; samples coloured by cost, the mean."""
-    shown = min(iterates.action_size, max_dimensions)
+    shown = min(iterates.action_size, ACTION_LIMIT)
 
     def draw(figure: Figure, theme: Theme) -> None:
         views = iterates.views
@@ -293,8 +228,7 @@ def draw_iterates(iterates: Iterates, max_dimensions: int = 8) -> Draw:
         costs = np.concatenate([v.costs for v in views])
         low, high = np.percentile(costs, [1, 95])
         scale = Normalize(low, high if high > low else low + 1.0)
-        shades = np.linspace(0, 0.93, 200) if theme.name == "light" else np.linspace(1, 0.2, 200)
-        cmap = ListedColormap(matplotlib.colormaps["viridis"](shades))  # the cheapest stand out from the page
+        cmap = shades(theme)
         ahead = np.arange(1, iterates.horizon + 1)
         for row, view in zip(grid, views, strict=True):
             order = _spread(view.costs)
@@ -303,7 +237,7 @@ def draw_iterates(iterates: Iterates, max_dimensions: int = 8) -> Draw:
                 lines = LineCollection(segments, array=view.costs[order], cmap=cmap, norm=scale, lw=0.7, alpha=0.5)
                 axes.add_collection(lines)
                 axes.plot(ahead, view.mean[:, d], color=theme.surface, lw=3.6)
-                axes.plot(ahead, view.mean[:, d], color="#e5383b", lw=1.8)
+                axes.plot(ahead, view.mean[:, d], color=RED, lw=1.8)
                 axes.set_xlim(1, max(iterates.horizon, 1.5))
                 axes.set_ylim(-1.08, 1.08)
                 axes.set_yticks([-1, 0, 1])
@@ -314,18 +248,22 @@ def draw_iterates(iterates: Iterates, max_dimensions: int = 8) -> Draw:
         for d, axes in enumerate(grid[0]):
             axes.set_title(f"action {d + 1}", fontsize=9)
         figure.supxlabel("decisions ahead", fontsize=9, y=0.02)
-        scalar = matplotlib.cm.ScalarMappable(norm=scale, cmap=cmap)
-        bar = figure.colorbar(scalar, cax=figure.add_axes((1 - 1.0 / width, bottom, 0.12 / width, top - bottom)))
-        bar.set_label("cost (minus predicted return)", fontsize=9)
-        bar.ax.grid(False)
-        bar.ax.tick_params(labelsize=8)
-        bar.outline.set_visible(False)
+        label = "cost (minus predicted return)"
+        color_bar(figure, scale, cmap, label, right=1.0, bottom=0.55, top=0.3)
 
-    return draw
-
-
-def iterates_size(iterates: Iterates, max_dimensions: int = 8) -> tuple[float, float]:
-    return 1.9 + 1.4 * min(iterates.action_size, max_dimensions), 0.85 + 1.2 * len(iterates.views)
+    numbers = ", ".join(str(view.number) for view in iterates.views)
+    return Plot(
+        draw,
+        (1.9 + 1.4 * shown, 0.85 + 1.2 * len(iterates.views)),
+        f"Planning iterates of phase {phase.name}",
+        f"Iterations {numbers} of one plan, for the belief after {iterates.decisions} decisions "
+        f"({iterates.env_steps} environment steps) from a random initial state. Each thin line is one sample "
+        f"({iterates.sampled}), coloured by its cost, which is minus the return predicted over the horizon; red: the "
+        f"mean after the iteration. At most {SAMPLE_LIMIT} samples a panel, evenly over their ranks. After figures 14 "
+        f"and 15 in the appendix of the paper's earlier version.",
+        wide=True,
+        automatic=False,
+    )
 
 
 def _spread(costs: np.ndarray) -> np.ndarray:

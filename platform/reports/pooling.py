@@ -13,16 +13,15 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from parsecrl.algorithms.reporting.study_report import Tables
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.reports import studies
-from parsecrl.platform.reports.data import Phase, Run
+from parsecrl.platform.reports.loaded_run import Phase, Run
+from parsecrl.platform.reports.studies import study_report_of
 from parsecrl.platform.runs.run_folder import POOLED_FILE, STATE_FILE, write_atomically
 from parsecrl.platform.runs.tables import FOLDER, read_tables
 from parsecrl.platform.specs import set_path
 
 NOT_SETTINGS = ("search", "seed", "checkpoint_every", "num_cpus_per_trial", "num_gpus_per_trial")
-
-Tables = dict[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def _pools(runs: Sequence[tuple[str, Run]]) -> list[Pool]:
     for label, run in runs:
         for phase in run.studies:
             key = [phase.name, _run_seed(run), _settings(phase.spec)]
-            if not studies.trial_columns(phase):
+            if not _trial_columns(phase):
                 key.append(label)
             groups.setdefault(json.dumps(key, sort_keys=True), []).append((label, run, phase))
     return [_pool(members) for members in groups.values()]
@@ -131,7 +130,7 @@ def _pools(runs: Sequence[tuple[str, Run]]) -> list[Pool]:
 
 def _pool(members: Sequence[tuple[str, Run, Phase]]) -> Pool:
     _, first_run, phase = members[0]
-    columns = list(studies.trial_columns(phase))
+    columns = _trial_columns(phase)
     kept: dict[str, list[pd.DataFrame]] = {}
     seen: set[tuple[Any, ...]] = set()
     repeated = 0
@@ -168,7 +167,7 @@ def _fits(pool: Pool, group: Sequence[Pool]) -> bool:
         return {env for table in one.tables.values() for env in table["env"]}
 
     first = group[0]
-    if "env" not in studies.trial_columns(pool.phase) or pool.phase.algorithm != first.phase.algorithm:
+    if "env" not in _trial_columns(pool.phase) or pool.phase.algorithm != first.phase.algorithm:
         return False
     if not pool.tables or not first.tables or not any(set(pool.runs) & set(other.runs) for other in group):
         return False
@@ -179,6 +178,12 @@ def _joined(parts: dict[str, list[pd.DataFrame]]) -> Tables:
     """Each table's parts below each other; those without rows would make numbers into objects."""
     full = {name: [table for table in tables if len(table)] or tables[:1] for name, tables in parts.items()}
     return {name: pd.concat(tables, ignore_index=True) for name, tables in full.items()}
+
+
+def _trial_columns(phase: Phase) -> list[str]:
+    """The columns of a phase's tables that name a trial; none where rows are of several trials or of none."""
+    report = study_report_of(phase.algorithm)
+    return list(report.trial_columns) if report else []
 
 
 def _trials(table: pd.DataFrame, columns: list[str]) -> list[tuple[Any, ...]]:

@@ -15,8 +15,9 @@ from ray.tune.experiment import Trial
 
 from parsecrl.platform.running import interruption, tune_state
 from parsecrl.platform.runs import stored_checkpoints
-from parsecrl.platform.runs.results import FAILURE, RESULT_KEYS, finite, fraction_done
+from parsecrl.platform.runs.results import RESULT_KEYS, finite, fraction_done
 from parsecrl.platform.runs.run_folder import STATE_FILE, RunFolder
+from parsecrl.platform.runs.stored_checkpoints import FAILURE
 from parsecrl.platform.specs import get_path
 from parsecrl.platform.storage import Location
 from parsecrl.platform.terminal import StatusLine, duration

@@ -60,7 +60,7 @@ def write_summary(folder: RunFolder) -> None:
 
 
 def _statistics(table: pd.DataFrame, name: str) -> dict[str, Any]:
-    from parsecrl.platform.statistics import summarize
+    from parsecrl.algorithms.reporting.statistics import summarize
 
     rows = table[table["phase"] == name]
     if rows.empty:

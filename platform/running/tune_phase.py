@@ -20,7 +20,7 @@ from parsecrl.platform.running.fault_rules import FaultRules
 from parsecrl.platform.running.loggers import logger_callbacks
 from parsecrl.platform.running.progress import PhaseProgress, StopWhenReached
 from parsecrl.platform.runs import stored_checkpoints
-from parsecrl.platform.runs.results import FAILURE, RESULT_KEYS
+from parsecrl.platform.runs.results import RESULT_KEYS
 from parsecrl.platform.runs.run_folder import FAILED, FINISHED, RUNNING, RunFolder
 from parsecrl.platform.spec_groups import Domain
 from parsecrl.platform.spec_models import Phase
@@ -215,9 +215,9 @@ def _latest(folder: RunFolder, phase: Phase) -> Location:
 def _problem(result: tune.Result) -> str | None:
     """Why a trial failed, in one line."""
     metrics = result.metrics or {}
-    if FAILURE in metrics:
+    if stored_checkpoints.FAILURE in metrics:
         where = f"{metrics['env_steps']:,} environment steps" if "env_steps" in metrics else "its last result"
-        return f"{metrics[FAILURE]} (at {where})"
+        return f"{metrics[stored_checkpoints.FAILURE]} (at {where})"
     if result.error is None:
         return None
     lines = [line.strip() for line in str(result.error).splitlines() if line.strip()]

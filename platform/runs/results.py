@@ -16,9 +16,6 @@ RESULT_KEYS = {
 }
 
 
-FAILURE = "failure"  # result key: why the trial cannot go on
-
-
 def fraction_done(conditions: Mapping[str, float], result: Mapping[str, Any]) -> float:
     """How much of the first stop condition to be met is behind the trial; 1 or more at its end."""
     return max(finite(result.get(RESULT_KEYS[key]), 0.0) / goal for key, goal in conditions.items())

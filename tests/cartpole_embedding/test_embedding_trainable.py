@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from parsecrl.algorithms.cartpole_embedding import analysis
+from parsecrl.algorithms.cartpole_embedding import analysis, report
+from parsecrl.algorithms.cartpole_embedding import film as cartpole_film
 from parsecrl.algorithms.cartpole_embedding.checkpoint import FILES, load_embedding
 from parsecrl.algorithms.cartpole_embedding.trainable import CartpoleEmbedding
-from parsecrl.platform.reports import cartpole_embedding as report
-from parsecrl.platform.reports import cartpole_film
+from parsecrl.algorithms.reporting.figures import render_all
 
 CONFIG = {
     "controller": {"num_samples": 20, "num_elites": 4, "num_iterations": 3, "horizon": 6},
@@ -151,7 +151,7 @@ def test_report(tables: analysis.Tables, tmp_path: Path):
     assert found.rows[0][9] == "1.08"  # the paper's, beside ours
     assert [row[0] for row in found.rows[3:]] == ["CEM", "random", "untrained, 2", "untrained, 3"]
     assert all(len(row) == len(found.headings) for row in found.rows)
-    images = report.draw_all(tables, tmp_path, "it")
+    images = render_all(report.plots(tables), tmp_path, "it")
     assert set(images) == {"convergence", "improvement", "samples", "surfaces", "decoders", "control"}
     assert all(image.light.stat().st_size > 5000 and image.dark.is_file() for image in images.values())
     others = {**tables, "improvement": tables["improvement"].assign(dynamics="pendulum")}

@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 from parsecrl.platform import cli
-from parsecrl.platform.reports.data import load_run
+from parsecrl.platform.reports.loaded_run import load_run
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.storage import in_parallel, location_of
 

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from parsecrl.platform.reports import energy_regression as report
+from parsecrl.algorithms.energy_regression import report
+from parsecrl.algorithms.reporting.figures import render_all
+from parsecrl.algorithms.reporting.statistics import mean_interval
 from parsecrl.platform.runs.tables import read_tables
-from parsecrl.platform.statistics import mean_interval
 from tests.platform.trial_files import last_metrics
 
 METHODS = ("unrolled_gd", "dcem", "dcem, temperature=0.1")
@@ -59,7 +60,7 @@ def test_the_result_table():
 
 
 def test_the_figures_are_drawn_for_both_themes(tmp_path: Path):
-    images = report.draw_all(make_tables(), tmp_path, "study")
+    images = render_all(report.plots(make_tables()), tmp_path, "study")
     assert list(images) == ["convergence", "steps", "predictions", "surface"]
     for image in images.values():
         assert image.light.stat().st_size > 5000

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from parsecrl.algorithms.latent_planning import report
+from parsecrl.algorithms.reporting.figures import render_all
 from parsecrl.platform.cli import main
-from parsecrl.platform.reports import latent_planning as report
 from parsecrl.platform.runs.tables import read_tables
 from parsecrl.platform.specs import load_spec
 from tests.platform.trial_files import last_metrics, tensorboard_scalars
@@ -60,7 +61,8 @@ def test_what_plans_cost():
 
 def test_scores_are_smoothed_over_tasks_for_each_seed():
     rows = [(task, seed, 10.0 * (task == 20) + seed) for task in range(1, 41) for seed in (0, 2)]
-    x, low, mean, high = report.smoothed(pd.DataFrame(rows, columns=["episode", "seed", "score"]))
+    x, found = report.smoothed(pd.DataFrame(rows, columns=["episode", "seed", "score"]))
+    mean, low, high = found.T
     assert x.tolist() == list(range(1, 41))
     bell = np.exp(-0.5 * (np.arange(-8, 9) / 2.0) ** 2)  # the filter, cut at four standard deviations
     np.testing.assert_allclose(mean[11:28] - 1.0, 10 * bell / bell.sum(), atol=1e-9)
@@ -73,7 +75,7 @@ def test_scores_are_smoothed_over_tasks_for_each_seed():
 
 
 def test_the_figures_are_drawn_for_both_themes(tmp_path: Path):
-    images = report.draw_all(make_tables(), tmp_path, "planning")
+    images = render_all(report.plots(make_tables()), tmp_path, "planning")
     assert list(images) == ["totals", "tasks"]  # no model was learned
     for image in images.values():
         assert image.light.stat().st_size > 5000

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from parsecrl.platform.reports import latent_sac as report
+from parsecrl.algorithms.latent_sac import report
 from parsecrl.platform.runs.tables import read_tables
 
 QUICK = "parsimony_sac_quick"

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
+from parsecrl.algorithms.open_loop import report
 from parsecrl.algorithms.open_loop.analysis import encode
+from parsecrl.algorithms.reporting.figures import render_all
 from parsecrl.platform.cli import main
 from parsecrl.platform.open_loop_phase import data_folder
-from parsecrl.platform.reports import open_loop as report
 from parsecrl.platform.runs.tables import read_tables
 from parsecrl.platform.specs import load_spec
 from tests.platform.trial_files import last_metrics
@@ -67,7 +68,7 @@ def test_the_result_table():
 
 def test_figures_strips_and_films(tmp_path: Path):
     tables = make_tables()
-    images = report.draw_all(tables, tmp_path, "pixels")
+    images = render_all(report.plots(tables), tmp_path, "pixels")
     assert list(images) == ["horizon", "training", "strip-0"]
     assert all(image.light.stat().st_size > 3000 for image in images.values())
     assert [model for model, _ in report.panels(tables["films"], 0)] == ["truth", "parsimonious", "rssm"]

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from parsecrl.algorithms.latent_study import labelled, make_env, make_model, model_tables, stacked, world_of
-from parsecrl.platform.reports import figures, parsimony
-from parsecrl.platform.statistics import mean_interval, probability_of_improvement
+from parsecrl.algorithms.latent_study import report_parts as shared
+from parsecrl.algorithms.reporting.figures import Plot, render_all
+from parsecrl.algorithms.reporting.statistics import mean_interval, probability_of_improvement
 
 GRID, TORUS = "parsecrl/Gridworld-v0", "parsecrl/Torus-v0"
 
@@ -41,7 +42,7 @@ def test_the_probability_of_improvement_counts_pairs_and_half_the_ties():
 
 
 def test_the_table_of_scores():
-    rows = parsimony.score_rows(scores())
+    rows = shared.score_rows(scores())
     assert [row[:4] for row in rows[:3]] == [
         ("gridworld", "ours", "3", "20"),
         ("gridworld", "beta-VAE, vae_beta=1.0", "3", "20"),
@@ -53,7 +54,7 @@ def test_the_table_of_scores():
     assert rows[0][6] == "-"
     assert rows[1][6].startswith("0.78 [")  # of nine pairs six are won and two are ties
     assert len(rows) == 6
-    alone = parsimony.score_rows(scores(seeds=1))
+    alone = shared.score_rows(scores(seeds=1))
     assert alone[0][4] == "400.0"
     assert alone[1][6] == "1.00"
 
@@ -63,28 +64,28 @@ def test_what_was_varied_is_compared_with_ours_varied_alike():
     bases = {"parsimonious, beta=0.0": 9, "beta_vae, beta=0.0": 0, "parsimonious, beta=1.0": 0, "beta_vae, beta=1.0": 9}
     rows = [(GRID, model, seed, 1, base + seed) for model, base in bases.items() for seed in range(3)]
     table = pd.DataFrame(rows, columns=["env", "model", "seed", "episode", "score"])
-    found = {row[1]: row[6] for row in parsimony.score_rows(table)}
+    found = {row[1]: row[6] for row in shared.score_rows(table)}
     assert found == {
         "ours, beta=0.0": "-",
         "ours, beta=1.0": "-",
         "beta-VAE, beta=0.0": "1.00 [1.00, 1.00]",
         "beta-VAE, beta=1.0": "0.00 [0.00, 0.00]",
     }
-    assert parsimony.VARIATION_NOTE in parsimony.score_note(table)
-    assert parsimony.score_note(table[:0]) == parsimony.SCORE_NOTE
+    assert shared.VARIATION_NOTE in shared.score_note(table)
+    assert shared.score_note(table[:0]) == shared.SCORE_NOTE
 
 
 def test_a_long_curve_is_averaged_over_groups_of_episodes():
     table = scores(episodes=250)
-    x, low, mean, high = parsimony.curve(parsimony.of(table, GRID, "parsimonious"))
+    x, found = shared.curve(shared.of(table, GRID, "parsimonious"))
     assert len(x) == 84
     assert x[0] == 2.0
-    assert mean[0] == pytest.approx(11.0)
-    assert (low < mean).all()
-    assert (mean < high).all()
-    x, _, mean, _ = parsimony.curve(parsimony.of(scores(), GRID, "parsimonious"))
+    assert found[0, 0] == pytest.approx(11.0)
+    assert (found[:, 1] < found[:, 0]).all()
+    assert (found[:, 0] < found[:, 2]).all()
+    x, found = shared.curve(shared.of(scores(), GRID, "parsimonious"))
     np.testing.assert_array_equal(x, np.arange(1, 21))
-    assert mean[-1] == pytest.approx(111.0)
+    assert found[-1, 0] == pytest.approx(111.0)
 
 
 def test_the_figures_are_drawn(tmp_path: Path):
@@ -98,14 +99,14 @@ def test_the_figures_are_drawn(tmp_path: Path):
                 visited = np.arange(16 * 5).reshape(16, 5) % 3
                 parts.append(labelled(model_tables(model, world, visited), env=env, model=kind, seed=seed))
     tables = stacked(parts)
-    rows = parsimony.transformation_rows(tables["transformations"])
+    rows = shared.transformation_rows(tables["transformations"])
     assert [row[:2] + row[-1:] for row in rows] == [("gridworld", "ours", "16"), ("torus", "ours", "16")]
     drawn = {
-        "curves": (parsimony.draw_curves(scores()), parsimony.panels_size(2)),
-        "latents": (parsimony.draw_latents(tables), parsimony.latents_size(tables)),
-        "predictions": (parsimony.draw_predictions(tables["predictions"]), parsimony.panels_size(2, 5.6)),
+        "curves": (shared.draw_curves(scores()), shared.panels_size(2)),
+        "latents": (shared.draw_latents(tables), shared.latents_size(tables)),
+        "predictions": (shared.draw_predictions(tables["predictions"]), shared.panels_size(2, 5.6)),
     }
-    for name, (draw, size) in drawn.items():
-        image = figures.render(draw, tmp_path, name, size, name)
+    plots = {name: Plot(draw, size, name, "") for name, (draw, size) in drawn.items()}
+    for image in render_all(plots, tmp_path, "it").values():
         assert image.light.stat().st_size > 5000
         assert image.dark.stat().st_size > 5000

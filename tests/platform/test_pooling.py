@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from parsecrl.platform.cli import main
-from parsecrl.platform.reports.data import load_run
+from parsecrl.platform.reports.loaded_run import load_run
 from parsecrl.platform.reports.pooling import studies_of
 from parsecrl.platform.runs.tables import read_tables
 

@@ -15,11 +15,11 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
+from parsecrl.algorithms.reporting.statistics import interquartile_mean, summarize
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.reports import build_comparison, build_report, format_table, paper
-from parsecrl.platform.reports.data import load_run
+from parsecrl.platform.reports import build_comparison, build_report, format_table, paper_results
 from parsecrl.platform.reports.iterates import compute_iterates, nearest_iterations
-from parsecrl.platform.statistics import interquartile_mean, summarize
+from parsecrl.platform.reports.loaded_run import load_run
 from tests.platform import chromium
 
 PHASES = ("planet", "embed", "finetune")
@@ -54,7 +54,7 @@ def returns_of(phase: str) -> np.ndarray:
 
 
 def write_trial(folder: Path, controller: dict, keep_replay: bool, steps: int, unit: str, final: float) -> None:
-    """A Tune trial folder: params.json, result.json (one object a line, config included) and progress.csv."""
+    """A Tune trial folder: params.json and result.json, an object a line."""
     folder.mkdir(parents=True)
     config = {"controller": controller, "keep_replay": keep_replay, "env": "parsecrl.envs:parsecrl/Control-v0"}
     (folder / "params.json").write_text(json.dumps(config))
@@ -77,11 +77,6 @@ def write_trial(folder: Path, controller: dict, keep_replay: bool, steps: int, u
     with (folder / "result.json").open("w") as file:
         for row in rows:
             file.write(json.dumps({**row, "config": config}) + "\n")
-    flat = [{k: v for k, v in row.items() if k != "learners"} for row in rows]
-    with (folder / "progress.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(flat[0]))
-        writer.writeheader()
-        writer.writerows(flat)
 
 
 def write_checkpoint(folder: Path, algorithm: str, controller: dict, env_steps: int) -> None:
@@ -225,7 +220,7 @@ def test_table_holds_numpys_percentiles(run_dir: Path):
     assert "685 [597, 716]" in lines[6]
     assert re.search(r"planet +CEM, full action space +180 +240,000 +20 ", lines[4])
     notes = " ".join(lines[7:])
-    assert paper.LABEL in notes
+    assert paper_results.LABEL in notes
     assert "Its numbers are for its own budgets" in notes
     assert len({len(line) for line in lines[2:7]}) == 1
 
@@ -236,19 +231,13 @@ def test_table_of_episodes_without_a_summary_is_the_same(run_dir: Path, tmp_path
     assert format_table(copy) == format_table(run_dir)
 
 
-def test_table_of_a_summary_alone(run_dir: Path):
-    summary = json.loads((run_dir / "summary.json").read_text())
-    median = np.percentile(returns_of("finetune"), 50)
-    assert f"{median:.0f} [" in format_table(summary).splitlines()[6]
-
-
 def test_task_names_and_paper_rows():
-    assert paper.task_of("dm_control/cheetah-run-v0") == "cheetah.run"
-    assert paper.task_of("dm_control/humanoid_CMU-run-v0") == "humanoid_CMU.run"
-    assert paper.task_of("HalfCheetah-v5") == "HalfCheetah"
-    assert paper.result_for("walker.walk", "ppo") == (892, 843, 928, 1000)
-    assert paper.result_for("cartpole.swingup", "full") is None
-    assert "no figures for HalfCheetah" in paper.note("HalfCheetah")
+    assert paper_results.task_of("dm_control/cheetah-run-v0") == "cheetah.run"
+    assert paper_results.task_of("dm_control/humanoid_CMU-run-v0") == "humanoid_CMU.run"
+    assert paper_results.task_of("HalfCheetah-v5") == "HalfCheetah"
+    assert paper_results.result_for("walker.walk", "ppo") == (892, 843, 928, 1000)
+    assert paper_results.result_for("cartpole.swingup", "full") is None
+    assert "no figures for HalfCheetah" in paper_results.note("HalfCheetah")
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -284,15 +273,16 @@ def test_the_best_stored_checkpoint_stands_in_for_a_missing_summary(run_dir: Pat
 
 
 def test_a_large_sweep_names_only_the_chosen_trial_in_its_legend(run_dir: Path, tmp_path: Path):
+    from parsecrl.algorithms.reporting.figures import THEMES, color_of
     from parsecrl.platform.reports import figures
 
     embed = load_run(run_dir).phases[1]
     many = replace(embed, trials=tuple(replace(embed.trials[i % 4], name=f"trial_{i:05}") for i in range(30)))
     figure = Figure(layout="constrained")
-    figures.draw_curves(many, "cheetah.run")(figure, figures.THEMES[0])
+    figures.curves(many, "cheetah.run").draw(figure, THEMES[0])
     assert len(figure.axes[0].lines) == 31  # the last is the star
     assert [text.get_text() for text in figure.legends[0].texts] == ["num_iterations=5, keep_replay=True (chosen)"]
-    assert len({figures.color_of(i, 30) for i in range(30)}) == 30
+    assert len({color_of(i, 30) for i in range(30)}) == 30
 
 
 def test_a_trial_that_failed_says_why(run_dir: Path, tmp_path: Path):
@@ -330,7 +320,7 @@ def test_a_moved_run_finds_its_checkpoints(run_dir: Path, tmp_path: Path):
 
 
 def test_a_folder_without_a_run_is_a_users_error(tmp_path: Path):
-    with pytest.raises(UserError, match="holds neither"):
+    with pytest.raises(UserError, match=r"holds a spec\.yaml"):
         build_report(tmp_path)
 
 
@@ -397,7 +387,7 @@ def test_report_embeds_videos_and_names_those_that_lack(report: Path):
 
 
 def test_a_large_video_is_named_and_not_embedded(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
-    from parsecrl.platform.reports import markup
+    from parsecrl.algorithms.reporting import markup
 
     monkeypatch.setattr(markup, "VIDEO_LIMIT", 100)
     text = markup.video(run_dir / "videos/planet.mp4", "planet")

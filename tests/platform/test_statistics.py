@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parsecrl.platform.statistics import interquartile_mean, summarize
+from parsecrl.algorithms.reporting.statistics import interquartile_mean, summarize
 
 RETURNS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40)
 

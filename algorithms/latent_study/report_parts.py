@@ -9,23 +9,25 @@ Intervals are over seeds, by Student's t.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from parsecrl.platform.reports import figures
-from parsecrl.platform.reports.figures import Draw, Theme
-from parsecrl.platform.statistics import mean_interval, probability_of_improvement
-
-Tables = dict[str, pd.DataFrame]
+from parsecrl.algorithms.reporting import markup
+from parsecrl.algorithms.reporting.cells import NOTHING, in_order, interval, title
+from parsecrl.algorithms.reporting.figures import Draw, Theme, color_of, draw_band, mean_intervals
+from parsecrl.algorithms.reporting.statistics import probability_of_improvement
+from parsecrl.algorithms.reporting.study_report import Tables
 
 TRIAL = ("env", "model", "seed")
+FORM = ",.1f"  # of scores and counts
 
 MODEL_TITLES = {
     "parsimonious": "ours",
@@ -49,12 +51,12 @@ SMOOTHED = 100  # a curve of more points than this is drawn as the mean of neigh
 
 def envs(table: pd.DataFrame) -> list[str]:
     """In the order of ENV_TITLES, others after them."""
-    return _ordered(table["env"], list(ENV_TITLES))
+    return in_order(table["env"], ENV_TITLES)
 
 
 def models(table: pd.DataFrame) -> list[str]:
     """In the order of MODEL_TITLES, a variant after its model."""
-    return _ordered(table["model"], list(MODEL_TITLES))
+    return in_order(table["model"], MODEL_TITLES)
 
 
 def env_title(env: str) -> str:
@@ -62,14 +64,13 @@ def env_title(env: str) -> str:
 
 
 def model_title(model: str) -> str:
-    """A variant is "<model>, key=value, ..."."""
-    name, *others = model.split(", ")
-    return ", ".join([MODEL_TITLES.get(name, name), *others])
+    """The model's name as it is shown; a variant's is "<model>, key=value, ..."."""
+    return title(model, MODEL_TITLES)
 
 
 def model_color(model: str, table: pd.DataFrame) -> str:
     shown = models(table)
-    return figures.color_of(shown.index(model), len(shown))
+    return color_of(shown.index(model), len(shown))
 
 
 def of(table: pd.DataFrame, env: str, model: str) -> pd.DataFrame:
@@ -117,9 +118,9 @@ def score_rows(scores: pd.DataFrame) -> list[tuple[str, ...]]:
                     model_title(model),
                     f"{len(part)}",
                     f"{episodes[0]:,}" if len(episodes) == 1 else f"{episodes[0]:,} to {episodes[-1]:,}",
-                    interval(part["total"]),
-                    interval(part["last"]),
-                    _probability(ours, part["total"]) if len(ours) else "-",
+                    interval(part["total"], FORM),
+                    interval(part["last"], FORM),
+                    _probability(ours, part["total"]) if len(ours) else NOTHING,
                 )
             )
     return rows
@@ -132,13 +133,6 @@ def _ours_beside(found: pd.DataFrame, env: str, model: str) -> pd.Series:
         return pd.Series(dtype=float)
     alike = of(found, env, OURS + comma + variation)["total"]
     return alike if len(alike) else of(found, env, OURS)["total"]
-
-
-def interval(values: pd.Series | Sequence[float], digits: int = 1) -> str:
-    mean, low, high = mean_interval(np.asarray(values, dtype=float))
-    if np.isnan(low):
-        return f"{mean:,.{digits}f}"
-    return f"{mean:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
 def _probability(ours: pd.Series, theirs: pd.Series) -> str:
@@ -154,10 +148,8 @@ def draw_curves(scores: pd.DataFrame, xlabel: str = "episode", ylabel: str = "sc
         for axes, env in zip(_panels(figure, len(shown)), shown, strict=True):
             here = scores[scores["env"] == env]
             for model in models(here):
-                x, low, mean, high = curve(of(here, env, model))
-                color = model_color(model, scores)
-                axes.plot(x, mean, color=color, lw=1.7, label=model_title(model))
-                axes.fill_between(x, low, high, color=color, alpha=0.2, lw=0)
+                x, found = curve(of(here, env, model))
+                draw_band(axes, x, found, model_color(model, scores), model_title(model), lw=1.7)
             least, most = here["score"].min(), here["score"].max()
             margin = 0.04 * (most - least) or 1.0
             axes.set_ylim(least - margin, most + margin)  # the band of two seeds would be many times as wide
@@ -170,14 +162,20 @@ def draw_curves(scores: pd.DataFrame, xlabel: str = "episode", ylabel: str = "sc
     return draw
 
 
-def curve(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(episode, low, mean, high) of one model in one environment; long ones are averaged over groups of episodes."""
+def curve(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of one model in one environment, over seeds.
+
+    Args:
+        part: Rows of `scores`. More than SMOOTHED episodes are averaged over groups of neighbouring ones.
+
+    Returns:
+        Episodes [n], and (mean, low, high) over seeds [n, 3].
+    """
     width = math.ceil(int(part["episode"].max()) / SMOOTHED)
     group = (part["episode"] - 1) // width
-    by_seed = part.assign(group=group).groupby(["group", "seed"])["score"].mean().unstack("seed")
-    found = np.array([mean_interval(row[np.isfinite(row)]) for row in by_seed.to_numpy(dtype=float)])
-    x = by_seed.index.to_numpy(dtype=float) * width + (width + 1) / 2
-    return x, found[:, 1], found[:, 0], found[:, 2]
+    of_seeds = part.assign(group=group).groupby(["group", "seed"])["score"].mean().reset_index()
+    x, found = mean_intervals(of_seeds["score"], of_seeds["group"])
+    return x * width + (width + 1) / 2, found
 
 
 # --- latents -------------------------------------------------------------------------------------------------------
@@ -224,9 +222,7 @@ def _draw_map(axes: Axes, cells: pd.DataFrame, edges: pd.DataFrame, theme: Theme
     segments = np.stack([at.loc[edges["state"]].to_numpy(), at.loc[edges["neighbour"]].to_numpy()], 1)  # [E, 2, 2]
     axes.add_collection(LineCollection(list(segments), colors=theme.paper, lw=0.6, alpha=0.7))
     place = cells["row"] / max(cells["row"].max(), 1), cells["column"] / max(cells["column"].max(), 1)
-    colors = figures.matplotlib.colors.hsv_to_rgb(
-        np.column_stack([0.02 + 0.75 * place[1], np.full(len(cells), 0.75), 0.45 + 0.5 * place[0]])
-    )
+    colors = hsv_to_rgb(np.column_stack([0.02 + 0.75 * place[1], np.full(len(cells), 0.75), 0.45 + 0.5 * place[0]]))
     axes.scatter(at["pc_1"], at["pc_2"], s=14, c=colors, zorder=3, linewidths=0)
 
 
@@ -237,6 +233,12 @@ TRANSFORMATION_NOTE = (
 )
 
 
+def transformation_table(table: pd.DataFrame) -> list[Markup]:
+    """`transformation_rows` as HTML, with its note."""
+    shown = markup.table(TRANSFORMATION_HEADINGS, transformation_rows(table))
+    return [shown, markup.paragraph(TRANSFORMATION_NOTE, "soft small")]
+
+
 def transformation_rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
     rows = []
     for env in envs(table):
@@ -244,7 +246,7 @@ def transformation_rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
             part = of(table, env, model)
             counts = [part[part["action"] == action]["count"] for action in TRANSFORMATION_HEADINGS[2:7]]
             cells = f"{int(part['cells'].iloc[0])}"
-            rows.append((env_title(env), model_title(model), *(interval(c) if len(c) else "-" for c in counts), cells))
+            rows.append((env_title(env), model_title(model), *(interval(c, FORM) for c in counts), cells))
     return rows
 
 
@@ -270,13 +272,12 @@ def draw_predictions(predictions: pd.DataFrame) -> Draw:
                         part = part[part["first"] == first]
                         if part.empty:
                             continue
-                        by_step = part.groupby("step")[key]
-                        found = np.array([mean_interval(values.to_numpy()) for _, values in by_step])
-                        x, color = by_step.size().index.to_numpy(dtype=float), model_color(model, predictions)
-                        label = model_title(model) if first == "new" else None
-                        axes.plot(x, found[:, 0], color=color, ls=style, lw=1.6, label=label)
+                        x, found = mean_intervals(part[key], part["step"])
+                        color = model_color(model, predictions)
                         if first == "new":
-                            axes.fill_between(x, found[:, 1], found[:, 2], color=color, alpha=0.2, lw=0)
+                            draw_band(axes, x, found, color, model_title(model), ls=style)
+                        else:
+                            axes.plot(x, found[:, 0], color=color, ls=style, lw=1.6)
             column[0].set_title(env_title(env))
             column[1].set_xlabel("steps predicted")
             column[1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -309,11 +310,3 @@ def _panels(figure: Figure, count: int) -> list[Axes]:
 
 def _first_seed(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["seed"] == table["seed"].min()]
-
-
-def _ordered(names: pd.Series, known: list[str]) -> list[str]:
-    def place(name: str) -> tuple[int, str]:
-        head = name.split(", ")[0]
-        return (known.index(head) if head in known else len(known), name)
-
-    return sorted(set(names), key=place)

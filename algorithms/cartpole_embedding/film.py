@@ -11,12 +11,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from parsecrl.platform.evaluation.videos import new_video
+from parsecrl.algorithms.reporting.figures import PALETTE, RED
+from parsecrl.algorithms.reporting.video import new_video
 
 FPS = 20  # a step is 0.05 s
 CONTROLLERS = (
-    *(("CEM", "#3b82c4"), ("embedded DCEM", "#e0812b")),
-    *(("embedded DCEM, cold", "#c2528b"), ("random", "#8b8f98")),
+    *(("CEM", PALETTE[0]), ("embedded DCEM", PALETTE[1])),
+    *(("embedded DCEM, cold", PALETTE[3]), ("random", "#8b8f98")),
 )
 HALF_WIDTH, POLE = 3.0, 1.0  # metres
 
@@ -66,7 +67,7 @@ def _draw(axes: Axes, name: str, color: str, row: pd.Series, cost: float, size: 
     axes.axhline(0, color="#a3abb8", lw=1)
     if size == 5:
         axes.add_patch(Rectangle((x - 0.3, -0.15), 0.6, 0.3, color=color))
-        axes.plot([x, x + 0.5 * float(row["action_0"])], [-0.45, -0.45], color="#e5383b", lw=3)
+        axes.plot([x, x + 0.5 * float(row["action_0"])], [-0.45, -0.45], color=RED, lw=3)
     axes.plot([x, x + POLE * s], [0, POLE * c], color="#22262e", lw=4, solid_capstyle="round")
     axes.set_xlim(middle - HALF_WIDTH, middle + HALF_WIDTH)
     axes.set_ylim(-1.5, 1.5)

@@ -14,11 +14,10 @@ WANTED = (
     *("*/*/params.json", "*/*/result.json", "*/*/error.txt"),
     *("*/*/checkpoint_*/agent.json", "*/*/checkpoint_*/metrics.json"),
 )
-INSTEAD = "*/*/progress.csv"  # of trials without a result.json
 
 
-class Mirror:
-    """The copy, for as long as this object lives."""
+class LocalCopy:
+    """A run's light files on this machine, for as long as this object lives."""
 
     def __init__(self, origin: RemotePath):
         self.origin = origin
@@ -26,12 +25,7 @@ class Mirror:
         self.folder = Path(self._temporary.name).resolve() / origin.name
         self.folder.mkdir()
         files = {str(file.relative_to(origin)): file for file in origin.files()}
-        wanted = {
-            name: file
-            for name, file in files.items()
-            if any(_matches(name, pattern) for pattern in WANTED)
-            or (_matches(name, INSTEAD) and name.replace("progress.csv", "result.json") not in files)
-        }
+        wanted = {name: file for name, file in files.items() if any(_matches(name, pattern) for pattern in WANTED)}
         in_parallel(lambda name: download(wanted[name], self.folder / name), list(wanted))
 
     def address_of(self, path: Path) -> RemotePath:

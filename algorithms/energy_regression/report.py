@@ -8,20 +8,26 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from parsecrl.platform.reports import figures, markup
-from parsecrl.platform.reports.data import Phase
-from parsecrl.platform.reports.figures import Draw, Image, Theme
-from parsecrl.platform.reports.studies import ResultTable
-from parsecrl.platform.statistics import mean_interval
-
-Tables = dict[str, pd.DataFrame]
+from parsecrl.algorithms.reporting import cells, markup
+from parsecrl.algorithms.reporting.figures import (
+    Draw,
+    Plot,
+    Theme,
+    color_of,
+    draw_band,
+    log_scale,
+    mean_intervals,
+    render_all,
+)
+from parsecrl.algorithms.reporting.study_report import ResultTable, StudyReport, Tables
 
 TITLES = {"unrolled_gd": "unrolled gradient descent", "dcem": "DCEM"}
 COMPARED_STEPS = (1, 5, 20, 50)
@@ -44,52 +50,54 @@ def result_table(tables: Tables) -> ResultTable:
         curve = convergence[convergence["method"] == method]
         errors = steps[steps["method"] == method]
         final = [part.tail(math.ceil(LAST_SHARE * len(part)))["train_loss"].mean() for _, part in curve.groupby("seed")]
-        cells = [errors[errors["num_steps"] == n]["test_loss"] for n in shown]
-        updates = int(curve["num_updates"].max())
-        rows.append(
-            (title(method), f"{len(final)}", f"{updates:,}", interval(final), *(interval(cell) for cell in cells))
-        )
+        of_steps = [errors[errors["num_steps"] == n]["test_loss"] for n in shown]
+        told = [cells.interval(losses, ".3g", least=0.0) for losses in (final, *of_steps)]
+        rows.append((title(method), f"{len(final)}", f"{int(curve['num_updates'].max()):,}", *told))
     marks = [f"{n}{'*' * (n == trained)} step{'s' * (n > 1)}" for n in shown]
     headings = ("inner solver", "seeds", "updates", "training loss", f"test loss, {marks[0]}", *marks[1:])
     return ResultTable(headings, rows, NOTE)
 
 
-def sections(phase: Phase, tables: Tables, folder: Path) -> list[str]:
+def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
     """Figures 6, 7 and 2."""
-    drawn = draw_all(tables, folder, phase.name)
-    captions = {
-        "convergence": "Training loss over the updates; lines are means over seeds, bands 95 % intervals. After the "
-        "paper's figure 6, left.",
-        "steps": "The same energies, minimised with another number of inner steps than they were trained with (dotted "
-        "line). After the paper's figure 6, right.",
-        "predictions": f"Predictions after several numbers of inner steps, seed {first_seed(tables)}; the target is "
-        "dashed. After the paper's figure 7.",
-        "surface": f"The learned energies, seed {first_seed(tables)}; for each x its lowest energy counts 0 and its "
-        "highest 1, on a logarithmic scale; lighter is lower. After the paper's figure 2.",
-    }
-    return [
-        markup.section(
-            f"figures-{phase.name}",
-            f"Figures of {phase.name}",
-            *(
-                markup.figure(image, captions[name], wide=name in ("predictions", "surface"))
-                for name, image in drawn.items()
-            ),
-        )
-    ]
+    drawn = render_all(plots(tables), folder, phase).values()
+    return [markup.section(f"figures-{phase}", f"Figures of {phase}", *map(markup.figure, drawn))]
 
 
-def draw_all(tables: Tables, folder: Path, prefix: str) -> dict[str, Image]:
-    """Every figure by its name, drawn into folder as <prefix>-<name>.png."""
-    wide = (1.2 + 3.6 * len(methods(tables)), 3.6)
-    made = {
-        "convergence": (draw_convergence(tables), (6.4, 3.8), "Training loss of both solvers over updates"),
-        "steps": (draw_steps(tables), (6.4, 3.8), "Test loss against the number of inner steps"),
-        "predictions": (draw_predictions(tables), wide, "Predictions for several numbers of inner steps"),
-        "surface": (draw_surfaces(tables), wide, "Energy surfaces over x and y"),
-    }
+def plots(tables: Tables) -> dict[str, Plot]:
+    """Every figure by its name."""
+    small, large = (6.4, 3.8), (1.2 + 3.6 * len(methods(tables)), 3.6)
     return {
-        name: figures.render(draw, folder, f"{prefix}-{name}", size, alt) for name, (draw, size, alt) in made.items()
+        "convergence": Plot(
+            draw_convergence(tables),
+            small,
+            "Training loss of both solvers over updates",
+            "Training loss over the updates; lines are means over seeds, bands 95 % intervals. After the paper's "
+            "figure 6, left.",
+        ),
+        "steps": Plot(
+            draw_steps(tables),
+            small,
+            "Test loss against the number of inner steps",
+            "The same energies, minimised with another number of inner steps than they were trained with (dotted "
+            "line). After the paper's figure 6, right.",
+        ),
+        "predictions": Plot(
+            draw_predictions(tables),
+            large,
+            "Predictions for several numbers of inner steps",
+            f"Predictions after several numbers of inner steps, seed {first_seed(tables)}; the target is dashed. After "
+            "the paper's figure 7.",
+            wide=True,
+        ),
+        "surface": Plot(
+            draw_surfaces(tables),
+            large,
+            "Energy surfaces over x and y",
+            f"The learned energies, seed {first_seed(tables)}; for each x its lowest energy counts 0 and its highest "
+            "1, on a logarithmic scale; lighter is lower. After the paper's figure 2.",
+            wide=True,
+        ),
     }
 
 
@@ -97,7 +105,7 @@ def draw_convergence(tables: Tables) -> Draw:
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.add_subplot()
         _bands(axes, tables["convergence"], "num_updates", "train_loss", tables)
-        figures.log_scale(axes)
+        log_scale(axes)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlim(left=0)
         axes.set_xlabel("updates")
@@ -113,7 +121,7 @@ def draw_steps(tables: Tables) -> Draw:
         for trained in sorted(set(tables["training"]["num_steps"])):
             axes.axvline(trained, color=theme.paper, lw=1.2, ls=":")
         _bands(axes, tables["steps"], "num_steps", "test_loss", tables)
-        figures.log_scale(axes)
+        log_scale(axes)
         axes.set_xlim(1, tables["steps"]["num_steps"].max())
         axes.set_xlabel("inner steps at test time")
         axes.set_ylabel("test loss")
@@ -148,10 +156,9 @@ def draw_surfaces(tables: Tables) -> Draw:
     def draw(figure: Figure, theme: Theme) -> None:
         shown = first_trials(tables, "surface")
         predictions = first_trials(tables, "predictions")
-        cmap = ListedColormap(figures.matplotlib.colormaps["viridis_r"](np.linspace(0, 1, 200)))  # lighter is lower
         for axes, (method, table) in zip(_panels(figure, len(shown)), shown.items(), strict=True):
             grid = table.pivot_table(index="y", columns="x", values="log")
-            drawn = axes.contourf(grid.columns, grid.index, grid.to_numpy(), levels=24, cmap=cmap)
+            drawn = axes.contourf(grid.columns, grid.index, grid.to_numpy(), levels=24, cmap="viridis_r")
             line = predictions[method].drop_duplicates("x").sort_values("x")
             axes.plot(line["x"], line["target"], color="black", lw=2.0)
             axes.set_title(title(method))
@@ -168,13 +175,12 @@ def draw_surfaces(tables: Tables) -> Draw:
 
 def methods(tables: Tables) -> list[str]:
     """In the order of TITLES, variants of a solver after it."""
-    order = list(TITLES)
-    return sorted(set(tables["steps"]["method"]), key=lambda m: (order.index(m.split(",")[0]), m))
+    return cells.in_order(tables["steps"]["method"], TITLES)
 
 
 def title(method: str) -> str:
-    solver, *others = method.split(", ")
-    return ", ".join([TITLES.get(solver, solver), *others])
+    """The method's name as it is shown."""
+    return cells.title(method, TITLES)
 
 
 def first_seed(tables: Tables) -> int:
@@ -188,19 +194,13 @@ def first_trials(tables: Tables, name: str) -> dict[str, pd.DataFrame]:
     return {method: part[part["seed"] == part["seed"].min()] for method, part in parts.items()}
 
 
-def interval(values: pd.Series | list[float]) -> str:
-    mean, low, high = mean_interval(np.asarray(values, dtype=float))
-    return f"{mean:.3g}" if np.isnan(low) else f"{mean:.3g} [{max(low, 0.0):.3g}, {high:.3g}]"
-
-
 def _bands(axes: Axes, table: pd.DataFrame, x: str, y: str, tables: Tables) -> None:
     """A line a method, the mean over its seeds, and the interval as a band (cut at a tenth of the mean below)."""
     for i, method in enumerate(methods(tables)):
-        by_x = table[table["method"] == method].groupby(x)[y]
-        found = pd.DataFrame([mean_interval(part.to_numpy()) for _, part in by_x], columns=["mean", "low", "high"])
-        at, color = by_x.size().index.to_numpy(dtype=float), figures.color_of(i, len(methods(tables)))
-        axes.plot(at, found["mean"], color=color, lw=1.8, label=title(method))
-        axes.fill_between(at, np.maximum(found["low"], found["mean"] / 10), found["high"], color=color, alpha=0.2, lw=0)
+        part = table[table["method"] == method]
+        at, found = mean_intervals(part[y], part[x])
+        found[:, 1] = np.maximum(found[:, 1], found[:, 0] / 10)
+        draw_band(axes, at, found, color_of(i, len(methods(tables))), title(method), lw=1.8)
 
 
 def _panels(figure: Figure, count: int) -> list[Axes]:
@@ -209,4 +209,7 @@ def _panels(figure: Figure, count: int) -> list[Axes]:
 
 def _shade(index: int, total: int, theme: Theme) -> str:
     span = (0.0, 0.85) if theme.name == "light" else (0.2, 1.0)
-    return figures.to_hex(figures.matplotlib.colormaps["viridis"](np.linspace(*span, total)[index]))
+    return to_hex(matplotlib.colormaps["viridis"](np.linspace(*span, total)[index]))
+
+
+REPORT = StudyReport(result_table, sections)

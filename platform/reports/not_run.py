@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from parsecrl.platform.reports.data import Phase, Run
-
-COLUMNS = {"time_s": "time_total_s"}  # stop conditions that Tune reports under another name
+from parsecrl.platform.reports.loaded_run import Phase, Run
+from parsecrl.platform.runs.results import RESULT_KEYS
 
 
 def what_is_missing(run: Run) -> list[str]:
@@ -61,7 +60,7 @@ def _short_of(phase: Phase) -> list[str]:
     lines = []
     stop = phase.spec.get("stop")
     for key, goal in (stop if isinstance(stop, dict) else {}).items():
-        column = COLUMNS.get(str(key), str(key))
+        column = RESULT_KEYS.get(key, key)
         reached = [v for t in phase.trials if (v := t.last(column)) is not None]
         other = any(_met(phase, k, g) for k, g in stop.items() if k != key) if isinstance(stop, dict) else False
         if reached and isinstance(goal, int | float) and max(reached) < goal and not other:
@@ -70,5 +69,5 @@ def _short_of(phase: Phase) -> list[str]:
 
 
 def _met(phase: Phase, key: str, goal: object) -> bool:
-    column = COLUMNS.get(key, key)
+    column = RESULT_KEYS.get(key, key)
     return isinstance(goal, int | float) and any((t.last(column) or 0) >= goal for t in phase.trials)

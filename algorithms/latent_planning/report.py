@@ -11,15 +11,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.ndimage import gaussian_filter1d
 
-from parsecrl.platform.reports import figures, markup, parsimony
-from parsecrl.platform.reports.data import Phase
-from parsecrl.platform.reports.figures import Draw, Image, Theme
-from parsecrl.platform.reports.parsimony import Tables, env_title, envs, model_color, model_title, models, of
-from parsecrl.platform.reports.studies import ResultTable
-from parsecrl.platform.statistics import mean_interval
+from parsecrl.algorithms.latent_study import report_parts as shared
+from parsecrl.algorithms.latent_study.report_parts import env_title, envs, model_color, model_title, models, of
+from parsecrl.algorithms.reporting import markup
+from parsecrl.algorithms.reporting.cells import NOTHING
+from parsecrl.algorithms.reporting.figures import RED, Draw, Plot, Theme, draw_band, render_all
+from parsecrl.algorithms.reporting.statistics import mean_interval
+from parsecrl.algorithms.reporting.study_report import ResultTable, StudyReport, Tables
 
-TRIAL = parsimony.TRIAL
 BOUND = "true_dynamics"  # the model that is the world itself
 SMOOTHING = 2.0  # tasks: the standard deviation of the paper's filter
 COST_HEADINGS = (
@@ -42,60 +43,70 @@ COST_NOTE = (
 
 def result_table(tables: Tables) -> ResultTable:
     scores, tasks = tables["scores"], tables["tasks"]
-    headings = tuple("tasks" if name == "episodes" else name for name in parsimony.SCORE_HEADINGS)
+    headings = tuple("tasks" if name == "episodes" else name for name in shared.SCORE_HEADINGS)
     pairs = [(env, model) for env in envs(scores) for model in models(scores[scores["env"] == env])]
     rows = [
         (*row, *cost(of(tasks, env, model))[3:6:2])  # saved, plan ms
-        for row, (env, model) in zip(parsimony.score_rows(scores), pairs, strict=True)
+        for row, (env, model) in zip(shared.score_rows(scores), pairs, strict=True)
     ]
     note = (
-        f"{parsimony.score_note(scores)} Saved: the share of the transitions that plans asked for and that were not "
+        f"{shared.score_note(scores)} Saved: the share of the transitions that plans asked for and that were not "
         f"evaluated again. {_budgets(tables['budgets'])} The paper prints no numbers; its finding: ours has the best "
         "score in all three environments, pooled over tasks and seeds (section 4.4, figure 4)."
     )
     return ResultTable((*headings, "saved", "plan ms"), rows, note)
 
 
-def sections(phase: Phase, tables: Tables, folder: Path) -> list[str]:
+def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
     """Figure 4, what plans cost, and where there are learned models in worlds of cells, what these have learned."""
-    drawn = draw_all(tables, folder, phase.name)
-    captions = {
-        "totals": "Score of a task, mean over all tasks; bars: means over seeds with 95 % intervals, dots: seeds, "
-        "dashed: planning in the true dynamics. After the paper's figure 4, top.",
-        "tasks": f"Score over tasks: dots are single tasks, lines means over seeds smoothed by a Gaussian of "
-        f"{SMOOTHING:g} tasks, bands 95 % intervals. After the paper's figure 4, bottom.",
-        "latents": "Latents of all cells in the plane of their first two principal components, cells joined as in the "
-        "world; a row an environment, the first seed of each model. After the paper's figure 2.",
-        "predictions": parsimony.PREDICTION_CAPTION,
-    }
-    shown = [markup.figure(image, captions[name], wide=name != "totals") for name, image in drawn.items()]
-    parts = [markup.section(f"figures-{phase.name}", f"Figures of {phase.name}", *shown)]
+    drawn = render_all(plots(tables), folder, phase).values()
+    parts = [markup.section(f"figures-{phase}", f"Figures of {phase}", *map(markup.figure, drawn))]
     if "transformations" in tables and len(tables["transformations"]):
-        rows = parsimony.transformation_rows(tables["transformations"])
-        note = markup.paragraph(parsimony.TRANSFORMATION_NOTE, "soft small")
-        table = markup.table(parsimony.TRANSFORMATION_HEADINGS, rows)
-        parts.append(markup.section(f"transformations-{phase.name}", "Distinct transformations", table, note))
+        used = shared.transformation_table(tables["transformations"])
+        parts.append(markup.section(f"transformations-{phase}", "Distinct transformations", *used))
     costs = markup.table(COST_HEADINGS, cost_rows(tables["tasks"]))
     note = markup.paragraph(f"{COST_NOTE} {_budgets(tables['budgets'])}", "soft small")
-    return [*parts, markup.section(f"costs-{phase.name}", "What planning costs", costs, note)]
+    return [*parts, markup.section(f"costs-{phase}", "What planning costs", costs, note)]
 
 
-def draw_all(tables: Tables, folder: Path, prefix: str) -> dict[str, Image]:
-    """Every figure by its name, drawn into folder as <prefix>-<name>.png."""
-    size = parsimony.panels_size(len(envs(tables["scores"])))
-    made: dict[str, tuple[Draw, tuple[float, float], str]] = {
-        "totals": (draw_totals(tables["scores"]), size, "Mean score of a task by model and environment"),
-        "tasks": (draw_tasks(tables["scores"]), size, "Score over tasks by model and environment"),
+def plots(tables: Tables) -> dict[str, Plot]:
+    """Every figure by its name."""
+    size = shared.panels_size(len(envs(tables["scores"])))
+    made = {
+        "totals": Plot(
+            draw_totals(tables["scores"]),
+            size,
+            "Mean score of a task by model and environment",
+            "Score of a task, mean over all tasks; bars: means over seeds with 95 % intervals, dots: seeds, dashed: "
+            "planning in the true dynamics. After the paper's figure 4, top.",
+        ),
+        "tasks": Plot(
+            draw_tasks(tables["scores"]),
+            size,
+            "Score over tasks by model and environment",
+            f"Score over tasks: dots are single tasks, lines means over seeds smoothed by a Gaussian of {SMOOTHING:g} "
+            "tasks, bands 95 % intervals. After the paper's figure 4, bottom.",
+            wide=True,
+        ),
     }
     if "latents" in tables and len(tables["latents"]):
-        made["latents"] = (parsimony.draw_latents(tables), parsimony.latents_size(tables), "Latents of all cells")
+        made["latents"] = Plot(
+            shared.draw_latents(tables),
+            shared.latents_size(tables),
+            "Latents of all cells",
+            "Latents of all cells in the plane of their first two principal components, cells joined as in the world; "
+            "a row an environment, the first seed of each model. After the paper's figure 2.",
+            wide=True,
+        )
     if "predictions" in tables and len(tables["predictions"]):
-        panels = parsimony.panels_size(len(envs(tables["predictions"])), 5.4)
-        made["predictions"] = (parsimony.draw_predictions(tables["predictions"]), panels, "Errors of predictions")
-    return {
-        name: figures.render(draw, folder, f"{prefix}-{name}", inches, alt)
-        for name, (draw, inches, alt) in made.items()
-    }
+        made["predictions"] = Plot(
+            shared.draw_predictions(tables["predictions"]),
+            shared.panels_size(len(envs(tables["predictions"])), 5.4),
+            "Errors of predictions",
+            shared.PREDICTION_CAPTION,
+            wide=True,
+        )
+    return made
 
 
 def draw_totals(scores: pd.DataFrame) -> Draw:
@@ -118,14 +129,14 @@ def draw_totals(scores: pd.DataFrame) -> Draw:
                     axes.plot([x, x], [low, high], color=theme.ink, lw=1.6)
             if BOUND in present:
                 best = float(of(means, env, BOUND)["score"].mean())
-                axes.axhline(best, color="#e5383b", lw=1.4, ls="--", label=model_title(BOUND))
+                axes.axhline(best, color=RED, lw=1.4, ls="--", label=model_title(BOUND))
             axes.axhline(0.0, color=theme.paper, lw=0.8)
             axes.set_xticks(range(len(bars)), [model_title(model).replace(", ", "\n") for model in bars])
             axes.set_xlim(-0.6, max(len(bars), 1) - 0.4)
             axes.grid(axis="x", visible=False)
             axes.set_title(env_title(env))
         grid[0].set_ylabel("mean score of a task")
-        parsimony.legend(figure)
+        shared.legend(figure)
 
     return draw
 
@@ -141,29 +152,28 @@ def draw_tasks(scores: pd.DataFrame) -> Draw:
             for model in models(here):
                 part, color = of(here, env, model), model_color(model, scores)
                 axes.plot(part["episode"], part["score"], ".", ms=2.5, color=color, alpha=0.35)
-                x, low, mean, high = smoothed(part)
-                axes.plot(x, mean, color=color, lw=1.8, label=model_title(model))
-                axes.fill_between(x, low, high, color=color, alpha=0.2, lw=0)
+                draw_band(axes, *smoothed(part), color, model_title(model), lw=1.8)
             axes.set_title(env_title(env))
             axes.set_xlabel("task")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         grid[0].set_ylabel("score of the task")
-        parsimony.legend(figure)
+        shared.legend(figure)
 
     return draw
 
 
-def smoothed(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(task, low, mean, high) of one model in one environment: each seed's scores smoothed, then the seeds' interval.
+def smoothed(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of one model in one environment: each seed's smoothed over tasks, then the interval over seeds.
 
-    Tasks that a seed has not played are left out for all.
+    Args:
+        part: Rows of `scores`. Tasks that a seed has not played are left out for all.
+
+    Returns:
+        Tasks [n], and (mean, low, high) over seeds [n, 3].
     """
-    from scipy.ndimage import gaussian_filter1d
-
     table = part.pivot_table(index="episode", columns="seed", values="score").dropna()
     values = gaussian_filter1d(table.to_numpy(dtype=float), SMOOTHING, axis=0, mode="nearest")  # [tasks, seeds]
-    found = np.array([mean_interval(row) for row in values])
-    return table.index.to_numpy(dtype=float), found[:, 1], found[:, 0], found[:, 2]
+    return table.index.to_numpy(dtype=float), np.array([mean_interval(row) for row in values])
 
 
 def cost_rows(tasks: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -179,14 +189,14 @@ def cost(part: pd.DataFrame) -> tuple[str, ...]:
     plans, asked = int(part["num_plans"].sum()), int(part["num_asked"].sum())
     refit = f"{part['refit_seconds'].mean():.3g}"
     if not plans:
-        return (f"{part['num_plans'].mean():.1f}", "-", "-", "-", "-", "-", refit)
+        return (f"{part['num_plans'].mean():.1f}", *[NOTHING] * 5, refit)
     evaluated, decoded = int(part["num_evaluated"].sum()), int(part["num_transformations"].sum())
     return (
         f"{part['num_plans'].mean():.1f}",
         f"{asked / plans:,.0f}",
         f"{evaluated / plans:,.0f}",
         f"{1 - evaluated / asked:.0%}",
-        f"{decoded / plans:,.0f}" if decoded else "-",
+        f"{decoded / plans:,.0f}" if decoded else NOTHING,
         f"{1e3 * part['planning_seconds'].sum() / plans:,.3g}",
         refit,
     )
@@ -201,3 +211,6 @@ def _budgets(budgets: pd.DataFrame) -> str:
         for b in budgets[columns].drop_duplicates().itertuples()
     ]
     return " ".join(told)
+
+
+REPORT = StudyReport(result_table, sections, shared.TRIAL)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
 
-from parsecrl.platform.reports import paper
-from parsecrl.platform.reports.data import RANDOM, Phase, Run, from_summary, load_run
+from parsecrl.algorithms.reporting.cells import NOT_EVALUATED, NOTHING, count, milliseconds
+from parsecrl.platform.evaluation.lockstep import RANDOM
+from parsecrl.platform.reports import paper_results
+from parsecrl.platform.reports.loaded_run import Phase, Run, load_run
+from parsecrl.platform.reports.pooling import Study, studies_of
+from parsecrl.platform.reports.studies import study_report_of
 from parsecrl.platform.storage import Location
 from parsecrl.platform.terminal import text_table
-
-if TYPE_CHECKING:
-    from parsecrl.platform.reports.pooling import Study
 
 HEADINGS = (
     "phase",
@@ -29,41 +29,42 @@ EXPLANATION = (
     "IQM: interquartile mean with its 95 % bootstrap interval; plan ms: planning milliseconds per decision; "
     "returns are sums of rewards over an episode."
 )
-NOTHING, NOT_EVALUATED = "-", "not evaluated"
 NOTE_WIDTH = 120
 
 
-def format_table(run: str | Location | dict[str, Any] | Run) -> str:
-    """The table as text, for a run folder, a summary (as in summary.json) or a run already loaded."""
-    if isinstance(run, dict):
-        run = from_summary(run)
-    elif not isinstance(run, Run):
+def format_table(run: str | Location | Run) -> str:
+    """The table that ends a run, as text.
+
+    Args:
+        run: A run folder, on disk or in an object store, or a run that was loaded.
+
+    Returns:
+        Lines: a row a phase that acts, then a table for each study.
+
+    Raises:
+        UserError: The folder holds no run.
+    """
+    if not isinstance(run, Run):
         run = load_run(run)
     parts = [f"{run.name}: {run.task}"]
     if run.acting:
-        parts += [text_table(HEADINGS, table_rows(run), 2, "-"), _fill(EXPLANATION), _fill(paper.note(run.task))]
-    if run.studies:
-        parts += _study_tables(run)
+        parts += [
+            text_table(HEADINGS, table_rows(run), 2, "-"),
+            _fill(EXPLANATION),
+            _fill(paper_results.note(run.task)),
+        ]
+    for study in studies_of([(run.name, run)]):
+        title = f"{study.names}: {study.phase.algorithm.replace('_', ' ')}" if len(run.phases) > 1 else ""
+        parts += study_table(study, title)
     return "\n".join(filter(None, parts))
 
 
-def _study_tables(run: Run) -> list[str]:
-    from parsecrl.platform.reports import pooling  # which imports this module, by way of markup
-
-    parts = []
-    for study in pooling.studies_of([(run.name, run)]):
-        title = f"{study.names}: {study.phase.algorithm.replace('_', ' ')}" if len(run.phases) > 1 else ""
-        parts += study_table(study, title)
-    return parts
-
-
 def study_table(study: Study, title: str) -> list[str]:
-    """Lines of text."""
-    from parsecrl.platform.reports import studies
-
-    found = studies.table_of(study.phase, study.tables) if study.tables else None
-    if found is None:
+    """A study's table as lines of text, below its title."""
+    report = study_report_of(study.phase.algorithm)
+    if report is None or not study.tables:
         return [title, "not analysed"]
+    found = report.result_table(study.tables)
     return [title, text_table(found.headings, found.rows, 2, "-"), _fill(found.note)]
 
 
@@ -78,7 +79,7 @@ def table_rows(run: Run) -> list[tuple[str, ...]]:
 
 def _row(run: Run, phase: Phase) -> tuple[str, ...]:
     s = phase.statistics
-    reference = paper.result_for(run.task, phase.kind)
+    reference = paper_results.result_for(run.task, phase.kind)
     is_random = phase.name == RANDOM
     return (
         phase.name,
@@ -91,11 +92,3 @@ def _row(run: Run, phase: Phase) -> tuple[str, ...]:
         NOTHING if is_random else milliseconds(phase.planning_ms),
         f"{reference.median:.0f} [{reference.q25:.0f}, {reference.q75:.0f}]" if reference else NOTHING,
     )
-
-
-def count(value: float | None) -> str:
-    return NOTHING if value is None else f"{round(value):,}"
-
-
-def milliseconds(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"

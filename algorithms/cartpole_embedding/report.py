@@ -7,25 +7,34 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from parsecrl.platform.evaluation.videos import DrawingError
-from parsecrl.platform.reports import cartpole_film, figures, markup
-from parsecrl.platform.reports.data import Phase
-from parsecrl.platform.reports.figures import PALETTE, Draw, Image, Theme
-from parsecrl.platform.reports.studies import ResultTable
-from parsecrl.platform.statistics import mean_interval
+from parsecrl.algorithms.cartpole_embedding import film
+from parsecrl.algorithms.reporting import cells, markup
+from parsecrl.algorithms.reporting.figures import (
+    PALETTE,
+    RED,
+    Draw,
+    Plot,
+    Theme,
+    color_bar,
+    color_of,
+    draw_band,
+    mean_intervals,
+    render_all,
+    shades,
+)
+from parsecrl.algorithms.reporting.statistics import mean_interval
+from parsecrl.algorithms.reporting.study_report import ResultTable, StudyReport, Tables
+from parsecrl.algorithms.reporting.video import DrawingError
 
 logger = logging.getLogger(__name__)
-Tables = dict[str, pd.DataFrame]
 
 # Read off the paper's figure 5: (latent size, temperature) -> improvement factor.
 PAPER_FACTORS = {
@@ -63,7 +72,7 @@ def result_table(tables: Tables) -> ResultTable:
                 f"{part['cost'].mean():.2f}",
                 f"{part['last_cost'].mean():.2f}",
                 f"{part['expert_cost'].iloc[0]:.2f}",
-                interval(part["factor"]),
+                cells.interval(part["factor"], ".3f"),
                 f"{paper:.2f}" if paper else "-",
                 _paid(_select(control, size, temperature), "embedded DCEM"),
             )
@@ -92,58 +101,74 @@ def _paid(control: pd.DataFrame, controller: str) -> str:
     return " / ".join("-" if np.isnan(cost) else f"{cost:,.1f}" for cost in costs)
 
 
-def sections(phase: Phase, tables: Tables, folder: Path) -> list[str]:
+def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
     """The figures, and a film of the controlled cartpole where it can be encoded."""
-    drawn = draw_all(tables, folder, phase.name)
-    captions = {
-        "convergence": "Validation cost over the updates; lines are means over seeds, bands 95 % intervals, dotted: "
-        "the training loss, dashed: the expert, CEM in the full action space. After the paper's figure 9.",
-        "improvement": "Improvement factor over the expert, with 95 % intervals; a dot is one seed. After the "
-        "paper's figure 5.",
-        "samples": "What both controllers try for one state: action sequences coloured by cost, red: the mean. After "
-        "the paper's figure 3.",
-        "surfaces": "Learned costs over the latent plane, a row a state, a column a temperature; lighter is lower, "
-        "on one scale a row, the cross is where the search ends. After the paper's figure 10.",
-        "decoders": "Outputs of untrained decoders without biases, by activation and scale of the weights. After "
-        "figure 7 of the paper's earlier version.",
-        "control": "Receding-horizon control: accumulated cost, mean over episodes. Each search starts at the last "
-        "solution; cold: where the first did. Of the embeddings, for each way, the one of lowest cost among the first "
-        "seeds at the highest temperature; so in the film.",
-    }
-    parts = [
-        markup.figure(image, captions[name], wide=name not in ("improvement", "control"))
-        for name, image in drawn.items()
-    ]
+    parts = [markup.figure(image) for image in render_all(plots(tables), folder, phase).values()]
     try:
-        film = cartpole_film.write_film(tables["episodes"], folder / f"{phase.name}-control.mp4")
-        if film is not None:
-            parts.append(markup.video(film, "Receding-horizon control from the same initial state"))
+        file = film.write_film(tables["episodes"], folder / f"{phase}-control.mp4")
+        if file is not None:
+            parts.append(markup.video(file, "Receding-horizon control from the same initial state"))
     except DrawingError as error:
         logger.warning("no film of the controlled cartpole: %s", error)
-    return [markup.section(f"figures-{phase.name}", f"Figures of {phase.name}", *parts)]
+    return [markup.section(f"figures-{phase}", f"Figures of {phase}", *parts)]
 
 
-def draw_all(tables: Tables, folder: Path, prefix: str) -> dict[str, Image]:
-    """Every figure by its name, drawn into folder as <prefix>-<name>.png."""
-    sizes = len({size for size, _ in pairs(tables)})
-    panels = ("samples", "surfaces", "decoders")  # laying out so many automatically takes seconds
-    made: dict[str, tuple[Draw, tuple[float, float], str]] = {
-        "convergence": (draw_convergence(tables), (1.6 + 3.2 * sizes, 3.6), "Validation cost over updates"),
-        "improvement": (draw_improvement(tables), (6.4, 3.8), "Improvement factor by latent size and temperature"),
-        "samples": (draw_samples(tables), (10.0, 4.6), "Sampled action sequences of CEM and embedded DCEM"),
+def plots(tables: Tables) -> dict[str, Plot]:
+    """Every figure by its name."""
+    made = {
+        "convergence": Plot(
+            draw_convergence(tables),
+            (1.6 + 3.2 * len({size for size, _ in pairs(tables)}), 3.6),
+            "Validation cost over updates",
+            "Validation cost over the updates; lines are means over seeds, bands 95 % intervals, dotted: the training "
+            "loss, dashed: the expert, CEM in the full action space. After the paper's figure 9.",
+            wide=True,
+        ),
+        "improvement": Plot(
+            draw_improvement(tables),
+            (6.4, 3.8),
+            "Improvement factor by latent size and temperature",
+            "Improvement factor over the expert, with 95 % intervals; a dot is one seed. After the paper's figure 5.",
+        ),
+        "samples": Plot(
+            draw_samples(tables),
+            (10.0, 4.6),
+            "Sampled action sequences of CEM and embedded DCEM",
+            "What both controllers try for one state: action sequences coloured by cost, red: the mean. After the "
+            "paper's figure 3.",
+            wide=True,
+            automatic=False,
+        ),
     }
     if "surfaces" in tables:
-        states, columns = _counts(tables["surfaces"])
-        size = (1.4 + 2.1 * columns, 0.6 + 1.9 * states)
-        made["surfaces"] = (draw_surfaces(tables), size, "Cost over the latent plane for several states")
-    made["decoders"] = (draw_decoders(tables), (9.0, 5.4), "Outputs of untrained decoders")
-    made["control"] = (draw_control(tables), (6.4, 3.8), "Accumulated cost of receding-horizon control")
-    return {
-        name: figures.render(
-            draw, folder, f"{prefix}-{name}", size, alt, layout=None if name in panels else "constrained"
+        states, temperatures = (tables["surfaces"][key].nunique() for key in ("state", "temperature"))
+        made["surfaces"] = Plot(
+            draw_surfaces(tables),
+            (1.4 + 2.1 * temperatures, 0.6 + 1.9 * states),
+            "Cost over the latent plane for several states",
+            "Learned costs over the latent plane, a row a state, a column a temperature; lighter is lower, on one "
+            "scale a row, the cross is where the search ends. After the paper's figure 10.",
+            wide=True,
+            automatic=False,
         )
-        for name, (draw, size, alt) in made.items()
-    }
+    made["decoders"] = Plot(
+        draw_decoders(tables),
+        (9.0, 5.4),
+        "Outputs of untrained decoders",
+        "Outputs of untrained decoders without biases, by activation and scale of the weights. After figure 7 of the "
+        "paper's earlier version.",
+        wide=True,
+        automatic=False,
+    )
+    made["control"] = Plot(
+        draw_control(tables),
+        (6.4, 3.8),
+        "Accumulated cost of receding-horizon control",
+        "Receding-horizon control: accumulated cost, mean over episodes. Each search starts at the last solution; "
+        "cold: where the first did. Of the embeddings, for each way, the one of lowest cost among the first seeds at "
+        "the highest temperature; so in the film.",
+    )
+    return made
 
 
 def draw_convergence(tables: Tables) -> Draw:
@@ -157,12 +182,11 @@ def draw_convergence(tables: Tables) -> Draw:
                 if of_size != size:
                     continue
                 part = _select(tables["convergence"], size, temperature)
-                by_x = part[part["num_updates"] > 0].groupby("num_updates")["validation_cost"]
-                found = np.array([mean_interval(costs.to_numpy()) for _, costs in by_x])
-                x, color = by_x.size().index.to_numpy(dtype=float), _color(tables, temperature)
-                axes.plot(x, found[:, 0], color=color, lw=1.6, label=f"τ = {temperature:g}")
+                trained = part[part["num_updates"] > 0]
+                x, found = mean_intervals(trained["validation_cost"], trained["num_updates"])
+                color = _color(tables, temperature)
+                draw_band(axes, x, found, color, f"τ = {temperature:g}")
                 shown += [*found[:, 0]]
-                axes.fill_between(x, found[:, 1], found[:, 2], color=color, alpha=0.2, lw=0)
                 losses = part.dropna(subset="loss").groupby("num_updates")["loss"].mean()
                 shown += [*losses]
                 axes.plot(losses.index.to_numpy(dtype=float), losses, color=color, lw=0.7, ls=":")
@@ -219,7 +243,7 @@ def draw_samples(tables: Tables) -> Draw:
         controllers = list(dict.fromkeys(table["controller"]))
         costs = table[table["sample"] >= 0]["cost"]
         low, high = np.percentile(costs, [1, 90])
-        scale, cmap = Normalize(low, max(high, low + 1e-6)), _shades(theme)
+        scale, cmap = Normalize(low, max(high, low + 1e-6)), shades(theme)
         columns = max(part["iteration"].nunique() for _, part in table.groupby("controller"))
         grid = _panels(figure, len(controllers), columns, right=1.05)
         for row, name in zip(grid, controllers, strict=True):
@@ -233,13 +257,13 @@ def draw_samples(tables: Tables) -> Draw:
                 axes.add_collection(LineCollection(lines, array=cost[order], cmap=cmap, norm=scale, lw=0.7, alpha=0.5))
                 mean = tried[tried["sample"] == -1]
                 axes.plot(mean["step"], mean["action"], color=theme.surface, lw=3.4)
-                axes.plot(mean["step"], mean["action"], color="#e5383b", lw=1.7)
+                axes.plot(mean["step"], mean["action"], color=RED, lw=1.7)
                 axes.set_title(f"iteration {number}: {mean['cost'].iloc[0]:.2f}", fontsize=9)
                 axes.set_xlim(ahead.min(), ahead.max())
                 axes.set_ylim(-1.08, 1.08)
                 axes.grid(False)
             row[0].set_ylabel(name)
-        _bar(figure, scale, cmap, "cost")
+        color_bar(figure, scale, cmap, "cost", right=0.9, bottom=0.6, top=0.35)
         figure.supxlabel("steps ahead", fontsize=9, y=0.02)
 
     return draw
@@ -261,9 +285,9 @@ def draw_surfaces(tables: Tables) -> Draw:
                 levels = np.linspace(of_state.min(), of_state.max() + 1e-6, 21)  # one scale a row
                 costs = of_trial[of_trial["state"] == state].pivot_table(index="z_2", columns="z_1", values="cost")
                 axes = grid[i][j]
-                axes.contourf(costs.columns, costs.index, costs.to_numpy(), levels=levels, cmap=_lighter_is_lower())
+                axes.contourf(costs.columns, costs.index, costs.to_numpy(), levels=levels, cmap="viridis_r")
                 end = ends[ends["state"] == state]
-                axes.plot(end["z_1"], end["z_2"], "x", color="#e5383b", ms=7, mew=2)
+                axes.plot(end["z_1"], end["z_2"], "x", color=RED, ms=7, mew=2)
                 box = {"facecolor": "#ffffffaa", "edgecolor": "none", "pad": 1.5}
                 lowest = f"{costs.to_numpy().min():.1f}"
                 axes.text(0.04, 0.05, lowest, transform=axes.transAxes, fontsize=8, color="#22262e", bbox=box)
@@ -302,8 +326,8 @@ def draw_decoders(tables: Tables) -> Draw:
 def draw_control(tables: Tables) -> Draw:
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.add_subplot()
-        for name, color in cartpole_film.CONTROLLERS:
-            part = cartpole_film.shown_trial(tables["episodes"], name)
+        for name, color in film.CONTROLLERS:
+            part = film.shown_trial(tables["episodes"], name)
             costs = part.pivot_table(index="episode", columns="step", values="cost").cumsum(axis=1)
             axes.plot(costs.columns.to_numpy(dtype=float) + 1, costs.mean(), color=color, lw=1.8, label=name)
         axes.set_yscale("symlog", linthresh=10)
@@ -321,11 +345,6 @@ def pairs(tables: Tables) -> list[tuple[int, float]]:
     return sorted(found, key=lambda pair: (pair[0], -pair[1]))
 
 
-def interval(values: Any) -> str:
-    mean, low, high = mean_interval(np.asarray(values, dtype=float))
-    return f"{mean:.3f}" if np.isnan(low) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
 def _select(table: pd.DataFrame, size: int, temperature: float) -> pd.DataFrame:
     return table[(table["latent_size"] == size) & (table["temperature"] == temperature)]
 
@@ -339,11 +358,7 @@ def _temperatures(tables: Tables) -> list[float]:
 
 
 def _color(tables: Tables, temperature: float) -> str:
-    return figures.color_of(_temperatures(tables).index(temperature), len(_temperatures(tables)))
-
-
-def _counts(surfaces: pd.DataFrame) -> tuple[int, int]:
-    return surfaces["state"].nunique(), surfaces["temperature"].nunique()
+    return color_of(_temperatures(tables).index(temperature), len(_temperatures(tables)))
 
 
 def _panels(
@@ -358,22 +373,4 @@ def _panels(
     return figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=sharey, gridspec_kw=margins)
 
 
-def _shades(theme: Theme) -> ListedColormap:
-    """The cheapest stand out from the page."""
-    span = (0.0, 0.93) if theme.name == "light" else (1.0, 0.2)
-    return ListedColormap(matplotlib.colormaps["viridis"](np.linspace(*span, 200)))
-
-
-def _lighter_is_lower() -> ListedColormap:
-    return ListedColormap(matplotlib.colormaps["viridis_r"](np.linspace(0, 1, 200)))
-
-
-def _bar(figure: Figure, scale: Normalize, cmap: ListedColormap, label: str) -> None:
-    """In the margin to the right of the panels."""
-    width, height = figure.get_size_inches()
-    place = figure.add_axes((1 - 0.9 / width, 0.6 / height, 0.12 / width, 1 - 0.95 / height))
-    bar = figure.colorbar(matplotlib.cm.ScalarMappable(norm=scale, cmap=cmap), cax=place)
-    bar.set_label(label, fontsize=9)
-    bar.ax.grid(False)
-    bar.ax.tick_params(labelsize=8)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+REPORT = StudyReport(result_table, sections)

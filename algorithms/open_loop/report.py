@@ -6,6 +6,7 @@ Tables: see `parsecrl.algorithms.open_loop.analysis`. Intervals are over seeds, 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,23 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from parsecrl.algorithms.open_loop.analysis import decode
-from parsecrl.platform.evaluation.videos import DrawingError, new_video
-from parsecrl.platform.reports import figures, markup
-from parsecrl.platform.reports.data import Phase
-from parsecrl.platform.reports.figures import Draw, Image, Theme
-from parsecrl.platform.reports.studies import ResultTable
-from parsecrl.platform.statistics import mean_interval
-
-Tables = dict[str, pd.DataFrame]
+from parsecrl.algorithms.reporting import cells, markup
+from parsecrl.algorithms.reporting.figures import (
+    RED,
+    Draw,
+    Plot,
+    Theme,
+    color_of,
+    draw_band,
+    log_scale,
+    mean_intervals,
+    render_all,
+)
+from parsecrl.algorithms.reporting.study_report import ResultTable, StudyReport, Tables
+from parsecrl.algorithms.reporting.video import DrawingError, new_video
 
 logger = logging.getLogger(__name__)
+interval = partial(cells.interval, form=".4g")
 TITLES = {
     "truth": "truth",
     "parsimonious": "ours",
@@ -48,16 +56,13 @@ NOTE = (
 
 
 def title(model: str) -> str:
-    """A variant is "<model>, key=value, ..."."""
-    name, *others = model.split(", ")
-    return ", ".join([TITLES.get(name, name), *others])
+    """The model's name as it is shown."""
+    return cells.title(model, TITLES)
 
 
 def models(table: pd.DataFrame) -> list[str]:
     """In the order of TITLES, a variant after its model."""
-    known = list(TITLES)
-    names = list(dict.fromkeys(table["model"]))
-    return sorted(names, key=lambda m: (known.index(n) if (n := m.split(", ")[0]) in known else len(known), m))
+    return cells.in_order(table["model"], TITLES)
 
 
 def result_table(tables: Tables) -> ResultTable:
@@ -65,9 +70,10 @@ def result_table(tables: Tables) -> ResultTable:
     rows = []
     for model in models(horizon):
         part = horizon[horizon["model"] == model].groupby("seed")
-        seeds = "-" if model in FLOORS else f"{part.ngroups}"
-        cells = [interval(part[key].mean(), scale) for key, scale in (("kl", 1), ("kl_inferred", 1), ("error", 1e3))]
-        rows.append((title(model), seeds, *cells, interval(part["error_closed"].mean(), 1e3), codes_of(model, tables)))
+        seeds = cells.NOTHING if model in FLOORS else f"{part.ngroups}"
+        told = [interval(part[key].mean()) for key in ("kl", "kl_inferred")]
+        told += [interval(1e3 * part[key].mean()) for key in ("error", "error_closed")]
+        rows.append((title(model), seeds, *told, codes_of(model, tables)))
     return ResultTable(HEADINGS, rows, " ".join([world_of(horizon), NOTE, *differences(horizon), *waiting(tables)]))
 
 
@@ -80,7 +86,7 @@ def codes_of(model: str, tables: Tables) -> str:
     table = tables.get("codes")
     own = table[table["model"] == model].groupby("seed")["codes"].mean() if table is not None else pd.Series()
     if own.empty:
-        return "-"
+        return cells.NOTHING
     low, high = (f"{value:.3g}" for value in (own.min(), own.max()))
     return low if low == high else f"{low} to {high}"
 
@@ -98,7 +104,7 @@ def differences(horizon: pd.DataFrame) -> list[str]:
             name = title(model)
             told.append(
                 f"{name[0].upper()}{name[1:]} less the RSSM of the same seed: KL {interval(less_kl)}, "
-                f"error {interval(less_error, 1e3)}; lower in {(less_kl < 0).sum()} and "
+                f"error {interval(1e3 * less_error)}; lower in {(less_kl < 0).sum()} and "
                 f"{(less_error < 0).sum()} of {len(less_kl)}."
             )
     return told
@@ -112,66 +118,57 @@ def waiting(tables: Tables) -> list[str]:
     return [f"Waiting for batches: {shares.mean():.2%} of the time, at most {shares.max():.2%}."]
 
 
-def interval(values: pd.Series, scale: float = 1.0) -> str:
-    """Of a value a seed: the mean, and its interval where seeds differ."""
-    x = values.dropna().to_numpy(dtype=float) * scale
-    if not x.size:
-        return "-"
-    mean, low, high = mean_interval(x)
-    told = f"{low:.4g}", f"{high:.4g}"
-    return f"{mean:.4g} [{told[0]}, {told[1]}]" if np.isfinite(low) and told[0] != told[1] else f"{mean:.4g}"
-
-
-def sections(phase: Phase, tables: Tables, folder: Path) -> list[str]:
+def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
     """The two curves of figure 5, the training's loss, strips and films."""
-    drawn = draw_all(tables, folder, phase.name)
-    captions = {
-        "horizon": "By step after the context: KL of predicted from inferred latents, and squared error of a pixel; "
-        "lines: means over seeds, bands: 95 % intervals. After the paper's figure 5.",
-        "training": "Terms of the objective over gradient steps, a line a seed.",
-    }
-    shown = [markup.figure(image, captions[name], wide=True) for name, image in drawn.items() if name in captions]
-    strips = [
-        markup.figure(
-            image,
-            "Images of a held-out sequence, evenly over its steps. Up to the bar the models see them; what follows is "
-            "predicted from the actions alone. First seed.",
-            wide=True,
-        )
-        for name, image in drawn.items()
-        if name not in captions
-    ]
+    drawn = {name: markup.figure(image) for name, image in render_all(plots(tables), folder, phase).items()}
+    strips = [image for name, image in drawn.items() if name.startswith("strip-")]
     parts = [
-        markup.section(f"figures-{phase.name}", f"Figures of {phase.name}", *shown),
-        markup.section(f"strips-{phase.name}", "Predicted images", *strips),
+        markup.section(f"figures-{phase}", f"Figures of {phase}", drawn["horizon"], drawn["training"]),
+        markup.section(f"strips-{phase}", "Predicted images", *strips),
     ]
     films = []
     try:
         for sequence in sorted(set(tables["films"]["sequence"])):
-            file = write_film(tables["films"], sequence, folder / f"{phase.name}-sequence-{sequence}.mp4")
+            file = write_film(tables["films"], sequence, folder / f"{phase}-sequence-{sequence}.mp4")
             films.append(markup.video(file, f"{', '.join(title(m) for m, _ in panels(tables['films'], sequence))}"))
     except DrawingError as error:
         logger.warning("no film of the predictions: %s", error)
     if films:
         note = markup.paragraph("Side by side; a red line below: predicted, no image is seen any more.", "soft small")
-        parts.append(markup.section(f"films-{phase.name}", "Films", *films, note))
+        parts.append(markup.section(f"films-{phase}", "Films", *films, note))
     return parts
 
 
-def draw_all(tables: Tables, folder: Path, prefix: str) -> dict[str, Image]:
-    """Every figure by its name, drawn into folder as <prefix>-<name>.png."""
+def plots(tables: Tables) -> dict[str, Plot]:
+    """Every figure by its name."""
     films = tables["films"]
-    made: dict[str, tuple[Draw, tuple[float, float], str]] = {
-        "horizon": (draw_horizon(tables["horizon"]), (9.4, 4.0), "KL and error by predicted step"),
-        "training": (draw_training(tables["training"]), (9.4, 3.4), "Terms of the objective over gradient steps"),
+    strips = {
+        f"strip-{sequence}": Plot(
+            draw_strip(films, sequence),
+            (9.4, 0.3 + 0.85 * len(panels(films, sequence))),
+            f"Truth and predictions of held-out sequence {sequence}",
+            "Images of a held-out sequence, evenly over its steps. Up to the bar the models see them; what follows is "
+            "predicted from the actions alone. First seed.",
+            wide=True,
+        )
+        for sequence in sorted(set(films["sequence"]))
     }
-    for sequence in sorted(set(films["sequence"])):
-        rows = len(panels(films, sequence))
-        alt = f"Truth and predictions of held-out sequence {sequence}"
-        made[f"strip-{sequence}"] = (draw_strip(films, sequence), (9.4, 0.3 + 0.85 * rows), alt)
-    return {
-        name: figures.render(draw, folder, f"{prefix}-{name}", size, alt) for name, (draw, size, alt) in made.items()
-    }
+    horizon = Plot(
+        draw_horizon(tables["horizon"]),
+        (9.4, 4.0),
+        "KL and error by predicted step",
+        "By step after the context: KL of predicted from inferred latents, and squared error of a pixel; lines: means "
+        "over seeds, bands: 95 % intervals. After the paper's figure 5.",
+        wide=True,
+    )
+    training = Plot(
+        draw_training(tables["training"]),
+        (9.4, 3.4),
+        "Terms of the objective over gradient steps",
+        "Terms of the objective over gradient steps, a line a seed.",
+        wide=True,
+    )
+    return {"horizon": horizon, "training": training, **strips}
 
 
 def draw_horizon(horizon: pd.DataFrame) -> Draw:
@@ -181,14 +178,14 @@ def draw_horizon(horizon: pd.DataFrame) -> Draw:
             figure.subplots(1, 2), ("kl", "error"), ("KL(predicted || inferred), nats", "squared error"), strict=True
         ):
             for i, model in enumerate(shown):
-                table = horizon[horizon["model"] == model].pivot_table(index="step", columns="seed", values=key)
-                if not len(table):
+                part = horizon[horizon["model"] == model].dropna(subset=key)
+                if part.empty:
                     continue
-                found = np.array([mean_interval(row) for row in table.to_numpy(dtype=float)])
-                color, dashed = figures.color_of(i, len(shown)), "--" if model in FLOORS else "-"
-                axes.plot(table.index, found[:, 0], dashed, color=color, lw=1.6, label=title(model))
-                if dashed == "-":
-                    axes.fill_between(table.index, found[:, 1], found[:, 2], color=color, alpha=0.2, lw=0)
+                x, found = mean_intervals(part[key], part["step"])
+                if model in FLOORS:
+                    axes.plot(x, found[:, 0], "--", color=color_of(i, len(shown)), lw=1.6, label=title(model))
+                else:
+                    draw_band(axes, x, found, color_of(i, len(shown)), title(model))
             axes.set_xlabel("step after the context")
             axes.set_ylabel(label)
             axes.set_ylim(bottom=0.0)
@@ -204,12 +201,12 @@ def draw_training(training: pd.DataFrame) -> Draw:
         for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
             for i, model in enumerate(shown):
                 for n, (_, part) in enumerate(training[training["model"] == model].groupby("seed")):
-                    color = figures.color_of(i, len(shown))
+                    color = color_of(i, len(shown))
                     label = title(model) if n == 0 else "_"
                     axes.plot(part["num_updates"], part[key], color=color, lw=1.0, label=label)
             axes.set_title(key)
             if key != "parsimony":  # which may be 0, and has no logarithm then
-                figures.log_scale(axes)
+                log_scale(axes)
             axes.set_xlabel("gradient steps")
             if key == keys[0]:
                 axes.set_ylabel("nats")
@@ -241,7 +238,7 @@ def draw_strip(films: pd.DataFrame, sequence: int) -> Draw:
                 axes.set_yticks([])
                 for side in axes.spines.values():
                     side.set_visible(True)
-                    side.set_color("#e5383b" if step >= context and model != "truth" else theme.faint)
+                    side.set_color(RED if step >= context and model != "truth" else theme.faint)
             line[0].set_ylabel(title(model), fontsize=9)
         for axes, step in zip(grid[0], steps, strict=True):
             axes.set_title("seen" if step < context else f"+{step - context + 1}", fontsize=8, fontweight="normal")
@@ -261,3 +258,6 @@ def write_film(films: pd.DataFrame, sequence: int, file: Path) -> Path:
                 bar[:, ZOOM * rows[0][1].shape[2] :] = (229, 56, 59)  # not below the truth
             video.add(np.concatenate([frame, bar]))
     return file
+
+
+REPORT = StudyReport(result_table, sections)

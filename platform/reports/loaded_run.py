@@ -16,22 +16,21 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from parsecrl.algorithms.reporting.statistics import Statistics, summarize
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.reports import paper
-from parsecrl.platform.reports.mirror import Mirror
-from parsecrl.platform.runs.run_folder import POOLED_FILE
-from parsecrl.platform.runs.stored_checkpoints import METRICS, Stored, best_checkpoint
-from parsecrl.platform.statistics import Statistics, summarize
+from parsecrl.platform.evaluation.lockstep import RANDOM
+from parsecrl.platform.reports import paper_results
+from parsecrl.platform.reports.local_copy import LocalCopy
+from parsecrl.platform.reports.studies import STUDIES
+from parsecrl.platform.runs.run_folder import POOLED_FILE, STATE_FILE
+from parsecrl.platform.runs.stored_checkpoints import FAILURE, METRICS, Stored, best_checkpoint
+from parsecrl.platform.specs import get_path
 from parsecrl.platform.storage import Location, RemotePath, location_of
-
-RANDOM = "random"
-ACTING = ("planet", "dcem_ppo")  # algorithms whose checkpoints hold an agent
-FAILURE = "failure"  # result key: why a trial could not go on
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One Tune trial. rows: a row per training iteration, columns as in Tune's progress.csv ("learners/...")."""
+    """One Tune trial. rows: a row per training iteration, nested keys joined ("learners/...")."""
 
     name: str
     folder: Path
@@ -84,7 +83,7 @@ class Phase:
     @property
     def acts(self) -> bool:
         """Whether its agent is evaluated; other phases are analysed (`studies`)."""
-        return self.algorithm in {*ACTING, "?"}
+        return self.algorithm not in STUDIES
 
     @property
     def trajectories(self) -> int | None:
@@ -96,7 +95,7 @@ class Phase:
 
     @property
     def title(self) -> str:
-        return paper.KINDS.get(self.kind, self.kind)
+        return paper_results.KINDS.get(self.kind, self.kind)
 
     @property
     def best(self) -> Trial | None:
@@ -117,11 +116,11 @@ class Run:
     phases: tuple[Phase, ...]
     random: Phase
     pooled_from: tuple[str, ...] = ()  # the runs that its tables came from, where it is no run of its own
-    mirror: Mirror | None = None  # of a run in an object store, whose copy `folder` then is
+    copy: LocalCopy | None = None  # of a run in an object store: `folder` is in it
 
     def address(self, path: Path) -> Location:
         """A path of the run as a user would name it."""
-        return self.mirror.address_of(path) if self.mirror and path.is_relative_to(self.folder) else path
+        return self.copy.address_of(path) if self.copy and path.is_relative_to(self.folder) else path
 
     @property
     def env(self) -> dict[str, Any]:
@@ -132,7 +131,7 @@ class Run:
         """The environment's short name; of a run without one, its algorithms."""
         if not self.env and self.phases:
             return ", ".join(dict.fromkeys(phase.algorithm.replace("_", " ") for phase in self.phases))
-        return paper.task_of(str(self.env.get("id", "unknown")))
+        return paper_results.task_of(str(self.env.get("id", "unknown")))
 
     @property
     def acting(self) -> tuple[Phase, ...]:
@@ -152,82 +151,53 @@ def load_run(run_dir: str | Location) -> Run:
     """Read a run folder, on disk or in an object store. Raises UserError where there is nothing that could be a run."""
     location = location_of(run_dir)
     if isinstance(location, RemotePath):
-        mirror = Mirror(location)
-        return replace(_load(mirror.folder, location), mirror=mirror)
+        copy = LocalCopy(location)
+        return replace(_load(copy.folder, location), copy=copy)
     folder = location.resolve()
     return _load(folder, folder)
 
 
 def _load(folder: Path, shown: Location) -> Run:
-    spec_file, summary_file = folder / "spec.yaml", folder / "summary.json"
-    if not spec_file.is_file() and not summary_file.is_file():
-        raise UserError(
-            f"a run folder holds spec.yaml or summary.json, {shown} holds neither; "
-            "give the folder that `parsec run` printed"
-        )
-    spec_text = spec_file.read_text(encoding="utf-8", errors="replace") if spec_file.is_file() else ""
-    summary = _read_json(summary_file)
-    spec = _dict(_read_yaml(spec_text)) or _dict(summary.get("spec"))
+    spec_file = folder / "spec.yaml"
+    if not spec_file.is_file():
+        raise UserError(f"a run folder holds a spec.yaml, {shown} does not; give the folder that `parsec run` printed")
+    spec_text = spec_file.read_text(encoding="utf-8", errors="replace")
+    spec, summary = _dict(_read_yaml(spec_text)), _read_json(folder / "summary.json")
     episodes = _read_episodes(folder / "evaluation.csv")
-    return _assemble(folder, spec, spec_text or yaml.safe_dump(spec, sort_keys=False), summary, episodes)
-
-
-def from_summary(summary: dict[str, Any]) -> Run:
-    """A run known by its summary alone: enough for the table."""
-    return _assemble(Path(), _dict(summary.get("spec")), "", summary, pd.DataFrame())
-
-
-def _assemble(folder: Path, spec: dict, spec_text: str, summary: dict[str, Any], episodes: pd.DataFrame) -> Run:
-    found = bool(folder.parts)
     summaries = _dict(summary.get("phases"))
-    specs = [_dict(p) for p in spec.get("phases") or []] or [{"name": n} for n in summaries if n != RANDOM]
     phases: list[Phase] = []
-    for phase_spec in specs:
-        name = str(phase_spec.get("name", "?"))
-        phases.append(_phase(folder if found else None, name, phase_spec, _dict(summaries.get(name)), episodes, phases))
-    random_summary = _dict(summaries.get(RANDOM)) or _dict(summary.get(RANDOM))
+    for own in map(_dict, spec.get("phases") or []):
+        phases.append(_phase(folder, own, _dict(summaries.get(own.get("name"))), episodes, phases))
+    random_summary = _dict(summaries.get(RANDOM))
     random = Phase(RANDOM, {}, {}, "random policy", random_summary, **_evaluated(RANDOM, random_summary, episodes))
-    name = str(spec.get("name") or summary.get("name") or folder.name)
-    origins = tuple(_read_json(folder / POOLED_FILE).get("runs", ())) if found else ()
-    return Run(folder, name, spec, spec_text, summary, tuple(phases), random, origins)
+    origins = tuple(_read_json(folder / POOLED_FILE).get("runs", ()))
+    return Run(folder, str(spec.get("name") or folder.name), spec, spec_text, summary, tuple(phases), random, origins)
 
 
 def _phase(
-    folder: Path | None,
-    name: str,
-    spec: dict[str, Any],
-    summary: dict[str, Any],
-    episodes: pd.DataFrame,
-    earlier: list[Phase],
+    folder: Path, spec: dict[str, Any], summary: dict[str, Any], episodes: pd.DataFrame, earlier: list[Phase]
 ) -> Phase:
-    phase_folder = folder / name if folder else None
-    trials = read_trials(phase_folder, _dict(spec.get("search"))) if phase_folder else ()
-    stored = best_checkpoint(phase_folder) if phase_folder else None
+    name = str(spec.get("name", "?"))
+    phase_folder = folder / name
+    trials, stored = read_trials(phase_folder, _dict(spec.get("search"))), best_checkpoint(phase_folder)
     chosen = str(summary.get("best_trial") or (stored.trial if stored else ""))
     draft = Phase(name, spec, {}, "", summary, trials, chosen=chosen)
     best = draft.best
-    checkpoint = _find_checkpoint(folder, phase_folder, summary.get("checkpoint"), stored)
+    checkpoint = _find_checkpoint(phase_folder, summary.get("checkpoint"), stored)
     controller = _controller(spec, summary, best, checkpoint, earlier)
-    is_ppo = draft.algorithm == "dcem_ppo"
-    kind = "ppo" if is_ppo else str(controller.get("kind") or "?")
     measured = _evaluated(name, summary, episodes)
-    if measured["env_steps"] is None and best is not None:
-        measured["env_steps"] = best.last("env_steps")
-    if measured["planning_ms"] is None and best is not None:
-        measured["planning_ms"] = best.last("planning_ms")
-    video = folder / "videos" / f"{name}.mp4" if folder else None
-    return Phase(
-        name,
-        spec,
-        controller,
-        kind,
-        summary,
-        trials,
+    for key in ("env_steps", "planning_ms"):
+        if measured[key] is None and best is not None:
+            measured[key] = best.last(key)
+    video = folder / "videos" / f"{name}.mp4"
+    return replace(
+        draft,
+        controller=controller,
+        kind="ppo" if draft.algorithm == "dcem_ppo" else str(controller.get("kind") or "?"),
         checkpoint=checkpoint,
-        video=video if video is not None and video.is_file() else None,
-        started=phase_folder is not None and phase_folder.is_dir(),
-        status=str(_dict(_read_json(folder / "state.json").get(name)).get("status") or "") if folder else "",
-        chosen=chosen,
+        video=video if video.is_file() else None,
+        started=phase_folder.is_dir(),
+        status=str(_dict(_read_json(folder / STATE_FILE).get(name)).get("status") or ""),
         reached=_read_json(checkpoint / METRICS) if checkpoint else {},
         **measured,
     )
@@ -257,16 +227,16 @@ def read_trials(folder: Path, search: dict[str, Any]) -> tuple[Trial, ...]:
         return ()
     trials = []
     for child in sorted(p for p in folder.iterdir() if p.is_dir()):
-        if not any((child / f).exists() for f in ("result.json", "progress.csv", "params.json")):
+        if not any((child / file).exists() for file in ("result.json", "params.json")):
             continue
         rows, config = _read_rows(child)
-        parameters = {key: _lookup(config, key) for key in search}
+        parameters = {key: get_path(config, key.split(".")) for key in search}
         failure = (
             str(rows[FAILURE].iloc[-1]) if FAILURE in rows and len(rows) and rows[FAILURE].notna().iloc[-1] else None
         )
         # The file stays when the trial went on after an error, from its last checkpoint, and reached its end.
         ended = "done" in rows and len(rows) and bool(rows["done"].iloc[-1])
-        if failure is None and not ended and any((child / f).exists() for f in ("error.txt", "error.pkl")):
+        if failure is None and not ended and (child / "error.txt").exists():
             failure = f"an error, see {child.name}/error.txt"
         trials.append(Trial(child.name, child, {k: v for k, v in parameters.items() if v is not None}, rows, failure))
     return tuple(trials)
@@ -286,15 +256,7 @@ def _read_rows(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
                 if isinstance(record, dict):
                     config = _dict(record.pop("config", None)) or config
                     records.append(_flatten(record))
-    if records:
-        rows = pd.DataFrame.from_records(records)
-    else:
-        try:
-            rows = pd.read_csv(folder / "progress.csv")
-        except (OSError, ValueError):
-            rows = pd.DataFrame()
-    if not config and "experiment_tag" in rows and len(rows):
-        config = dict(p.split("=", 1) for p in str(rows["experiment_tag"].iloc[-1]).split(",") if "=" in p)
+    rows = pd.DataFrame.from_records(records)
     if "training_iteration" in rows:
         # A trial that was resumed repeats the iterations since its last checkpoint: the later rows are what it kept.
         later_minimum = rows["training_iteration"][::-1].cummin()[::-1].shift(-1)
@@ -310,21 +272,6 @@ def _flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         elif not isinstance(value, list):
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _lookup(config: dict[str, Any], path: str) -> Any:
-    """A search key ("controller.num_iterations") in a trial's config, nested or flat."""
-    node: Any = config
-    for part in path.split("."):
-        if not isinstance(node, dict) or part not in node:
-            break
-        node = node[part]
-    else:
-        return node
-    for flat in (path, path.replace(".", "/"), path.rsplit(".", 1)[-1]):
-        if flat in config:
-            return config[flat]
-    return None
 
 
 def _controller(
@@ -353,20 +300,14 @@ def _controller(
     return base
 
 
-def _find_checkpoint(folder: Path | None, phase_folder: Path | None, stated: Any, stored: Stored | None) -> Path | None:
-    """The phase's checkpoint with an agent.json; what lies in this folder comes before the path as written,
-    for the run may have been moved or copied since."""
-    candidates: list[Path] = []
-    if isinstance(stated, str) and stated and "://" not in stated:
-        path = Path(stated)
-        if folder is not None and phase_folder is not None:
-            candidates += [phase_folder / Path(*path.parts[-2:]), folder / path, phase_folder / path]
-        candidates.append(path)
-    elif isinstance(stated, str) and phase_folder is not None:  # an address: this may be a copy of what lies there
+def _find_checkpoint(phase_folder: Path, stated: Any, stored: Stored | None) -> Path | None:
+    """The phase's checkpoint with an agent.json: the summary's, which this folder has where it was moved or copied."""
+    candidates = []
+    if isinstance(stated, str) and stated:
         candidates.append(phase_folder / Path(*PurePosixPath(stated).parts[-2:]))
     if stored is not None:
         candidates.append(Path(str(stored.path)))
-    return next((c.resolve() for c in candidates if (c / "agent.json").is_file()), None)
+    return next((folder.resolve() for folder in candidates if (folder / "agent.json").is_file()), None)
 
 
 def _read_episodes(path: Path) -> pd.DataFrame:

@@ -1,0 +1,96 @@
+"""Policies over latents in the report: figures 2 and 3 of Saanum and Schulz (2022), and what the paper did not measure.
+
+Tables: see `parsecrl.algorithms.latent_sac.analysis` and `parsecrl.algorithms.latent_study.report_parts`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from parsecrl.algorithms.latent_study import report_parts as shared
+from parsecrl.algorithms.latent_study.report_parts import envs
+from parsecrl.algorithms.reporting import markup
+from parsecrl.algorithms.reporting.figures import Plot, render_all
+from parsecrl.algorithms.reporting.study_report import ResultTable, StudyReport, Tables
+
+FINDING = (
+    "The paper prints curves, not numbers. Its finding: ours has the best total score in all three environments "
+    "(section 4.3, figure 3)."
+)
+
+
+def result_table(tables: Tables) -> ResultTable:
+    scores = tables["scores"]
+    note = f"{shared.score_note(scores)} {FINDING}"
+    return ResultTable(shared.SCORE_HEADINGS, shared.score_rows(scores), note)
+
+
+def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
+    """Figures 3 and 2, the transformations, and predictions of what was never visited."""
+    drawn = {name: markup.figure(image) for name, image in render_all(plots(tables), folder, phase).items()}
+    parts = [drawn[name] for name in ("curves", "latents") if name in drawn]
+    used = tables.get("transformations", pd.DataFrame())
+    if len(used):
+        parts += [markup.heading("Distinct transformations"), *shared.transformation_table(used)]
+    if "predictions" in drawn:
+        parts += [markup.heading("Predictions of transitions that were never visited"), drawn["predictions"]]
+    return [markup.section(f"figures-{phase}", f"Figures of {phase}", *parts)]
+
+
+def plots(tables: Tables) -> dict[str, Plot]:
+    """Every figure by its name."""
+    made = {
+        "curves": Plot(
+            shared.draw_curves(tables["scores"], ylabel="return of an episode"),
+            shared.panels_size(len(envs(tables["scores"]))),
+            "Learning curves by environment and model",
+            "Return of training episodes; lines: means over seeds, bands: 95 % intervals. After the paper's figure 3.",
+            wide=True,
+        )
+    }
+    if "latents" in tables:
+        made["latents"] = Plot(
+            shared.draw_latents(tables),
+            shared.latents_size(tables),
+            "Principal components of the latents of all cells",
+            "The cells in the plane of the first two principal components of their latents, joined as they are in the "
+            "world; hue tells the column, lightness the row. The first seed of each. After the paper's figure 2.",
+            wide=True,
+        )
+    moments = measured_moments(tables)
+    if moments:
+        predictions = tables["predictions"]
+        at = predictions["env"].map({env: n for env, (n, _) in moments.items()})
+        when = ", ".join(
+            f"{shared.env_title(env)} after {n} episodes, when {share:.0%} of the transitions were unvisited"
+            for env, (n, share) in moments.items()
+        )
+        made["predictions"] = Plot(
+            shared.draw_predictions(predictions[predictions["episodes"] == at]),
+            shared.panels_size(len(moments), 5.6),
+            "Errors of multi-step predictions",
+            f"{shared.PREDICTION_CAPTION} Measured in the {when}.",
+            wide=True,
+        )
+    return made
+
+
+def measured_moments(tables: Tables) -> dict[str, tuple[int, float]]:
+    """Environment -> the number of episodes whose measurement is shown, and the mean share of unvisited transitions.
+
+    The last one at which most trials have unvisited transitions to be tested on: later ones would compare what is left.
+    """
+    predictions = tables.get("predictions", pd.DataFrame())
+    found: dict[str, tuple[int, float]] = {}
+    for env in envs(predictions) if len(predictions) else ():
+        here = predictions[(predictions["env"] == env) & (predictions["step"] == 1)]
+        new = here[here["first"] == "new"].groupby("episodes").size()
+        if len(new):
+            moment = int(new[new == new.max()].index.max())
+            found[env] = (moment, float(here[here["episodes"] == moment]["unvisited"].mean()))
+    return found
+
+
+REPORT = StudyReport(result_table, sections, shared.TRIAL)
