@@ -6,6 +6,7 @@ Tables: see `parsecrl.algorithms.cartpole_embedding.analysis`. Intervals are ove
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ from parsecrl.algorithms.reporting import cells, markup
 from parsecrl.algorithms.reporting.figures import (
     PALETTE,
     RED,
-    Draw,
     Plot,
     Theme,
     color_bar,
@@ -117,7 +117,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
     """Every figure by its name."""
     made = {
         "convergence": Plot(
-            draw_convergence(tables),
+            partial(draw_convergence, tables),
             (1.6 + 3.2 * len({size for size, _ in pairs(tables)}), 3.6),
             "Validation cost over updates",
             "Validation cost over the updates; lines are means over seeds, bands 95 % intervals, dotted: the training "
@@ -125,13 +125,13 @@ def plots(tables: Tables) -> dict[str, Plot]:
             wide=True,
         ),
         "improvement": Plot(
-            draw_improvement(tables),
+            partial(draw_improvement, tables),
             (6.4, 3.8),
             "Improvement factor by latent size and temperature",
             "Improvement factor over the expert, with 95 % intervals; a dot is one seed. After the paper's figure 5.",
         ),
         "samples": Plot(
-            draw_samples(tables),
+            partial(draw_samples, tables),
             (10.0, 4.6),
             "Sampled action sequences of CEM and embedded DCEM",
             "What both controllers try for one state: action sequences coloured by cost, red: the mean. After the "
@@ -143,7 +143,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
     if "surfaces" in tables:
         states, temperatures = (tables["surfaces"][key].nunique() for key in ("state", "temperature"))
         made["surfaces"] = Plot(
-            draw_surfaces(tables),
+            partial(draw_surfaces, tables),
             (1.4 + 2.1 * temperatures, 0.6 + 1.9 * states),
             "Cost over the latent plane for several states",
             "Learned costs over the latent plane, a row a state, a column a temperature; lighter is lower, on one "
@@ -152,7 +152,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
             automatic=False,
         )
     made["decoders"] = Plot(
-        draw_decoders(tables),
+        partial(draw_decoders, tables),
         (9.0, 5.4),
         "Outputs of untrained decoders",
         "Outputs of untrained decoders without biases, by activation and scale of the weights. After figure 7 of the "
@@ -161,7 +161,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
         automatic=False,
     )
     made["control"] = Plot(
-        draw_control(tables),
+        partial(draw_control, tables),
         (6.4, 3.8),
         "Accumulated cost of receding-horizon control",
         "Receding-horizon control: accumulated cost, mean over episodes. Each search starts at the last solution; "
@@ -171,172 +171,149 @@ def plots(tables: Tables) -> dict[str, Plot]:
     return made
 
 
-def draw_convergence(tables: Tables) -> Draw:
+def draw_convergence(tables: Tables, figure: Figure, theme: Theme) -> None:
     expert = float(tables["improvement"]["expert_cost"].iloc[0])
-
-    def draw(figure: Figure, theme: Theme) -> None:
-        sizes = sorted({size for size, _ in pairs(tables)})
-        shown = [expert]
-        for axes, size in zip(_panels(figure, 1, len(sizes)).flat, sizes, strict=True):
-            for of_size, temperature in pairs(tables):
-                if of_size != size:
-                    continue
-                part = _select(tables["convergence"], size, temperature)
-                trained = part[part["num_updates"] > 0]
-                x, found = mean_intervals(trained["validation_cost"], trained["num_updates"])
-                color = _color(tables, temperature)
-                draw_band(axes, x, found, color, f"τ = {temperature:g}")
-                shown += [*found[:, 0]]
-                losses = part.dropna(subset="loss").groupby("num_updates")["loss"].mean()
-                shown += [*losses]
-                axes.plot(losses.index.to_numpy(dtype=float), losses, color=color, lw=0.7, ls=":")
-            axes.axhline(expert, color=theme.paper, lw=1.3, ls="--", label="expert")
-            axes.set_title(f"latent size {size}")
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-            axes.set_xlabel("updates")
-        # The means are all within; an interval of three seeds may be far wider, and is cut.
-        margin = 0.15 * (max(shown) - min(shown))
-        figure.axes[0].set_ylim(min(shown) - margin, max(shown) + margin)
-        figure.axes[0].set_ylabel("validation cost")
-        figure.axes[0].legend(loc="upper right")
-
-    return draw
-
-
-def draw_improvement(tables: Tables) -> Draw:
-    known = paper_factors(tables)
-
-    def draw(figure: Figure, theme: Theme) -> None:
-        axes = figure.add_subplot()
-        sizes = sorted({size for size, _ in pairs(tables)})
-        temperatures = _temperatures(tables)
-        for size, temperature in pairs(tables):
-            factors = _select(tables["improvement"], size, temperature)["factor"].to_numpy()
-            x = sizes.index(size) + 0.24 * (temperatures.index(temperature) - (len(temperatures) - 1) / 2)
-            mean, low, high = mean_interval(factors)
+    sizes = sorted({size for size, _ in pairs(tables)})
+    shown = [expert]
+    for axes, size in zip(_panels(figure, 1, len(sizes)).flat, sizes, strict=True):
+        for of_size, temperature in pairs(tables):
+            if of_size != size:
+                continue
+            part = _select(tables["convergence"], size, temperature)
+            trained = part[part["num_updates"] > 0]
+            x, found = mean_intervals(trained["validation_cost"], trained["num_updates"])
             color = _color(tables, temperature)
-            label = f"τ = {temperature:g}" if size == sizes[0] else None
-            axes.bar(x, mean, width=0.2, color=color + "66", edgecolor=color, label=label)
-            if np.isfinite(low):
-                axes.errorbar(x, mean, [[mean - low], [high - mean]], color=theme.ink, capsize=3, lw=1.3)
-            axes.plot([x] * factors.size, factors, ".", color=color, ms=5)
-            if (size, temperature) in known:
-                first = (size, temperature) == pairs(tables)[0]
-                axes.plot(
-                    x + 0.07, known[size, temperature], "D", ms=5, mfc="none", mec=theme.paper,
-                    label="paper, figure 5" if first else None,
-                )  # fmt: skip
-        axes.axhline(1.0, color=theme.paper, lw=1.2, ls="--")
-        axes.set_xticks(range(len(sizes)), [f"latent size {size}" for size in sizes])
-        axes.grid(axis="x", visible=False)
-        axes.set_ylabel("improvement factor over CEM")
-        figure.legend(loc="outside lower center", ncols=4)
-
-    return draw
+            draw_band(axes, x, found, color, f"τ = {temperature:g}")
+            shown += [*found[:, 0]]
+            losses = part.dropna(subset="loss").groupby("num_updates")["loss"].mean()
+            shown += [*losses]
+            axes.plot(losses.index.to_numpy(dtype=float), losses, color=color, lw=0.7, ls=":")
+        axes.axhline(expert, color=theme.paper, lw=1.3, ls="--", label="expert")
+        axes.set_title(f"latent size {size}")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set_xlabel("updates")
+    # The means are all within; an interval of three seeds may be far wider, and is cut.
+    margin = 0.15 * (max(shown) - min(shown))
+    figure.axes[0].set_ylim(min(shown) - margin, max(shown) + margin)
+    figure.axes[0].set_ylabel("validation cost")
+    figure.axes[0].legend(loc="upper right")
 
 
-def draw_samples(tables: Tables) -> Draw:
+def draw_improvement(tables: Tables, figure: Figure, theme: Theme) -> None:
+    known = paper_factors(tables)
+    axes = figure.add_subplot()
+    sizes = sorted({size for size, _ in pairs(tables)})
+    temperatures = _temperatures(tables)
+    for size, temperature in pairs(tables):
+        factors = _select(tables["improvement"], size, temperature)["factor"].to_numpy()
+        x = sizes.index(size) + 0.24 * (temperatures.index(temperature) - (len(temperatures) - 1) / 2)
+        mean, low, high = mean_interval(factors)
+        color = _color(tables, temperature)
+        label = f"τ = {temperature:g}" if size == sizes[0] else None
+        axes.bar(x, mean, width=0.2, color=color + "66", edgecolor=color, label=label)
+        if np.isfinite(low):
+            axes.errorbar(x, mean, [[mean - low], [high - mean]], color=theme.ink, capsize=3, lw=1.3)
+        axes.plot([x] * factors.size, factors, ".", color=color, ms=5)
+        if (size, temperature) in known:
+            first = (size, temperature) == pairs(tables)[0]
+            axes.plot(
+                x + 0.07, known[size, temperature], "D", ms=5, mfc="none", mec=theme.paper,
+                label="paper, figure 5" if first else None,
+            )  # fmt: skip
+    axes.axhline(1.0, color=theme.paper, lw=1.2, ls="--")
+    axes.set_xticks(range(len(sizes)), [f"latent size {size}" for size in sizes])
+    axes.grid(axis="x", visible=False)
+    axes.set_ylabel("improvement factor over CEM")
+    figure.legend(loc="outside lower center", ncols=4)
+
+
+def draw_samples(tables: Tables, figure: Figure, theme: Theme) -> None:
     table = tables["samples"]
-
-    def draw(figure: Figure, theme: Theme) -> None:
-        controllers = list(dict.fromkeys(table["controller"]))
-        costs = table[table["sample"] >= 0]["cost"]
-        low, high = np.percentile(costs, [1, 90])
-        scale, cmap = Normalize(low, max(high, low + 1e-6)), shades(theme)
-        columns = max(part["iteration"].nunique() for _, part in table.groupby("controller"))
-        grid = _panels(figure, len(controllers), columns, right=1.05)
-        for row, name in zip(grid, controllers, strict=True):
-            part = table[table["controller"] == name]
-            for axes, (number, tried) in zip(row, part.groupby("iteration"), strict=False):
-                samples = tried[tried["sample"] >= 0].pivot_table(index="sample", columns="step", values="action")
-                cost = tried[tried["sample"] >= 0].groupby("sample")["cost"].first().to_numpy()
-                order = np.argsort(-cost)
-                ahead = samples.columns.to_numpy(dtype=float)
-                lines = [np.column_stack([ahead, samples.to_numpy()[j]]) for j in order]
-                axes.add_collection(LineCollection(lines, array=cost[order], cmap=cmap, norm=scale, lw=0.7, alpha=0.5))
-                mean = tried[tried["sample"] == -1]
-                axes.plot(mean["step"], mean["action"], color=theme.surface, lw=3.4)
-                axes.plot(mean["step"], mean["action"], color=RED, lw=1.7)
-                axes.set_title(f"iteration {number}: {mean['cost'].iloc[0]:.2f}", fontsize=9)
-                axes.set_xlim(ahead.min(), ahead.max())
-                axes.set_ylim(-1.08, 1.08)
-                axes.grid(False)
-            row[0].set_ylabel(name)
-        color_bar(figure, scale, cmap, "cost", right=0.9, bottom=0.6, top=0.35)
-        figure.supxlabel("steps ahead", fontsize=9, y=0.02)
-
-    return draw
+    controllers = list(dict.fromkeys(table["controller"]))
+    costs = table[table["sample"] >= 0]["cost"]
+    low, high = np.percentile(costs, [1, 90])
+    scale, cmap = Normalize(low, max(high, low + 1e-6)), shades(theme)
+    columns = max(part["iteration"].nunique() for _, part in table.groupby("controller"))
+    grid = _panels(figure, len(controllers), columns, right=1.05)
+    for row, name in zip(grid, controllers, strict=True):
+        part = table[table["controller"] == name]
+        for axes, (number, tried) in zip(row, part.groupby("iteration"), strict=False):
+            samples = tried[tried["sample"] >= 0].pivot_table(index="sample", columns="step", values="action")
+            cost = tried[tried["sample"] >= 0].groupby("sample")["cost"].first().to_numpy()
+            order = np.argsort(-cost)
+            ahead = samples.columns.to_numpy(dtype=float)
+            lines = [np.column_stack([ahead, samples.to_numpy()[j]]) for j in order]
+            axes.add_collection(LineCollection(lines, array=cost[order], cmap=cmap, norm=scale, lw=0.7, alpha=0.5))
+            mean = tried[tried["sample"] == -1]
+            axes.plot(mean["step"], mean["action"], color=theme.surface, lw=3.4)
+            axes.plot(mean["step"], mean["action"], color=RED, lw=1.7)
+            axes.set_title(f"iteration {number}: {mean['cost'].iloc[0]:.2f}", fontsize=9)
+            axes.set_xlim(ahead.min(), ahead.max())
+            axes.set_ylim(-1.08, 1.08)
+            axes.grid(False)
+        row[0].set_ylabel(name)
+    color_bar(figure, scale, cmap, "cost", right=0.9, bottom=0.6, top=0.35)
+    figure.supxlabel("steps ahead", fontsize=9, y=0.02)
 
 
-def draw_surfaces(tables: Tables) -> Draw:
+def draw_surfaces(tables: Tables, figure: Figure, theme: Theme) -> None:
     surfaces, solutions = tables["surfaces"], tables["solutions"]
-
-    def draw(figure: Figure, theme: Theme) -> None:
-        temperatures = sorted(set(surfaces["temperature"]), reverse=True)
-        states = sorted(set(surfaces["state"]))
-        grid = _panels(figure, len(states), len(temperatures), right=0.15)
-        shown = pd.concat([_first_seed(part) for _, part in surfaces.groupby("temperature")])
-        for j, temperature in enumerate(temperatures):
-            of_trial = shown[shown["temperature"] == temperature]
-            ends = _first_seed(solutions[solutions["temperature"] == temperature])
-            for i, state in enumerate(states):
-                of_state = shown[shown["state"] == state]["cost"]
-                levels = np.linspace(of_state.min(), of_state.max() + 1e-6, 21)  # one scale a row
-                costs = of_trial[of_trial["state"] == state].pivot_table(index="z_2", columns="z_1", values="cost")
-                axes = grid[i][j]
-                axes.contourf(costs.columns, costs.index, costs.to_numpy(), levels=levels, cmap="viridis_r")
-                end = ends[ends["state"] == state]
-                axes.plot(end["z_1"], end["z_2"], "x", color=RED, ms=7, mew=2)
-                box = {"facecolor": "#ffffffaa", "edgecolor": "none", "pad": 1.5}
-                lowest = f"{costs.to_numpy().min():.1f}"
-                axes.text(0.04, 0.05, lowest, transform=axes.transAxes, fontsize=8, color="#22262e", bbox=box)
-                axes.grid(False)
-                axes.set_xticks([-1, 0, 1])
-                axes.set_yticks([-1, 0, 1])
-                if i == 0:
-                    axes.set_title(f"τ = {temperature:g}", fontsize=9)
-                if j == 0:
-                    axes.set_ylabel(f"state {state + 1}", fontsize=9)
-
-    return draw
+    temperatures = sorted(set(surfaces["temperature"]), reverse=True)
+    states = sorted(set(surfaces["state"]))
+    grid = _panels(figure, len(states), len(temperatures), right=0.15)
+    shown = pd.concat([_first_seed(part) for _, part in surfaces.groupby("temperature")])
+    for j, temperature in enumerate(temperatures):
+        of_trial = shown[shown["temperature"] == temperature]
+        ends = _first_seed(solutions[solutions["temperature"] == temperature])
+        for i, state in enumerate(states):
+            of_state = shown[shown["state"] == state]["cost"]
+            levels = np.linspace(of_state.min(), of_state.max() + 1e-6, 21)  # one scale a row
+            costs = of_trial[of_trial["state"] == state].pivot_table(index="z_2", columns="z_1", values="cost")
+            axes = grid[i][j]
+            axes.contourf(costs.columns, costs.index, costs.to_numpy(), levels=levels, cmap="viridis_r")
+            end = ends[ends["state"] == state]
+            axes.plot(end["z_1"], end["z_2"], "x", color=RED, ms=7, mew=2)
+            box = {"facecolor": "#ffffffaa", "edgecolor": "none", "pad": 1.5}
+            lowest = f"{costs.to_numpy().min():.1f}"
+            axes.text(0.04, 0.05, lowest, transform=axes.transAxes, fontsize=8, color="#22262e", bbox=box)
+            axes.grid(False)
+            axes.set_xticks([-1, 0, 1])
+            axes.set_yticks([-1, 0, 1])
+            if i == 0:
+                axes.set_title(f"τ = {temperature:g}", fontsize=9)
+            if j == 0:
+                axes.set_ylabel(f"state {state + 1}", fontsize=9)
 
 
-def draw_decoders(tables: Tables) -> Draw:
+def draw_decoders(tables: Tables, figure: Figure, theme: Theme) -> None:
     table = tables["decoders"]
-
-    def draw(figure: Figure, theme: Theme) -> None:
-        activations, scales = list(dict.fromkeys(table["activation"])), sorted(set(table["scale"]))
-        grid = _panels(figure, len(activations), len(scales), right=0.15, between=0.3, sharey=False)
-        for axes, scale in zip(grid[0], scales, strict=True):
-            axes.set_title(f"scale {scale:g}", fontsize=9)
-        for row, activation in zip(grid, activations, strict=True):
-            for axes, scale in zip(row, scales, strict=True):
-                part = table[(table["activation"] == activation) & (table["scale"] == scale)]
-                outputs = part.pivot_table(index="sample", columns="step", values="output")
-                axes.plot(outputs.columns, outputs.to_numpy().T, color=PALETTE[0], lw=0.6, alpha=0.5)
-                axes.tick_params(labelsize=7)
-                axes.grid(False)
-            row[0].set_ylabel({"elu": "ELU", "relu": "ReLU"}.get(activation, activation))
-        figure.supxlabel("step of the action sequence", fontsize=9, y=0.02)
-
-    return draw
+    activations, scales = list(dict.fromkeys(table["activation"])), sorted(set(table["scale"]))
+    grid = _panels(figure, len(activations), len(scales), right=0.15, between=0.3, sharey=False)
+    for axes, scale in zip(grid[0], scales, strict=True):
+        axes.set_title(f"scale {scale:g}", fontsize=9)
+    for row, activation in zip(grid, activations, strict=True):
+        for axes, scale in zip(row, scales, strict=True):
+            part = table[(table["activation"] == activation) & (table["scale"] == scale)]
+            outputs = part.pivot_table(index="sample", columns="step", values="output")
+            axes.plot(outputs.columns, outputs.to_numpy().T, color=PALETTE[0], lw=0.6, alpha=0.5)
+            axes.tick_params(labelsize=7)
+            axes.grid(False)
+        row[0].set_ylabel({"elu": "ELU", "relu": "ReLU"}.get(activation, activation))
+    figure.supxlabel("step of the action sequence", fontsize=9, y=0.02)
 
 
-def draw_control(tables: Tables) -> Draw:
-    def draw(figure: Figure, theme: Theme) -> None:
-        axes = figure.add_subplot()
-        for name, color in film.CONTROLLERS:
-            part = film.shown_trial(tables["episodes"], name)
-            costs = part.pivot_table(index="episode", columns="step", values="cost").cumsum(axis=1)
-            axes.plot(costs.columns.to_numpy(dtype=float) + 1, costs.mean(), color=color, lw=1.8, label=name)
-        axes.set_yscale("symlog", linthresh=10)
-        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_xlabel("step")
-        axes.set_ylabel("accumulated cost")
-        axes.legend()
-
-    return draw
+def draw_control(tables: Tables, figure: Figure, theme: Theme) -> None:
+    axes = figure.add_subplot()
+    for name, color in film.CONTROLLERS:
+        part = film.shown_trial(tables["episodes"], name)
+        costs = part.pivot_table(index="episode", columns="step", values="cost").cumsum(axis=1)
+        axes.plot(costs.columns.to_numpy(dtype=float) + 1, costs.mean(), color=color, lw=1.8, label=name)
+    axes.set_yscale("symlog", linthresh=10)
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel("step")
+    axes.set_ylabel("accumulated cost")
+    axes.legend()
 
 
 def pairs(tables: Tables) -> list[tuple[int, float]]:

@@ -6,6 +6,7 @@ Tables: see `parsecrl.algorithms.energy_regression.analysis`. Intervals are over
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -18,7 +19,6 @@ from matplotlib.ticker import EngFormatter
 
 from parsecrl.algorithms.reporting import cells, markup
 from parsecrl.algorithms.reporting.figures import (
-    Draw,
     Plot,
     Theme,
     color_of,
@@ -51,7 +51,7 @@ def result_table(tables: Tables) -> ResultTable:
         errors = steps[steps["method"] == method]
         final = [part.tail(math.ceil(LAST_SHARE * len(part)))["train_loss"].mean() for _, part in curve.groupby("seed")]
         of_steps = [errors[errors["num_steps"] == n]["test_loss"] for n in shown]
-        told = [cells.interval(losses, ".3g", least=0.0) for losses in (final, *of_steps)]
+        told = [cells.interval(losses, ".3g", least=0.0) for losses in (pd.Series(final), *of_steps)]
         rows.append((title(method), f"{len(final)}", f"{int(curve['num_updates'].max()):,}", *told))
     marks = [f"{n}{'*' * (n == trained)} step{'s' * (n > 1)}" for n in shown]
     headings = ("inner solver", "seeds", "updates", "training loss", f"test loss, {marks[0]}", *marks[1:])
@@ -69,21 +69,21 @@ def plots(tables: Tables) -> dict[str, Plot]:
     small, large = (6.4, 3.8), (1.2 + 3.6 * len(methods(tables)), 3.6)
     return {
         "convergence": Plot(
-            draw_convergence(tables),
+            partial(draw_convergence, tables),
             small,
             "Training loss of both solvers over updates",
             "Training loss over the updates; lines are means over seeds, bands 95 % intervals. After the paper's "
             "figure 6, left.",
         ),
         "steps": Plot(
-            draw_steps(tables),
+            partial(draw_steps, tables),
             small,
             "Test loss against the number of inner steps",
             "The same energies, minimised with another number of inner steps than they were trained with (dotted "
             "line). After the paper's figure 6, right.",
         ),
         "predictions": Plot(
-            draw_predictions(tables),
+            partial(draw_predictions, tables),
             large,
             "Predictions for several numbers of inner steps",
             f"Predictions after several numbers of inner steps, seed {first_seed(tables)}; the target is dashed. After "
@@ -91,7 +91,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
             wide=True,
         ),
         "surface": Plot(
-            draw_surfaces(tables),
+            partial(draw_surfaces, tables),
             large,
             "Energy surfaces over x and y",
             f"The learned energies, seed {first_seed(tables)}; for each x its lowest energy counts 0 and its highest "
@@ -101,76 +101,64 @@ def plots(tables: Tables) -> dict[str, Plot]:
     }
 
 
-def draw_convergence(tables: Tables) -> Draw:
-    def draw(figure: Figure, theme: Theme) -> None:
-        axes = figure.add_subplot()
-        _bands(axes, tables["convergence"], "num_updates", "train_loss", tables)
-        log_scale(axes)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_xlim(left=0)
-        axes.set_xlabel("updates")
-        axes.set_ylabel("training loss")
-        axes.legend()
-
-    return draw
+def draw_convergence(tables: Tables, figure: Figure, theme: Theme) -> None:
+    axes = figure.add_subplot()
+    _bands(axes, tables["convergence"], "num_updates", "train_loss", tables)
+    log_scale(axes)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlim(left=0)
+    axes.set_xlabel("updates")
+    axes.set_ylabel("training loss")
+    axes.legend()
 
 
-def draw_steps(tables: Tables) -> Draw:
-    def draw(figure: Figure, theme: Theme) -> None:
-        axes = figure.add_subplot()
-        for trained in sorted(set(tables["training"]["num_steps"])):
-            axes.axvline(trained, color=theme.paper, lw=1.2, ls=":")
-        _bands(axes, tables["steps"], "num_steps", "test_loss", tables)
-        log_scale(axes)
-        axes.set_xlim(1, tables["steps"]["num_steps"].max())
-        axes.set_xlabel("inner steps at test time")
-        axes.set_ylabel("test loss")
-        axes.legend()
-
-    return draw
+def draw_steps(tables: Tables, figure: Figure, theme: Theme) -> None:
+    axes = figure.add_subplot()
+    for trained in sorted(set(tables["training"]["num_steps"])):
+        axes.axvline(trained, color=theme.paper, lw=1.2, ls=":")
+    _bands(axes, tables["steps"], "num_steps", "test_loss", tables)
+    log_scale(axes)
+    axes.set_xlim(1, tables["steps"]["num_steps"].max())
+    axes.set_xlabel("inner steps at test time")
+    axes.set_ylabel("test loss")
+    axes.legend()
 
 
-def draw_predictions(tables: Tables) -> Draw:
-    def draw(figure: Figure, theme: Theme) -> None:
-        shown = first_trials(tables, "predictions")
-        low, high = np.percentile(tables["predictions"]["y"], [0.5, 99.5])
-        numbers, trained = sorted(set(tables["predictions"]["num_steps"])), set(tables["training"]["num_steps"])
-        for axes, (method, table) in zip(_panels(figure, len(shown)), shown.items(), strict=True):
-            for i, steps in enumerate(numbers):
-                part = table[table["num_steps"] == steps]
-                width, note = (2.6, " (trained)") if steps in trained else (1.3, "")
-                color = _shade(i, len(numbers), theme)
-                axes.plot(part["x"], part["y"], color=color, lw=width, label=f"{steps}{note}")
-            axes.plot(part["x"], part["target"], color=theme.ink, lw=2.2, ls="--", label="target")
-            axes.set_title(title(method))
-            axes.set_ylim(np.clip(low, -9.0, -5.5), np.clip(high, 2.5, 6.0))  # the target stays readable
-            axes.set_xlabel("x")
-        figure.axes[0].set_ylabel("y")
-        handles, labels = figure.axes[-1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", title="inner steps")
-
-    return draw
+def draw_predictions(tables: Tables, figure: Figure, theme: Theme) -> None:
+    shown = first_trials(tables, "predictions")
+    low, high = np.percentile(tables["predictions"]["y"], [0.5, 99.5])
+    numbers, trained = sorted(set(tables["predictions"]["num_steps"])), set(tables["training"]["num_steps"])
+    for axes, (method, table) in zip(_panels(figure, len(shown)), shown.items(), strict=True):
+        for i, steps in enumerate(numbers):
+            part = table[table["num_steps"] == steps]
+            width, note = (2.6, " (trained)") if steps in trained else (1.3, "")
+            color = _shade(i, len(numbers), theme)
+            axes.plot(part["x"], part["y"], color=color, lw=width, label=f"{steps}{note}")
+        axes.plot(part["x"], part["target"], color=theme.ink, lw=2.2, ls="--", label="target")
+        axes.set_title(title(method))
+        axes.set_ylim(np.clip(low, -9.0, -5.5), np.clip(high, 2.5, 6.0))  # the target stays readable
+        axes.set_xlabel("x")
+    figure.axes[0].set_ylabel("y")
+    handles, labels = figure.axes[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", title="inner steps")
 
 
-def draw_surfaces(tables: Tables) -> Draw:
-    def draw(figure: Figure, theme: Theme) -> None:
-        shown = first_trials(tables, "surface")
-        predictions = first_trials(tables, "predictions")
-        for axes, (method, table) in zip(_panels(figure, len(shown)), shown.items(), strict=True):
-            grid = table.pivot_table(index="y", columns="x", values="log")
-            drawn = axes.contourf(grid.columns, grid.index, grid.to_numpy(), levels=24, cmap="viridis_r")
-            line = predictions[method].drop_duplicates("x").sort_values("x")
-            axes.plot(line["x"], line["target"], color="black", lw=2.0)
-            axes.set_title(title(method))
-            axes.set_xlabel("x")
-            axes.grid(False)
-        figure.axes[0].set_ylabel("y")
-        bar = figure.colorbar(drawn, ax=figure.axes)
-        bar.set_label("log10 of the normalised energy", fontsize=9)
-        bar.ax.grid(False)
-        bar.outline.set_visible(False)
-
-    return draw
+def draw_surfaces(tables: Tables, figure: Figure, theme: Theme) -> None:
+    shown = first_trials(tables, "surface")
+    predictions = first_trials(tables, "predictions")
+    for axes, (method, table) in zip(_panels(figure, len(shown)), shown.items(), strict=True):
+        grid = table.pivot_table(index="y", columns="x", values="log")
+        drawn = axes.contourf(grid.columns, grid.index, grid.to_numpy(), levels=24, cmap="viridis_r")
+        line = predictions[method].drop_duplicates("x").sort_values("x")
+        axes.plot(line["x"], line["target"], color="black", lw=2.0)
+        axes.set_title(title(method))
+        axes.set_xlabel("x")
+        axes.grid(False)
+    figure.axes[0].set_ylabel("y")
+    bar = figure.colorbar(drawn, ax=figure.axes)
+    bar.set_label("log10 of the normalised energy", fontsize=9)
+    bar.ax.grid(False)
+    bar.outline.set_visible(False)
 
 
 def methods(tables: Tables) -> list[str]:

@@ -5,6 +5,7 @@ Tables: see `parsecrl.algorithms.latent_planning.analysis`. Intervals are over s
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from parsecrl.algorithms.latent_study import report_parts as shared
 from parsecrl.algorithms.latent_study.report_parts import env_title, envs, model_color, model_title, models, of
 from parsecrl.algorithms.reporting import markup
 from parsecrl.algorithms.reporting.cells import NOTHING
-from parsecrl.algorithms.reporting.figures import RED, Draw, Plot, Theme, draw_band, render_all
+from parsecrl.algorithms.reporting.figures import RED, Plot, Theme, draw_band, render_all
 from parsecrl.algorithms.reporting.statistics import mean_interval
 from parsecrl.algorithms.reporting.study_report import ResultTable, StudyReport, Tables
 
@@ -74,14 +75,14 @@ def plots(tables: Tables) -> dict[str, Plot]:
     size = shared.panels_size(len(envs(tables["scores"])))
     made = {
         "totals": Plot(
-            draw_totals(tables["scores"]),
+            partial(draw_totals, tables["scores"]),
             size,
             "Mean score of a task by model and environment",
             "Score of a task, mean over all tasks; bars: means over seeds with 95 % intervals, dots: seeds, dashed: "
             "planning in the true dynamics. After the paper's figure 4, top.",
         ),
         "tasks": Plot(
-            draw_tasks(tables["scores"]),
+            partial(draw_tasks, tables["scores"]),
             size,
             "Score over tasks by model and environment",
             f"Score over tasks: dots are single tasks, lines means over seeds smoothed by a Gaussian of {SMOOTHING:g} "
@@ -91,7 +92,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
     }
     if "latents" in tables and len(tables["latents"]):
         made["latents"] = Plot(
-            shared.draw_latents(tables),
+            partial(shared.draw_latents, tables),
             shared.latents_size(tables),
             "Latents of all cells",
             "Latents of all cells in the plane of their first two principal components, cells joined as in the world; "
@@ -100,7 +101,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
         )
     if "predictions" in tables and len(tables["predictions"]):
         made["predictions"] = Plot(
-            shared.draw_predictions(tables["predictions"]),
+            partial(shared.draw_predictions, tables["predictions"]),
             shared.panels_size(len(envs(tables["predictions"])), 5.4),
             "Errors of predictions",
             shared.PREDICTION_CAPTION,
@@ -109,57 +110,49 @@ def plots(tables: Tables) -> dict[str, Plot]:
     return made
 
 
-def draw_totals(scores: pd.DataFrame) -> Draw:
+def draw_totals(scores: pd.DataFrame, figure: Figure, theme: Theme) -> None:
     """Figure 4, top: a bar a model, a panel an environment."""
     means = scores.groupby(["env", "model", "seed"])["score"].mean().reset_index()
-
-    def draw(figure: Figure, theme: Theme) -> None:
-        shown = envs(scores)
-        grid = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
-        for axes, env in zip(grid, shown, strict=True):
-            present = models(scores[scores["env"] == env])
-            bars = [model for model in present if model != BOUND]
-            for x, model in enumerate(bars):
-                values = of(means, env, model)["score"].to_numpy()
-                mean, low, high = mean_interval(values)
-                color = model_color(model, scores)
-                axes.bar(x, mean, width=0.7, color=color + "88", edgecolor=color)
-                axes.plot(np.full(len(values), x), values, ".", ms=4, color=color)
-                if np.isfinite(low):
-                    axes.plot([x, x], [low, high], color=theme.ink, lw=1.6)
-            if BOUND in present:
-                best = float(of(means, env, BOUND)["score"].mean())
-                axes.axhline(best, color=RED, lw=1.4, ls="--", label=model_title(BOUND))
-            axes.axhline(0.0, color=theme.paper, lw=0.8)
-            axes.set_xticks(range(len(bars)), [model_title(model).replace(", ", "\n") for model in bars])
-            axes.set_xlim(-0.6, max(len(bars), 1) - 0.4)
-            axes.grid(axis="x", visible=False)
-            axes.set_title(env_title(env))
-        grid[0].set_ylabel("mean score of a task")
-        shared.legend(figure)
-
-    return draw
+    shown = envs(scores)
+    grid = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
+    for axes, env in zip(grid, shown, strict=True):
+        present = models(scores[scores["env"] == env])
+        bars = [model for model in present if model != BOUND]
+        for x, model in enumerate(bars):
+            values = of(means, env, model)["score"].to_numpy()
+            mean, low, high = mean_interval(values)
+            color = model_color(model, scores)
+            axes.bar(x, mean, width=0.7, color=color + "88", edgecolor=color)
+            axes.plot(np.full(len(values), x), values, ".", ms=4, color=color)
+            if np.isfinite(low):
+                axes.plot([x, x], [low, high], color=theme.ink, lw=1.6)
+        if BOUND in present:
+            best = float(of(means, env, BOUND)["score"].mean())
+            axes.axhline(best, color=RED, lw=1.4, ls="--", label=model_title(BOUND))
+        axes.axhline(0.0, color=theme.paper, lw=0.8)
+        axes.set_xticks(range(len(bars)), [model_title(model).replace(", ", "\n") for model in bars])
+        axes.set_xlim(-0.6, max(len(bars), 1) - 0.4)
+        axes.grid(axis="x", visible=False)
+        axes.set_title(env_title(env))
+    grid[0].set_ylabel("mean score of a task")
+    shared.legend(figure)
 
 
-def draw_tasks(scores: pd.DataFrame) -> Draw:
+def draw_tasks(scores: pd.DataFrame, figure: Figure, theme: Theme) -> None:
     """Figure 4, bottom: the score of each task in the order in which they were played."""
-
-    def draw(figure: Figure, theme: Theme) -> None:
-        shown = envs(scores)
-        grid = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
-        for axes, env in zip(grid, shown, strict=True):
-            here = scores[scores["env"] == env]
-            for model in models(here):
-                part, color = of(here, env, model), model_color(model, scores)
-                axes.plot(part["episode"], part["score"], ".", ms=2.5, color=color, alpha=0.35)
-                draw_band(axes, *smoothed(part), color, model_title(model), lw=1.8)
-            axes.set_title(env_title(env))
-            axes.set_xlabel("task")
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        grid[0].set_ylabel("score of the task")
-        shared.legend(figure)
-
-    return draw
+    shown = envs(scores)
+    grid = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
+    for axes, env in zip(grid, shown, strict=True):
+        here = scores[scores["env"] == env]
+        for model in models(here):
+            part, color = of(here, env, model), model_color(model, scores)
+            axes.plot(part["episode"], part["score"], ".", ms=2.5, color=color, alpha=0.35)
+            draw_band(axes, *smoothed(part), color, model_title(model), lw=1.8)
+        axes.set_title(env_title(env))
+        axes.set_xlabel("task")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    grid[0].set_ylabel("score of the task")
+    shared.legend(figure)
 
 
 def smoothed(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ Tables: see `parsecrl.algorithms.latent_sac.analysis` and `parsecrl.algorithms.l
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -43,7 +44,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
     """Every figure by its name."""
     made = {
         "curves": Plot(
-            shared.draw_curves(tables["scores"], ylabel="return of an episode"),
+            partial(shared.draw_curves, tables["scores"]),
             shared.panels_size(len(envs(tables["scores"]))),
             "Learning curves by environment and model",
             "Return of training episodes; lines: means over seeds, bands: 95 % intervals. After the paper's figure 3.",
@@ -52,7 +53,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
     }
     if "latents" in tables:
         made["latents"] = Plot(
-            shared.draw_latents(tables),
+            partial(shared.draw_latents, tables),
             shared.latents_size(tables),
             "Principal components of the latents of all cells",
             "The cells in the plane of the first two principal components of their latents, joined as they are in the "
@@ -68,7 +69,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
             for env, (n, share) in moments.items()
         )
         made["predictions"] = Plot(
-            shared.draw_predictions(predictions[predictions["episodes"] == at]),
+            partial(shared.draw_predictions, predictions[predictions["episodes"] == at]),
             shared.panels_size(len(moments), 5.6),
             "Errors of multi-step predictions",
             f"{shared.PREDICTION_CAPTION} Measured in the {when}.",

@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from parsecrl.algorithms.reporting import markup
 from parsecrl.algorithms.reporting.cells import NOTHING, in_order, interval, title
-from parsecrl.algorithms.reporting.figures import Draw, Theme, color_of, draw_band, mean_intervals
+from parsecrl.algorithms.reporting.figures import Theme, color_of, draw_band, mean_intervals
 from parsecrl.algorithms.reporting.statistics import probability_of_improvement
 from parsecrl.algorithms.reporting.study_report import Tables
 
@@ -140,26 +140,22 @@ def _probability(ours: pd.Series, theirs: pd.Series) -> str:
     return f"{p.probability:.2f}" if math.isnan(p.low) else f"{p.probability:.2f} [{p.low:.2f}, {p.high:.2f}]"
 
 
-def draw_curves(scores: pd.DataFrame, xlabel: str = "episode", ylabel: str = "score of an episode") -> Draw:
+def draw_curves(scores: pd.DataFrame, figure: Figure, theme: Theme) -> None:
     """Figures 3 and 4: score over episodes, a panel an environment; means over seeds, bands 95 % intervals."""
-
-    def draw(figure: Figure, theme: Theme) -> None:
-        shown = envs(scores)
-        for axes, env in zip(_panels(figure, len(shown)), shown, strict=True):
-            here = scores[scores["env"] == env]
-            for model in models(here):
-                x, found = curve(of(here, env, model))
-                draw_band(axes, x, found, model_color(model, scores), model_title(model), lw=1.7)
-            least, most = here["score"].min(), here["score"].max()
-            margin = 0.04 * (most - least) or 1.0
-            axes.set_ylim(least - margin, most + margin)  # the band of two seeds would be many times as wide
-            axes.set_title(env_title(env))
-            axes.set_xlabel(xlabel)
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        figure.axes[0].set_ylabel(ylabel)
-        legend(figure)
-
-    return draw
+    shown = envs(scores)
+    for axes, env in zip(_panels(figure, len(shown)), shown, strict=True):
+        here = scores[scores["env"] == env]
+        for model in models(here):
+            x, found = curve(of(here, env, model))
+            draw_band(axes, x, found, model_color(model, scores), model_title(model), lw=1.7)
+        least, most = here["score"].min(), here["score"].max()
+        margin = 0.04 * (most - least) or 1.0
+        axes.set_ylim(least - margin, most + margin)  # the band of two seeds would be many times as wide
+        axes.set_title(env_title(env))
+        axes.set_xlabel("episode")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    figure.axes[0].set_ylabel("return of an episode")
+    legend(figure)
 
 
 def curve(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -181,35 +177,31 @@ def curve(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 # --- latents -------------------------------------------------------------------------------------------------------
 
 
-def draw_latents(tables: Tables) -> Draw:
+def draw_latents(tables: Tables, figure: Figure, theme: Theme) -> None:
     """Figure 2: the cells in the plane of their latents' first principal components, joined as in the world.
 
     A row an environment, a column a model, the first seed of each; the colour tells a cell's place, rows as lightness
     and columns as hue.
     """
     latents, edges = tables["latents"], tables["edges"]
-
-    def draw(figure: Figure, theme: Theme) -> None:
-        rows, columns = envs(latents), models(latents)
-        grid = figure.subplots(len(rows), len(columns), squeeze=False)
-        for row, env in zip(grid, rows, strict=True):
-            for axes, model in zip(row, columns, strict=True):
-                part = _first_seed(of(latents, env, model))
-                axes.set_xticks([])
-                axes.set_yticks([])
-                axes.grid(False)
-                if part.empty:
-                    axes.set_axis_off()
-                    continue
-                joined = _first_seed(of(edges, env, model))
-                _draw_map(axes, part, joined, theme)
-                share = 100 * float(part["explained_1"].iloc[0] + part["explained_2"].iloc[0])
-                axes.set_xlabel(f"{share:.0f} % of the variance", fontsize=8)
-                if env == rows[0]:
-                    axes.set_title(model_title(model), fontsize=9)
-            row[0].set_ylabel(env_title(env))
-
-    return draw
+    rows, columns = envs(latents), models(latents)
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for row, env in zip(grid, rows, strict=True):
+        for axes, model in zip(row, columns, strict=True):
+            part = _first_seed(of(latents, env, model))
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.grid(False)
+            if part.empty:
+                axes.set_axis_off()
+                continue
+            joined = _first_seed(of(edges, env, model))
+            _draw_map(axes, part, joined, theme)
+            share = 100 * float(part["explained_1"].iloc[0] + part["explained_2"].iloc[0])
+            axes.set_xlabel(f"{share:.0f} % of the variance", fontsize=8)
+            if env == rows[0]:
+                axes.set_title(model_title(model), fontsize=9)
+        row[0].set_ylabel(env_title(env))
 
 
 def latents_size(tables: Tables) -> tuple[float, float]:
@@ -260,34 +252,31 @@ PREDICTION_CAPTION = (
 )
 
 
-def draw_predictions(predictions: pd.DataFrame) -> Draw:
-    def draw(figure: Figure, theme: Theme) -> None:
-        shown = envs(predictions)
-        grid = figure.subplots(2, len(shown), squeeze=False, sharex=True, sharey="row")
-        for column, env in zip(grid.T, shown, strict=True):
-            for axes, key in zip(column, ("relative", "hits"), strict=True):
-                for model in models(predictions):
-                    for first, style in (("new", "-"), ("visited", "--")):
-                        part = of(predictions, env, model)
-                        part = part[part["first"] == first]
-                        if part.empty:
-                            continue
-                        x, found = mean_intervals(part[key], part["step"])
-                        color = model_color(model, predictions)
-                        if first == "new":
-                            draw_band(axes, x, found, color, model_title(model), ls=style)
-                        else:
-                            axes.plot(x, found[:, 0], color=color, ls=style, lw=1.6)
-            column[0].set_title(env_title(env))
-            column[1].set_xlabel("steps predicted")
-            column[1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        grid[0][0].set_ylabel("relative error")
-        grid[0][0].set_ylim(bottom=0)
-        grid[1][0].set_ylabel("right cell is nearest")
-        grid[1][0].set_ylim(0, 1.02)
-        legend(figure)
-
-    return draw
+def draw_predictions(predictions: pd.DataFrame, figure: Figure, theme: Theme) -> None:
+    shown = envs(predictions)
+    grid = figure.subplots(2, len(shown), squeeze=False, sharex=True, sharey="row")
+    for column, env in zip(grid.T, shown, strict=True):
+        for axes, key in zip(column, ("relative", "hits"), strict=True):
+            for model in models(predictions):
+                for first, style in (("new", "-"), ("visited", "--")):
+                    part = of(predictions, env, model)
+                    part = part[part["first"] == first]
+                    if part.empty:
+                        continue
+                    x, found = mean_intervals(part[key], part["step"])
+                    color = model_color(model, predictions)
+                    if first == "new":
+                        draw_band(axes, x, found, color, model_title(model), ls=style)
+                    else:
+                        axes.plot(x, found[:, 0], color=color, ls=style, lw=1.6)
+        column[0].set_title(env_title(env))
+        column[1].set_xlabel("steps predicted")
+        column[1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    grid[0][0].set_ylabel("relative error")
+    grid[0][0].set_ylim(bottom=0)
+    grid[1][0].set_ylabel("right cell is nearest")
+    grid[1][0].set_ylim(0, 1.02)
+    legend(figure)
 
 
 def panels_size(count: int, height: float = 3.6) -> tuple[float, float]:

@@ -17,7 +17,6 @@ from parsecrl.algorithms.open_loop.analysis import decode
 from parsecrl.algorithms.reporting import cells, markup
 from parsecrl.algorithms.reporting.figures import (
     RED,
-    Draw,
     Plot,
     Theme,
     color_of,
@@ -122,7 +121,7 @@ def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
     """The two curves of figure 5, the training's loss, strips and films."""
     drawn = {name: markup.figure(image) for name, image in render_all(plots(tables), folder, phase).items()}
     strips = [image for name, image in drawn.items() if name.startswith("strip-")]
-    parts = [
+    parts: list[str] = [
         markup.section(f"figures-{phase}", f"Figures of {phase}", drawn["horizon"], drawn["training"]),
         markup.section(f"strips-{phase}", "Predicted images", *strips),
     ]
@@ -144,7 +143,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
     films = tables["films"]
     strips = {
         f"strip-{sequence}": Plot(
-            draw_strip(films, sequence),
+            partial(draw_strip, films, sequence),
             (9.4, 0.3 + 0.85 * len(panels(films, sequence))),
             f"Truth and predictions of held-out sequence {sequence}",
             "Images of a held-out sequence, evenly over its steps. Up to the bar the models see them; what follows is "
@@ -154,7 +153,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
         for sequence in sorted(set(films["sequence"]))
     }
     horizon = Plot(
-        draw_horizon(tables["horizon"]),
+        partial(draw_horizon, tables["horizon"]),
         (9.4, 4.0),
         "KL and error by predicted step",
         "By step after the context: KL of predicted from inferred latents, and squared error of a pixel; lines: means "
@@ -162,7 +161,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
         wide=True,
     )
     training = Plot(
-        draw_training(tables["training"]),
+        partial(draw_training, tables["training"]),
         (9.4, 3.4),
         "Terms of the objective over gradient steps",
         "Terms of the objective over gradient steps, a line a seed.",
@@ -171,48 +170,42 @@ def plots(tables: Tables) -> dict[str, Plot]:
     return {"horizon": horizon, "training": training, **strips}
 
 
-def draw_horizon(horizon: pd.DataFrame) -> Draw:
-    def draw(figure: Figure, theme: Theme) -> None:
-        shown = models(horizon)
-        for axes, key, label in zip(
-            figure.subplots(1, 2), ("kl", "error"), ("KL(predicted || inferred), nats", "squared error"), strict=True
-        ):
-            for i, model in enumerate(shown):
-                part = horizon[horizon["model"] == model].dropna(subset=key)
-                if part.empty:
-                    continue
-                x, found = mean_intervals(part[key], part["step"])
-                if model in FLOORS:
-                    axes.plot(x, found[:, 0], "--", color=color_of(i, len(shown)), lw=1.6, label=title(model))
-                else:
-                    draw_band(axes, x, found, color_of(i, len(shown)), title(model))
-            axes.set_xlabel("step after the context")
-            axes.set_ylabel(label)
-            axes.set_ylim(bottom=0.0)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=len(shown))
-
-    return draw
+def draw_horizon(horizon: pd.DataFrame, figure: Figure, theme: Theme) -> None:
+    shown = models(horizon)
+    for axes, key, label in zip(
+        figure.subplots(1, 2), ("kl", "error"), ("KL(predicted || inferred), nats", "squared error"), strict=True
+    ):
+        for i, model in enumerate(shown):
+            part = horizon[horizon["model"] == model].dropna(subset=key)
+            if part.empty:
+                continue
+            x, found = mean_intervals(part[key], part["step"])
+            if model in FLOORS:
+                axes.plot(x, found[:, 0], "--", color=color_of(i, len(shown)), lw=1.6, label=title(model))
+            else:
+                draw_band(axes, x, found, color_of(i, len(shown)), title(model))
+        axes.set_xlabel("step after the context")
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0.0)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=len(shown))
 
 
-def draw_training(training: pd.DataFrame) -> Draw:
-    def draw(figure: Figure, theme: Theme) -> None:
-        shown = models(training)
-        keys = [key for key in ("reconstruction", "transition", "parsimony") if key in training]
-        for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
-            for i, model in enumerate(shown):
-                for n, (_, part) in enumerate(training[training["model"] == model].groupby("seed")):
-                    color = color_of(i, len(shown))
-                    label = title(model) if n == 0 else "_"
-                    axes.plot(part["num_updates"], part[key], color=color, lw=1.0, label=label)
-            axes.set_title(key)
-            if key != "parsimony":  # which may be 0, and has no logarithm then
-                log_scale(axes)
-            axes.set_xlabel("gradient steps")
-            if key == keys[0]:
-                axes.set_ylabel("nats")
-                figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=len(shown))
-
-    return draw
+def draw_training(training: pd.DataFrame, figure: Figure, theme: Theme) -> None:
+    shown = models(training)
+    keys = [key for key in ("reconstruction", "transition", "parsimony") if key in training]
+    for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
+        for i, model in enumerate(shown):
+            for n, (_, part) in enumerate(training[training["model"] == model].groupby("seed")):
+                color = color_of(i, len(shown))
+                label = title(model) if n == 0 else "_"
+                axes.plot(part["num_updates"], part[key], color=color, lw=1.0, label=label)
+        axes.set_title(key)
+        if key != "parsimony":  # which may be 0, and has no logarithm then
+            log_scale(axes)
+        axes.set_xlabel("gradient steps")
+        if key == keys[0]:
+            axes.set_ylabel("nats")
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=len(shown))
 
 
 def panels(films: pd.DataFrame, sequence: int) -> list[tuple[str, np.ndarray]]:
@@ -221,29 +214,23 @@ def panels(films: pd.DataFrame, sequence: int) -> list[tuple[str, np.ndarray]]:
     return [(model, decode(part[part["model"] == model]["frames"].iloc[0])) for model in models(part)]
 
 
-def draw_strip(films: pd.DataFrame, sequence: int) -> Draw:
+def draw_strip(films: pd.DataFrame, sequence: int, figure: Figure, theme: Theme) -> None:
     rows = panels(films, sequence)
     context = int(films["context"].iloc[0])
-
-    def draw(figure: Figure, theme: Theme) -> None:
-        T = len(rows[0][1])
-        steps = np.unique(
-            np.concatenate([[0, context - 1], np.linspace(context, T - 1, SHOWN - 2)]).round().astype(int)
-        )
-        grid = figure.subplots(len(rows), len(steps), squeeze=False)
-        for line, (model, images) in zip(grid, rows, strict=True):
-            for axes, step in zip(line, steps, strict=True):
-                axes.imshow(images[step])
-                axes.set_xticks([])
-                axes.set_yticks([])
-                for side in axes.spines.values():
-                    side.set_visible(True)
-                    side.set_color(RED if step >= context and model != "truth" else theme.faint)
-            line[0].set_ylabel(title(model), fontsize=9)
-        for axes, step in zip(grid[0], steps, strict=True):
-            axes.set_title("seen" if step < context else f"+{step - context + 1}", fontsize=8, fontweight="normal")
-
-    return draw
+    T = len(rows[0][1])
+    steps = np.unique(np.concatenate([[0, context - 1], np.linspace(context, T - 1, SHOWN - 2)]).round().astype(int))
+    grid = figure.subplots(len(rows), len(steps), squeeze=False)
+    for line, (model, images) in zip(grid, rows, strict=True):
+        for axes, step in zip(line, steps, strict=True):
+            axes.imshow(images[step])
+            axes.set_xticks([])
+            axes.set_yticks([])
+            for side in axes.spines.values():
+                side.set_visible(True)
+                side.set_color(RED if step >= context and model != "truth" else theme.faint)
+        line[0].set_ylabel(title(model), fontsize=9)
+    for axes, step in zip(grid[0], steps, strict=True):
+        axes.set_title("seen" if step < context else f"+{step - context + 1}", fontsize=8, fontweight="normal")
 
 
 def write_film(films: pd.DataFrame, sequence: int, file: Path) -> Path:

@@ -167,7 +167,7 @@ def _load(folder: Path, shown: Location) -> Run:
     summaries = _dict(summary.get("phases"))
     phases: list[Phase] = []
     for own in map(_dict, spec.get("phases") or []):
-        phases.append(_phase(folder, own, _dict(summaries.get(own.get("name"))), episodes, phases))
+        phases.append(_phase(folder, own, _dict(summaries.get(str(own.get("name")))), episodes, phases))
     random_summary = _dict(summaries.get(RANDOM))
     random = Phase(RANDOM, {}, {}, "random policy", random_summary, **_evaluated(RANDOM, random_summary, episodes))
     origins = tuple(_read_json(folder / POOLED_FILE).get("runs", ()))

@@ -56,18 +56,15 @@ def _of_phase(run: Run, phase: Phase, evaluate: dict, wanted: bool) -> list[str]
 
 
 def _short_of(phase: Phase) -> list[str]:
-    """Stop conditions of the spec that no trial reached."""
-    lines = []
+    """Stop conditions of the spec, where no trial reached any."""
     stop = phase.spec.get("stop")
-    for key, goal in (stop if isinstance(stop, dict) else {}).items():
-        column = RESULT_KEYS.get(key, key)
-        reached = [v for t in phase.trials if (v := t.last(column)) is not None]
-        other = any(_met(phase, k, g) for k, g in stop.items() if k != key) if isinstance(stop, dict) else False
-        if reached and isinstance(goal, int | float) and max(reached) < goal and not other:
-            lines.append(f"Phase {phase.name} stopped at {key} {max(reached):,.0f}, short of the spec's {goal:,.0f}.")
-    return lines
-
-
-def _met(phase: Phase, key: str, goal: object) -> bool:
-    column = RESULT_KEYS.get(key, key)
-    return isinstance(goal, int | float) and any((t.last(column) or 0) >= goal for t in phase.trials)
+    goals = {str(k): v for k, v in (stop if isinstance(stop, dict) else {}).items() if isinstance(v, int | float)}
+    lasts = {key: [trial.last(RESULT_KEYS.get(key, key)) for trial in phase.trials] for key in goals}
+    reached = {key: max((last for last in found if last is not None), default=None) for key, found in lasts.items()}
+    if any(most is not None and most >= goals[key] for key, most in reached.items()):
+        return []
+    return [
+        f"Phase {phase.name} stopped at {key} {most:,.0f}, short of the spec's {goals[key]:,.0f}."
+        for key, most in reached.items()
+        if most is not None
+    ]

@@ -1,5 +1,6 @@
 """What both experiments' reports share, on tables whose answers are known."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -102,9 +103,9 @@ def test_the_figures_are_drawn(tmp_path: Path):
     rows = shared.transformation_rows(tables["transformations"])
     assert [row[:2] + row[-1:] for row in rows] == [("gridworld", "ours", "16"), ("torus", "ours", "16")]
     drawn = {
-        "curves": (shared.draw_curves(scores()), shared.panels_size(2)),
-        "latents": (shared.draw_latents(tables), shared.latents_size(tables)),
-        "predictions": (shared.draw_predictions(tables["predictions"]), shared.panels_size(2, 5.6)),
+        "curves": (partial(shared.draw_curves, scores()), shared.panels_size(2)),
+        "latents": (partial(shared.draw_latents, tables), shared.latents_size(tables)),
+        "predictions": (partial(shared.draw_predictions, tables["predictions"]), shared.panels_size(2, 5.6)),
     }
     plots = {name: Plot(draw, size, name, "") for name, (draw, size) in drawn.items()}
     for image in render_all(plots, tmp_path, "it").values():
