@@ -14,7 +14,7 @@ from markupsafe import Markup
 from parsecrl.algorithms.reporting import markup
 from parsecrl.algorithms.reporting.figures import color_of, render
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.evaluation.lockstep import RANDOM
+from parsecrl.platform.evaluation.episodes import RANDOM
 from parsecrl.platform.reports import figures
 from parsecrl.platform.reports.loaded_run import Phase, Run, load_run
 from parsecrl.platform.reports.pages import write_page

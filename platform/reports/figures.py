@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,8 +61,6 @@ def boxes(run: Run) -> Plot:
 
 
 def _box(axes: Axes, x: float, phase: Phase, color: str, theme: Theme, width: float = 0.34) -> None:
-    s = phase.statistics
-    assert s is not None
     style: dict[str, Any] = {
         "positions": [x],
         "widths": width,
@@ -73,11 +72,7 @@ def _box(axes: Axes, x: float, phase: Phase, color: str, theme: Theme, width: fl
         "flierprops": {"marker": ".", "markersize": 4, "markerfacecolor": color, "markeredgecolor": color},
         "manage_ticks": False,
     }
-    if phase.returns.size:
-        axes.boxplot(phase.returns, **style)
-    else:
-        box = {"med": s.median, "q1": s.q25, "q3": s.q75, "whislo": s.q25, "whishi": s.q75, "fliers": []}
-        axes.bxp([box], showcaps=False, **style)
+    axes.boxplot(phase.returns, **style)
 
 
 def _reference_box(axes: Axes, x: float, reference: PaperResult, theme: Theme) -> None:
@@ -299,17 +294,8 @@ def _long(trials: Sequence[Trial]) -> bool:
     return max((len(t.label) for t in trials), default=0) > 36 or len(trials) == 1
 
 
-def _wrap(text: str, width: int = 22) -> str:
-    """Break long names at spaces (and cut endless ones), so that tick labels do not run into each other."""
-    lines: list[str] = []
-    for paragraph in text.split("\n"):
-        line = ""
-        for word in paragraph.split(" "):
-            word = word if len(word) <= width else word[: width - 1] + "…"
-            if line and len(line) + 1 + len(word) > width:
-                lines.append(line)
-                line = word
-            else:
-                line = f"{line} {word}" if line else word
-        lines.append(line)
-    return "\n".join(lines)
+def _wrap(text: str) -> str:
+    """Lines that do not run into the next label's, three of each of the text's at most."""
+    return "\n".join(
+        textwrap.fill(line, 22, max_lines=3, placeholder="…", break_on_hyphens=False) for line in text.split("\n")
+    )

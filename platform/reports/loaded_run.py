@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,7 +19,7 @@ import yaml
 
 from parsecrl.algorithms.reporting.statistics import Statistics, summarize
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.evaluation.lockstep import RANDOM
+from parsecrl.platform.evaluation.episodes import COLUMNS, RANDOM
 from parsecrl.platform.reports import paper_results
 from parsecrl.platform.reports.local_copy import LocalCopy
 from parsecrl.platform.reports.studies import STUDIES
@@ -163,7 +164,8 @@ def _load(folder: Path, shown: Location) -> Run:
         raise UserError(f"a run folder holds a spec.yaml, {shown} does not; give the folder that `parsec run` printed")
     spec_text = spec_file.read_text(encoding="utf-8", errors="replace")
     spec, summary = _dict(_read_yaml(spec_text)), _read_json(folder / "summary.json")
-    episodes = _read_episodes(folder / "evaluation.csv")
+    file = folder / "evaluation.csv"
+    episodes = pd.read_csv(file, dtype={"phase": str}) if file.is_file() else pd.DataFrame(columns=list(COLUMNS))
     summaries = _dict(summary.get("phases"))
     phases: list[Phase] = []
     for own in map(_dict, spec.get("phases") or []):
@@ -184,7 +186,7 @@ def _phase(
     draft = Phase(name, spec, {}, "", summary, trials, chosen=chosen)
     best = draft.best
     checkpoint = _find_checkpoint(phase_folder, summary.get("checkpoint"), stored)
-    controller = _controller(spec, summary, best, checkpoint, earlier)
+    controller = _controller(spec, best, checkpoint, earlier)
     measured = _evaluated(name, summary, episodes)
     for key in ("env_steps", "planning_ms"):
         if measured[key] is None and best is not None:
@@ -204,20 +206,14 @@ def _phase(
 
 
 def _evaluated(name: str, summary: dict[str, Any], episodes: pd.DataFrame) -> dict[str, Any]:
-    """Returns, statistics, environment steps and planning time: the summary's word first, then the episodes."""
-    mine = episodes[episodes["phase"] == name] if "phase" in episodes else episodes
-    returns = mine["episode_return"].to_numpy(dtype=float) if "episode_return" in mine else np.empty(0)
-    returns = returns[np.isfinite(returns)]
-    measured = summarize(returns) if returns.size else None
-    stated = [_number(summary.get(key)) for key in Statistics._fields]
-    if None not in stated[1:]:
-        count = stated[0] if stated[0] is not None else returns.size
-        measured = Statistics(int(count), *[float(_or(v, math.nan)) for v in stated[1:]])
+    """Returns and planning time of the episodes, and the environment steps of training."""
+    mine = episodes[episodes["phase"] == name]
+    returns = mine["episode_return"].to_numpy(dtype=float)
     return {
         "returns": returns,
-        "statistics": measured,
+        "statistics": summarize(returns) if returns.size else None,
         "env_steps": _number(summary.get("env_steps")),
-        "planning_ms": _first(summary.get("planning_ms"), _mean(mine, "planning_ms")),
+        "planning_ms": _number(mine["planning_ms"].median()),
     }
 
 
@@ -229,7 +225,7 @@ def read_trials(folder: Path, search: dict[str, Any]) -> tuple[Trial, ...]:
     for child in sorted(p for p in folder.iterdir() if p.is_dir()):
         if not any((child / file).exists() for file in ("result.json", "params.json")):
             continue
-        rows, config = _read_rows(child)
+        rows, config = _read_rows(child), _read_json(child / "params.json")
         parameters = {key: get_path(config, key.split(".")) for key in search}
         failure = (
             str(rows[FAILURE].iloc[-1]) if FAILURE in rows and len(rows) and rows[FAILURE].notna().iloc[-1] else None
@@ -242,42 +238,26 @@ def read_trials(folder: Path, search: dict[str, Any]) -> tuple[Trial, ...]:
     return tuple(trials)
 
 
-def _read_rows(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    config = _read_json(folder / "params.json")
+def _read_rows(folder: Path) -> pd.DataFrame:
     records: list[dict[str, Any]] = []
     result = folder / "result.json"
     if result.is_file():
         with result.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError:  # a kill -9 in mid-write leaves half a line
-                    continue
-                if isinstance(record, dict):
-                    config = _dict(record.pop("config", None)) or config
-                    records.append(_flatten(record))
-    rows = pd.DataFrame.from_records(records)
+                with suppress(json.JSONDecodeError):  # a kill -9 in mid-write leaves half a line
+                    records.append(json.loads(line))
+    rows = pd.json_normalize(records, sep="/")
     if "training_iteration" in rows:
         # A trial that was resumed repeats the iterations since its last checkpoint: the later rows are what it kept.
         later_minimum = rows["training_iteration"][::-1].cummin()[::-1].shift(-1)
         rows = rows[~(rows["training_iteration"] >= later_minimum)].reset_index(drop=True)
-    return rows, config
-
-
-def _flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in record.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}/"))
-        elif not isinstance(value, list):
-            flat[f"{prefix}{key}"] = value
-    return flat
+    return rows
 
 
 def _controller(
-    spec: dict[str, Any], summary: dict[str, Any], best: Trial | None, checkpoint: Path | None, earlier: list[Phase]
+    spec: dict[str, Any], best: Trial | None, checkpoint: Path | None, earlier: list[Phase]
 ) -> dict[str, Any]:
-    """The controller that was used: the checkpoint's word, then the summary's, then the spec's.
+    """The controller that was used: the checkpoint's word, then the spec's, with what was searched.
 
     A dcem_ppo phase has none of its own in the spec: it keeps that of the phase it starts from.
     """
@@ -285,18 +265,12 @@ def _controller(
         saved = _dict(_read_json(checkpoint / "agent.json").get("controller"))
         if saved:
             return saved
-    stated = summary.get("controller")
-    base = _dict(spec.get("controller"))
+    base = dict(_dict(spec.get("controller")))
     if spec.get("algorithm") == "dcem_ppo":
-        origin = next((p.controller for p in earlier if p.name == spec.get("start_from")), {})
-        base = {**base, **origin}
-    if isinstance(stated, dict):
-        base = {**base, **stated}
-    elif isinstance(stated, str) and stated:
-        base = {**base, "kind": stated}
+        base |= next((phase.controller for phase in earlier if phase.name == spec.get("start_from")), {})
     for key, value in (best.parameters if best else {}).items():
         if key.startswith("controller."):
-            base = {**base, key.removeprefix("controller."): value}
+            base[key.removeprefix("controller.")] = value
     return base
 
 
@@ -308,17 +282,6 @@ def _find_checkpoint(phase_folder: Path, stated: Any, stored: Stored | None) -> 
     if stored is not None:
         candidates.append(Path(str(stored.path)))
     return next((folder.resolve() for folder in candidates if (folder / "agent.json").is_file()), None)
-
-
-def _read_episodes(path: Path) -> pd.DataFrame:
-    try:
-        episodes = pd.read_csv(path, dtype={"phase": str}, on_bad_lines="skip")
-    except (OSError, ValueError):
-        return pd.DataFrame()
-    for key in ("episode_return", "env_steps", "planning_ms"):
-        if key in episodes:
-            episodes[key] = pd.to_numeric(episodes[key], errors="coerce")
-    return episodes
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -335,10 +298,6 @@ def _read_yaml(text: str) -> Any:
         return None
 
 
-def _mean(frame: pd.DataFrame, key: str) -> float | None:
-    return _number(frame[key].mean()) if key in frame and len(frame) else None
-
-
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -347,10 +306,6 @@ def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         return None
     return float(value) if math.isfinite(value) else None
-
-
-def _first(*values: Any) -> float | None:
-    return next((n for n in map(_number, values) if n is not None), None)
 
 
 def _or(value: float | None, default: float) -> float:

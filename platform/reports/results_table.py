@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from parsecrl.algorithms.reporting.cells import NOT_EVALUATED, NOTHING, count, milliseconds
-from parsecrl.platform.evaluation.lockstep import RANDOM
+from parsecrl.platform.evaluation.episodes import RANDOM
 from parsecrl.platform.reports import paper_results
 from parsecrl.platform.reports.loaded_run import Phase, Run, load_run
 from parsecrl.platform.reports.pooling import Study, studies_of

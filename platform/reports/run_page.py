@@ -15,7 +15,7 @@ from markupsafe import Markup
 from parsecrl.algorithms.reporting import markup
 from parsecrl.algorithms.reporting.cells import NOT_EVALUATED, NOTHING, count, milliseconds
 from parsecrl.algorithms.reporting.figures import PALETTE, Plot, color_of, render
-from parsecrl.platform.evaluation.lockstep import RANDOM
+from parsecrl.platform.evaluation.episodes import RANDOM
 from parsecrl.platform.reports import figures
 from parsecrl.platform.reports.iterates import compute_iterates
 from parsecrl.platform.reports.loaded_run import Phase, Run, load_run

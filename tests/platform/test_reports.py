@@ -76,7 +76,7 @@ def write_trial(folder: Path, controller: dict, keep_replay: bool, steps: int, u
         )
     with (folder / "result.json").open("w") as file:
         for row in rows:
-            file.write(json.dumps({**row, "config": config}) + "\n")
+            file.write(json.dumps(row) + "\n")
 
 
 def write_checkpoint(folder: Path, algorithm: str, controller: dict, env_steps: int) -> None:
@@ -439,7 +439,7 @@ def test_text_from_specs_is_escaped(run_dir: Path, tmp_path: Path):
     spec["phases"][0]["name"] = "<b>$\\frac{"
     copy = tmp_path / "run"
     shutil.copytree(run_dir / "embed", copy / "embed")
-    params = copy / "embed/trial_00000/result.json"
+    params = copy / "embed/trial_00000/params.json"
     params.write_text(params.read_text().replace('"num_iterations": 3', f'"num_iterations": {json.dumps(bad)}'))
     (copy / "spec.yaml").write_text(yaml.safe_dump(spec))
     page = read_page(build_report(copy, iterates=False))
