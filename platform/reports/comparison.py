@@ -19,9 +19,8 @@ from parsecrl.platform.reports import figures
 from parsecrl.platform.reports.loaded_run import Phase, Run, load_run
 from parsecrl.platform.reports.pages import write_page
 from parsecrl.platform.reports.paper_results import note
-from parsecrl.platform.reports.pooling import Study, studies_of, write_pools
-from parsecrl.platform.reports.results_table import EXPLANATION, HEADINGS, study_table, table_rows
-from parsecrl.platform.reports.studies import sections_of
+from parsecrl.platform.reports.pooling import studies_of, write_pools
+from parsecrl.platform.reports.results_table import EXPLANATION, HEADINGS, study_sections, study_table, table_rows
 from parsecrl.platform.storage import Location
 
 
@@ -72,16 +71,16 @@ def build_comparison(run_dirs: Sequence[str | Location], out: str | Path) -> Com
         title=f"Comparison of {len(runs)} runs" if len(runs) > 1 else runs[0][0],
         tasks=tasks,
         acting=acting,
-        studies=[part for number, study in enumerate(shown, start=1) for part in _study(study, number, folder)],
+        # Studies of one name have figures of their own.
+        studies=[
+            part
+            for number, study in enumerate(shown, start=1)
+            for part in study_sections(study, f"{number}-{study.phase.name}", study.title, folder, study.note)
+        ],
         **compared,
     )
     text = "\n".join(part for study in shown for part in (*study_table(study, study.title), study.note) if part)
     return Comparison(page, text)
-
-
-def _study(study: Study, number: int, folder: Path) -> list[Markup]:
-    name = f"{number}-{study.phase.name}"  # studies of one name have figures of their own
-    return sections_of(study.phase.algorithm, name, study.title, study.tables, folder, study.note)
 
 
 def _labelled(runs: Sequence[Run]) -> list[tuple[str, Run]]:

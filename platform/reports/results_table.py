@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 
+from markupsafe import Markup
+
+from parsecrl.algorithms.reporting import markup
 from parsecrl.algorithms.reporting.cells import NOT_EVALUATED, NOTHING, count, milliseconds
 from parsecrl.platform.evaluation.episodes import RANDOM
 from parsecrl.platform.reports import paper_results
@@ -66,6 +70,28 @@ def study_table(study: Study, title: str) -> list[str]:
         return [title, "not analysed"]
     found = report.result_table(study.tables)
     return [title, text_table(found.headings, found.rows, 2, "-"), _fill(found.note)]
+
+
+def study_sections(study: Study, name: str, title: str, folder: Path, note: str = "") -> list[Markup]:
+    """A study's part of a page.
+
+    Args:
+        study: With its tables, or not analysed yet.
+        name: In the page's links, and in the names of the figures' files.
+        title: What the page calls it.
+        folder: Figures are drawn into it.
+        note: Below the table.
+
+    Returns:
+        Sections of HTML.
+    """
+    report = study_report_of(study.phase.algorithm)
+    if report is None or not study.tables:
+        return [markup.section(f"results-{name}", title, markup.paragraph("Nothing was analysed yet."))]
+    found = report.result_table(study.tables)
+    notes = [markup.paragraph(text, "soft small") for text in (found.note, note) if text]
+    table = markup.section(f"results-{name}", f"Results of {title}", markup.table(found.headings, found.rows), *notes)
+    return [table, *map(Markup, report.sections(name, study.tables, folder))]
 
 
 def _fill(note: str) -> str:

@@ -23,16 +23,13 @@ from parsecrl.platform.reports.not_run import what_is_missing
 from parsecrl.platform.reports.pages import write_page
 from parsecrl.platform.reports.paper_results import note, result_for
 from parsecrl.platform.reports.pooling import studies_of
-from parsecrl.platform.reports.results_table import EXPLANATION, HEADINGS, table_rows
-from parsecrl.platform.reports.studies import sections_of
+from parsecrl.platform.reports.results_table import EXPLANATION, HEADINGS, study_sections, table_rows
 from parsecrl.platform.storage import Location
 from parsecrl.platform.terminal import duration
 
 LOSS_LIMIT = 12
 LEARNER = "learners/default_policy/"
 BOOKKEEPING = re.compile(r"/|^(num_|total_loss$|module_train|weights_seq)|learning_rate|throughput|diff_num|timers?$")
-
-
 CONTENTS = {"missing": "Not run", "spec": "Spec", "machine": "Machine", "commands": "Reproduce"}
 ACTING_CONTENTS = {
     "results": "Results",
@@ -92,11 +89,7 @@ def build_report(run_dir: str | Location | Run, *, iterates: bool = True) -> Loc
         run=run,
         facts=_facts(run),
         contents=contents,
-        studies=[
-            part
-            for study in studies
-            for part in sections_of(study.phase.algorithm, study.phase.name, study.names, study.tables, folder)
-        ],
+        studies=[part for s in studies for part in study_sections(s, s.phase.name, s.names, folder)],
         missing=what_is_missing(run) + problems,
         machine=_machine(run),
         commands="\n".join(_commands(run)),
