@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from parsecrl.algorithms.cartpole_embedding import analysis, report
-from parsecrl.algorithms.cartpole_embedding import film as cartpole_film
+from parsecrl.algorithms.cartpole_embedding import analysis, film, report
 from parsecrl.algorithms.cartpole_embedding.checkpoint import FILES, load_embedding
 from parsecrl.algorithms.cartpole_embedding.trainable import CartpoleEmbedding
 from parsecrl.algorithms.reporting.figures import render_all
@@ -162,13 +161,13 @@ def test_report(tables: analysis.Tables, tmp_path: Path):
 def test_film_shows_every_step(tables: analysis.Tables, tmp_path: Path):
     import imageio.v2 as imageio
 
-    file = cartpole_film.write_film(tables["episodes"], tmp_path / "film.mp4")
+    file = film.write_film(tables["episodes"], tmp_path / "film.mp4")
     assert file is not None
     frames = [frame for frame in imageio.get_reader(file)]  # noqa: C416  # its length says it is endless
     assert len(frames) == 6
     assert np.abs(frames[0].astype(int) - frames[-1]).max() > 100
     unknown = tables["episodes"].drop(columns=["state_3", "state_4"]).rename(columns={"state_2": "x"})
-    assert cartpole_film.write_film(unknown, tmp_path / "none.mp4") is None
+    assert film.write_film(unknown, tmp_path / "none.mp4") is None
     assert not (tmp_path / "none.mp4").exists()
 
 

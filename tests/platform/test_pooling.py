@@ -12,6 +12,7 @@ from parsecrl.platform.cli import main
 from parsecrl.platform.reports.loaded_run import load_run
 from parsecrl.platform.reports.pooling import studies_of
 from parsecrl.platform.runs.tables import read_tables
+from parsecrl.platform.storage import location_of, upload
 
 GRID = "parsecrl/Gridworld-v0"
 BETTER = {"parsimonious": 2.0, "encoder_only": 1.0}  # the score of every episode, less a tenth of the seed
@@ -177,3 +178,13 @@ def test_a_run_whose_spec_is_of_another_version_is_still_reported_on(tmp_path: P
     (run / "spec.yaml").write_text(yaml.safe_dump({**spec, "of_another_version": 1}))
     assert main(["report", str(run)]) == 0
     assert "gridworld" in capsys.readouterr().out
+
+
+def test_a_part_in_an_object_store_is_reported_on_there(tmp_path: Path, s3: str, capsys: pytest.CaptureFixture[str]):
+    run, place = part(tmp_path / "a", [0, 1]), location_of(f"{s3}/a")
+    for file in [file for file in run.rglob("*") if file.is_file()]:
+        upload(file, place / file.relative_to(run).as_posix())
+    assert main(["report", f"{s3}/a"]) == 0
+    assert f"report: {s3}/a/report/index.html" in capsys.readouterr().out
+    assert "gridworld" in (place / "report" / "index.html").read_text()
+    assert (place / "report" / "figures" / "grid-curves.png").is_file()

@@ -9,6 +9,7 @@ import pytest
 
 from parsecrl.envs import choose_rendering_backend
 from parsecrl.platform.evaluation.episodes import record_video
+from parsecrl.platform.storage import location_of
 
 WALKER = {"id": "dm_control/walker-walk-v0", "action_repeat": 4}  # control time step 0.025 s: 10 decisions a second
 
@@ -26,6 +27,13 @@ def test_video_plays_in_simulated_time(tmp_path):
     assert frames.shape == (16, 240, 320, 3)
     assert frames.std() > 5
     assert np.abs(frames[0].astype(int) - frames[-1]).max() > 50
+
+
+@pytest.mark.skipif(choose_rendering_backend() == "off", reason="no rendering back end on this machine")
+def test_a_video_goes_to_an_object_store(s3):
+    file = location_of(f"{s3}/videos/random.mp4")
+    assert record_video("random", WALKER, 0, file, max_seconds=0.3) == file
+    assert file.read_bytes()[4:8] == b"ftyp"
 
 
 def test_no_back_end_is_a_warning_and_leaves_nothing_behind(tmp_path):
