@@ -14,7 +14,6 @@ from parsecrl.platform.latent_phases import LatentModelSpec, WorldSpec
 from parsecrl.platform.spec_groups import Count, Fraction, Group, Natural, NonNegative, Positive, Stop
 from parsecrl.platform.study_phases import StudyPhase
 
-Precision = Literal["float32", "bfloat16"]  # the latter where the device has instructions for it
 PolicyModel = Literal["parsimonious", "parsimonious_stochastic", "beta_vae", "encoder_only"]
 
 
@@ -27,7 +26,6 @@ class PolicyModelSpec(LatentModelSpec):
     """What actor and critics look through."""
 
     kind: PolicyModel = "parsimonious"  # type: ignore[assignment]  # others than for planning
-    precision: Precision = "float32"  # of products between hidden layers in its loss
 
 
 class NetworkSpec(Group):
@@ -35,7 +33,6 @@ class NetworkSpec(Group):
 
     hidden_size: Count = 800
     num_layers: Count = 4
-    precision: Precision = "float32"  # of products between hidden layers in gradients
 
 
 class LatentSACPhase(StudyPhase):

@@ -22,12 +22,7 @@ from torch import Tensor
 from parsecrl.algorithms.checkpoints.files import check_local
 from parsecrl.algorithms.latent_sac.checkpoint import save_trial
 from parsecrl.algorithms.latent_sac.latent_sac_learner import LatentSACLearner
-from parsecrl.algorithms.latent_sac.latent_sac_rl_module import (
-    UPDATE,
-    LatentSACRLModule,
-    latent_model,
-    precisions_on,
-)
+from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule, latent_model
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
 from parsecrl.algorithms.latent_study import (
@@ -58,11 +53,6 @@ class LatentSACConfig(AlgorithmConfig):
     objective of its own is trained by these whatever this says. alpha: weight of the entropy, fixed; with a
     target_entropy (nats) where it starts from. dynamics_updates, policy_updates: after each episode. measure_at:
     numbers of episodes after which predictions are tested. seed, run_seed: mixed; all that is random follows from them.
-
-    latent_model takes "precision" beside the arguments of `make_model`: "float32", or "bfloat16" for the products
-    between hidden layers in the model's loss, where the device has instructions for it. policy_network takes it beside
-    the sizes: for the products in the gradients of actor, critics and an encoder that they train, whose values are
-    float32 in either case.
     """
 
     def __init__(self, algo_class: type | None = None):
@@ -163,8 +153,6 @@ class LatentSAC(Algorithm):
 
     def setup(self, config: Any) -> None:
         """As RLlib asks: make the replay, and the tables of the world."""
-        device = torch.device("cuda" if self.config.num_gpus_per_learner else "cpu")
-        self.precisions = precisions_on(device, vars(self.config))
         make_process_quick()  # an update frees and asks for some 50 MB
         super().setup(config)
         self.measurements = Measurements()
@@ -352,7 +340,6 @@ class LatentSAC(Algorithm):
             "layout_seed": c.layout_seed,
             "model": c.latent_model,
             "policy": c.policy_network,
-            "precision": self.precisions,
             "seed": c.given_seed,
             "trial_seed": c.trial_seed,
             "env_steps": self.counts["env_steps"],

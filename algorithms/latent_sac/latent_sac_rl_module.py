@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -22,13 +22,11 @@ from parsecrl.algorithms.latent_study import make_model
 from parsecrl.algorithms.models import LatentDynamics, TransitionSequence
 from parsecrl.algorithms.models.deduplication import distinct_rows_of_pair
 from parsecrl.algorithms.models.latent_dynamics import feedforward
-from parsecrl.algorithms.models.matrix_products import in_bfloat16, multiplies_bfloat16
 from parsecrl.algorithms.training.seeding import derive_seed
 
 UPDATE = "update"  # column [B] int64: the number of the update, in every row
 LATENTS = "latents"  # column [B, Z]
 NEXT_LATENTS = "new_latents"  # column [B, Z]
-PRECISIONS = ("float32", "bfloat16")
 CRITICS = ("qf", "qf_twin", "qf_target", "qf_twin_target")
 
 
@@ -112,13 +110,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """-> {"loss": scalar, "terms": detached scalars}; see `dynamics_loss` and `policy_loss`."""
-        precisions = precisions_on(batch[Columns.OBS].device, self.model_config)
-        if Columns.NEXT_OBS in batch:
-            # Gradients alone: bfloat16 can hardly tell apart values near 100, whose differences decide about actions.
-            with in_bfloat16(precisions["policy"] == "bfloat16", gradients_only=True):
-                return self.policy_loss(batch)
-        with in_bfloat16(precisions["model"] == "bfloat16"):
-            return self.dynamics_loss(batch)
+        return self.policy_loss(batch) if Columns.NEXT_OBS in batch else self.dynamics_loss(batch)
 
     def dynamics_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The model's own loss.
@@ -196,30 +188,6 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
             "q": q.mean(),
         }
         return {"loss": loss, "terms": terms}
-
-
-def precisions_on(device: torch.device, model_config: Mapping[str, Any]) -> dict[str, str]:
-    """In which precision a device takes products between hidden layers.
-
-    Args:
-        device: Where the module is.
-        model_config: With latent_model and policy_network.
-
-    Returns:
-        "float32" or "bfloat16", by "model", for its loss, and "policy", for its loss's gradients.
-
-    Raises:
-        ValueError: A precision is unknown.
-    """
-    found = {}
-    for part, key in (("model", "latent_model"), ("policy", "policy_network")):
-        wanted = model_config[key].get("precision", "float32")
-        if wanted not in PRECISIONS:
-            raise ValueError(
-                f"{part}.precision must be one of {', '.join(PRECISIONS)}, got {wanted!r}; choose one of them"
-            )
-        found[part] = wanted if multiplies_bfloat16(device) else "float32"
-    return found
 
 
 def check_target_entropy(nats: float | None, num_actions: int) -> None:

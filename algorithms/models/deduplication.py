@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from parsecrl.algorithms.models.matrix_products import in_bfloat16, linear, rounds_gradients
+from parsecrl.algorithms.models.matrix_products import linear
 
 
 class DistinctRows(NamedTuple):
@@ -143,14 +143,12 @@ class _InputGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, outputs: int, inverse: Tensor, *way: Tensor) -> Tensor:
         ctx.save_for_backward(inverse, *way)
-        ctx.rounds = rounds_gradients()
         return x.new_zeros(len(x), outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (inverse, *way) = grads, ctx.saved_tensors
-        with in_bfloat16(ctx.rounds):
-            for step in reversed(way):
-                grad = grad * step[inverse] if step.dtype == torch.bool else linear(grad, step.t())
+        for step in reversed(way):
+            grad = grad * step[inverse] if step.dtype == torch.bool else linear(grad, step.t())
         return grad, None, None, *(None for _ in way)

@@ -1,64 +1,20 @@
 """Matrix products at the processor's full vector width.
 
-torch takes its float32 products on the CPU from MKL, which leaves half of the vector width of AMD processors unused.
-oneDNN, which torch contains as well, uses all of it. On a core of an EPYC, [500, 200] x [200, 600] runs at 110 GFLOP/s
-in MKL and at 220 in oneDNN. torch has no public call for that. Its own products are used where its version lacks the
-private call, for other devices and types, and under torch.compile.
-
-Within `in_bfloat16`, wide products or those of their gradients alone are rounded to bfloat16: 8 significant bits where
-float32 has 24. That is twice as fast where `multiplies_bfloat16`.
-
-Axes: B rows, n inputs, m outputs.
+torch takes its float32 products on the CPU from MKL, which leaves half of the vector width of AMD processors unused;
+oneDNN, which torch contains as well, does not: [500, 200] x [200, 600] runs at 110 GFLOP/s in the one and at 220 in the
+other on a core of an EPYC. torch has no public call for that. Where its version lacks the private one, and for other
+devices and types and under torch.compile, these are torch's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 MIN_WIDTH = 8  # a product with fewer columns is quicker in MKL
 MIN_VARYING = 64  # fewer inputs or outputs are not worth a program for every number of rows
-MIN_ROUNDED = 256  # fewer inputs or outputs are little work, and a network's last layer has what is asked of it
-
-_rounded: ContextVar[Literal["nothing", "gradients", "all"]] = ContextVar("rounded", default="nothing")
-
-
-@contextmanager
-def in_bfloat16(enabled: bool = True, *, gradients_only: bool = False) -> Iterator[None]:
-    """Round factors and results of wide products, those with MIN_ROUNDED or more inputs and outputs.
-
-    They are rounded forwards, and backwards wherever backward is called. All tensors stay of type float32. A product
-    that is rounded forwards can be differentiated once.
-
-    Args:
-        enabled: False turns rounding off inside another `in_bfloat16`.
-        gradients_only: Do not round forwards.
-
-    Yields:
-        Nothing.
-    """
-    what: Literal["gradients", "all"] = "gradients" if gradients_only else "all"
-    token = _rounded.set(what if enabled else "nothing")
-    try:
-        yield
-    finally:
-        _rounded.reset(token)
-
-
-def rounds() -> bool:
-    """Whether this is within `in_bfloat16`, and not for gradients alone."""
-    return _rounded.get() == "all"
-
-
-def rounds_gradients() -> bool:
-    """Whether this is within `in_bfloat16`."""
-    return _rounded.get() != "nothing"
 
 
 class Linear(nn.Linear):
@@ -93,52 +49,19 @@ class LinearOfVaryingRows(Linear):
         Returns:
             [..., m].
         """
-        gains = min(self.weight.shape) >= MIN_VARYING and (WIDE or rounds_gradients())
+        gains = min(self.weight.shape) >= MIN_VARYING and WIDE
         if torch.is_grad_enabled() and not gains:
             return nn.functional.linear(input, self.weight, self.bias)
         return super().forward(input)
 
 
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16; emulated, it is many times as slow as float32.
-
-    Args:
-        device: "cpu" or "cuda"; False for any other.
-
-    Returns:
-        Whether it has.
-    """
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return device.type == "cpu" and any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply by the transpose of a weight and add a bias.
-
-    A row's result does not depend on the other rows, to the bit (which in bfloat16 was not looked at).
-
-    Args:
-        x: [..., n].
-        weight: [m, n].
-        bias: [m].
-
-    Returns:
-        [..., m].
-    """
-    wide = x.dtype == torch.float32 and min(weight.shape) >= MIN_ROUNDED and not torch.compiler.is_compiling()
-    if wide and rounds():
-        return _of_rows(_LinearInBfloat16, x, weight, bias)
+    """x [..., n], weight [m, n], bias [m] -> [..., m]. A row's result does not depend on the other rows, to the bit."""
     fast = has_fast_product(x, weight)
-    if torch.is_grad_enabled() and (fast or (wide and rounds_gradients())):
-        return _of_rows(_Linear, x, weight, bias)
-    return (product if fast else nn.functional.linear)(x, weight, bias)
-
-
-def _of_rows(function: type[torch.autograd.Function], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A function of rows [B, n] for x [..., n]. Of rows themselves no view is made, which would cost a node each."""
-    out: Tensor = function.apply(x if x.dim() == 2 else x.reshape(-1, x.shape[-1]), weight, bias)
+    if not (fast and torch.is_grad_enabled()):
+        return (product if fast else nn.functional.linear)(x, weight, bias)
+    # Of rows themselves no view is made, which would cost a node each.
+    out: Tensor = _Linear.apply(x if x.dim() == 2 else x.reshape(-1, x.shape[-1]), weight, bias)
     return out if x.dim() == 2 else out.view(*x.shape[:-1], len(weight))
 
 
@@ -178,50 +101,20 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        fast = has_fast_product(x, weight)
-        ctx.fast = fast and x.shape[1] >= MIN_WIDTH and _dense(x)
-        ctx.rounds = rounds_gradients() and min(weight.shape) >= MIN_ROUNDED
-        return (product if fast else nn.functional.linear)(x, weight, bias)
+        ctx.fast = x.shape[1] >= MIN_WIDTH and _dense(x)
+        return product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (x, weight) = grads, ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        if ctx.rounds:
-            return _rounded_gradients(ctx.needs_input_grad, grad, x.bfloat16(), weight.bfloat16())
         # Two steps back need `linear`, which is differentiable again; one need not ask what is known from forwards.
         multiply = product if ctx.fast and not torch.is_grad_enabled() else linear
-        with in_bfloat16(False):  # wherever this is called, since the forward pass was not
-            return (
-                multiply(grad, weight.t()) if needs_x else None,
-                multiply(grad.t(), x.t()) if needs_weight else None,
-                grad.sum(0) if needs_bias else None,
-            )
-
-
-class _LinearInBfloat16(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x, weight = x.bfloat16(), weight.bfloat16()
-        ctx.save_for_backward(x, weight)
-        out = (x @ weight.t()).float()
-        return out if bias is None else out.add_(bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _rounded_gradients(ctx.needs_input_grad, *grads, *ctx.saved_tensors)
-
-
-def _rounded_gradients(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, ...]:
-    """Of x [B, n], weight [m, n], which are bfloat16, and a bias [m]; grad [B, m] is float32, as these are."""
-    needs_x, needs_weight, needs_bias = needs
-    rounded = grad.bfloat16()
-    return (
-        (rounded @ weight).float() if needs_x else None,
-        (rounded.t() @ x).float() if needs_weight else None,
-        grad.sum(0) if needs_bias else None,
-    )
+        return (
+            multiply(grad, weight.t()) if needs_x else None,
+            multiply(grad.t(), x.t()) if needs_weight else None,
+            grad.sum(0) if needs_bias else None,
+        )
 
 
 def _has_onednn() -> bool:

@@ -29,10 +29,10 @@ from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSA
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, parsimonious
 from parsecrl.algorithms.models.cartpole import FORCE_COST, POSITION_COST, STANDARD, cartpole
-from parsecrl.algorithms.models.distinct import DistinctPair, DistinctRows
+from parsecrl.algorithms.models.deduplication import DistinctRows, DistinctRowsOfPair
 from parsecrl.algorithms.models.fused_decoder import FusedDecoder
 from parsecrl.algorithms.models.latent_dynamics import DistinctSlices, feedforward
-from parsecrl.algorithms.models.products import Linear, has_fast_product, product
+from parsecrl.algorithms.models.matrix_products import Linear, has_fast_product, product
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 
 LEAST = 1.3
@@ -346,12 +346,12 @@ def every_row() -> Iterator[None]:
     def pair(first: Tensor, second: Tensor) -> Any:
         B, C = len(first), len(second)
         index = torch.arange(B + C)
-        return DistinctPair(torch.cat([first, second]), B, index[:B], index[B:], index[:C])
+        return DistinctRowsOfPair(torch.cat([first, second]), B, index[:B], index[B:], index[:C])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latent_sac_rl_module, "distinct_pair", pair)
+        patch.setattr(latent_sac_rl_module, "distinct_rows_of_pair", pair)
         patch.setattr(DistinctRows, "forward", nn.Sequential.forward)
-        patch.setattr(parsimonious, "apply_to_repeated", lambda network, x: network(x))
+        patch.setattr(parsimonious, "apply_deduplicated", lambda network, x: network(x))
         patch.setattr(
             parsimonious, "distinct_slices", lambda batch: DistinctSlices(batch, batch.obs.new_ones(len(batch.obs)))
         )

@@ -18,7 +18,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.flop_counter import FlopCounterMode
 
 from parsecrl.algorithms.latent_sac import LatentSAC
-from parsecrl.algorithms.models.matrix_products import linear, multiplies_bfloat16
+from parsecrl.algorithms.models.matrix_products import linear
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.platform.specs import load_spec
 from parsecrl.platform.trainables import plain_config
@@ -28,8 +28,6 @@ METHOD = "parsimonious"  # the other models are there to be compared with it
 WORLDS = {phase.name: phase for phase in load_spec("parsimony_sac").phases}
 MODELS = WORLDS["gridworld"].search["model.kind"].values
 SEEDS = len(WORLDS["gridworld"].search["seed"].values)
-PRECISIONS = ["float32", "bfloat16"]  # of the model's loss, and of the policy's gradients
-PRECISION = WORLDS["gridworld"].model.precision if multiplies_bfloat16(torch.device("cpu")) else "float32"  # the spec's
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,9 +42,9 @@ def _ray() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def minutes() -> dict[str, dict[tuple[str, str], float]]:
-    """What a trial takes, by precision and then by world and model, of those that were measured."""
-    return {precision: {} for precision in PRECISIONS}
+def minutes() -> dict[tuple[str, str], float]:
+    """What a trial takes, by world and model, of those that were measured."""
+    return {}
 
 
 def counter() -> FlopCounterMode:
@@ -71,25 +69,15 @@ def core_rate(size: int = 1024) -> float:
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_trial(
-    benchmark: BenchmarkFixture,
-    minutes: dict[str, dict[tuple[str, str], float]],
-    precision: str,
-    world: str,
-    kind: str,
-) -> None:
+def test_a_trial(benchmark: BenchmarkFixture, minutes: dict[tuple[str, str], float], world: str, kind: str) -> None:
     """Whole ones in the gridworld, and of the method, whose batches have the fewer distinct rows the longer it learns.
     Of the others episodes 2 to 21, in which batches have most of the cells and are the dearest: the estimate is from
     above.
     """
-    if precision == "bfloat16" and not multiplies_bfloat16(torch.device("cpu")):
-        pytest.skip("this processor has no instructions for bfloat16, and would take float32")
     phase, whole = WORLDS[world], world == "gridworld" or kind == METHOD
     episodes = phase.stop.episodes
     settings = plain_config(phase.model_dump(exclude={"search"}, exclude_none=True), None, {}, 0, None)
-    settings["model"] |= {"kind": kind, "precision": precision}
-    settings["policy"] |= {"precision": precision}
+    settings["model"] |= {"kind": kind}
     settings |= {"episodes_per_step": 1, "measure_at": settings["measure_at"] if whole else []}
     algorithm = LatentSAC(settings)
     algorithm.train()
@@ -105,28 +93,23 @@ def test_a_trial(
         algorithm.train()
     algorithm.stop()
     flop, rate, last = counted.get_total_flops(), core_rate(), statistics.median(seconds[-MEASURED:])
-    whole_trial = minutes[precision][world, kind] = episodes * statistics.mean(seconds) / 60
+    whole_trial = minutes[world, kind] = episodes * statistics.mean(seconds) / 60
     print(
-        f"\n{world}, {kind}, {precision}: {whole_trial:.1f} min for {episodes} episodes, by {len(seconds)} of them; "
+        f"\n{world}, {kind}: {whole_trial:.1f} min for {episodes} episodes, by {len(seconds)} of them; "
         f"the last {MEASURED}: {last:.2f} s, {flop / 1e9:.0f} GFLOP, {flop / rate / last:.0%} of the core's rate "
-        f"({rate / 1e9:.0f} GFLOP/s in float32)"
+        f"({rate / 1e9:.0f} GFLOP/s)"
     )
     if world == "gridworld" and kind == METHOD:
         assert whole_trial <= 6
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_sweep(
-    benchmark: BenchmarkFixture, minutes: dict[str, dict[tuple[str, str], float]], precision: str
-) -> None:
+def test_the_sweep(benchmark: BenchmarkFixture, minutes: dict[tuple[str, str], float]) -> None:
     """On two cores that a trial each has to itself.
 
     It adds up what the benchmarks above measured, and has nothing to say where `-k` chose only some of them.
     """
-    trials = minutes[precision].values()
+    trials = minutes.values()
     if len(trials) < len(WORLDS) * len(MODELS):
         pytest.skip("an estimate needs the trials of all worlds and models")
     hours = benchmark(lambda: SEEDS * sum(trials) / 60 / 2)
-    print(f"\nthe sweep, {precision}, {SEEDS * len(trials)} trials, two at a time: {hours:.1f} h")
-    if precision == PRECISION:
-        assert hours <= 6
+    print(f"\nthe sweep, {SEEDS * len(trials)} trials, two at a time: {hours:.1f} h")

@@ -15,12 +15,10 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor, nn
 
 from parsecrl.algorithms.latent_sac import LatentSACConfig
-from parsecrl.algorithms.latent_sac import latent_sac_rl_module as rl_module
 from parsecrl.algorithms.latent_sac import runner as runner_module
-from parsecrl.algorithms.latent_sac.latent_sac_rl_module import LATENTS, UPDATE, LatentSACRLModule, precisions_on
+from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
-from parsecrl.algorithms.models import matrix_products
 
 O, A = 3, 5  # noqa: E741  sizes of observations and actions below
 SETTINGS: dict[str, Any] = {
@@ -353,57 +351,6 @@ def test_a_weight_that_is_not_finite_ends_the_call():
     bias.register_hook(lambda gradient: gradient * math.nan)  # the loss of this update is finite
     with pytest.raises(FloatingPointError, match="the norm of the weights became nan; the last checkpoint is good"):
         learning.update(transitions())
-
-
-@pytest.mark.parametrize("instructions", [True, False])
-def test_bfloat16_is_for_the_models_loss_or_the_policys_gradients_and_needs_instructions_for_it(
-    instructions: bool, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(rl_module, "multiplies_bfloat16", lambda device: instructions)
-    monkeypatch.setattr(matrix_products, "WIDE", True)  # elsewhere MKL and oneDNN differ in last bits
-
-    def numbers(model: str, policy: str) -> dict[str, Tensor]:
-        wide = {"hidden_size": 256}
-        agent = module(
-            model={"kind": "encoder_only", "latent_size": 4, **wide},
-            policy={"hidden_size": 16, "num_layers": 2, "precision": policy},
-        )
-        m = module(
-            model={**SETTINGS["model"], **wide, "precision": model},
-            policy={**wide, "num_layers": 3, "precision": policy},
-        )
-        batch = {**transitions(), **m.fixed_latents(transitions())}
-        found = {"latents": batch[LATENTS], "acting": m._forward_inference(batch)[Columns.ACTION_DIST_INPUTS]}
-        for name, learner, given, weight in (
-            ("policy", m, batch, m.policy[0].weight),
-            ("critic", m, batch, m.qf[0].weight),
-            ("encoder", agent, transitions(), agent.model.encoder[0].weight),
-            ("model", m, slices(), m.model.decoder[0].weight),
-        ):
-            loss = learner._forward_train(given)["loss"]
-            found[name] = loss.detach()
-            (found[name + " gradient"],) = torch.autograd.grad(loss, weight)
-        return found
-
-    exact = numbers("float32", "float32")
-    for which, changed in (
-        (("bfloat16", "float32"), {"model", "model gradient"}),
-        (("float32", "bfloat16"), {"policy gradient", "critic gradient", "encoder gradient"}),
-    ):
-        rounded = numbers(*which)
-        assert {name for name in exact if not torch.equal(exact[name], rounded[name])} == (
-            changed if instructions else set()
-        )
-        for name, value in exact.items():
-            torch.testing.assert_close(rounded[name], value, rtol=0.03, atol=0.03 * float(value.abs().max()))
-
-
-@pytest.mark.parametrize("part", ["model", "policy"])
-def test_an_unknown_precision_is_refused(part: str):
-    settings = {"latent_model": {}, "policy_network": {}}
-    settings["latent_model" if part == "model" else "policy_network"] = {"precision": "bf16"}
-    with pytest.raises(ValueError, match=rf"{part}\.precision must be one of float32, bfloat16, got 'bf16'"):
-        precisions_on(torch.device("cpu"), settings)
 
 
 # --- the runner
