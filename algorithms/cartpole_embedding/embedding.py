@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
 from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController, Plan
 from parsecrl.algorithms.models import ActionDecoder
-from parsecrl.algorithms.models.fused_decoder import FusedDecoder
 from parsecrl.algorithms.models.known_dynamics import KnownDynamics
 from parsecrl.algorithms.training.seeding import derive_seed
 
@@ -187,7 +186,7 @@ def make_decoder(dynamics: KnownDynamics, settings: EmbeddingSettings) -> Action
     Returns:
         The decoder.
     """
-    return FusedDecoder(
+    return ActionDecoder(
         settings.latent_size,
         settings.horizon,
         dynamics.action_size,

@@ -87,7 +87,8 @@ class _RollOut(torch.autograd.Function):
 
     Only the angle has to be stepped: the cart is its double sum. The adjoint takes all partial derivatives at once, so
     that it steps through two linear recursions only. Autograd on the pair of functions does the same in about ten
-    times as many calls, and calls are what a rollout of a hundred candidates takes its time for.
+    times as many calls, and calls are what a rollout of a hundred candidates takes its time for. An update takes 2.8
+    times as long with the pair, 1.5 times with autograd on this forward pass (AVX2; tests/benchmarks, -k kernels).
     """
 
     @staticmethod

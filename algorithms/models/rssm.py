@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from parsecrl.algorithms.models.beliefs import Belief, Gaussian, ReplaySequence
-from parsecrl.algorithms.models.blocked_rollout import predict_rewards_in_blocks
 from parsecrl.algorithms.models.layers import RunningNorm, gru_step, mlp
 from parsecrl.algorithms.models.matrix_products import linear
 from parsecrl.algorithms.models.recurrent_core import Posterior, RecurrentCore, kl_divergence
@@ -188,12 +187,6 @@ class RSSM(RecurrentCore):
         Returns:
             Rewards [B, N, H], environment units.
         """
-        if actions.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return predict_rewards_in_blocks(self, belief, actions)
-        return self._roll_out(belief, actions)
-
-    def _roll_out(self, belief: Belief, actions: Tensor) -> Tensor:
-        """predict_rewards, differentiable."""
         B, N, H, A = actions.shape
         S = self.stochastic_size
         w_ih, w_hh, b_ih, b_hh = self.gru.weight_ih, self.gru.weight_hh, self.gru.bias_ih, self.gru.bias_hh

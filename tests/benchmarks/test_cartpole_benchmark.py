@@ -12,7 +12,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
-from parsecrl.algorithms.models import ActionDecoder
 from parsecrl.algorithms.models.cartpole import cartpole
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 
@@ -46,8 +45,7 @@ def test_cartpole_update(benchmark: BenchmarkFixture, states: int):
     measure(benchmark, EmbeddingLearner(cartpole(), EmbeddingSettings(states_per_update=states), 0), 50)
 
 
-def test_cartpole_update_by_the_general_path(benchmark: BenchmarkFixture, monkeypatch: pytest.MonkeyPatch):
-    """Autograd on the pair of functions and torch's layers: what other dynamics take."""
-    monkeypatch.setattr("parsecrl.algorithms.cartpole_embedding.embedding.FusedDecoder", ActionDecoder)
+def test_cartpole_update_by_the_general_path(benchmark: BenchmarkFixture):
+    """Autograd on the pair of functions: what other dynamics take."""
     dynamics = dataclasses.replace(cartpole(), fused_costs=None)
     measure(benchmark, EmbeddingLearner(dynamics, EmbeddingSettings(), 0), 20)
