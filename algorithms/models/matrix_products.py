@@ -33,11 +33,11 @@ class Linear(nn.Linear):
 
 
 class LinearOfVaryingRows(Linear):
-    """A `Linear` for batches whose number of rows varies.
+    """For batches whose numbers of rows differ, for each of which oneDNN compiles a program.
 
-    oneDNN compiles a program for each number of rows. MKL takes what has gradients where oneDNN has no wider vectors,
-    and for few inputs or outputs, as a network's first and last layer have. The last bits then are not those without
-    gradients.
+    With a gradient MKL multiplies instead, where it has as wide vectors, and in a network's narrow first and last
+    layers; last bits are then not those without. On AVX2 the layers of `parsimony_sac_quick` train 4 times as fast as
+    with `Linear`, those of `parsimony_sac` 1.05 to 1.2 times (tests/benchmarks, -k kernels).
     """
 
     def forward(self, input: Tensor) -> Tensor:

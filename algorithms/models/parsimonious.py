@@ -21,7 +21,6 @@ from torch.nn.functional import logsigmoid, softplus
 
 from parsecrl.algorithms.models.affine import Affine, check_transformation, num_parameters, transformation
 from parsecrl.algorithms.models.beliefs import Gaussian
-from parsecrl.algorithms.models.deduplication import apply_deduplicated
 from parsecrl.algorithms.models.latent_dynamics import (
     MIN_STD,
     DynamicsLoss,
@@ -288,9 +287,7 @@ class ParsimoniousDynamics(LatentDynamics):
         for k in range(weights.rollout_steps):
             a, there = action[:, k:], z[:, k + 1 :]  # [B, T - k], [B, T - k, Z]
             logits, std = self.posterior(current, a)
-            code = self.with_action(round_straight_through(logits.sigmoid()), a)
-            parameters = apply_deduplicated(self.decoder, code)  # as `decode`
-            current = self.move(current, transformation(self.transformation, parameters, self.latent_size))
+            current = self.move(current, self.decode(round_straight_through(logits.sigmoid()), a))
             distances.append(mean(self.distance(current.detach(), there.detach())))
             if embedded is None:
                 errors.append(mean(transition_error(self._wrap(current - there))))

@@ -279,7 +279,6 @@ def every_row() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latent_sac_rl_module, "distinct_rows_of_pair", pair)
         patch.setattr(DistinctRows, "forward", nn.Sequential.forward)
-        patch.setattr(parsimonious, "apply_deduplicated", lambda network, x: network(x))
         patch.setattr(
             parsimonious, "distinct_slices", lambda batch: DistinctSlices(batch, batch.obs.new_ones(len(batch.obs)))
         )

@@ -2,12 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from parsecrl.algorithms.models.deduplication import (
-    DeduplicatingLayers,
-    apply_deduplicated,
-    distinct_rows,
-    distinct_rows_of_pair,
-)
+from parsecrl.algorithms.models.deduplication import DeduplicatingLayers, distinct_rows, distinct_rows_of_pair
 
 
 def repeated(count: int, size: int, of: int) -> Tensor:
@@ -78,46 +73,6 @@ def test_an_input_that_is_differentiated_has_the_gradients_of_its_own_rows():
     (found,) = torch.autograd.grad((weights * network(x)[:, 0]).sum(), x)
     (unit,) = torch.autograd.grad(network(x).sum(), x)
     torch.testing.assert_close(found, weights[:, None] * unit)
-
-
-def test_repeated_rows_share_weights_gradients_and_have_input_gradients_of_their_own():
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
-    x, weights, computed = repeated(60, 3, of=5).reshape(20, 3, 3).requires_grad_(), torch.randn(20, 3, 2), []
-    network[0].register_forward_hook(lambda layer, inputs, output: computed.append(output[..., 0].numel()))
-    found = []
-    for function in (lambda: network(x), lambda: apply_deduplicated(network, x)):
-        y = function()
-        found.append([y, *torch.autograd.grad((weights * y.square()).sum(), [x, *network.parameters()])])
-    assert computed == [60, 5]
-    for plain, once in zip(*found, strict=True):
-        torch.testing.assert_close(once, plain, rtol=1e-5, atol=1e-5)
-
-
-def test_the_input_gradient_of_repeated_rows_by_finite_differences():
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).double()
-    x = torch.randn(4, 3, dtype=torch.float64)[torch.tensor([0, 1, 1, 2])].requires_grad_()
-    # The value does not move with one copy of a row alone, which no straight-through gradient is asked for: each copy's
-    # gradient is that of the plain network, which gradcheck holds to finite differences.
-    assert torch.autograd.gradcheck(network, (x,))
-    g = torch.randn(4, 2, dtype=torch.float64)
-    (plain,) = torch.autograd.grad((g * network(x)).sum(), x)
-    (once,) = torch.autograd.grad((g * apply_deduplicated(network, x)).sum(), x)
-    torch.testing.assert_close(once, plain)
-
-
-def test_a_second_derivative_and_weights_that_changed_are_refused():
-    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
-    x = repeated(5, 3, of=2).requires_grad_()
-    (first,) = torch.autograd.grad(apply_deduplicated(network, x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
-    y = apply_deduplicated(network, x)
-    with torch.no_grad():
-        network[0].weight.mul_(2.0)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        y.sum().backward()
 
 
 def test_on_another_device_every_row_is_computed():
