@@ -1,6 +1,6 @@
 """Equal rows of a batch are computed once. In a grid world half of a batch repeats itself, later most of it.
 
-At the sizes of `parsimony_sac` updates are 1.8 to 4.5 times as fast (AVX2; tests/benchmarks, -k kernels).
+At the sizes of `parsimony_sac` updates are 1.7 to 4.4 times as fast (AVX2; tests/benchmarks, -k kernels).
 
 Axes: B and C rows of a batch, U distinct ones, n numbers of a row.
 """
