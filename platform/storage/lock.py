@@ -231,16 +231,25 @@ class Lease:
         """Whether the store knows conditional writes; some overwrite all the same, some refuse the condition."""
         probe, store = self.folder / f".probe-{self.token}", self.file.store
         try:
-            store.write(probe.key, b"1", mode="create")
-            store.write(probe.key, b"2", mode="create")
-        except Conflict:
+            first = store.write(probe.key, b"1", mode="create")
+            if not first:  # it tells no version
+                return False
+            store.write(probe.key, b"2", mode=first)
+            for late in ("create", first):
+                try:
+                    store.write(probe.key, b"3", mode=late)
+                except Conflict:
+                    continue
+                return False
+        except Conflict:  # the answer to an earlier attempt was lost
             return True
         except StorageUnreachable as error:
-            if error.code not in {"NotImplemented", "InvalidArgument", "InvalidRequest"}:
+            if error.code not in {"NotImplemented", "Not Implemented", "InvalidArgument", "InvalidRequest"}:
                 raise
+            return False
         finally:
             store.delete([probe.key])
-        return False
+        return True
 
     def _read(self, store: ObjectStore | None = None) -> tuple[dict[str, Any] | None, dict[str, str] | None]:
         """What the lease says, and its version; of one that is none, None."""

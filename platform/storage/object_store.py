@@ -207,8 +207,8 @@ def _refusal(error: Exception, text: str) -> str:
     """Why the store refuses, in its own word; empty where the reason may pass."""
     code = re.search(r"<Code>(\w+)</Code>", text)
     status = re.search(r"status code: (\d+) ([A-Za-z]*(?: [A-Za-z]+)*)", text)
-    word = code[1] if code else status[2] if status else type(error).__name__
-    lasting = status is not None and status[1].startswith("4") and status[1] not in PASSING_STATUS
+    word = code[1] if code else status[2].strip() if status else type(error).__name__
+    lasting = status is not None and (status[1][0] == "4" or status[1] == "501") and status[1] not in PASSING_STATUS
     refused = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
     return word if (lasting or refused) and word not in PASSING_CODES else ""
 

@@ -429,6 +429,23 @@ def test_a_write_that_comes_too_late_is_refused(store):
     assert file.store.read(file.key) == (b"renewed", renewed)
 
 
+def test_a_store_is_found_to_refuse_late_writes_or_not(store, monkeypatch):
+    lease = lock.Lease(location_of(store))
+    assert lease._refuses_late_writes()
+    write = object_store.ObjectStore.write
+    # Stores that leave the conditions unread, all of them or one of the two kinds.
+    for unread in ({"create", "a version"}, {"create"}, {"a version"}):
+
+        def careless(self, key, data, mode="overwrite", unread=unread):
+            return write(
+                self, key, data, "overwrite" if (mode if mode == "create" else "a version") in unread else mode
+            )
+
+        monkeypatch.setattr(object_store.ObjectStore, "write", careless)
+        assert not lease._refuses_late_writes()
+    assert not [file for file in lease.folder.iterdir() if file.name.startswith(".probe")]
+
+
 @pytest.mark.parametrize("dead", [False, True])
 def test_one_of_those_who_race_for_a_lease_has_it(store, fast, dead):
     folder = location_of(store)
