@@ -56,7 +56,18 @@ class LinearOfVaryingRows(Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [..., n], weight [m, n], bias [m] -> [..., m]. A row's result does not depend on the other rows, to the bit."""
+    """Multiply by the transpose of a weight and add a bias.
+
+    A row's result does not depend on the other rows, to the bit.
+
+    Args:
+        x: [..., n].
+        weight: [m, n].
+        bias: [m].
+
+    Returns:
+        [..., m].
+    """
     fast = has_fast_product(x, weight)
     if not (fast and torch.is_grad_enabled()):
         return (product if fast else nn.functional.linear)(x, weight, bias)

@@ -14,8 +14,15 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
+<<<<<<< HEAD
 from parsecrl.algorithms.checkpoints.files import local_file
 from parsecrl.platform import cli
+=======
+from parsecrl.algorithms.agent_checkpoint import load_agent, save_agent
+from parsecrl.algorithms.checkpoint_files import local_file
+from parsecrl.algorithms.controllers import PlanningAgent
+from parsecrl.platform import checkpoints, cli
+>>>>>>> 8e784f4 (Tests: an agent and a config of a checkpoint that lies in a store)
 from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.runs.run_folder import RunFolder
@@ -375,16 +382,36 @@ def test_a_phase_starts_from_a_checkpoint_in_a_store(s3, tmp_path):
             upload(file, folder / str(file.relative_to(tmp_path / "checkpoint")))
     kept = first.current_agent().state_dict()
     first.stop()
-    config = small_config(start_from=folder)
-    pickled = pickle.dumps(config)
-    assert pickle.loads(pickled).start_from == folder
-    assert b"the-secret" not in pickled
-    assert b"127.0.0.1" not in pickled
-    second = config.build_algo()
+    second = small_config(start_from=folder).build_algo()
     own = second.current_agent().state_dict()
     assert all((kept[name] == own[name]).all() for name in kept if name.startswith("model."))
     assert second.local_replay_buffer.get_num_timesteps() > 0
     second.stop()
+
+
+def test_an_agent_is_read_from_a_store(store, tmp_path):
+    model = {"deterministic_size": 8, "stochastic_size": 4, "hidden_size": 8}
+    controller = {"kind": "full", "horizon": 3, "num_samples": 8, "num_elites": 2, "num_iterations": 2}
+    agent = PlanningAgent(3, 1, model, controller, {})
+    save_agent(tmp_path, agent, {"world_model": model, "controller": controller, "decoder": {}})
+    folder = location_of(store) / "checkpoint_000001"
+    for file in list(tmp_path.iterdir()):
+        upload(file, folder / file.name)
+    found, description = load_agent(folder)
+    assert description["obs_size"] == 3
+    assert all((value == agent.state_dict()[name]).all() for name, value in found.state_dict().items())
+    with pytest.raises(ValueError, match=r"://bucket/.*/none holds no agent.json"):
+        load_agent(folder / "none")
+
+
+def test_a_config_is_pickled_with_an_address_and_no_secret(s3):
+    from tests.planet.small import small_config
+
+    config = small_config(start_from=location_of(s3) / "checkpoint_000001")
+    pickled = pickle.dumps(config)
+    assert pickle.loads(pickled).start_from == config.copy().to_dict()["start_from"] == config.start_from
+    assert b"the-secret" not in pickled
+    assert b"127.0.0.1" not in pickled
 
 
 def test_an_address_is_no_folder_to_an_algorithm():
