@@ -14,15 +14,10 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-<<<<<<< HEAD
+from parsecrl.algorithms.checkpoints.agent import load_agent, save_agent
 from parsecrl.algorithms.checkpoints.files import local_file
-from parsecrl.platform import cli
-=======
-from parsecrl.algorithms.agent_checkpoint import load_agent, save_agent
-from parsecrl.algorithms.checkpoint_files import local_file
 from parsecrl.algorithms.controllers import PlanningAgent
-from parsecrl.platform import checkpoints, cli
->>>>>>> 8e784f4 (Tests: an agent and a config of a checkpoint that lies in a store)
+from parsecrl.platform import cli
 from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.runs.run_folder import RunFolder
