@@ -6,7 +6,7 @@ SPEC ?= cheetah_run_quick
 ARGS ?=
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: run test lint bench chaos metrics install clean
+.PHONY: run test lint bench chaos metrics keys install clean
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,10 @@ bench: install
 # The Grafana dashboard and the table in docs/metrics.md, from the table of metrics in the code.
 metrics: install
 	$(BIN)/python -m parsecrl.platform.metrics.dashboards
+
+# docs/specs.md, from the models that check a spec.
+keys: install
+	$(BIN)/python -m parsecrl.platform.specs.keys
 
 clean:
 	rm -rf $(VENV) .typing build dist *.egg-info

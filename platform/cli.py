@@ -102,6 +102,13 @@ def _parser() -> argparse.ArgumentParser:
 
     specs = command("specs", _specs, "list the specs, or check one and print it in full", overrides)
     specs.add_argument("spec", metavar="SPEC", nargs="?", help="a spec file or the name of a bundled one")
+    specs.add_argument(
+        "--keys",
+        metavar="ALGORITHM",
+        nargs="?",
+        const="",
+        help="print every key: type, default, range, meaning (of all, or of one algorithm's phases)",
+    )
 
     capacity = command("capacity", _capacity, "hours, core-hours and bottleneck of a spec", spec, overrides)
     capacity.add_argument(
@@ -204,6 +211,13 @@ def _report(options: argparse.Namespace) -> int:
 def _specs(options: argparse.Namespace) -> int:
     from parsecrl.platform.specs import bundled_specs, dump, load_spec
 
+    if options.keys is not None:
+        from parsecrl.platform.specs import keys
+
+        if options.spec is not None:
+            raise UserError(f"--keys prints the keys of every spec, got the spec {options.spec} too; give one of both")
+        print(keys.text(options.keys or None))
+        return 0
     if options.spec is None:
         for name in bundled_specs():
             spec = load_spec(name)

@@ -7,7 +7,6 @@ seeded: the same checkpoints give the same tables.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -16,13 +15,14 @@ from torch import Tensor, nn
 
 from parsecrl.algorithms.cartpole_embedding.checkpoint import FILES, load_embedding
 from parsecrl.algorithms.cartpole_embedding.control import Episode, control
+from parsecrl.algorithms.cartpole_embedding.dynamics import make_dynamics
 from parsecrl.algorithms.cartpole_embedding.embedding import (
     EmbeddingLearner,
     make_expert,
     plan_costs,
     validation_states,
 )
-from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings, make_dynamics
+from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
 from parsecrl.algorithms.controllers import Plan
 from parsecrl.algorithms.models.known_dynamics import KnownDynamics
 from parsecrl.algorithms.models.layers import mlp
@@ -57,7 +57,7 @@ def analyse_all(checkpoints: Sequence[Any], parallel_map: ParallelMap = map) -> 
     if not checkpoints:
         return {}
     first = FILES.read_description(checkpoints[0])
-    dynamics, settings = make_dynamics(first["dynamics"]), EmbeddingSettings(**first["settings"])
+    dynamics, settings = make_dynamics(first["dynamics"]), EmbeddingSettings.checked(first["settings"])
     found = list(parallel_map(analyse, checkpoints))
     names = dict.fromkeys(name for tables in found for name in tables)
     tables = {
@@ -77,7 +77,8 @@ def analyse_all(checkpoints: Sequence[Any], parallel_map: ParallelMap = map) -> 
     }
     rows = [{"controller": name, "cost": _accumulated(episode)} for name, episode in others.items()]
     for size in sorted(set(tables["improvement"]["latent_size"])):
-        untrained = EmbeddingLearner(dynamics, replace(settings, latent_size=size), seed=0)
+        controller = settings.controller.model_copy(update={"latent_size": size})
+        untrained = EmbeddingLearner(dynamics, settings.model_copy(update={"controller": controller}), seed=0)
         episode = control_episodes(dynamics, settings, untrained.controller, warm=False)
         rows.append({"controller": "untrained, cold", "latent_size": size, "cost": _accumulated(episode)})
     tables["control"] = pd.concat([pd.DataFrame(rows), tables["control"]], ignore_index=True)
@@ -92,7 +93,7 @@ def analyse(checkpoint: Any) -> Tables:
     """The tables of one trial, by its best decoder."""
     learner, description = load_trial(checkpoint)
     dynamics, settings = learner.dynamics, learner.settings
-    trial = {"latent_size": settings.latent_size, "temperature": settings.temperature, "seed": description["seed"]}
+    trial = {key: getattr(settings.controller, key) for key in ("latent_size", "temperature")} | {"seed": settings.seed}
     tables = {"convergence": pd.DataFrame(description["curve"])}
     curve = tables["convergence"]
     found = {
@@ -110,7 +111,7 @@ def analyse(checkpoint: Any) -> Tables:
     rows = [{"controller": name, "cost": _accumulated(episode)} for name, episode in own.items()]
     tables["control"] = pd.DataFrame(rows)
     tables["episodes"] = pd.concat([_episode_table(*item) for item in own.items()], ignore_index=True)
-    if settings.latent_size == 2:
+    if settings.controller.latent_size == 2:
         tables["surfaces"], tables["solutions"] = surface_tables(learner)
     for table in tables.values():
         for position, (name, value) in enumerate(trial.items()):
@@ -129,7 +130,7 @@ def load_trial(checkpoint: Any) -> tuple[EmbeddingLearner, dict[str, Any]]:
     """
     description = FILES.read_description(checkpoint)
     learner = EmbeddingLearner(
-        make_dynamics(description["dynamics"]), EmbeddingSettings(**description["settings"]), seed=0
+        make_dynamics(description["dynamics"]), EmbeddingSettings.checked(description["settings"]), seed=0
     )
     load_embedding(checkpoint, learner)
     learner.controller.decoder.load_state_dict(learner.best_decoder)
@@ -236,7 +237,7 @@ def sample_table(checkpoint: Any) -> pd.DataFrame:
                             "controller": name,
                             "iteration": number,
                             "sample": sample,
-                            "step": range(1, settings.horizon + 1),
+                            "step": range(1, settings.controller.horizon + 1),
                             "action": actions.tolist(),
                             "cost": float(cost),
                         }
@@ -287,20 +288,20 @@ def initial_decoders(settings: EmbeddingSettings, num_samples: int = 40) -> pd.D
         for scale in SCALES:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derive_seed(0, "initial_decoders"))
-                hidden = [settings.hidden_size] * settings.num_layers
-                net = mlp([settings.latent_size, *hidden, settings.horizon], activation)
+                hidden = [settings.decoder.hidden_size] * settings.decoder.num_layers
+                net = mlp([settings.controller.latent_size, *hidden, settings.controller.horizon], activation)
                 for layer in net:
                     if isinstance(layer, nn.Linear):
                         nn.init.xavier_normal_(layer.weight).mul_(scale)
                         nn.init.zeros_(layer.bias)
-                outputs = net(torch.randn(num_samples, settings.latent_size))
+                outputs = net(torch.randn(num_samples, settings.controller.latent_size))
             parts.append(
                 pd.DataFrame(
                     {
                         "activation": name,
                         "scale": scale,
-                        "sample": torch.arange(num_samples).repeat_interleave(settings.horizon).tolist(),
-                        "step": list(range(1, settings.horizon + 1)) * num_samples,
+                        "sample": torch.arange(num_samples).repeat_interleave(settings.controller.horizon).tolist(),
+                        "step": list(range(1, settings.controller.horizon + 1)) * num_samples,
                         "output": outputs.flatten().tolist(),
                     }
                 )

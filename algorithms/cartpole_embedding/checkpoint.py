@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ def save_embedding(folder: str | Path, learner: EmbeddingLearner, description: d
     """
     state = learner.state_dict()
     text = {
-        "settings": asdict(learner.settings),
+        "settings": learner.settings.options(),
         "learning_rate": learner.learning_rate,
         **{key: state[key] for key in _NUMBERS},
         **description,

@@ -142,7 +142,7 @@ class EmbeddingLearner:
             plan = self.plan(states, generator, noise=noise)
         except ValueError:  # of the solver, which has too few finite costs
             draws = torch.rand(
-                (EXPLAINING_PLANS, len(states), self.settings.horizon, self.dynamics.action_size),
+                (EXPLAINING_PLANS, len(states), self.settings.controller.horizon, self.dynamics.action_size),
                 generator=torch.Generator().manual_seed(0),
             )
             self.dynamics.check_rollout(states.expand(EXPLAINING_PLANS, -1, -1), self.dynamics.scale(2 * draws - 1))
@@ -187,12 +187,10 @@ def make_decoder(dynamics: KnownDynamics, settings: EmbeddingSettings) -> Action
         The decoder.
     """
     return ActionDecoder(
-        settings.latent_size,
-        settings.horizon,
+        settings.controller.latent_size,
+        settings.controller.horizon,
         dynamics.action_size,
-        hidden_size=settings.hidden_size,
-        num_layers=settings.num_layers,
-        init_scale=settings.init_scale,
+        **settings.decoder.options(),
         output="sigmoid",
     )
 
@@ -209,11 +207,11 @@ def make_controller(decoder: ActionDecoder, settings: EmbeddingSettings) -> Embe
     """
     return EmbeddedController(
         decoder,
-        num_samples=settings.num_samples,
-        num_elites=settings.num_elites,
-        num_iterations=settings.num_iterations,
-        init_std=settings.init_std,
-        temperature=settings.temperature,
+        num_samples=settings.controller.num_samples,
+        num_elites=settings.controller.num_elites,
+        num_iterations=settings.controller.num_iterations,
+        init_std=settings.controller.init_std,
+        temperature=settings.controller.temperature,
         normalize=True,
     )
 
@@ -229,11 +227,9 @@ def make_expert(dynamics: KnownDynamics, settings: EmbeddingSettings) -> FullSpa
         The controller.
     """
     return FullSpaceController(
-        settings.horizon,
+        settings.controller.horizon,
         dynamics.action_size,
-        num_samples=settings.expert_samples,
-        num_elites=settings.expert_elites,
-        num_iterations=settings.expert_iterations,
+        **settings.expert.options(),
         init_std=1.0,
     )
 

@@ -9,8 +9,9 @@ import torch
 from ray.tune import Trainable
 
 from parsecrl.algorithms.cartpole_embedding.checkpoint import load_embedding, save_embedding
+from parsecrl.algorithms.cartpole_embedding.dynamics import make_dynamics
 from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
-from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings, make_dynamics
+from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.seeding import derive_seed
 
@@ -18,8 +19,7 @@ from parsecrl.algorithms.training.seeding import derive_seed
 class CartpoleEmbedding(Trainable):
     """One decoder, trained by algorithm 2.
 
-    config: the fields of `EmbeddingSettings`, all with the paper's values as default; dynamics, as for
-    `make_dynamics`; seed, and run_seed, which is mixed with it; updates_per_step, between two results.
+    config: `EmbeddingSettings`, and run_seed, which is mixed with seed.
 
     Results: num_updates; loss, the mean over the step's updates of the planned cost, each before it was made;
     validation_cost and best_validation_cost, means over the validation states; score, minus the validation cost;
@@ -29,13 +29,10 @@ class CartpoleEmbedding(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Make the dynamics and the learner of an embedding."""
-        self.updates_per_step = config.get("updates_per_step", 250)
-        if not isinstance(self.updates_per_step, int) or self.updates_per_step < 1:
-            raise ValueError(f"updates_per_step must be an integer of 1 or more, got {self.updates_per_step!r}")
+        settings = EmbeddingSettings.from_config(config)
         make_process_quick()
-        seed = derive_seed(config.get("run_seed", 0), "cartpole_embedding", config.get("seed", 0))
-        dynamics = make_dynamics(config.get("dynamics", "cartpole"))
-        self.learner = EmbeddingLearner(dynamics, EmbeddingSettings.from_mapping(config), seed)
+        seed = derive_seed(config.get("run_seed", 0), "cartpole_embedding", settings.seed)
+        self.learner = EmbeddingLearner(make_dynamics(settings.dynamics), settings, seed)
         self.curve: list[dict[str, float | None]] = []  # a point for each validation
         self.losses: list[float] = []  # since the last one
 
@@ -44,7 +41,7 @@ class CartpoleEmbedding(Trainable):
         if not self.curve:
             self._validate()
         losses, seconds = [], 0.0
-        for _ in range(self.updates_per_step):
+        for _ in range(self.learner.settings.updates_per_step):
             start = time.perf_counter()
             losses.append(self.learner.update())
             seconds += time.perf_counter() - start
@@ -75,8 +72,8 @@ class CartpoleEmbedding(Trainable):
         """Write the trial into an existing folder."""
         description = {
             "algorithm": "cartpole_embedding",
-            "dynamics": self.config.get("dynamics", "cartpole"),
-            "seed": self.config.get("seed", 0),
+            "dynamics": self.learner.settings.dynamics,
+            "seed": self.learner.settings.seed,
             "curve": self.curve,
             "losses": self.losses,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -20,42 +21,38 @@ from ray.rllib.utils.metrics import (
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     TIMERS,
 )
+from typing_extensions import Self
 
 from parsecrl.algorithms.checkpoints.agent import read_description
 from parsecrl.algorithms.checkpoints.files import Folder
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import LOSSES, DCEMPPOLearner
-from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import PARTS, DCEMPPORLModule
+from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DCEMPPORLModule
+from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings, check_planner
 from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.rllib_phase import PhaseConfig, PhaseMixin
 from parsecrl.algorithms.training.seeding import derive_seed
+from parsecrl.algorithms.training.settings import Settings
 
 
 class DCEMPPOConfig(PhaseConfig, PPOConfig):
-    """Settings of phase 3; the names are those of a spec's phase. `start_from` is the checkpoint of an embedded agent.
+    """Config of phase 3; `DCEMPPOSettings` says what the settings mean. `start_from`: checkpoint of an embedded agent.
 
-    fine_tune: which of reward, transition and decoder PPO changes. passes: policy gradient steps on the episodes of a
-    PPO step, each on all of them. micro_batch: decisions whose plans are differentiated at once; it bounds the memory
-    and changes nothing else. value_updates: gradient steps of the value network per pass (not in the paper: with one,
-    the value network would learn as slowly as the policy, and its steps cost almost nothing).
     Where episodes differ in length, give a runner one environment: RLlib returns those that end first.
     """
 
+    settings = DCEMPPOSettings
+
+    # Those that are read here; all of the settings are attributes.
+    fine_tune: list[str]
+    passes: int
+    episodes_per_step: int
+    discount: float
+    gae_lambda: float
+
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class or DCEMPPO)
-        self.fine_tune: list[str] = ["reward", "decoder"]
-        self.passes = 1
-        self.episodes_per_step = 10
-        self.std: dict[str, Any] = {"value": 0.1, "learned": False}
-        self.learning_rate = 1e-4
-        self.value_learning_rate = 3e-4
-        self.value_updates = 10
-        self.clip = 0.2
-        self.gae_lambda = 0.95
-        self.discount = 0.99
-        self.entropy_weight = 0.0
-        self.noise_bank_size = 16
-        self.micro_batch = 64
+        self.world_model, self.controller, self.decoder = {}, {}, {}  # the agent's, once it is known
         self.grad_clip = 0.5
         self.grad_clip_by = "global_norm"
         self.batch_mode = "complete_episodes"
@@ -64,12 +61,11 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
 
     @classmethod
     def from_phase(
-        cls, phase: dict[str, Any], env: dict[str, Any], resources: dict[str, Any], seed: int, start_from: Folder | None
-    ) -> DCEMPPOConfig:
+        cls, settings: Settings, env: dict[str, Any], resources: Mapping[str, Any], seed: int, start_from: Folder | None
+    ) -> Self:
         """The config of a spec's phase, with as many environments a runner as let the episodes of a PPO step come out
         even, at most those that `resources` grants."""
-        config = super().from_phase(phase, env, resources, seed, start_from)
-        assert isinstance(config, DCEMPPOConfig)
+        config = super().from_phase(settings, env, resources, seed, start_from)
         per_runner = config.episodes_per_step // max(1, config.num_env_runners)
         fitting = [n for n in range(1, config.num_envs_per_env_runner + 1) if per_runner % n == 0]
         config.num_envs_per_env_runner = max(fitting)
@@ -104,18 +100,8 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
         super().validate()
 
     def _check_settings(self) -> None:
-        if not self.fine_tune or set(self.fine_tune) - set(PARTS):
-            raise ValueError(f"fine_tune must name one or more of {', '.join(PARTS)}, got {self.fine_tune}")
-        if self.controller.get("kind") != "embedded":
-            raise ValueError(
-                f"PPO needs a differentiable planner, but the controller in {self.start_from} has "
-                f"kind={self.controller.get('kind', 'full')!r}; start from a phase whose controller.kind is embedded"
-            )
-        if self.controller.get("temperature", 1.0) == 0 and set(self.fine_tune) != {"decoder"}:
-            raise ValueError(
-                f"no gradient reaches {self.fine_tune} through a hard selection, and the controller in "
-                f"{self.start_from} has temperature=0; fine_tune the decoder alone, or start from another controller"
-            )
+        kind, temperature = self.controller.get("kind", "full"), self.controller.get("temperature", 1.0)
+        check_planner(kind, [temperature], [self.fine_tune], str(self.start_from), "")
         together = max(1, self.num_env_runners) * self.num_envs_per_env_runner
         if self.episodes_per_step % together:
             raise ValueError(
@@ -124,9 +110,6 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
             )
         if self.num_learners > 1:
             raise ValueError(f"dcem_ppo runs on one learner, got num_learners={self.num_learners}; set it to 0 or 1")
-        for name in ("passes", "micro_batch", "noise_bank_size", "value_updates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
 
 
 class DCEMPPO(PhaseMixin, PPO):

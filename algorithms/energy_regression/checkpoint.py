@@ -98,4 +98,4 @@ def load_regression(folder: Any) -> tuple[nn.Module, InnerSolver, dict[str, Any]
     """
     energy = make_energy(FILES.read_description(folder)["energy"])
     description, _ = load_state(folder, energy)
-    return energy.eval(), InnerSolver.from_dict(description["solver"]), description
+    return energy.eval(), InnerSolver(**description["solver"]), description

@@ -10,6 +10,7 @@ from ray.tune import Trainable
 from torch import Tensor
 
 from parsecrl.algorithms.energy_regression.checkpoint import load_state, make_energy, save_state
+from parsecrl.algorithms.energy_regression.settings import EnergyRegressionSettings
 from parsecrl.algorithms.energy_regression.update import InnerSolver, Learner, held_out_inputs, target, training_inputs
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.seeding import derive_seed
@@ -22,9 +23,7 @@ CHUNK = 25
 class EnergyRegression(Trainable):
     """One energy, trained by updates on randomly drawn training points.
 
-    config, all with the paper's values as default: seed; solver (the fields of `InnerSolver`); energy (as for
-    `make_energy`); num_points, equally spaced; points_per_update, drawn together; updates_per_point, before the next
-    is drawn; lr; max_grad_norm; compile; updates_per_step, between two results. run_seed: mixed with seed.
+    config: `EnergyRegressionSettings`, and run_seed, which is mixed with seed.
 
     Results: num_updates; loss, the mean over the step's updates, each before it was made; train_loss and test_loss,
     mean squared errors over the training points and those midway between them; score, minus the test loss; update_ms.
@@ -34,23 +33,23 @@ class EnergyRegression(Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Make the energy, its solver and its learner; an energy of the wrong shape is refused here."""
         make_process_quick()
-        seed = derive_seed(config.get("run_seed", 0), ROLE, config.get("seed", 0))
-        self.settings = {name: _positive(config, name, default) for name, default in _COUNTS.items()}
-        self.solver = InnerSolver.from_dict(config.get("solver", {}))
+        self.settings = c = EnergyRegressionSettings.from_config(config)
+        seed = derive_seed(config.get("run_seed", 0), ROLE, c.seed)
+        self.solver = InnerSolver(**c.solver.options())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "initialisation"))
-            self.energy = make_energy(config.get("energy", {}))
+            self.energy = make_energy(c.energy.options())
         self.learner = Learner(
             self.energy,
             self.solver,
-            lr=_positive_number(config, "lr", 1e-3),
-            max_grad_norm=_positive_number(config, "max_grad_norm", 1.0),
-            compile=bool(config.get("compile", False)),
+            lr=c.lr,
+            max_grad_norm=c.max_grad_norm,
+            compile=c.compile,
         )
         self.seed = seed
         self.generator = torch.Generator().manual_seed(derive_seed(seed, "updates"))
-        self.inputs = training_inputs(self.settings["num_points"])  # [num_points, 1]
-        self.points = torch.zeros(self.settings["points_per_update"], dtype=torch.long)  # the ones in turn
+        self.inputs = training_inputs(c.num_points)  # [num_points, 1]
+        self.points = torch.zeros(c.points_per_update, dtype=torch.long)  # the ones in turn
         self.num_updates = 0
         self.curve: list[dict[str, float]] = []
         self.evaluate()  # an energy of the wrong shape shall be found now
@@ -58,7 +57,7 @@ class EnergyRegression(Trainable):
     def step(self) -> dict[str, Any]:
         """`updates_per_step` updates, then an evaluation."""
         losses, start = [], time.perf_counter()
-        for _ in range(self.settings["updates_per_step"]):
+        for _ in range(self.settings.updates_per_step):
             losses.append(self._update())
         seconds = time.perf_counter() - start
         loss = float(torch.stack(losses).mean())
@@ -78,7 +77,7 @@ class EnergyRegression(Trainable):
         }
 
     def _update(self) -> Tensor:
-        if self.num_updates % self.settings["updates_per_point"] == 0:
+        if self.num_updates % self.settings.updates_per_point == 0:
             self.points = torch.randint(len(self.inputs), self.points.shape, generator=self.generator)
         x = self.inputs[self.points]  # [B, 1]
         noise = self.solver.draw_noise(len(x), 1, self.generator)
@@ -107,9 +106,9 @@ class EnergyRegression(Trainable):
         description = {
             "algorithm": ROLE,
             "solver": vars(self.solver),
-            "energy": self.config.get("energy", {}),
-            "num_points": self.settings["num_points"],
-            "seed": self.config.get("seed", 0),
+            "energy": self.settings.energy.options(),
+            "num_points": self.settings.num_points,
+            "seed": self.settings.seed,
             "num_updates": self.num_updates,
             "curve": self.curve,
         }
@@ -123,21 +122,3 @@ class EnergyRegression(Trainable):
         self.num_updates, self.curve = description["num_updates"], description["curve"]
         self.points = tensors["points"]
         self.generator.set_state(tensors["generator"])
-
-
-_COUNTS = {"num_points": 100, "points_per_update": 1, "updates_per_point": 3, "updates_per_step": 1000}
-
-
-def _positive(config: dict[str, Any], name: str, default: int) -> int:
-    value = config.get(name, default)
-    least = 2 if name == "num_points" else 1
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be an integer of {least} or more, got {value!r}; the default is {default}")
-    return value
-
-
-def _positive_number(config: dict[str, Any], name: str, default: float) -> float:
-    value = config.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < float("inf"):
-        raise ValueError(f"{name} must be a positive number, got {value!r}; the default is {default}")
-    return float(value)

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from parsecrl.algorithms.energy_regression.settings import InnerSolverSpec
 from parsecrl.algorithms.solvers.cem import Objective, dcem
 from parsecrl.algorithms.solvers.unrolled_gd import unrolled_gd
 
 Energy = Callable[[Tensor, Tensor], Tensor]  # x [B, X], y [B, N, Y] -> one energy each [B, N]
-
-KINDS = ("unrolled_gd", "dcem")
 
 
 def target(x: Tensor) -> Tensor:
@@ -58,60 +56,23 @@ def held_out_inputs(num_points: int = 100) -> Tensor:
     return (x[1:] + x[:-1]) / 2
 
 
-@dataclass(frozen=True)
 class InnerSolver:
-    """The minimiser of an energy in y, from y_0 = 0; the defaults are the paper's.
+    """The minimiser of an energy in y, from y_0 = 0.
 
-    Args:
-        kind: "dcem" or "unrolled_gd".
-        num_iterations: T, at least 1.
-        learning_rate: Of unrolled_gd, > 0; the other settings are dcem's.
-        num_samples: N, at least 2.
-        num_elites: In [1, N).
-        temperature: > 0.
-        init_std: Standard deviation of the first candidates, in units of y.
-        normalize: Whether costs are normalised, as in `dcem`.
-
-    Raises:
-        ValueError: The kind is unknown, or the temperature of dcem is not above 0.
+    settings: those of `InnerSolverSpec`. Raises ValueError on others, and on values out of range.
     """
 
-    kind: str = "dcem"
-    num_iterations: int = 10
-    learning_rate: float = 0.1
-    num_samples: int = 100
-    num_elites: int = 10
-    temperature: float = 1.0
-    init_std: float = 7.0  # units of y
-    normalize: bool = True
+    kind: str
+    num_iterations: int
+    learning_rate: float
+    num_samples: int
+    num_elites: int
+    temperature: float
+    init_std: float
+    normalize: bool
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"solver.kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
-        if self.kind == "dcem" and not self.temperature > 0.0:
-            raise ValueError(
-                f"solver.temperature must be above 0, got {self.temperature}; "
-                f"a hard selection passes no gradient on to the energy"
-            )
-
-    @classmethod
-    def from_dict(cls, settings: dict[str, Any]) -> InnerSolver:
-        """Make a solver from a spec's group.
-
-        Args:
-            settings: Some of the fields.
-
-        Returns:
-            The solver.
-
-        Raises:
-            ValueError: A key is no field, or a value is out of range.
-        """
-        known = [field.name for field in fields(cls)]
-        for name in settings:
-            if name not in known:
-                raise ValueError(f"solver.{name} is no setting; solver has {', '.join(known)}")
-        return cls(**settings)
+    def __init__(self, **settings: Any):
+        vars(self).update(InnerSolverSpec.checked(settings).options())
 
     @property
     def is_random(self) -> bool:

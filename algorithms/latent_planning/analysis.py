@@ -14,8 +14,7 @@ import pandas as pd
 
 from parsecrl.algorithms.latent_planning.checkpoint import read_experiment
 from parsecrl.algorithms.latent_planning.experience import Experience
-from parsecrl.algorithms.latent_planning.experiment import WORLD
-from parsecrl.algorithms.latent_study import labelled, model_tables, stacked
+from parsecrl.algorithms.latent_study.tables import labelled, model_tables, stacked
 
 Tables = dict[str, pd.DataFrame]
 ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
@@ -31,17 +30,16 @@ def analyse(checkpoint: Any) -> Tables:
     budgets: budget and its numbers
     and, of a model that was trained in a grid world, those of `latent_study.model_tables`
     """
-    experiment, description = read_experiment(checkpoint)
-    config = description["config"]
+    experiment, _ = read_experiment(checkpoint)
+    settings = experiment.settings
     rows = [{"episode": task.number, **asdict(task)} for task in experiment.tasks]
     tasks = pd.DataFrame(rows).drop(columns=["number", "losses"])
-    budget = {"budget": config.get("budget", "paper"), **asdict(experiment.settings.budget)}
+    budget = {"budget": settings.budget, **settings.chosen_budget.options()}
     tables = {"scores": tasks[["episode", "score"]], "tasks": tasks, "budgets": pd.DataFrame([budget])}
     if experiment.world is not None and experiment.model.trains:
         visited = visits(experiment.experience, *experiment.world.transitions.shape)
         tables |= model_tables(experiment.model.eval(), experiment.world, visited, experiment.seed)
-    kind, env = config.get("model", {}).get("kind", "parsimonious"), config.get("world", {}).get("id", WORLD)
-    return labelled(tables, env=env, model=kind, seed=config.get("seed", 0))
+    return labelled(tables, env=settings.world.id, model=settings.model.kind, seed=settings.seed)
 
 
 def analyse_all(

@@ -15,20 +15,14 @@ from parsecrl.algorithms.latent_planning.experiment import PlanningExperiment, T
 FILES = StudyCheckpoint("planning", "a planning experiment")
 
 
-def save_experiment(folder: str | Path, experiment: PlanningExperiment, config: dict[str, Any]) -> None:
-    """Write everything into an existing folder.
-
-    Args:
-        folder: Of the checkpoint.
-        experiment: What is kept.
-        config: What made the experiment.
-    """
+def save_experiment(folder: str | Path, experiment: PlanningExperiment) -> None:
+    """Write everything into an existing folder."""
     tensors = {"model": experiment.model.state_dict(), "experience": experiment.experience.tensors()}
     if experiment.optimizer is not None:
         tensors["optimizer"] = optimizer_tensors(experiment.optimizer)
     description = {
         "algorithm": "latent_planning",
-        "config": config,
+        "config": experiment.settings.options(),
         "seed": experiment.seed,
         "tasks": [asdict(task) for task in experiment.tasks],
     }

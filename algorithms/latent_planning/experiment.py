@@ -18,13 +18,12 @@ from torch import Tensor
 
 from parsecrl.algorithms.controllers import CategoricalController
 from parsecrl.algorithms.latent_planning.experience import Experience
-from parsecrl.algorithms.latent_planning.settings import PlanningSettings, slice_length
-from parsecrl.algorithms.latent_study import check_slices, make_env, make_model, space_sizes, world_of
+from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
+from parsecrl.algorithms.latent_study.model_factory import make_model
+from parsecrl.algorithms.latent_study.worlds import check_slices, make_env, space_sizes, world_of
 from parsecrl.algorithms.models import TransitionSequence
 from parsecrl.algorithms.training.measurements import PlanTime
 from parsecrl.algorithms.training.seeding import derive_seed
-
-WORLD = "parsecrl/Gridworld-v0"
 
 
 @dataclass
@@ -67,7 +66,7 @@ def make_world(group: Mapping[str, Any], seed: int) -> gymnasium.Env:
     otherwise. Any other must have the key "goal_observation" [O] in the info of `reset`. Raises ValueError where one
     has not, and as `make_env` does.
     """
-    options = {"id": WORLD, **group}
+    options = dict(group)
     if options["id"].startswith("parsecrl/"):
         options = {"start": None, "goal": None, **options}
     env = make_env(options, derive_seed(seed, "layout"))
@@ -83,34 +82,34 @@ class PlanningExperiment:
 
     Everything random in task N is drawn from generators seeded by (seed, role, N): between two tasks none has a state,
     and models are compared on the same tasks.
-    config: a phase's groups world, model and budgets, and the fields of `PlanningSettings`.
-    Raises ValueError on what these refuse.
+    config: `LatentPlanningSettings` by name. Raises ValueError on what these refuse.
     """
 
     def __init__(self, config: Mapping[str, Any], seed: int, device: str = "cpu"):
-        self.settings, self.seed, self.device = PlanningSettings.from_mapping(config), seed, torch.device(device)
-        self.env = make_world(config.get("world", {}), seed)
-        self.world = world_of(self.env)  # None of a world that is no grid world
+        self.settings = c = LatentPlanningSettings.from_config(config)
+        self.seed, self.device = seed, torch.device(device)
+        self.env = make_world(c.world.options(), seed)
+        self.world = world_of(self.env)  # None of a world that is no world of cells
         sizes = space_sizes(self.env)
         initialisation = derive_seed(seed, "initialisation")
-        self.model = make_model(dict(config.get("model", {})), *sizes, initialisation, self.world).to(self.device)
+        self.model = make_model(c.model.options(), *sizes, initialisation, self.world).to(self.device)
         if not self.model.predicts:
             raise ValueError(
                 f"planning needs a model that predicts, got {type(self.model).__name__}; choose another model.kind"
             )
         self.optimizer = None
         if self.model.trains:
-            self.optimizer = torch.optim.Adam(self.model.parameters(), self.settings.learning_rate, fused=True)
-        self.slice_length = slice_length(config)
+            self.optimizer = torch.optim.Adam(self.model.parameters(), c.learning_rate, fused=True)
+        self.slice_length = c.slices
         check_slices(self.env, self.slice_length, "slice_length")
-        budget = self.settings.budget
+        budget = c.chosen_budget
         self.controller = CategoricalController(
             sizes[1],
             budget.horizon,
             budget.num_samples,
             budget.num_elites,
             budget.num_iterations,
-            self.settings.deduplicate,
+            c.deduplicate,
         )
         self.experience = Experience(self.model.obs_size)
         self.tasks: list[Task] = []
@@ -190,7 +189,7 @@ class PlanningExperiment:
         noise = torch.Generator(self.device).manual_seed(derive_seed(self.seed, "noise", number))
         num_slices = max(1, self.settings.batch_size // self.slice_length)
         found: dict[str, list[Tensor]] = {}
-        for _ in range(self.settings.budget.gradient_steps):
+        for _ in range(self.settings.chosen_budget.gradient_steps):
             batch = self.experience.sample(num_slices, self.slice_length, sampling)
             batch = TransitionSequence(*(part.to(self.device) for part in batch))
             loss = self.model.loss(batch, noise)

@@ -1,98 +1,73 @@
-"""The numbers of the planning experiment."""
+"""The settings of latent_planning (Saanum and Schulz 2022, section 4.4, appendices A.2 and A.7)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from pydantic import Field, model_validator
+
+from parsecrl.algorithms.latent_study.settings import LatentModelSpec, WorldSpec
+from parsecrl.algorithms.training.settings import Count, Elites, Positive, StudySettings
 
 # Transitions a slice, where the settings say nothing: models of one-step transitions see more distinct ones in short
 # slices; the RNN has no memory, and the SSM half of its divergence elsewhere, at a slice's first step.
 SLICE_LENGTHS = {"rnn": 10, "ssm": 10}
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What a plan and a refit may cost; the search's numbers are those of appendix A.7.
+class PlanningBudget(Elites):
+    """What a plan and the refit after a task may cost; the paper's plan (appendix A.7)."""
 
-    gradient_steps: after each task. The paper does not say how many.
-    """
-
-    horizon: int = 15
-    num_samples: int = 1000
-    num_elites: int = 200
-    num_iterations: int = 10
-    gradient_steps: int = 50
-
-    def __post_init__(self) -> None:
-        _check_counts(self)
-        if not self.num_elites < self.num_samples:
-            raise ValueError(
-                f"num_elites must lie in [1, num_samples), got {self.num_elites} with num_samples={self.num_samples}"
-            )
+    horizon: Count = Field(15, description="actions that a plan looks ahead")
+    num_samples: int = Field(1000, ge=2, description="candidates of an iteration")
+    num_elites: Count = Field(200, description="candidates that the next distribution is fitted to")
+    num_iterations: Count = Field(10, description="iterations of a plan")
+    gradient_steps: Count = Field(50, description="of the refit after a task; the paper does not say how many")
 
 
-@dataclass(frozen=True)
-class PlanningSettings:
-    """Algorithm 2 (appendices A.2 and A.7). Raises ValueError on numbers out of range.
+class LatentPlanningSettings(StudySettings):
+    """Tasks that are planned for in a model of latent dynamics, which is refitted after each (algorithm 2)."""
 
-    num_tasks: T of the exploration's schedule. epsilon_exponent: its V.
-    batch_size: transitions of a gradient step. slice_length: of them in a row, None for the model's own.
-    """
+    world: WorldSpec = Field(default_factory=WorldSpec, description="where the tasks are")
+    model: LatentModelSpec = Field(default_factory=LatentModelSpec, description="of latent dynamics")
+    num_tasks: Count = Field(30, description="T of the exploration's schedule, and how many tasks a trial plays")
+    epsilon_exponent: Positive = Field(2.8, description="V of the exploration's schedule")
+    budget: str = Field("paper", description="one of budgets, by its name")
+    budgets: dict[str, PlanningBudget] = Field(
+        default_factory=lambda: {"paper": PlanningBudget()}, description="plans and refits by name"
+    )
+    deduplicate: bool = Field(True, description="evaluate equal prefixes of candidates once")
+    batch_size: Count = Field(150, description="transitions of a gradient step")
+    slice_length: Count | None = Field(
+        None, description="transitions in a row; none: 10 for rnn and ssm, else what the loss needs"
+    )
+    learning_rate: Positive = Field(1.0e-3, description="of the model")
 
-    num_tasks: int = 30
-    epsilon_exponent: float = 2.8
-    batch_size: int = 150
-    slice_length: int | None = None
-    learning_rate: float = 1e-3
-    deduplicate: bool = True
-    budget: Budget = field(default_factory=Budget)
-
-    def __post_init__(self) -> None:
-        _check_counts(self)
-        for name in ("epsilon_exponent", "learning_rate"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
-                raise ValueError(f"{name} must be a positive number, got {value!r}")
-        if self.slice_length is not None and not 1 <= self.slice_length <= self.batch_size:
+    @model_validator(mode="after")
+    def _names_a_budget(self) -> LatentPlanningSettings:
+        if self.budget not in self.budgets:
+            known = ", ".join(self.budgets) or "none"
+            raise ValueError(f"budget must name one of budgets ({known}), got {self.budget!r}")
+        if self.slice_length is not None and self.slice_length > self.batch_size:
             raise ValueError(
                 f"slice_length must lie in [1, batch_size], got {self.slice_length} with batch_size={self.batch_size}"
             )
+        return self
 
-    @classmethod
-    def from_mapping(cls, config: Mapping[str, Any]) -> PlanningSettings:
-        """The settings in a phase's keys; its budget is the one of `budgets` that `budget` names.
+    @property
+    def chosen_budget(self) -> PlanningBudget:
+        """The one of `budgets` that `budget` names."""
+        return self.budgets[self.budget]
 
-        Keys that are no fields are left to whoever knows them.
+    @property
+    def slices(self) -> int:
+        """Transitions of a training slice: as set, or the model's own, as many as its loss rolls out.
+
+        Raises:
+            ValueError: It is set to fewer.
         """
-        own = {each.name: config[each.name] for each in fields(cls) if each.name in config}
-        name, budgets = own.pop("budget", None), config.get("budgets", {})
-        if name is None:
-            return cls(**own)
-        if name not in budgets:
-            known = ", ".join(budgets) or "none"
-            raise ValueError(f"budget must name one of budgets ({known}), got {name!r}")
-        return cls(**own, budget=Budget(**budgets[name]))
-
-
-def slice_length(config: Mapping[str, Any]) -> int:
-    """Transitions of a training slice: as set, or the model's own, as many as its loss rolls out.
-
-    Raises ValueError where it is set to fewer.
-    """
-    kind = config.get("model", {}).get("kind", "parsimonious")
-    least = config.get("model", {}).get("rollout_steps", 1)
-    stated = config.get("slice_length")
-    if stated is None:
-        return max(SLICE_LENGTHS.get(kind, 1), least)
-    if stated < least:
-        raise ValueError(f"slice_length must be model.rollout_steps, {least}, or more, got {stated}; leave it out")
-    return int(stated)
-
-
-def _check_counts(settings: Any) -> None:
-    for each in fields(settings):
-        value = getattr(settings, each.name)
-        if each.type == "int" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"{each.name} must be an integer of 1 or more, got {value!r}")
+        least = self.model.rollout_steps
+        if self.slice_length is None:
+            return max(SLICE_LENGTHS.get(self.model.kind, 1), least)
+        if self.slice_length < least:
+            raise ValueError(
+                f"slice_length must be model.rollout_steps, {least}, or more, got {self.slice_length}; leave it out"
+            )
+        return self.slice_length

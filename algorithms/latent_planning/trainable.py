@@ -14,14 +14,11 @@ from parsecrl.algorithms.training.measurements import PlanTime, summary
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.seeding import derive_seed
 
-NOT_THE_EXPERIMENTS = ("run_seed", "num_cpus_per_trial", "num_gpus_per_trial", "env")
-
 
 class LatentPlanning(Trainable):
     """One model on one series of tasks.
 
-    config: as for `PlanningExperiment`; seed, and run_seed, which is mixed with it; num_gpus_per_trial, above 0 for a
-    model on the GPU.
+    config: `LatentPlanningSettings`, and run_seed, which is mixed with seed.
 
     Results: tasks; task_score; score, the mean over the tasks so far; epsilon; loss, the mean over the refit;
     planning_ms, a plan; refit_s; evaluations_saved, the share of what plans asked for that was not evaluated again.
@@ -69,7 +66,7 @@ class LatentPlanning(Trainable):
 
     def phase_results(self) -> dict[str, Any]:
         """What was counted since the first task."""
-        budget, seen = self.experiment.settings.budget, self.experiment.experience.num_transitions
+        budget, seen = self.experiment.settings.chosen_budget, self.experiment.experience.num_transitions
         num_plans = sum(task.num_plans for task in self.experiment.tasks)
         return {
             "env_steps": seen,
@@ -79,8 +76,7 @@ class LatentPlanning(Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the experiment into an existing folder."""
-        config = {key: value for key, value in self.config.items() if key not in NOT_THE_EXPERIMENTS}
-        save_experiment(checkpoint_dir, self.experiment, config)
+        save_experiment(checkpoint_dir, self.experiment)
 
     def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
         """Go on where `save_checkpoint` wrote."""

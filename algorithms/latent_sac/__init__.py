@@ -1,5 +1,1 @@
 """Discrete soft actor-critic over the latents of a dynamics model (Saanum and Schulz 2022, section 4.3)."""
-
-from parsecrl.algorithms.latent_sac.latent_sac import LatentSAC, LatentSACConfig
-
-__all__ = ["LatentSAC", "LatentSACConfig"]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from parsecrl.algorithms.latent_sac.checkpoint import load_trial
-from parsecrl.algorithms.latent_study import labelled, model_tables, stacked
+from parsecrl.algorithms.latent_study.tables import labelled, model_tables, stacked
 
 ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 Tables = dict[str, pd.DataFrame]

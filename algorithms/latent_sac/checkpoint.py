@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from parsecrl.algorithms.checkpoints.pair import CheckpointPair
-from parsecrl.algorithms.latent_study import World, make_env, make_model, space_sizes, world_of
+from parsecrl.algorithms.latent_study.model_factory import make_model
+from parsecrl.algorithms.latent_study.worlds import World, make_env, space_sizes, world_of
 from parsecrl.algorithms.models import LatentDynamics
 
 FILES = CheckpointPair("latent_sac", "latent_sac")

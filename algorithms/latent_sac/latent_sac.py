@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -25,65 +24,64 @@ from parsecrl.algorithms.latent_sac.latent_sac_learner import LatentSACLearner
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule, latent_model
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
-from parsecrl.algorithms.latent_study import (
-    check_slices,
-    env_arguments,
-    make_env,
-    prediction_table,
-    space_sizes,
-    transformations_used,
-    world_of,
-)
+from parsecrl.algorithms.latent_sac.settings import LatentSACSettings
+from parsecrl.algorithms.latent_study.measures import transformations_used
+from parsecrl.algorithms.latent_study.tables import prediction_table
+from parsecrl.algorithms.latent_study.worlds import check_slices, env_arguments, make_env, space_sizes, world_of
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.process_tuning import make_process_quick
+from parsecrl.algorithms.training.rllib_settings import SettingsConfig
 from parsecrl.algorithms.training.seeding import derive_seed
+from parsecrl.algorithms.training.settings import StudySettings
 
 ROLE = "latent_sac"
 REPLAY_FILE = "replay.npz"
 RECENT = 10  # episodes whose mean return is the score
 LOSSES = ("actor_loss", "critic_loss", "dynamics_loss")
-SPEC_NAMES = {"model": "latent_model", "policy": "policy_network"}  # RLlib has a `model` and a `policy` of its own
 
 
-class LatentSACConfig(AlgorithmConfig):
-    """Settings of a trial; the defaults are the paper's, where it states them.
+class LatentSACConfig(SettingsConfig):
+    """Config of a trial; `LatentSACSettings` says what the settings mean.
 
-    encoder_training: "dynamics", by the model's loss alone, or "both", by actor and critics too; a model without an
-    objective of its own is trained by these whatever this says. alpha: weight of the entropy, fixed; with a
-    target_entropy (nats) where it starts from. dynamics_updates, policy_updates: after each episode. measure_at:
-    numbers of episodes after which predictions are tested. seed, run_seed: mixed; all that is random follows from them.
+    Of `training()` the groups model and policy become the attributes latent_model and policy_network: RLlib has others.
     """
+
+    settings = LatentSACSettings
+    attributes: ClassVar = {"model": "latent_model", "policy": "policy_network"}
+    elsewhere: ClassVar = {
+        "world": "environment()",
+        "seed": "debugging(seed=...)",
+        "num_cpus_per_trial": "resources()",
+        "num_gpus_per_trial": "learners(num_gpus_per_learner=...)",
+    }
+
+    # Those that are read here; all of the settings are attributes.
+    world: dict[str, Any]
+    latent_model: dict[str, Any]
+    policy_network: dict[str, Any]
+    policy_updates: int
+    dynamics_updates: int
+    batch_size: int
+    replay_capacity: int
+    episodes_per_step: int
+    measure_at: list[int]
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class or LatentSAC)
-        self.world: dict[str, Any] = {"id": "parsecrl/Gridworld-v0"}
-        self.latent_model: dict[str, Any] = {"kind": "parsimonious"}
-        self.policy_network: dict[str, Any] = {"hidden_size": 800, "num_layers": 4}
-        self.encoder_training = "dynamics"
-        self.alpha = 0.5
-        self.target_entropy: float | None = None
-        self.tau = 0.1
-        self.discount = 0.99
-        self.policy_updates = 15
-        self.dynamics_updates = 15
-        self.batch_size = 150
-        self.policy_learning_rate = 1e-4
-        self.dynamics_learning_rate = 1e-3
-        self.alpha_learning_rate = 1e-3
-        self.replay_capacity = 1_000_000
-        self.episodes_per_step = 5
-        self.measure_at: Sequence[int] = (5, 10, 20, 50, 100, 200, 500)
         self.given_seed = 0  # the spec's; `seed` and `trial_seed` are derived from it
         self.trial_seed = 0
 
+    def set_settings(self, values: Mapping[str, Any]) -> None:
+        super().set_settings({name: value for name, value in values.items() if name not in StudySettings.model_fields})
+
     @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> LatentSACConfig:
+    def from_settings(cls, settings: Mapping[str, Any]) -> LatentSACConfig:
         """The config of a trial from the keys of a spec's phase, run_seed and seed. Raises ValueError on others."""
-        config = cls()
-        own = {SPEC_NAMES.get(key, key): value for key, value in settings.items() if not key.startswith("__")}  # Tune's
-        config.given_seed = own.pop("seed", 0)
-        config.trial_seed = derive_seed(own.pop("run_seed", 0), ROLE, config.given_seed)
+        config, own = cls(), LatentSACSettings.from_config(settings)
+        config.set_settings({name: own.options().get(name) for name in LatentSACSettings.model_fields})
+        config.given_seed = own.seed
+        config.trial_seed = derive_seed(settings.get("run_seed", 0), ROLE, own.seed)
         config.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
         config.framework("torch")
         config.env_runners(
@@ -92,8 +90,7 @@ class LatentSACConfig(AlgorithmConfig):
             num_envs_per_env_runner=1,
             batch_mode="complete_episodes",
         )
-        own.pop("num_cpus_per_trial", None)
-        config.learners(num_learners=0, num_gpus_per_learner=own.pop("num_gpus_per_trial", 0))
+        config.learners(num_learners=0, num_gpus_per_learner=own.num_gpus_per_trial)
         config.reporting(
             metrics_num_episodes_for_smoothing=RECENT,
             min_time_s_per_iteration=0,
@@ -101,13 +98,6 @@ class LatentSACConfig(AlgorithmConfig):
             min_train_timesteps_per_iteration=0,
         )
         config.debugging(seed=config.trial_seed, log_sys_usage=False, log_level="ERROR")
-        if own.get("env") is None:
-            own.pop("env", None)
-        known = {*vars(cls())} - {*vars(AlgorithmConfig())}
-        for name, value in own.items():
-            if name not in known:
-                raise ValueError(f"latent_sac has no setting {name!r}")
-            setattr(config, name, value)
         id, options = env_arguments(config.world, config.layout_seed)
         config.environment(id, env_config=options)
         return config
@@ -213,11 +203,11 @@ class LatentSAC(Algorithm):
 
     @property
     def _model_trains(self) -> bool:
-        return self.config.latent_model.get("kind") != "encoder_only"
+        return self.config.latent_model["kind"] != "encoder_only"
 
     @property
     def _rollout_steps(self) -> int:
-        return self.config.latent_model.get("rollout_steps") or 1
+        return self.config.latent_model["rollout_steps"]
 
     def _slices(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         obs, action = self.replay.slices(self.config.batch_size, self._rollout_steps, rng)

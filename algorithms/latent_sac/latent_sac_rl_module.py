@@ -18,7 +18,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from parsecrl.algorithms.latent_study import make_model
+from parsecrl.algorithms.latent_study.model_factory import make_model
 from parsecrl.algorithms.models import LatentDynamics, TransitionSequence
 from parsecrl.algorithms.models.deduplication import distinct_rows_of_pair
 from parsecrl.algorithms.models.latent_dynamics import feedforward

@@ -38,15 +38,14 @@ def analyse(checkpoint: Any) -> Tables:
     codes: action, codes, on: see `codes_used`; of the parsimonious model alone
     training: the experiment's curve
     """
-    experiment, description = read_experiment(checkpoint)
-    config, model = description["config"], experiment.model.eval()
-    data = config["data"]
-    sequences = open_dataset(data["folder"], "held_out").stack(data.get("held_out_steps", 149) + 1)
-    context = experiment.settings.context
+    experiment, _ = read_experiment(checkpoint)
+    settings, model = experiment.settings, experiment.model.eval()
+    folder = settings.data.folder or ""
+    sequences = open_dataset(folder, "held_out").stack(settings.data.held_out_steps + 1)
+    context, kind = settings.context, settings.model.kind
     measured = measure(model, sequences, context)
-    kind = config.get("model", {}).get("kind", "parsimonious")
     tables = [_by_step(kind, **{name: value.mean(0) for name, value in measured._asdict().items()})]
-    mean_image = mean_of(open_dataset(data["folder"], "train", verify=False))
+    mean_image = mean_of(open_dataset(folder, "train", verify=False))
     for name, error in floors(sequences, context, mean_image).items():
         tables.append(_by_step(name, error=error.mean(0)))
     few = ImageSequence(*(x[:FILMED] for x in sequences))
@@ -62,8 +61,7 @@ def analyse(checkpoint: Any) -> Tables:
     if isinstance(model, ParsimoniousPixels):
         codes, on = codes_used(model, sequences)
         found["codes"] = pd.DataFrame({"model": kind, "action": range(len(codes)), "codes": codes, "on": on})
-    env = config.get("world", {}).get("id", "")
-    return {name: table.assign(env=env, seed=config.get("seed", 0)) for name, table in found.items()}
+    return {name: table.assign(env=settings.world.id, seed=settings.seed) for name, table in found.items()}
 
 
 def analyse_all(

@@ -6,26 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from parsecrl.algorithms.checkpoints.study import StudyCheckpoint, check_seed, fill_optimizer, optimizer_tensors
-from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment, OpenLoopSettings
+from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment
+from parsecrl.algorithms.open_loop.settings import OpenLoopSettings
 
 FILES = StudyCheckpoint("open_loop", "an open-loop experiment")
 
 
-def save_experiment(
-    folder: str | Path, experiment: OpenLoopExperiment, config: dict[str, Any], batches: dict[str, int]
-) -> None:
-    """Write everything into an existing folder.
-
-    Args:
-        folder: Of the checkpoint.
-        experiment: What is kept.
-        config: What made the experiment.
-        batches: The state of its data.
-    """
+def save_experiment(folder: str | Path, experiment: OpenLoopExperiment, batches: dict[str, int]) -> None:
+    """Write everything into an existing folder. batches: the state of its data."""
     tensors = {"model": experiment.model.state_dict(), "optimizer": optimizer_tensors(experiment.optimizer)}
     description = {
         "algorithm": "open_loop",
-        "config": config,
+        "config": experiment.settings.options(),
         "seed": experiment.seed,
         "num_actions": experiment.num_actions,
         "image_size": experiment.image_size,
@@ -70,7 +62,7 @@ def read_experiment(folder: Any) -> tuple[OpenLoopExperiment, dict[str, Any]]:
         ValueError: A file is missing or damaged.
     """
     description = FILES.read_description(folder)
-    settings = OpenLoopSettings.from_mapping(description["config"])
+    settings = OpenLoopSettings.checked(description["config"])
     sizes = description["num_actions"], description["image_size"]
     experiment = OpenLoopExperiment(settings, *sizes, description["seed"])
     load_experiment(folder, experiment)

@@ -1,4 +1,8 @@
-"""Episodes of a random policy in a world of pixels, by their number."""
+"""Playing the episodes of a random policy in a world of pixels: one at a time, by their numbers.
+
+The data depend on the settings alone: an episode's world and its actions are seeded by (seed, split, number), whoever
+plays it and when.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,6 @@ from parsecrl.algorithms.open_loop.episode_files import Episode
 from parsecrl.algorithms.training.seeding import derive_seed
 
 ATTEMPTS = 100  # to draw a held-out episode that lasts
-
-
 TRIES = 3  # of a worker whose process, or whose world's process, ends
 
 

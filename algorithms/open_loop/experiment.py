@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -13,42 +12,10 @@ from torch import Tensor
 
 from parsecrl.algorithms.models.pixel_dynamics import MODELS, PixelDynamics
 from parsecrl.algorithms.models.pixels import ImageSequence
+from parsecrl.algorithms.open_loop.settings import OpenLoopSettings
 from parsecrl.algorithms.training.seeding import derive_seed
 
 PARSIMONIOUS_ONLY = ("transformation", "code_size", "parsimony_weight", "initial_logit", "printed_divergence")
-
-
-@dataclass(frozen=True)
-class OpenLoopSettings:
-    """How a model is trained and tested; the paper's batches, PlaNet's optimiser and context.
-
-    model: `kind` and the options of its class. updates_per_result: gradient steps between two results.
-    context: images that are seen before a prediction. Raises ValueError on numbers out of range.
-    """
-
-    model: dict[str, Any] = field(default_factory=dict)
-    batch_size: int = 50
-    sequence_length: int = 50
-    learning_rate: float = 1e-3
-    adam_epsilon: float = 1e-4
-    max_grad_norm: float = 1000.0
-    updates_per_result: int = 25
-    context: int = 5
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "sequence_length", "updates_per_result", "context"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer of 1 or more, got {value!r}")
-        for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
-                raise ValueError(f"{name} must be a positive number, got {value!r}")
-
-    @classmethod
-    def from_mapping(cls, config: Mapping[str, Any]) -> OpenLoopSettings:
-        """Of a phase's keys those that are fields; the others are left to whoever knows them."""
-        return cls(**{each.name: config[each.name] for each in fields(cls) if each.name in config})
 
 
 def make_model(options: Mapping[str, Any], num_actions: int, image_size: int) -> PixelDynamics:
@@ -92,7 +59,7 @@ class OpenLoopExperiment:
         self.num_actions, self.image_size = num_actions, image_size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights"))
-            self.model = make_model(settings.model, num_actions, image_size).to(self.device)
+            self.model = make_model(settings.model.options(), num_actions, image_size).to(self.device)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=settings.learning_rate, eps=settings.adam_epsilon, fused=True
         )

@@ -8,19 +8,18 @@ from ray.tune import Trainable
 
 from parsecrl.algorithms.open_loop.checkpoint import load_experiment, save_experiment
 from parsecrl.algorithms.open_loop.dataset import SequenceBatches, open_dataset
-from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment, OpenLoopSettings
+from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment
+from parsecrl.algorithms.open_loop.settings import OpenLoopSettings
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.seeding import derive_seed
 
 NO_LOSSES = ("grad_norm", "update_ms", "waiting_share")
-NOT_THE_EXPERIMENTS = ("run_seed", "num_cpus_per_trial", "num_gpus_per_trial", "env")
 
 
 class OpenLoop(Trainable):
     """One model on the episodes in a folder.
 
-    config: as for `OpenLoopSettings`; data.folder, which `collect` filled; seed, and run_seed, which is mixed with it;
-    num_gpus_per_trial, above 0 for a model on the GPU.
+    config: `OpenLoopSettings`, with the data.folder that was filled; and run_seed, which is mixed with seed.
 
     Results, a row every updates_per_result gradient steps: num_updates; loss and its terms, means over these steps;
     grad_norm, before clipping; update_ms, a gradient step; waiting_share, of the time, for batches; score, -loss.
@@ -29,11 +28,11 @@ class OpenLoop(Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Open the dataset and make the experiment."""
         make_process_quick()
-        settings = OpenLoopSettings.from_mapping(config)
-        run_seed, seed = config.get("run_seed", 0), config.get("seed", 0)
-        device = "cuda" if config.get("num_gpus_per_trial", 0) else "cpu"
-        dataset = open_dataset(config["data"]["folder"], "train", verify=False)  # `collect` has read it all
-        trial_seed = derive_seed(run_seed, "open_loop", seed)
+        settings = OpenLoopSettings.from_config(config)
+        device = "cuda" if settings.num_gpus_per_trial else "cpu"
+        assert settings.data.folder is not None  # the run has filled it, and read it all
+        dataset = open_dataset(settings.data.folder, "train", verify=False)
+        trial_seed = derive_seed(config.get("run_seed", 0), "open_loop", settings.seed)
         self.experiment = OpenLoopExperiment(settings, dataset.num_actions, dataset.image_size, trial_seed, device)
         self.batches = SequenceBatches(
             dataset,
@@ -61,8 +60,7 @@ class OpenLoop(Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the trial into an existing folder."""
-        config = {key: value for key, value in self.config.items() if key not in NOT_THE_EXPERIMENTS}
-        save_experiment(checkpoint_dir, self.experiment, config, self.batches.state_dict())
+        save_experiment(checkpoint_dir, self.experiment, self.batches.state_dict())
 
     def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
         """Go on where `save_checkpoint` wrote."""

@@ -29,51 +29,37 @@ from parsecrl.algorithms.planet.planet_rl_module import (
 )
 from parsecrl.algorithms.planet.replay import bare_episode, beginnings, load_replay, save_replay
 from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
+from parsecrl.algorithms.planet.settings import PlanetSettings
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.rllib_phase import PhaseConfig, PhaseMixin
 from parsecrl.algorithms.training.seeding import derive_seed
 
 SEED_UPDATES = 100  # as PlaNet before its first planned episode (Hafner et al. 2018, algorithm 1)
-DECODER_TRAINING = ("online", "offline", "after_planning")
 
 
 class PlanetConfig(PhaseConfig):
-    """Settings of phases 1 and 2; the names are those of a spec's phase.
+    """Config of phases 1 and 2; `PlanetSettings` says what the settings mean."""
 
-    train_ratio: gradient updates per environment (simulator) step. decoder_training: "online" updates the decoder on
-    replayed beliefs; "after_planning" on the beliefs just planned from, in the order of planning; "offline" gathers
-    nothing and trains just the decoder, on the replay that it begins with (the paper's failed first attempt, appendix
-    D, phase 2). decoder_warmup_updates: so many updates of the decoder alone before the first rollout, on that replay.
-    decoder_anchor: weight of the squared distance between a decoded plan and the actions replayed from the same belief.
-    decoder_proposals: settings of a full-space CEM (num_samples, num_elites, num_iterations) whose plans from the same
-    beliefs, in the model of the moment, stand in for the replayed actions there; {} for none.
-    """
+    settings = PlanetSettings
+
+    # Those that are read here; all of the settings are attributes.
+    train_ratio: float
+    seed_episodes: int
+    batch_size: int
+    batch_length: int
+    decoder_training: str
+    decoder_warmup_updates: int
+    decisions_per_iteration: int
+    updates_per_iteration: int
+    replay_capacity: int
+    keep_replay: bool
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class or Planet)
-        self.loss: dict[str, Any] = {}
-        self.train_ratio = 0.1
-        self.seed_episodes = 5
-        self.batch_size = 50
-        self.batch_length = 50
-        self.learning_rate = 1e-3
-        self.decoder_learning_rate = 1e-3
+        self.replay_buffer_config: dict[str, Any] = {}  # made by validate()
         self.grad_clip = 100.0
         self.grad_clip_by = "global_norm"
-        self.decoder_beliefs = 50
-        self.decoder_initial_beliefs = 10
-        self.decoder_training = "online"
-        self.decoder_warmup_updates = 0
-        self.decoder_anchor = 0.0
-        self.decoder_proposals: dict[str, Any] = {}
-        self.exploration_noise = 0.3
-        self.replay_capacity = 1_000_000
-        self.keep_replay = True
-        self.keep_model = True
-        self.rollout_fragment_length = 25
-        self.updates_per_iteration = 100  # of the decoder alone, when nothing is gathered
         self.num_env_runners = 0
-        self.decisions_per_iteration = 250
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """As RLlib asks."""
@@ -103,16 +89,6 @@ class PlanetConfig(PhaseConfig):
             "batch_size_B": self.batch_size,
             "batch_length_T": self.batch_length,
         }
-        if self.decoder_training not in DECODER_TRAINING:
-            raise ValueError(
-                f"decoder_training must be one of {', '.join(DECODER_TRAINING)}, got {self.decoder_training!r}"
-            )
-        has_data = self.start_from and self.keep_replay
-        if not has_data and (self.decoder_training == "offline" or self.decoder_warmup_updates):
-            raise ValueError(
-                "decoder_training: offline and decoder_warmup_updates train on an earlier phase's replay; "
-                "set start_from and keep_replay: true"
-            )
         super().validate()
 
 
@@ -275,7 +251,7 @@ class Planet(PhaseMixin, Algorithm):
             UPDATE: np.full(c.batch_size, self.counts["updates"], dtype=np.int64),
             DECODER_ONLY: np.full(c.batch_size, decoder_only),
         }
-        horizon = c.controller.get("horizon", 12)
+        horizon = c.controller["horizon"]
         batch[INITIAL_OBS], batch[INITIAL_ACTIONS] = beginnings(buffer, c.batch_size, horizon, buffer.rng)
         if self._recent_beliefs:
             h, s = self._next_beliefs(c.batch_size)
@@ -295,7 +271,7 @@ class Planet(PhaseMixin, Algorithm):
         take = pool[:count] if len(pool) >= count else pool[np.resize(np.arange(len(pool)), count)]
         rest = pool[count:]
         self._recent_beliefs = [rest] if len(rest) else [take]
-        size = self.config.world_model.get("deterministic_size", 200)
+        size = self.config.world_model["deterministic_size"]
         return np.ascontiguousarray(take[:, :size]), np.ascontiguousarray(take[:, size:])
 
     # Results and checkpoints.

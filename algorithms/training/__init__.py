@@ -1,1 +1,0 @@
-"""What the training of several algorithms has in common."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
+from typing_extensions import Self
 
 from parsecrl.algorithms.checkpoints.agent import save_agent
 from parsecrl.algorithms.checkpoints.files import Folder, check_local
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
+from parsecrl.algorithms.training.rllib_settings import SettingsConfig
+from parsecrl.algorithms.training.settings import Settings
 
 ENVIRONMENT = "parsecrl.envs:parsecrl/Control-v0"
 # RLlib's name for what it clips, and ours for what we clip ourselves; the group is the optimiser.
@@ -21,16 +24,16 @@ GRADIENT_NORM = re.compile(r"gradients_(?P<rllib>.+)_global_norm|(?P<own>.+)_gra
 
 
 def configure_phase(
-    config: AlgorithmConfig,
-    phase: dict[str, Any],
+    config: PhaseConfig,
+    settings: Settings,
     env: dict[str, Any],
-    resources: dict[str, Any],
+    resources: Mapping[str, Any],
     seed: int,
     start_from: Folder | None,
 ) -> None:
-    """Set what every phase has (environment, runners, learners), then each of the phase's own keys by its name.
+    """Set what every phase has (environment, runners, learners), then the algorithm's settings.
 
-    phase, env, resources: the spec's groups as plain dicts. Raises ValueError on a key that it lacks.
+    env, resources: the spec's groups as plain dicts.
     """
     config.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
     config.environment(ENVIRONMENT, env_config={"env_id": env["id"], "action_repeat": env["action_repeat"]})
@@ -59,36 +62,40 @@ def configure_phase(
         min_train_timesteps_per_iteration=0,
     )
     config.debugging(seed=seed, log_sys_usage=False, log_level="ERROR")
-    config.env_id, config.action_repeat = env["id"], env["action_repeat"]  # type: ignore[attr-defined]
-    config.start_from = start_from  # type: ignore[attr-defined]
-    runner_keys = {"name", "algorithm", "start_from", "search", "scheduler", "num_samples", "stop", "checkpoint_every"}
-    for name, value in phase.items():
-        if name in runner_keys:
-            continue
-        if not hasattr(config, name):
-            raise ValueError(f"{type(config).__name__} has no setting {name!r}")
-        setattr(config, name, value)
+    config.env_id, config.action_repeat = env["id"], env["action_repeat"]
+    own = settings.options()
+    config.set_settings({name: own.get(name) for name in config.settings.model_fields})
+    config.start_from = start_from
 
 
-class PhaseConfig(AlgorithmConfig):
+class PhaseConfig(SettingsConfig):
     """The settings that the phases of a pipeline have in common."""
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class)
         self.env_id = ""
         self.action_repeat = 1
-        self.start_from: Folder | None = None
-        self.world_model: dict[str, Any] = {}
-        self.controller: dict[str, Any] = {"kind": "full"}
-        self.decoder: dict[str, Any] = {}
+
+    start_from: Folder | None
+    world_model: dict[str, Any]
+    controller: dict[str, Any]
+    decoder: dict[str, Any]
 
     @classmethod
     def from_phase(
-        cls, phase: dict[str, Any], env: dict[str, Any], resources: dict[str, Any], seed: int, start_from: Folder | None
-    ) -> PhaseConfig:
-        """The config of a spec's phase; see `configure_phase`."""
+        cls, settings: Settings, env: dict[str, Any], resources: Mapping[str, Any], seed: int, start_from: Folder | None
+    ) -> Self:
+        """The config of a spec's phase; see `configure_phase`.
+
+        Args:
+            settings: A phase, or the settings of `cls.settings` alone.
+            env: The spec's group `env`.
+            resources: The spec's group `resources`.
+            seed: Of everything random.
+            start_from: The checkpoint that the phase starts from.
+        """
         config = cls()
-        configure_phase(config, phase, env, resources, seed, start_from)
+        configure_phase(config, settings, env, resources, seed, start_from)
         return config
 
 

@@ -10,9 +10,10 @@ import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings
+from parsecrl.algorithms.planet.settings import PlanetSettings
 from parsecrl.platform.capacity.stages import Constants, Sizes, Stage, evaluation_s, stage_of
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.spec_models import DCEMPPOPhase, PlanetPhase
 from parsecrl.platform.specs import Spec
 from parsecrl.platform.terminal import text_table
 
@@ -109,7 +110,7 @@ REMEDIES = {
 }
 
 
-def within_time(stage: Stage, phase: PlanetPhase | DCEMPPOPhase, constants: Constants) -> Stage:
+def within_time(stage: Stage, phase: Any, constants: Constants) -> Stage:
     """The stage, shortened where stop.time_s ends it first."""
     seconds = phase.stop.conditions.get("time_s", math.inf)
     if math.isinf(seconds):
@@ -120,9 +121,9 @@ def within_time(stage: Stage, phase: PlanetPhase | DCEMPPOPhase, constants: Cons
 
 def estimate_phases(spec: Spec, constants: Constants, cpus: float, gpus: float, sizes: Sizes) -> list[Load]:
     """The phases that act, on a cluster with so many cores and GPUs. Raises UserError where a trial does not fit."""
-    loads = []
+    loads: list[Load] = []
     for phase in spec.phases:
-        if not isinstance(phase, PlanetPhase | DCEMPPOPhase):
+        if not isinstance(phase, PlanetSettings | DCEMPPOSettings):
             continue
         stage = within_time(stage_of(spec, phase, sizes, constants), phase, constants)
         fitting = min(
@@ -206,7 +207,7 @@ def capacity_table(
         constants = scaled(constants, matrix_rate())
         here = f"this machine's core, at {constants.matrix_flops / 1e9:.0f} GFLOP/s"
         basis = f"times of plans and updates are scaled to {here}; all other times are of {reference}"
-    phases = [phase for phase in spec.phases if isinstance(phase, PlanetPhase | DCEMPPOPhase)]
+    phases = [phase for phase in spec.phases if isinstance(phase, PlanetSettings | DCEMPPOSettings)]
     loads = estimate_phases(spec, constants, cpus, gpus, sizes)
     evaluated = [phase for phase in phases if phase.name in (spec.evaluate.phases or [])]
     hours = sum(evaluation_s(spec, phase, sizes, constants) for phase in evaluated) / 3600

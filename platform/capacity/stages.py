@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.spec_models import DCEMPPOPhase, PlanetPhase, ResourcesSpec
 from parsecrl.platform.specs import Spec
+from parsecrl.platform.specs.spec import ResourcesSpec
 
 SEED_UPDATES = 100  # planet.py
 EVALUATION_BATCH = 8  # evaluation.py
@@ -127,7 +128,7 @@ def plan_flop(controller: Settings, world_model: Settings, sizes: Sizes, batch: 
     return 2 * controller["num_iterations"] * batch * (controller["num_samples"] * candidate + model["belief"])
 
 
-def update_flop(phase: PlanetPhase, sizes: Sizes) -> float:
+def update_flop(phase: Any, sizes: Sizes) -> float:
     """FLOP of an update: three times the forward pass; of a decoder's plans twice, as the model is frozen in them."""
     model = _model_products(phase.world_model.model_dump(), sizes)
     gru = model["action"] + model["belief"]
@@ -144,21 +145,21 @@ def update_flop(phase: PlanetPhase, sizes: Sizes) -> float:
     return flop
 
 
-def _controller(phase: PlanetPhase) -> dict[str, Any]:
+def _controller(phase: Any) -> dict[str, Any]:
     return {**phase.controller.model_dump(), "decoder": phase.decoder.model_dump()}
 
 
 # --- a trial -------------------------------------------------------------------------------------------------------
 
 
-def stage_of(spec: Spec, phase: PlanetPhase | DCEMPPOPhase, sizes: Sizes, constants: Constants) -> Stage:
+def stage_of(spec: Spec, phase: Any, sizes: Sizes, constants: Constants) -> Stage:
     """The queues' view of a phase's trial, with the first value of each searched key."""
-    if isinstance(phase, DCEMPPOPhase):
+    if isinstance(phase, DCEMPPOSettings):
         return _ppo_stage(spec, phase, sizes, constants)
     return _planet_stage(spec, phase, sizes, constants)
 
 
-def _planet_stage(spec: Spec, phase: PlanetPhase, sizes: Sizes, c: Constants) -> Stage:
+def _planet_stage(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> Stage:
     r = spec.resources
     assert spec.env is not None
     repeat, R, E = spec.env.action_repeat, r.num_env_runners, r.num_envs_per_env_runner
@@ -197,7 +198,7 @@ def _planet_stage(spec: Spec, phase: PlanetPhase, sizes: Sizes, c: Constants) ->
     )
 
 
-def _ppo_stage(spec: Spec, phase: DCEMPPOPhase, sizes: Sizes, c: Constants) -> Stage:
+def _ppo_stage(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> Stage:
     """A round: every runner gathers its share of the episodes, then the main process learns from all of them."""
     r, source = spec.resources, _planner(spec, phase)
     assert spec.env is not None
@@ -233,7 +234,7 @@ def _ppo_stage(spec: Spec, phase: DCEMPPOPhase, sizes: Sizes, c: Constants) -> S
     )
 
 
-def evaluation_s(spec: Spec, phase: PlanetPhase | DCEMPPOPhase, sizes: Sizes, c: Constants) -> float:
+def evaluation_s(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> float:
     """Seconds of the phase's evaluation, in as many workers as a trial has runners."""
     r, batch = spec.resources, EVALUATION_BATCH
     assert spec.env is not None
@@ -242,9 +243,9 @@ def evaluation_s(spec: Spec, phase: PlanetPhase | DCEMPPOPhase, sizes: Sizes, c:
     return spec.evaluate.episodes * sizes.episode_decisions * decision_s / max(r.num_env_runners, 1)
 
 
-def _planner(spec: Spec, phase: PlanetPhase | DCEMPPOPhase) -> PlanetPhase:
+def _planner(spec: Spec, phase: Any) -> Any:
     """The phase that has the controller of this one."""
-    while isinstance(phase, DCEMPPOPhase):
+    while isinstance(phase, DCEMPPOSettings):
         phase = spec.phase(phase.start_from)  # type: ignore[assignment]
     return phase
 
@@ -253,9 +254,7 @@ def _gpus(r: ResourcesSpec) -> float:
     return r.num_env_runners * r.num_gpus_per_env_runner + max(r.num_learners, 1) * r.num_gpus_per_learner
 
 
-def _plan_s(
-    phase: PlanetPhase, sizes: Sizes, batch: int, r: ResourcesSpec, c: Constants, *, learner: bool = False
-) -> float:
+def _plan_s(phase: Any, sizes: Sizes, batch: int, r: ResourcesSpec, c: Constants, *, learner: bool = False) -> float:
     """A plan for `batch` environments at once."""
     controller = _controller(phase)
     flop = plan_flop(controller, phase.world_model.model_dump(), sizes, batch)
@@ -266,7 +265,7 @@ def _plan_s(
     return flop / (_gpu_flops(c) * min(share, 1.0)) + steps * c.gpu_step_s
 
 
-def _update_s(phase: PlanetPhase, sizes: Sizes, r: ResourcesSpec, c: Constants) -> float:
+def _update_s(phase: Any, sizes: Sizes, r: ResourcesSpec, c: Constants) -> float:
     share = r.num_gpus_per_learner
     rate = _gpu_flops(c) * min(share, 1.0) if share else c.update_flops
     return update_flop(phase, sizes) / rate + c.update_s

@@ -8,11 +8,10 @@ from typing import Any
 
 from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, WEIGHTS, read_description
 from parsecrl.algorithms.reporting.statistics import summarize
+from parsecrl.algorithms.training.algorithm import RegistryError, acts, algorithms
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import evaluate
 from parsecrl.platform.storage import Location, location_of
-
-KNOWN_ALGORITHMS = ("planet", "dcem_ppo")
 
 
 def evaluate_checkpoint(
@@ -74,11 +73,14 @@ def _description(folder: Location) -> dict[str, Any]:
         reason = f"{DESCRIPTION} is not JSON" if isinstance(error, json.JSONDecodeError) else str(error)
         raise UserError(f"{folder} cannot be read as a checkpoint: {reason}") from None
     algorithm = str(description.get("algorithm"))
-    if algorithm not in {*KNOWN_ALGORITHMS, *(name.replace("_", "") for name in KNOWN_ALGORITHMS)}:
-        raise UserError(
-            f"{folder} is a checkpoint of the algorithm {algorithm!r}; "
-            f"parsec evaluate takes those of {', '.join(KNOWN_ALGORITHMS)}"
-        )
+    try:
+        if not acts(algorithm):
+            acting = ", ".join(name for name, entry in algorithms().items() if entry.acts)
+            raise UserError(
+                f"{folder} is a checkpoint of the algorithm {algorithm!r}; parsec evaluate takes those of {acting}"
+            )
+    except RegistryError as error:
+        raise UserError(f"the algorithm of {folder}: {error}") from None
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} holds no {WEIGHTS}; give a whole checkpoint")
     return description

@@ -18,13 +18,14 @@ import pandas as pd
 import yaml
 
 from parsecrl.algorithms.reporting.statistics import Statistics, summarize
+from parsecrl.algorithms.training.algorithm import acts
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import COLUMNS, RANDOM
 from parsecrl.platform.reports import paper_results
 from parsecrl.platform.reports.local_copy import LocalCopy
-from parsecrl.platform.reports.studies import STUDIES
+from parsecrl.platform.runs.results import FAILURE
 from parsecrl.platform.runs.run_folder import POOLED_FILE, STATE_FILE
-from parsecrl.platform.runs.stored_checkpoints import FAILURE, METRICS, Stored, best_checkpoint
+from parsecrl.platform.runs.stored_checkpoints import METRICS, Stored, best_checkpoint
 from parsecrl.platform.specs import get_path
 from parsecrl.platform.storage import Location, RemotePath, location_of
 
@@ -84,7 +85,7 @@ class Phase:
     @property
     def acts(self) -> bool:
         """Whether its agent is evaluated; other phases are analysed (`studies`)."""
-        return self.algorithm not in STUDIES
+        return acts(self.algorithm)
 
     @property
     def trajectories(self) -> int | None:

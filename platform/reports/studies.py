@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from parsecrl.algorithms.reporting.study_report import StudyReport
+from parsecrl.algorithms.training.algorithm import Algorithm, algorithm_named, registered
 
-STUDIES = ("energy_regression", "cartpole_embedding", "latent_planning", "open_loop", "latent_sac")
+
+def entry_of(algorithm: str) -> Algorithm | None:
+    """The registry's entry; None of an algorithm that is not installed here."""
+    return algorithm_named(algorithm) if algorithm in registered() else None
 
 
 def study_report_of(algorithm: str) -> StudyReport | None:
-    """How the algorithm's trials are shown; None of one whose checkpoints hold an agent to evaluate."""
-    if algorithm not in STUDIES:
-        return None
-    report: StudyReport = import_module(f"parsecrl.algorithms.{algorithm}.report").REPORT
+    """How the algorithm's trials are shown; None of one that is not installed here, or has no report of its own."""
+    entry = entry_of(algorithm)
+    report: StudyReport | None = entry.report() if entry else None
     return report

@@ -12,7 +12,7 @@ from parsecrl.platform.errors import StorageUnreachable, UserError
 from parsecrl.platform.runs.run_folder import STATE_FILE, RunFolder
 from parsecrl.platform.runs.tables import tables_folder, write_tables
 from parsecrl.platform.runs.trained_trials import trained_trials
-from parsecrl.platform.spec_models import Phase
+from parsecrl.platform.specs import Phase
 from parsecrl.platform.terminal import StatusLine
 
 
@@ -43,7 +43,6 @@ def analyse_ended_trials(run_dir: Path) -> list[str]:
     from parsecrl.platform.running.configs import phase_config
     from parsecrl.platform.runs.results import fraction_done
     from parsecrl.platform.specs import load_spec
-    from parsecrl.platform.trainables import ALGORITHMS
 
     if not (run_dir / "spec.yaml").is_file() or not (run_dir / STATE_FILE).is_file():
         return []
@@ -56,10 +55,10 @@ def analyse_ended_trials(run_dir: Path) -> list[str]:
         if phase.acts or folder.is_finished(phase) or not (run_dir / phase.name).is_dir():
             continue
         trials = trained_trials(run_dir / phase.name, phase_config(folder, phase))
-        ended = [trial for trial in trials if fraction_done(phase.stop.conditions, trial.metrics) >= 1.0]
-        make_tables = ALGORITHMS[phase.algorithm].analyse
-        if ended and make_tables is not None:
-            write_tables(folder, phase.name, make_tables(ended, map))
+        goals, known = phase.stop.conditions, phase.stop_conditions
+        ended = [trial for trial in trials if fraction_done(goals, known, trial.metrics) >= 1.0]
+        if ended:
+            write_tables(folder, phase.name, phase.entry.analyse(ended, map))
             lines.append(f"{phase.name}: not at its end; {len(ended)} trials are, of which this is the report")
     return lines
 
@@ -81,15 +80,12 @@ def analyse(folder: RunFolder, line: StatusLine) -> None:
     for phase in waiting:
         from parsecrl.platform.running import analysis, configs
         from parsecrl.platform.runs import tables, trained_trials
-        from parsecrl.platform.trainables import ALGORITHMS
 
         line.show(f"analysis of {phase.name}")
         trials = trained_trials.trained_trials(folder.path / phase.name, configs.phase_config(folder, phase))
-        make_tables = ALGORITHMS[phase.algorithm].analyse
-        assert make_tables is not None, f"{phase.algorithm} has neither an agent nor an analysis"
         patience_s = folder.spec.resources.no_progress_timeout_s
         parallel_map = functools.partial(analysis.in_ray_tasks, patience_s=patience_s)
-        tables.write_tables(folder, phase.name, make_tables(trials, parallel_map))
+        tables.write_tables(folder, phase.name, phase.entry.analyse(trials, parallel_map))
         # With its time, so that a report is drawn anew where tables were taken away and made once more.
         folder.record(f"analysis of {phase.name}", {"of": folder.state(phase.name), "made_at": round(time.time())})
         line.show(f"analysis of {phase.name}: {len(trials)} trials", final=True)

@@ -18,49 +18,34 @@ from typing import Any
 from parsecrl.algorithms.open_loop import episode_files
 from parsecrl.algorithms.open_loop.collector import TRIES, Collector, Task, make_world
 from parsecrl.algorithms.open_loop.episode_files import DamagedEpisode
+from parsecrl.algorithms.training.algorithm import Episodes
 from parsecrl.platform.errors import RunFailed, UserError, last_line
 from parsecrl.platform.terminal import StatusLine
 
 QUEUED = 2  # episodes a worker has been asked for: the next one need not wait for the writing of the last
 
 
-def collect(
-    folder: str | Path,
-    env_config: Mapping[str, Any],
-    num_episodes: int,
-    max_steps: int,
-    num_held_out: int,
-    held_out_steps: int,
-    seed: int,
-    num_workers: int,
-    show: StatusLine | None = None,
-    patience_s: float | None = None,
-) -> None:
+def collect(wanted: Episodes, show: StatusLine | None = None, patience_s: float | None = None) -> None:
     """Fill FOLDER/train and FOLDER/held_out (`open_dataset` reads them), going on where an earlier call stopped.
 
-    env_config: `id`, and the world's other arguments. Training episodes end with the world's or after max_steps;
-    held-out ones have held_out_steps, and one that the world ends before that is played again with another seed.
-    Actions are uniform and independent. num_workers: as many as the cluster has processors for.
+    Training episodes end with the world's or after max_steps; held-out ones have held_out_steps, and one that the world
+    ends before that is played again with another seed. Actions are uniform and independent. As many workers as the
+    cluster has processors for.
 
     Connects to Ray if nothing has. Raises UserError for what can be put right (a world that cannot be made, a folder
     with other data in it or without space), RunFailed where workers keep dying, or where no episode ends within
     patience_s.
     """
-    counts = {"num_episodes": num_episodes, "max_steps": max_steps, "num_workers": num_workers}
-    if num_held_out:
-        counts["held_out_steps"] = held_out_steps
-    for name, value in counts.items():
-        if value < 1:
-            raise UserError(f"{name} must be 1 or more, got {value}; set it in the spec's dataset")
-    if "://" in str(folder):
+    folder, env_config, seed = wanted.folder, wanted.env_config, wanted.seed
+    if "://" in folder:
         raise UserError(f"a dataset lies in a folder that all nodes see, got {folder}; give a path")
     line = show or StatusLine()
     image_size, num_actions, env_spec = _look_at(env_config)
     tasks: list[Task] = []
     metadata: dict[str, dict[str, Any]] = {}
     for split, count, steps, must_last in (
-        ("train", num_episodes, max_steps, False),
-        ("held_out", num_held_out, held_out_steps, True),
+        ("train", wanted.num_episodes, wanted.max_steps, False),
+        ("held_out", wanted.num_held_out, wanted.held_out_steps, True),
     ):
         if count:
             settings = {"env": dict(env_config), "policy": "uniform", "seed": seed, "steps": steps}
@@ -70,7 +55,7 @@ def collect(
             tasks += [Task(split, number, steps, must_last) for number in missing]
     try:
         if tasks:
-            _collect(Path(folder), dict(env_config), seed, tasks, num_workers, line, patience_s)
+            _collect(Path(folder), dict(env_config), seed, tasks, wanted.num_workers, line, patience_s)
         for split, described in metadata.items():
             _write_metadata(Path(folder, split), described)
     except OSError as error:

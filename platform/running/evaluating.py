@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from parsecrl.platform.running.summary import env_of, evaluated_episodes, write_summary
+from parsecrl.platform.running.configs import env_of
+from parsecrl.platform.running.summary import evaluated_episodes, write_summary
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import Spec
 from parsecrl.platform.storage import write_atomically

@@ -13,16 +13,15 @@ import logging
 
 from parsecrl.platform.cluster import job_record
 from parsecrl.platform.errors import RunFailed, StorageUnreachable
-from parsecrl.platform.open_loop_phase import OpenLoopPhase, collect_episodes
 from parsecrl.platform.running import interruption
 from parsecrl.platform.running.analysis import analyse, analyse_early, unanalysed
+from parsecrl.platform.running.configs import resolved
 from parsecrl.platform.running.evaluating import evaluate_agents, evaluated_phases, record_videos, wanted
 from parsecrl.platform.running.loggers import check_loggers
 from parsecrl.platform.running.preflight import check_environment, check_trial_resources
 from parsecrl.platform.running.summary import write_summary
 from parsecrl.platform.runs.run_folder import RunFolder
-from parsecrl.platform.spec_models import Phase
-from parsecrl.platform.specs import Spec
+from parsecrl.platform.specs import Phase, Spec
 from parsecrl.platform.storage import Location
 from parsecrl.platform.terminal import StatusLine
 
@@ -114,8 +113,10 @@ def _run_phases(folder: RunFolder, url: str, line: StatusLine) -> None:
             continue
         from parsecrl.platform.running import tune_phase
 
-        if isinstance(phase, OpenLoopPhase):
-            collect_episodes(folder.path, phase, line, folder.spec.resources.no_progress_timeout_s)
+        if (wanted := phase.entry.episodes(resolved(folder, phase))) is not None:
+            from parsecrl.platform.running.collection import collect
+
+            collect(wanted, line, folder.spec.resources.no_progress_timeout_s)
         outcome = tune_phase.run_phase(folder, phase, url, line)
         if outcome["failed_trials"]:
             failed = f"{outcome['failed_trials']} of {outcome['trials']} trials failed"

@@ -1,18 +1,19 @@
-"""What can be checked before a run begins: environments, and resources of the trials."""
+"""What can be checked before a run begins: environments, what phases name, and resources of the trials."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
+from parsecrl.algorithms.training.settings import BadSetting
 from parsecrl.platform.cluster.nodes import check_resources
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.specs import Spec
+from parsecrl.platform.running.configs import env_of
+from parsecrl.platform.specs import Phase, Spec, set_path
 
 
 def check_environment(spec: Spec) -> None:
     """Raise UserError when an environment cannot be made or has actions of another kind."""
-    from parsecrl.platform.worlds import check_worlds
-
     check_worlds(spec)
     if spec.env is None:
         return
@@ -24,18 +25,36 @@ def check_environment(spec: Spec) -> None:
         raise UserError(f"env.id: {error}") from None
 
 
+def check_worlds(spec: Spec) -> None:
+    """Raise UserError where what a phase names, or one that it searches over, cannot be made."""
+    for phase in spec.phases:
+        for candidate in _candidates(phase):
+            try:
+                phase.entry.check(candidate)
+            except BadSetting as error:
+                raise UserError(f"phases.{phase.name}.{error.key}: {error}") from error
+            except ValueError as error:
+                raise UserError(f"phases.{phase.name}: {error}") from None
+
+
+def _candidates(phase: Phase) -> list[Phase]:
+    """The phase with each combination of the searched values that its algorithm checks."""
+    checked = phase.entry.checked
+    searched = {path: domain.values for path, domain in phase.search.items() if path.partition(".")[0] in checked}
+    found = []
+    for values in itertools.product(*searched.values()):
+        settings = phase.model_dump(exclude={"search"})
+        for path, value in zip(searched, values, strict=True):
+            set_path(settings, path.split("."), value)
+        found.append(type(phase).model_validate(settings))
+    return found
+
+
 def check_trial_resources(spec: Spec, nodes: Sequence[Mapping[str, float]] | None = None) -> None:
     """Raise UserError when the cluster can never run a trial of some phase.
 
     nodes: what each node has, by default those of the cluster that this process is connected to.
     """
-    from parsecrl.platform.running.configs import make_config
-    from parsecrl.platform.trainables import ALGORITHMS
-
     for phase in spec.phases:
-        # The phases that act ask for the same runners and learners; only planet's config is valid before any has run.
-        algorithm = "planet" if phase.acts else phase.algorithm
-        plain = {} if phase.acts else phase.model_dump(exclude={"search"}, exclude_none=True)
-        config = make_config(spec, algorithm, plain, spec.seed, None)
-        processes = ALGORITHMS[algorithm].resources_of_processes(config)
+        processes = phase.entry.processes(phase, env_of(spec) or None, spec.resources.model_dump())
         check_resources(processes, f"a trial of phase {phase.name}", nodes)

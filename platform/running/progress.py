@@ -13,20 +13,14 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
+from parsecrl.algorithms.training.algorithm import ENV_STEPS, StopCondition
 from parsecrl.platform.running import interruption, tune_state
 from parsecrl.platform.runs import stored_checkpoints
-from parsecrl.platform.runs.results import RESULT_KEYS, finite, fraction_done
+from parsecrl.platform.runs.results import FAILURE, finite, fraction_done
 from parsecrl.platform.runs.run_folder import STATE_FILE, RunFolder
-from parsecrl.platform.runs.stored_checkpoints import FAILURE
 from parsecrl.platform.specs import get_path
 from parsecrl.platform.storage import Location
 from parsecrl.platform.terminal import StatusLine, duration
-
-LABELS = {
-    **{"env_steps": "env steps", "num_updates": "updates", "ppo_steps": "PPO steps"},
-    **{"episodes": "episodes", "tasks": "tasks"},
-    "time_s": "s of training",
-}
 
 
 class StopWhenReached(tune.Stopper):
@@ -38,12 +32,13 @@ class StopWhenReached(tune.Stopper):
 
     def __init__(self, folder: RunFolder, phase: str):
         self.file, self.phase = folder.path / STATE_FILE, phase
+        self.known = folder.spec.phase(phase).stop_conditions
         self.conditions: dict[str, float] = {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         if not self.conditions:
             self.conditions = json.loads(self.file.read_text(encoding="utf-8"))[self.phase]["stop"]
-        return fraction_done(self.conditions, result) >= 1.0
+        return fraction_done(self.conditions, self.known, result) >= 1.0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "conditions": {}}
@@ -60,11 +55,13 @@ class PhaseProgress(tune.Callback):
         phase: str,
         folder: str | Location,
         conditions: Mapping[str, float],
+        known: Mapping[str, StopCondition],
         checkpoint_every: int = 1,
         dashboard: str = "",
         searched: Iterable[str] = (),
     ):
         self.phase, self.conditions, self.dashboard = phase, dict(conditions), dashboard
+        self.known = {"env_steps": ENV_STEPS, **known}  # env_steps are shown where results have them
         self.folder: Location = Path(folder) if isinstance(folder, str) else folder
         self.backup = tune_state.Backup(self.folder)
         self.checkpoint_every = checkpoint_every
@@ -123,7 +120,7 @@ class PhaseProgress(tune.Callback):
         self.total_trials = max(self.total_trials, len(trials))
         self.results[trial.trial_id] = result
         moments = self.recent.setdefault(trial.trial_id, deque(maxlen=10))
-        moments.append((time.monotonic(), fraction_done(self.conditions, result)))
+        moments.append((time.monotonic(), fraction_done(self.conditions, self.known, result)))
         # The settings of a trial, which no result changes, are most of it: Tune would keep them with each checkpoint,
         # log them with each result, and write all of that every few seconds. They are in the trial's params.json.
         result.pop("config", None)
@@ -155,13 +152,13 @@ class PhaseProgress(tune.Callback):
         """phase: env steps 4,000 of 12,000 | return 35 | 5.1 ms a plan | 12 min left | dashboard"""
         latest = list(self.results.values())
         best = max(latest, key=lambda r: finite(r.get(stored_checkpoints.SCORE), -math.inf))
-        furthest = max(latest, key=lambda r: fraction_done(self.conditions, r))
+        furthest = max(latest, key=lambda r: fraction_done(self.conditions, self.known, r))
         parts = []
         acts = "env_steps" in furthest
         for key in dict.fromkeys(["env_steps"] * acts + list(self.conditions)):
-            done = finite(furthest.get(RESULT_KEYS[key]), 0.0)
+            done = finite(furthest.get(self.known[key].result_key), 0.0)
             goal = f" of {self.conditions[key]:,.0f}" if key in self.conditions else ""
-            parts.append(f"{done:,.0f}{goal} {LABELS[key]}")
+            parts.append(f"{done:,.0f}{goal} {self.known[key].label}")
         score = finite(best.get(stored_checkpoints.SCORE), math.nan)
         parts.append(f"{'return' if acts else 'score'} {'-' if math.isnan(score) else f'{score:.4g}'}")
         if not math.isnan(planning := finite(furthest.get("planning_ms"), math.nan)):
@@ -177,7 +174,7 @@ class PhaseProgress(tune.Callback):
         """At the pace of each trial's last results; trials yet to start take as long as the others."""
         left, whole = [], []
         for trial_id, result in self.results.items():
-            done = fraction_done(self.conditions, result)
+            done = fraction_done(self.conditions, self.known, result)
             moments = self.recent[trial_id]
             pace = (moments[-1][1] - moments[0][1]) / max(moments[-1][0] - moments[0][0], 1e-9)
             if pace <= 0.0:

@@ -9,13 +9,9 @@ from typing import Any
 import pandas as pd
 
 from parsecrl.platform.doctor import machine
+from parsecrl.platform.running.configs import env_of
 from parsecrl.platform.runs.run_folder import RunFolder
-from parsecrl.platform.specs import Spec
 from parsecrl.platform.storage import read_json, write_atomically
-
-
-def env_of(spec: Spec) -> dict[str, Any]:
-    return spec.env.model_dump() if spec.env else {}
 
 
 def evaluated_episodes(folder: RunFolder) -> pd.DataFrame:

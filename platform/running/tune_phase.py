@@ -11,6 +11,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from parsecrl.algorithms.training.algorithm import plain_resources
 from parsecrl.algorithms.training.seeding import derive_seed
 from parsecrl.platform.cluster.ray_private import restore_tuner
 from parsecrl.platform.errors import RunFailed, UserError
@@ -19,15 +20,14 @@ from parsecrl.platform.running.configs import phase_config
 from parsecrl.platform.running.fault_rules import FaultRules
 from parsecrl.platform.running.loggers import logger_callbacks
 from parsecrl.platform.running.progress import PhaseProgress, StopWhenReached
+from parsecrl.platform.running.trainables import trainable_of
 from parsecrl.platform.runs import stored_checkpoints
-from parsecrl.platform.runs.results import RESULT_KEYS
+from parsecrl.platform.runs.results import FAILURE
 from parsecrl.platform.runs.run_folder import FAILED, FINISHED, RUNNING, RunFolder
-from parsecrl.platform.spec_groups import Domain
-from parsecrl.platform.spec_models import Phase
-from parsecrl.platform.specs import set_path
+from parsecrl.platform.specs import Phase, set_path
+from parsecrl.platform.specs.groups import Domain
 from parsecrl.platform.storage import Location, for_tune, remove_tree
 from parsecrl.platform.terminal import StatusLine
-from parsecrl.platform.trainables import ALGORITHMS
 
 
 def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine) -> dict[str, Any]:
@@ -40,12 +40,13 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     reopened = bool(before.get("reopened"))
     origin = before.get("start_from")  # where its trials began, wherever the phase before it has got since
     config = phase_config(folder, phase)
-    trainable: Any = ALGORITHMS[phase.algorithm].trainable
+    trainable: Any = trainable_of(phase.algorithm)
     if isinstance(config, dict):
-        (needed,) = ALGORITHMS[phase.algorithm].resources_of_processes(config)
+        needed = plain_resources(config)
         trainable = tune.with_resources(trainable, {kind.lower(): amount for kind, amount in needed.items()})
     space = param_space(config, phase.search)
-    progress = PhaseProgress(phase.name, path, phase.stop.conditions, phase.checkpoint_every, dashboard, phase.search)
+    goals, known = phase.stop.conditions, phase.stop_conditions
+    progress = PhaseProgress(phase.name, path, goals, known, phase.checkpoint_every, dashboard, phase.search)
     progress.max_checkpoint_age_s = folder.spec.resources.max_checkpoint_age_s
     rules = FaultRules(phase.name, folder.spec.resources.max_failures, folder.spec.resources.no_progress_timeout_s)
     callbacks = [progress, rules, *logger_callbacks(folder.spec.loggers, folder.path.name, phase.name)]
@@ -109,7 +110,7 @@ def _new_tuner(
     scheduler = None
     if phase.scheduler == "asha":
         scheduler = ASHAScheduler(
-            time_attr=RESULT_KEYS[goal_key],
+            time_attr=phase.stop_conditions[goal_key].result_key,
             metric=stored_checkpoints.SCORE,
             mode="max",
             max_t=int(goal),
@@ -215,9 +216,9 @@ def _latest(folder: RunFolder, phase: Phase) -> Location:
 def _problem(result: tune.Result) -> str | None:
     """Why a trial failed, in one line."""
     metrics = result.metrics or {}
-    if stored_checkpoints.FAILURE in metrics:
+    if FAILURE in metrics:
         where = f"{metrics['env_steps']:,} environment steps" if "env_steps" in metrics else "its last result"
-        return f"{metrics[stored_checkpoints.FAILURE]} (at {where})"
+        return f"{metrics[FAILURE]} (at {where})"
     if result.error is None:
         return None
     lines = [line.strip() for line in str(result.error).splitlines() if line.strip()]

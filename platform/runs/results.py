@@ -6,19 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-RESULT_KEYS = {
-    "env_steps": "env_steps",
-    "num_updates": "num_updates",
-    "ppo_steps": "ppo_steps",
-    "episodes": "episodes",
-    "tasks": "tasks",
-    "time_s": "time_total_s",
-}
+from parsecrl.algorithms.training.algorithm import StopCondition
+
+FAILURE = "failure"  # result key: why the trial cannot go on
 
 
-def fraction_done(conditions: Mapping[str, float], result: Mapping[str, Any]) -> float:
+def fraction_done(
+    conditions: Mapping[str, float], known: Mapping[str, StopCondition], result: Mapping[str, Any]
+) -> float:
     """How much of the first stop condition to be met is behind the trial; 1 or more at its end."""
-    return max(finite(result.get(RESULT_KEYS[key]), 0.0) / goal for key, goal in conditions.items())
+    return max(finite(result.get(known[key].result_key), 0.0) / goal for key, goal in conditions.items())
 
 
 def finite(value: Any, default: float) -> float:

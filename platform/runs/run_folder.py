@@ -18,8 +18,7 @@ import yaml
 from parsecrl.platform.errors import StorageUnreachable, UserError, short
 from parsecrl.platform.runs import trust
 from parsecrl.platform.runs.stored_checkpoints import METRICS
-from parsecrl.platform.spec_models import Phase
-from parsecrl.platform.specs import Spec, differences, dump, parse_spec
+from parsecrl.platform.specs import Phase, Spec, differences, dump, parse_spec
 from parsecrl.platform.storage import Location, lock_of, read_json, writable_storage, write_atomically
 
 STATE_FILE = "state.json"

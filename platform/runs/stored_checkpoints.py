@@ -19,7 +19,6 @@ from parsecrl.platform.storage import Location, RemotePath, in_parallel, read_js
 
 METRICS = "metrics.json"
 SCORE = "score"  # result key, higher is better; that of an agent is its mean training return
-FAILURE = "failure"  # result key: why the trial cannot go on
 KEPT_RESULTS = (
     *(SCORE, "episode_return_mean", "loss", "env_steps", "num_updates", "ppo_steps", "episodes", "tasks"),
     *("planning_ms", "training_iteration", "time_total_s"),

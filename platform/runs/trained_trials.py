@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from parsecrl.platform.runs.stored_checkpoints import Stored, stored_checkpoints
 from parsecrl.platform.specs import set_path
 from parsecrl.platform.storage import Location
-
-ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # as the built-in map, in order
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import zipfile
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 from parsecrl.platform.errors import UserError
@@ -74,6 +74,7 @@ def build_wheel(folder: Path, files: Mapping[str, Path]) -> Path:
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     info = f"parsec_rl-{release}.dist-info"
     contents[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: parsec-rl\nVersion: {release}\n".encode()
+    contents[f"{info}/entry_points.txt"] = _entry_points().encode()
     contents[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: parsecrl\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     record = "".join(f"{name},{_record_hash(data)},{len(data)}\n" for name, data in contents.items())
     contents[f"{info}/RECORD"] = (record + f"{info}/RECORD,,\n").encode()
@@ -82,6 +83,14 @@ def build_wheel(folder: Path, files: Mapping[str, Path]) -> Path:
         for name, data in contents.items():
             wheel.writestr(zipfile.ZipInfo(name, EPOCH), data, compress_type=zipfile.ZIP_DEFLATED)
     return path
+
+
+def _entry_points() -> str:
+    """As this package is installed: where the algorithms are found."""
+    try:
+        return distribution("parsec-rl").read_text("entry_points.txt") or ""
+    except PackageNotFoundError:
+        return ""
 
 
 def _record_hash(data: bytes) -> str:

@@ -20,7 +20,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief
-from parsecrl.algorithms.planet import PlanetConfig
+from parsecrl.algorithms.planet.planet import PlanetConfig
 from parsecrl.algorithms.planet.replay import REPLAY_FILE, save_replay
 from parsecrl.algorithms.planet.rollouts import collect
 from parsecrl.envs import make_env
@@ -28,6 +28,7 @@ from parsecrl.platform.capacity import stages
 from parsecrl.platform.capacity.estimate import matrix_rate
 from parsecrl.platform.capacity.stages import Sizes
 from parsecrl.platform.specs import load_spec
+from parsecrl.platform.specs.phases import parse_phase
 from parsecrl.platform.storage import for_tune, remove_tree, writable_storage
 
 OBS, A = 17, 6  # cheetah.run
@@ -112,7 +113,7 @@ def planet(spec_name: str, phase_name: str, **changes):
     spec = load_spec(spec_name)
     phase = spec.phase(phase_name).model_dump(exclude={"search"}) | {"decoder_warmup_updates": 0, **changes}
     resources = {**spec.resources.model_dump(), "num_env_runners": 0}
-    return PlanetConfig.from_phase(phase, spec.env.model_dump(), resources, 0, None).build_algo()
+    return PlanetConfig.from_phase(parse_phase(phase), spec.env.model_dump(), resources, 0, None).build_algo()
 
 
 def fill(buffer, decisions: int, length: int = 250) -> None:

@@ -7,6 +7,7 @@ import pytest
 import ray
 
 from parsecrl.algorithms.open_loop.dataset import SequenceBatches, open_dataset
+from parsecrl.algorithms.training.algorithm import Episodes
 from parsecrl.envs import choose_rendering_backend
 from parsecrl.platform.running.collection import collect
 from parsecrl.platform.terminal import StatusLine
@@ -32,7 +33,8 @@ def test_collection(benchmark, tmp_path, id, num_workers):
         """Few episodes and many: their difference has no start of workers in it."""
         for count in (num_workers, num_workers + EPISODES[id]):
             begin = time.perf_counter()
-            collect(tmp_path / str(count), {"id": id}, count, 300, 0, 149, 0, num_workers, StatusLine(io.StringIO()))
+            wanted = Episodes(str(tmp_path / str(count)), {"id": id}, count, 300, 0, 149, 0, num_workers)
+            collect(wanted, StatusLine(io.StringIO()))
             seconds.append(time.perf_counter() - begin)
             frames.append(open_dataset(tmp_path / str(count), "train").num_images)
 
@@ -44,7 +46,7 @@ def test_collection(benchmark, tmp_path, id, num_workers):
 
 def test_a_batch(benchmark, tmp_path):
     quiet = StatusLine(io.StringIO())
-    collect(tmp_path, {"id": "parsecrl/HealthGathering-v0"}, 10, 300, 0, 149, 0, 2, quiet)
+    collect(Episodes(str(tmp_path), {"id": "parsecrl/HealthGathering-v0"}, 10, 300, 0, 149, 0, 2), quiet)
     batches = SequenceBatches(open_dataset(tmp_path, "train"), 50, 50, seed=0)
     number = iter(range(10**6))
     benchmark(lambda: batches.draw(next(number)))

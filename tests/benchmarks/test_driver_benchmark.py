@@ -23,8 +23,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.registry import register_trainable
 
-from parsecrl.algorithms.planet import Planet, PlanetConfig
-from parsecrl.platform import trainables
+from parsecrl.algorithms.planet.planet import Planet, PlanetConfig
 from parsecrl.platform.cluster.connection import quiet_ray
 from parsecrl.platform.running import tune_phase
 from parsecrl.platform.running.loggers import logger_callbacks
@@ -32,6 +31,7 @@ from parsecrl.platform.running.progress import PhaseProgress
 from parsecrl.platform.running.tune_phase import trial_folder_name
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
+from parsecrl.platform.specs.phases import parse_phase
 from parsecrl.platform.terminal import StatusLine
 
 CHECKPOINTS = 3  # of each trial
@@ -45,7 +45,7 @@ def algorithm():
     phase = spec.phases[0].model_dump(exclude={"search"})
     phase["controller"] |= {"horizon": 1, "num_samples": 2, "num_elites": 1, "num_iterations": 1}
     resources = {**spec.resources.model_dump(), "num_env_runners": 0}
-    config = PlanetConfig.from_phase(phase, spec.env.model_dump(), resources, 0, None)
+    config = PlanetConfig.from_phase(parse_phase(phase), spec.env.model_dump(), resources, 0, None)
     register_trainable("Planet", Planet)
     algorithm = config.build_algo()
     yield algorithm
@@ -61,7 +61,7 @@ class Sweep:
         self.result["config"] = algorithm.config.to_dict()
         storage = StorageContext(storage_path=str(folder), experiment_dir_name="planet")
         # Checkpoints are asked for by this class, not by the progress: there are no actors to write them.
-        progress = PhaseProgress("planet", str(self.folder), {"env_steps": 1e9}, 10**9, "", ["learning_rate"])
+        progress = PhaseProgress("planet", str(self.folder), {"env_steps": 1e9}, {}, 10**9, "", ["learning_rate"])
         progress.line = StatusLine((folder / "status").open("w"))
         self.callbacks = [progress, *logger_callbacks([], "run", "planet")]
         self.controller = TuneController(storage=storage, callbacks=self.callbacks, checkpoint_period=float("inf"))
@@ -169,8 +169,7 @@ class Reporter(tune.Trainable):
 
 def test_a_sweep(benchmark, algorithm, tmp_path, monkeypatch):
     """Trials of 4 and of 24 results, each with two checkpoints, in actors that are used again."""
-    reporter = trainables.Algorithm(Reporter, PlanetConfig.from_phase)
-    monkeypatch.setitem(trainables.ALGORITHMS, "planet", reporter)
+    monkeypatch.setattr(tune_phase, "trainable_of", lambda algorithm: Reporter)
     monkeypatch.setattr(tune_phase.tune, "TuneConfig", functools.partial(tune.TuneConfig, reuse_actors=True))
     seconds = {}
     for results in (4, 24):

@@ -17,11 +17,10 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.flop_counter import FlopCounterMode
 
-from parsecrl.algorithms.latent_sac import LatentSAC
+from parsecrl.algorithms.latent_sac.latent_sac import LatentSAC
 from parsecrl.algorithms.models.matrix_products import linear
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.platform.specs import load_spec
-from parsecrl.platform.trainables import plain_config
 
 MEASURED = 20  # episodes, of trials that are not played whole
 METHOD = "parsimonious"  # the other models are there to be compared with it
@@ -76,7 +75,7 @@ def test_a_trial(benchmark: BenchmarkFixture, minutes: dict[tuple[str, str], flo
     """
     phase, whole = WORLDS[world], world == "gridworld" or kind == METHOD
     episodes = phase.stop.episodes
-    settings = plain_config(phase.model_dump(exclude={"search"}, exclude_none=True), None, {}, 0, None)
+    settings = phase.entry.make_config(phase, None, {}, 0, None)
     settings["model"] |= {"kind": kind}
     settings |= {"episodes_per_step": 1, "measure_at": settings["measure_at"] if whole else []}
     algorithm = LatentSAC(settings)

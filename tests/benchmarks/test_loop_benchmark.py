@@ -6,8 +6,9 @@ import psutil
 import pytest
 import ray
 
-from parsecrl.algorithms.planet import PlanetConfig
+from parsecrl.algorithms.planet.planet import PlanetConfig
 from parsecrl.platform.specs import load_spec
+from parsecrl.platform.specs.phases import parse_phase
 
 SECONDS = 40.0
 
@@ -24,7 +25,7 @@ def test_loop(benchmark, num_env_runners):
     spec = load_spec("cheetah_run_quick")
     phase = spec.phases[0].model_dump(exclude={"search"})
     resources = {**spec.resources.model_dump(), "num_env_runners": num_env_runners}
-    config = PlanetConfig.from_phase(phase, spec.env.model_dump(), resources, 0, None)
+    config = PlanetConfig.from_phase(parse_phase(phase), spec.env.model_dump(), resources, 0, None)
     config.seed_episodes = 1
     config.decisions_per_iteration = 50
     algorithm = config.build_algo()

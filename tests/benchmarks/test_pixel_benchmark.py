@@ -11,7 +11,8 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from parsecrl.algorithms.models import ImageSequence
-from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment, OpenLoopSettings
+from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment
+from parsecrl.algorithms.open_loop.settings import OpenLoopSettings
 
 VARIANTS = {
     "float32": {},

@@ -20,7 +20,7 @@ def one_thread() -> Iterator[None]:
 
 def make_learner(kind: str, compile: bool = False) -> Learner:
     torch.manual_seed(0)
-    return Learner(EnergyNetwork(), InnerSolver(kind), compile=compile)
+    return Learner(EnergyNetwork(), InnerSolver(kind=kind), compile=compile)
 
 
 @pytest.mark.parametrize(

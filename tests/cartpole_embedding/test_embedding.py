@@ -6,19 +6,23 @@ import torch
 from torch import Tensor
 
 from parsecrl.algorithms.cartpole_embedding.control import control
+from parsecrl.algorithms.cartpole_embedding.dynamics import make_dynamics
 from parsecrl.algorithms.cartpole_embedding.embedding import (
     EmbeddingLearner,
     make_expert,
     plan_costs,
     validation_states,
 )
-from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings, make_dynamics
+from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
 from parsecrl.algorithms.models.cartpole import cartpole
 from parsecrl.algorithms.models.pendulum import pendulum
 from parsecrl.algorithms.training.seeding import derive_seed
 
 SMALL = EmbeddingSettings(
-    hidden_size=16, num_samples=20, num_elites=4, num_iterations=3, horizon=6, validation_states=4, states_per_update=3
+    controller={"num_samples": 20, "num_elites": 4, "num_iterations": 3, "horizon": 6},
+    decoder={"hidden_size": 16},
+    validation_states=4,
+    states_per_update=3,
 )
 
 
@@ -26,8 +30,17 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def changed(settings: EmbeddingSettings, **changes) -> EmbeddingSettings:
+    """With other values, of groups by `group__key`."""
+    data = settings.model_dump()
+    for name, value in changes.items():
+        group, _, key = name.rpartition("__")
+        (data[group] if group else data)[key] = value
+    return EmbeddingSettings.checked(data)
+
+
 def learner(settings: EmbeddingSettings = SMALL, **changes) -> EmbeddingLearner:
-    return EmbeddingLearner(cartpole(), dataclasses.replace(settings, **changes), seed=0)
+    return EmbeddingLearner(cartpole(), changed(settings, **changes), seed=0)
 
 
 def flat(tensors) -> Tensor:
@@ -37,7 +50,7 @@ def flat(tensors) -> Tensor:
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
 def test_gradient_of_the_loss_is_the_finite_difference(temperature: float):
     """Through the search, with fixed noise, in every parameter of a decoder in float64."""
-    it = learner(hidden_size=4, temperature=temperature)
+    it = learner(decoder__hidden_size=4, controller__temperature=temperature)
     it.controller.double()
     states = it.dynamics.sample_states(2, seeded(0)).double()
     noise = torch.randn(3, 2, 20, 2, generator=seeded(1), dtype=torch.float64)
@@ -58,7 +71,7 @@ def test_gradient_of_the_loss_is_the_finite_difference(temperature: float):
 
 
 def test_temperature_zero_differentiates_at_the_minimum_only():
-    it = learner(temperature=0.0)
+    it = learner(controller__temperature=0.0)
     states = it.dynamics.sample_states(2, seeded(0))
     noise = torch.randn(3, 2, 20, 2, generator=seeded(1))
     grads = torch.autograd.grad(it.loss(states, noise=noise), it.parameters)
@@ -72,7 +85,7 @@ def test_temperature_zero_differentiates_at_the_minimum_only():
 @pytest.mark.parametrize("temperature", [1.0, 0.0])
 def test_an_update_lowers_the_cost_of_the_solution_that_it_was_computed_at(temperature: float):
     """The same z, decoded before and after `update`, on the states and draws that it made."""
-    it = learner(temperature=temperature, learning_rate=1e-5)
+    it = learner(controller__temperature=temperature, learning_rate=1e-5)
     for i in range(10):
         generator = seeded(derive_seed(it.seed, "update", i))
         states = it.dynamics.sample_states(3, generator)
@@ -148,8 +161,12 @@ def test_learns_one_state_to_the_experts_cost(system):
     dynamics = system()
     state = validation_states(dynamics, 1)
     dynamics = dataclasses.replace(dynamics, sample_states=lambda count, generator: state.expand(count, -1))
-    settings = EmbeddingSettings(hidden_size=64, num_samples=40, num_elites=5, num_iterations=5, learning_rate=3e-3)
-    expert = make_expert(dynamics, dataclasses.replace(settings, expert_samples=1000, expert_elites=50))
+    settings = EmbeddingSettings(
+        controller={"num_samples": 40, "num_elites": 5, "num_iterations": 5},
+        decoder={"hidden_size": 64},
+        learning_rate=3e-3,
+    )
+    expert = make_expert(dynamics, changed(settings, expert__num_samples=1000, expert__num_elites=50))
     plan = expert.plan(dynamics, dynamics.belief(state), generator=seeded(0))
     best = plan_costs(dynamics, state, plan.actions).item()
     nothing = plan_costs(dynamics, state, torch.zeros_like(plan.actions)).item()
@@ -195,18 +212,18 @@ def action_root(action: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"latent_size": 0}, "latent_size must be an integer of 1 or more, got 0"),
-        ({"num_samples": 2.5}, "num_samples must be an integer"),
-        ({"temperature": -1.0}, "temperature must be a finite number of 0 or more"),
-        ({"temperature": math.nan}, "temperature must be a finite number"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
-        ({"num_elites": 20}, r"num_elites must lie in \[1, num_samples\)"),
-        ({"expert_elites": 100}, r"expert_elites must lie in \[1, expert_samples\)"),
+        ({"controller__latent_size": 0}, r"controller\.latent_size must be greater than or equal to 1, got 0"),
+        ({"controller__num_samples": 2.5}, r"controller\.num_samples must be a valid integer, got 2\.5"),
+        ({"controller__temperature": -1.0}, r"controller\.temperature must be greater than or equal to 0"),
+        ({"controller__temperature": math.nan}, r"controller\.temperature must be a finite number"),
+        ({"learning_rate": 0.0}, "learning_rate must be greater than 0"),
+        ({"controller__num_elites": 20}, r"controller: num_elites must lie in \[1, num_samples\)"),
+        ({"expert__num_elites": 100}, r"expert: num_elites must lie in \[1, num_samples\)"),
     ],
 )
 def test_settings_out_of_range(changes: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(SMALL, **changes)
+        changed(SMALL, **changes)
 
 
 def test_unknown_dynamics_name_the_choices():

@@ -84,9 +84,9 @@ def test_bad_checkpoints_are_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"updates_per_step": 0}, "updates_per_step must be an integer of 1 or more, got 0"),
+        ({"updates_per_step": 0}, "updates_per_step must be greater than or equal to 1, got 0"),
         ({"dynamics": "acrobot"}, "dynamics must be one of cartpole, pendulum, or module:function"),
-        ({"controller": {"width": 3}}, "unknown settings width"),
+        ({"controller": {"width": 3}}, "controller.width is not a known key"),
     ],
 )
 def test_bad_config(changes: dict, message: str):

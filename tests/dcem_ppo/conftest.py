@@ -11,7 +11,8 @@ import torch
 
 from parsecrl.algorithms.checkpoints.agent import save_agent
 from parsecrl.algorithms.controllers import PlanningAgent
-from parsecrl.algorithms.dcem_ppo import DCEMPPOConfig
+from parsecrl.algorithms.dcem_ppo.dcem_ppo import DCEMPPOConfig
+from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings
 
 ENV_ID = "parsecrl-tests/Target-v0"
 WORLD_MODEL = {"deterministic_size": 8, "stochastic_size": 4, "hidden_size": 16}
@@ -98,9 +99,9 @@ def make_config(agent_checkpoint: Path) -> MakeConfig:
         seed: int = 0,
         **phase: Any,
     ) -> DCEMPPOConfig:
-        phase = {"name": "finetune", "algorithm": "dcem_ppo", "episodes_per_step": 4, "noise_bank_size": 4, **phase}
+        phase = {"episodes_per_step": 4, "noise_bank_size": 4, "start_from": str(start_from), **phase}
         return DCEMPPOConfig.from_phase(
-            phase,
+            DCEMPPOSettings.checked(phase),
             {"id": env_id, "action_repeat": action_repeat},
             {"num_env_runners": runners, "num_envs_per_env_runner": environments},
             seed,

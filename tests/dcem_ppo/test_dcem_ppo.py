@@ -7,8 +7,7 @@ import pytest
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from parsecrl.algorithms.checkpoints.agent import load_agent
-from parsecrl.algorithms.dcem_ppo import DCEMPPO
-from parsecrl.algorithms.dcem_ppo.dcem_ppo import collect_episodes
+from parsecrl.algorithms.dcem_ppo.dcem_ppo import DCEMPPO, collect_episodes
 
 
 @pytest.mark.parametrize(
@@ -26,12 +25,12 @@ def test_as_many_environments_as_let_the_episodes_come_out_even(make_config, res
     ("settings", "message"),
     [
         ({"runners": 3, "episodes_per_step": 10}, "multiple of runners x environments, got 10 with 3 x"),
-        ({"fine_tune": []}, "fine_tune must name one or more"),
-        ({"fine_tune": ["critic"]}, r"got \['critic'\]"),
+        ({"fine_tune": []}, "fine_tune must have at least 1 item"),
+        ({"fine_tune": ["critic"]}, "'reward', 'transition' or 'decoder', got 'critic'"),
         ({"start_from": None}, "start_from=None"),
-        ({"start_from": "/nowhere"}, "/nowhere holds no readable agent.json"),
-        ({"passes": 0}, "passes must be 1 or more, got 0"),
-        ({"no_such_key": 1}, "no setting 'no_such_key'"),
+        ({"start_from": "/nowhere"}, "/nowhere holds no agent.json"),
+        ({"passes": 0}, "passes must be greater than or equal to 1, got 0"),
+        ({"no_such_key": 1}, "no_such_key is not a known key"),
     ],
 )
 def test_wrong_settings_are_refused(make_config, settings, message):
@@ -53,7 +52,7 @@ def test_full_space_agents_are_refused(make_config, write_agent, tmp_path):
 def test_hard_selection_passes_no_gradient_to_the_model(make_config, write_agent, tmp_path):
     folder = write_agent(tmp_path, temperature=0.0)
     make_config(start_from=folder, fine_tune=["decoder"]).validate()
-    with pytest.raises(ValueError, match="temperature=0"):
+    with pytest.raises(ValueError, match="temperature 0"):
         make_config(start_from=folder, fine_tune=["reward", "decoder"]).validate()
 
 

@@ -95,11 +95,11 @@ def test_a_loss_that_is_not_finite_ends_the_trial():
 @pytest.mark.parametrize(
     ("config", "rule"),
     [
-        ({"num_points": 1}, "num_points must be an integer of 2 or more, got 1"),
-        ({"updates_per_point": 0}, "updates_per_point must be an integer of 1 or more, got 0"),
-        ({"lr": 0.0}, "lr must be a positive number, got 0.0"),
-        ({"solver": {"kind": "adam"}}, "solver.kind must be one of unrolled_gd, dcem"),
-        ({"energy": {"hidden_size": 0}}, "energy.hidden_size must be an integer of 1 or more"),
+        ({"num_points": 1}, "num_points must be greater than or equal to 2, got 1"),
+        ({"updates_per_point": 0}, "updates_per_point must be greater than or equal to 1, got 0"),
+        ({"lr": 0.0}, "lr must be greater than 0, got 0.0"),
+        ({"solver": {"kind": "adam"}}, "solver.kind must be 'unrolled_gd' or 'dcem', got 'adam'"),
+        ({"energy": {"hidden_size": 0}}, "energy.hidden_size must be greater than or equal to 1, got 0"),
     ],
 )
 def test_bad_settings_are_named(config: dict[str, Any], rule: str):
@@ -119,7 +119,7 @@ def test_an_energy_of_ones_own_that_is_wrong_is_named_at_once():
 
 
 class Flat(torch.nn.Module):
-    def __init__(self):
+    def __init__(self, **sizes: int):
         super().__init__()
         self.w = torch.nn.Parameter(torch.ones(()))
 
@@ -130,7 +130,7 @@ class Flat(torch.nn.Module):
 class Parabola(Flat):
     """(y - w x)^2."""
 
-    def __init__(self, hidden_size: int):
+    def __init__(self, hidden_size: int, **sizes: int):
         super().__init__()
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from parsecrl.algorithms.latent_planning.analysis import analyse, analyse_all, v
 from parsecrl.algorithms.latent_planning.checkpoint import read_experiment
 from parsecrl.algorithms.latent_planning.experience import Experience
 from parsecrl.algorithms.latent_planning.experiment import PlanningExperiment, epsilon_of
-from parsecrl.algorithms.latent_planning.settings import PlanningSettings, slice_length
+from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
 from parsecrl.algorithms.latent_planning.trainable import LatentPlanning
 
 TIMES = ("planning_ms", "refit_s")
@@ -114,12 +114,15 @@ def test_a_refit_uses_the_transitions_of_all_tasks(monkeypatch: pytest.MonkeyPat
 
 
 def test_slices_are_as_long_as_the_model_needs():
-    assert slice_length(settings("parsimonious")) == 1
-    assert slice_length(settings("parsimonious", model={"rollout_steps": 3})) == 3
-    assert slice_length(settings("rnn")) == slice_length(settings("ssm")) == 10
-    assert slice_length(settings("rnn", slice_length=4)) == 4
+    def slices(*kind: str, **config: Any) -> int:
+        return LatentPlanningSettings.checked(settings(*kind, **config)).slices
+
+    assert slices("parsimonious") == 1
+    assert slices("parsimonious", model={"rollout_steps": 3}) == 3
+    assert slices("rnn") == slices("ssm") == 10
+    assert slices("rnn", slice_length=4) == 4
     with pytest.raises(ValueError, match=r"slice_length must be model\.rollout_steps, 3, or more, got 2"):
-        slice_length(settings("parsimonious", model={"rollout_steps": 3}, slice_length=2))
+        slices("parsimonious", model={"rollout_steps": 3}, slice_length=2)
 
 
 # -- the trainable
@@ -224,15 +227,15 @@ def test_the_tables_of_checkpoints(tmp_path: Path):
 @pytest.mark.parametrize(
     ("config", "rule"),
     [
-        ({"num_tasks": 0}, "num_tasks must be an integer of 1 or more, got 0"),
-        ({"learning_rate": -1.0}, "learning_rate must be a positive number, got -1.0"),
+        ({"num_tasks": 0}, "num_tasks must be greater than or equal to 1, got 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be greater than 0, got -1.0"),
         ({"slice_length": 30}, r"slice_length must lie in \[1, batch_size\], got 30 with batch_size=24"),
         ({"budget": "huge"}, r"budget must name one of budgets \(tiny\), got 'huge'"),
         ({"budgets": {"tiny": {**TINY, "num_elites": 20}}}, r"\[1, num_samples\), got 20 with num_samples=20"),
-        ({"model": {"kind": "gru"}}, "model.kind must be one of parsimonious, .*, got 'gru'"),
-        ({"model": {"kind": "encoder_only"}}, "needs a model that predicts, got EncoderOnly"),
-        ({"model": {"beta": -1.0}}, "beta must be a finite number of 0 or more, got -1.0"),
-        ({"model": {"transformation": "shear"}}, "transformation must be one of rotation, translation, affine"),
+        ({"model": {"kind": "gru"}}, "model.kind must be 'parsimonious', .*, got 'gru'"),
+        ({"model": {"kind": "encoder_only"}}, "model.kind must be .* got 'encoder_only'"),
+        ({"model": {"beta": -1.0}}, "model.beta must be greater than or equal to 0, got -1.0"),
+        ({"model": {"transformation": "shear"}}, "transformation must be 'rotation', 'translation' or 'affine'"),
         ({"world": {"start": [11, 0]}}, "start must lie in the grid of 11 x 11 cells"),
         ({"world": {"id": "parsecrl/FourRooms-v0", "goal": [0, 5]}}, "goal must not be on a wall"),
     ],
@@ -286,9 +289,12 @@ class Line(gymnasium.Env):
 
 @pytest.fixture
 def line():
-    gymnasium.register("parsecrl_tests/Line-v0", entry_point=Line)
+    kinds = {"Line": {}, "Silent": {"tells_goal": False}, "Continuous": {"actions": None}}
+    for name, options in kinds.items():
+        gymnasium.register(f"parsecrl_tests/{name}-v0", entry_point=Line, kwargs=options)
     yield "parsecrl_tests/Line-v0"
-    gymnasium.registry.pop("parsecrl_tests/Line-v0")
+    for name in kinds:
+        gymnasium.registry.pop(f"parsecrl_tests/{name}-v0")
 
 
 def test_a_world_of_ones_own_is_played_too(line: str, tmp_path: Path):
@@ -304,13 +310,13 @@ def test_a_world_of_ones_own_is_played_too(line: str, tmp_path: Path):
     with pytest.raises(ValueError, match=r"model\.kind true_dynamics needs a grid world"):
         LatentPlanning({**settings("true_dynamics"), "world": {"id": line}})
     with pytest.raises(ValueError, match="must hold goal_observation"):
-        LatentPlanning({**config, "world": {"id": line, "tells_goal": False}})
+        LatentPlanning({**config, "world": {"id": "parsecrl_tests/Silent-v0"}})
     with pytest.raises(ValueError, match="vectors for observations and discrete actions"):
-        LatentPlanning({**config, "world": {"id": line, "actions": None}})
+        LatentPlanning({**config, "world": {"id": "parsecrl_tests/Continuous-v0"}})
 
 
 def test_the_defaults_are_the_papers():
-    defaults = PlanningSettings()
+    defaults = LatentPlanningSettings()
     assert (defaults.num_tasks, defaults.epsilon_exponent, defaults.learning_rate) == (30, 2.8, 1e-3)
-    budget = defaults.budget
+    budget = defaults.chosen_budget
     assert (budget.horizon, budget.num_samples, budget.num_elites, budget.num_iterations) == (15, 1000, 200, 10)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from parsecrl.algorithms.latent_sac import LatentSAC
 from parsecrl.algorithms.latent_sac.analysis import analyse, analyse_all
 from parsecrl.algorithms.latent_sac.checkpoint import load_trial
+from parsecrl.algorithms.latent_sac.latent_sac import LatentSAC
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 

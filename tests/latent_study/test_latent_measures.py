@@ -5,15 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from parsecrl.algorithms.latent_study import (
-    latent_map,
-    make_env,
-    make_model,
-    model_tables,
-    prediction_errors,
-    transformations_used,
-    world_of,
-)
+from parsecrl.algorithms.latent_study.measures import latent_map, prediction_errors, transformations_used
+from parsecrl.algorithms.latent_study.model_factory import make_model
+from parsecrl.algorithms.latent_study.tables import model_tables
+from parsecrl.algorithms.latent_study.worlds import make_env, world_of
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.models.latent_dynamics import DynamicsLoss
 

@@ -9,7 +9,8 @@ from torch.distributions import Normal
 from torch.distributions import kl_divergence as reference_kl
 
 from parsecrl.algorithms.open_loop.evaluation import codes_used, floors, measure, split
-from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment, OpenLoopSettings, make_model
+from parsecrl.algorithms.open_loop.experiment import OpenLoopExperiment, make_model
+from parsecrl.algorithms.open_loop.settings import OpenLoopSettings
 from tests.models.moving_squares import moving_squares
 
 KINDS = ("parsimonious", "rssm")

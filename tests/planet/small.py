@@ -1,6 +1,7 @@
 """A small phase on a small task: ten decisions an episode."""
 
-from parsecrl.algorithms.planet import PlanetConfig
+from parsecrl.algorithms.planet.planet import PlanetConfig
+from parsecrl.algorithms.planet.settings import PlanetSettings
 
 PENDULUM = {"id": "Pendulum-v1", "action_repeat": 20}
 SMALL_MODEL = {"deterministic_size": 12, "stochastic_size": 4, "hidden_size": 16}
@@ -13,4 +14,5 @@ def small_config(controller=EMBEDDED, resources=None, start_from=None, seed=0, *
     phase.setdefault("seed_episodes", 2)
     phase.setdefault("rollout_fragment_length", 5)
     phase.setdefault("train_ratio", 0.01)
-    return PlanetConfig.from_phase(phase, PENDULUM, resources or {}, seed, start_from)
+    settings = PlanetSettings.checked({"start_from": start_from and str(start_from), **phase})
+    return PlanetConfig.from_phase(settings, PENDULUM, resources or {}, seed, start_from)

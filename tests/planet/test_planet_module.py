@@ -225,8 +225,11 @@ def test_the_same_update_twice_gives_the_same_weights():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"decoder_training": "never"}, "decoder_training must be one of online, offline, after_planning, got 'never'"),
-        ({"decoder_training": "offline"}, "train on an earlier phase's replay"),
+        (
+            {"decoder_training": "never"},
+            "must be 'online', 'offline' or 'after_planning', got 'never'",
+        ),
+        ({"decoder_training": "offline"}, "train on the replay of an earlier phase"),
     ],
 )
 def test_settings_out_of_range(settings, message):
@@ -235,7 +238,7 @@ def test_settings_out_of_range(settings, message):
 
 
 def test_a_setting_that_does_not_exist():
-    with pytest.raises(ValueError, match="PlanetConfig has no setting 'train_ration'"):
+    with pytest.raises(ValueError, match="train_ration is not a known key; did you mean 'train_ratio'"):
         small_config(train_ration=0.1)
 
 

@@ -198,7 +198,7 @@ def test_evaluate_prints_a_line(folder):
         (["walker"], ["24", "17", "dm_control/cheetah-run-v0"]),
         (["checkpoint", "--env", "dm_control/walker-walk-v0"], ["24", "17", "dm_control/walker-walk-v0"]),
         (["checkpoint", "--env", "dm_control/wolker-walk-v0"], ["wolker"]),
-        (["sac"], ["'latent_sac'", "planet, dcem_ppo"]),
+        (["sac"], ["'latent_sac'", "dcem_ppo, planet"]),
         (["checkpoint", "--controller", "embedded"], ["embedded", "full"]),
         (["checkpoint", "--controller", "best"], ["best", "embedded"]),
         (["checkpoint", "--episodes", "0"], ["--episodes", "0"]),

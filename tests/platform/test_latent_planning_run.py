@@ -102,11 +102,10 @@ def test_the_sweep_has_every_model_and_seed_once():
     from ray.tune.search.variant_generator import generate_variants
 
     from parsecrl.platform.running.tune_phase import param_space
-    from parsecrl.platform.trainables import ALGORITHMS
 
     spec = load_spec("parsimony_planning", ["phases.*.budget=reduced"])
-    phase, make_config = spec.phases[0], ALGORITHMS["latent_planning"].make_config
-    config = make_config(phase.model_dump(exclude={"search"}, exclude_none=True), None, {}, 7, None)
+    phase = spec.phases[0]
+    config = phase.entry.make_config(phase, None, {}, 7, None)
     trials = [trial for _, trial in generate_variants(param_space(config, phase.search))]
     assert len({(t["model"]["kind"], t["seed"]) for t in trials}) == len(trials) == 40
     assert all(t["budgets"][t["budget"]]["num_samples"] == 300 and t["run_seed"] == 7 for t in trials)

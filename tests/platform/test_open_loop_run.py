@@ -10,7 +10,6 @@ from parsecrl.algorithms.open_loop import report
 from parsecrl.algorithms.open_loop.analysis import encode
 from parsecrl.algorithms.reporting.figures import render_all
 from parsecrl.platform.cli import main
-from parsecrl.platform.open_loop_phase import data_folder
 from parsecrl.platform.runs.tables import read_tables
 from parsecrl.platform.specs import load_spec
 from tests.platform.trial_files import last_metrics
@@ -90,11 +89,11 @@ def test_the_specs_hold_the_papers_numbers():
     assert small.data.held_out == 30
 
 
-def test_where_the_episodes_lie(tmp_path: Path):
+def test_where_the_episodes_lie():
     phase = load_spec(QUICK).phases[0]
-    assert data_folder(tmp_path, phase) == str(tmp_path / "pixels_data")
+    assert phase.entry.resolve(phase, "/run/pixels_data").data.folder == "/run/pixels_data"
     shared = load_spec(QUICK, ["phases.pixels.data.folder=some/where"]).phases[0]
-    assert data_folder(tmp_path, shared) == str(Path.cwd() / "some" / "where")
+    assert shared.entry.resolve(shared, "/run/pixels_data").data.folder == str(Path.cwd() / "some" / "where")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Trial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from parsecrl.algorithms.training.algorithm import ENV_STEPS, TIME_S
 from parsecrl.platform.cluster.connection import quiet_ray
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.running import tune_state
@@ -31,6 +32,8 @@ from parsecrl.platform.runs.run_folder import RunFolder, writable_storage
 from parsecrl.platform.specs import load_spec
 from parsecrl.platform.terminal import StatusLine
 from tests.platform.tiny import DRIVER, TINY
+
+STOPS = {"env_steps": ENV_STEPS, "time_s": TIME_S}
 
 
 def start(folder, *arguments):
@@ -383,7 +386,7 @@ def test_a_backup_is_renewed_by_a_change_only(tmp_path):
 
 
 def test_the_status_line_costs_little_with_many_trials(tmp_path):
-    progress = PhaseProgress("planet", str(tmp_path), {"env_steps": 1e9})
+    progress = PhaseProgress("planet", str(tmp_path), {"env_steps": 1e9}, STOPS)
     progress.line = StatusLine(io.StringIO())
     trials = [Trial("planet", stub=True, trial_id=f"x_{number:05d}") for number in range(500)]
     shown, describe = [], progress.describe
@@ -398,7 +401,7 @@ def test_the_status_line_costs_little_with_many_trials(tmp_path):
 
 
 def test_the_status_line_counts_trials_that_an_earlier_driver_saw_end(tmp_path):
-    progress = PhaseProgress("planet", str(tmp_path), {"env_steps": 1e4})
+    progress = PhaseProgress("planet", str(tmp_path), {"env_steps": 1e4}, STOPS)
     progress.line = StatusLine(io.StringIO())
     before, now = (Trial("planet", stub=True, trial_id=f"x_{number:05d}") for number in range(2))
     before.status = Trial.TERMINATED
@@ -409,7 +412,7 @@ def test_the_status_line_counts_trials_that_an_earlier_driver_saw_end(tmp_path):
 def test_tunes_state_does_not_hold_each_checkpoints_result(tmp_path):
     """It is written every few seconds, for all trials, and would grow with each checkpoint."""
     quiet_ray()
-    progress = PhaseProgress("planet", str(tmp_path), {"env_steps": 1e9}, 10)
+    progress = PhaseProgress("planet", str(tmp_path), {"env_steps": 1e9}, STOPS, 10)
     progress.line = StatusLine(io.StringIO())
     storage = StorageContext(storage_path=str(tmp_path), experiment_dir_name="planet")
     trial = Trial("planet", stub=True, trial_id="x_00000", storage=storage)
@@ -430,8 +433,8 @@ def test_the_status_line_says_how_long_it_will_take():
     from parsecrl.platform.runs.results import fraction_done
     from parsecrl.platform.terminal import duration
 
-    assert fraction_done({"env_steps": 100, "time_s": 10}, {"env_steps": 20, "time_total_s": 5}) == 0.5
-    progress = PhaseProgress("planet", "/nowhere", {"env_steps": 100}, 1, "http://here:8265")
+    assert fraction_done({"env_steps": 100, "time_s": 10}, STOPS, {"env_steps": 20, "time_total_s": 5}) == 0.5
+    progress = PhaseProgress("planet", "/nowhere", {"env_steps": 100}, STOPS, 1, "http://here:8265")
     progress.results["a"] = {"env_steps": 25, "score": 12.3, "planning_ms": 4.56, "time_total_s": 60.0}
     progress.recent["a"] = [(0.0, 0.25)]
     text = progress.describe(running=1)
@@ -444,25 +447,25 @@ def test_the_status_line_says_how_long_it_will_take():
 
 
 def test_every_stop_condition_of_a_spec_ends_a_trial_and_is_shown(tmp_path):
-    from parsecrl.platform.control_phases import PlanetStop, PPOStop
     from parsecrl.platform.running.progress import PhaseProgress, StopWhenReached
-    from parsecrl.platform.runs.results import RESULT_KEYS
     from parsecrl.platform.runs.run_folder import RunFolder
     from parsecrl.platform.specs import load_spec
 
     folder = RunFolder.choose(load_spec("cheetah_run_quick"), tmp_path)
     folder.open()
 
-    for key in {*PlanetStop.model_fields, *PPOStop.model_fields}:
-        folder.record("planet", {"stop": {key: 10}})
-        stop = StopWhenReached(folder, "planet")
-        assert not stop("a", {RESULT_KEYS[key]: 9})
-        assert stop("a", {RESULT_KEYS[key]: 10})
+    known = {phase.name: phase.stop_conditions for phase in folder.spec.phases}
+    for phase, key in [(phase, key) for phase, conditions in known.items() for key in conditions]:
+        result_key = known[phase][key].result_key
+        folder.record(phase, {"stop": {key: 10}})
+        stop = StopWhenReached(folder, phase)
+        assert not stop("a", {result_key: 9})
+        assert stop("a", {result_key: 10})
         # Tune stores it with the experiment and restores it from there: it then takes up what holds now.
-        folder.record("planet", {"stop": {key: 5}})
-        assert pickle.loads(pickle.dumps(stop))("a", {RESULT_KEYS[key]: 9})
-        progress = PhaseProgress("planet", "/nowhere", {key: 10})
-        progress.results["a"] = {RESULT_KEYS[key]: 9}
+        folder.record(phase, {"stop": {key: 5}})
+        assert pickle.loads(pickle.dumps(stop))("a", {result_key: 9})
+        progress = PhaseProgress(phase, "/nowhere", {key: 10}, known[phase])
+        progress.results["a"] = {result_key: 9}
         assert "9 of 10 " in progress.describe(running=0)
 
 

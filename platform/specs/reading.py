@@ -1,4 +1,4 @@
-"""Spec files: read, override, check, print.
+"""Spec files, from text to a checked spec and back.
 
     load_spec("cheetah_run_quick", ["phases.planet.stop.env_steps=5000"])
 
@@ -7,24 +7,22 @@ Every mistake is a UserError whose one sentence names the key, the value and wha
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
-import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from parsecrl.platform.control_phases import Controller
-from parsecrl.platform.errors import UserError, short
-from parsecrl.platform.spec_groups import Domain
-from parsecrl.platform.spec_models import Phase, Spec
-
-__all__ = ["Spec", "bundled_specs", "differences", "dump", "get_path", "load_spec", "parse_spec", "set_path"]
+from parsecrl.algorithms.training.messages import explain, nearest, short
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.specs.dotted_keys import leaves, set_path
+from parsecrl.platform.specs.groups import Domain
+from parsecrl.platform.specs.phases import UNSEARCHABLE, PhaseBase
+from parsecrl.platform.specs.spec import Spec
 
 MAX_COMBINATIONS = 4096  # of searched values that are checked together; above it, one key at a time
 
@@ -78,7 +76,7 @@ def parse_spec(data: dict[str, Any], source: str) -> Spec:
     try:
         spec = Spec.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{source}: {_explain(error, data)}") from None
+        raise UserError(f"{source}: {explain(error, data, Spec)}") from None
     for phase in spec.phases:
         _check_search(phase, source)
     return spec
@@ -92,24 +90,6 @@ def dump(spec: Spec) -> str:
         for phase, plain in zip(spec.phases, data["phases"], strict=True)
     ]
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted path, old, new) of every value that differs; phases go by their names."""
-    found: list[tuple[str, Any, Any]] = []
-    for key in dict.fromkeys([*old, *new]):
-        here = f"{path}{key}"
-        a, b = old.get(key), new.get(key)
-        if key == "phases" and not path:
-            a, b = ({phase["name"]: phase for phase in phases} for phases in (a or [], b or []))
-            if list(a) != list(b):
-                found.append((here, list(a), list(b)))
-                continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{here}.")
-        elif a != b:
-            found.append((here, a, b))
-    return found
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -129,7 +109,7 @@ def _read(name: str) -> tuple[str, str]:
         raise UserError(f"the spec {name} cannot be read: {error.strerror or error}; give a readable file") from None
     if path.is_dir():
         raise UserError(f"the spec {name} is a folder; give a YAML file, or one of {', '.join(bundled)}")
-    raise UserError(f"no spec {name!r}: it is neither a file nor one of {', '.join(bundled)}{_nearest(name, bundled)}")
+    raise UserError(f"no spec {name!r}: it is neither a file nor one of {', '.join(bundled)}{nearest(name, bundled)}")
 
 
 def _parse_yaml(text: str, source: str) -> Any:
@@ -185,40 +165,22 @@ def _phases_named(data: dict[str, Any], name: str, override: str) -> list[dict[s
     index = names.index(name) if name in names else int(name) if name.isdigit() else len(phases)
     if index >= len(phases):
         known = ", ".join(names)
-        raise UserError(f"--set {override}: no phase {name!r}; the spec has {known} (* for all){_nearest(name, names)}")
+        raise UserError(f"--set {override}: no phase {name!r}; the spec has {known} (* for all){nearest(name, names)}")
     return [phases[index]]
-
-
-def set_path(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    """data[keys[0]][keys[1]]... = value; groups that are not there are made."""
-    for depth, key in enumerate(keys[:-1]):
-        if data.get(key) is None:
-            data[key] = {}
-        data = data[key]
-        if not isinstance(data, dict):
-            raise KeyError(".".join(keys[: depth + 1]))
-    data[keys[-1]] = value
-
-
-def get_path(data: typing.Mapping[str, Any], keys: Sequence[str]) -> Any:
-    """data[keys[0]][keys[1]]...; None where there is no such key."""
-    for key in keys:
-        data = data.get(key, {}) if hasattr(data, "get") else {}
-    return data if data != {} else None
 
 
 # --- checking ------------------------------------------------------------------------------------------------------
 
 
-def _check_search(phase: Phase, source: str) -> None:
+def _check_search(phase: PhaseBase, source: str) -> None:
     """Every searched key must exist in the phase and every value that it can take must be a valid one."""
     where = f"{source}: phases.{phase.name}.search"
     plain = phase.model_dump(exclude={"search"})
-    searchable = [path for path in _leaves(plain) if path.partition(".")[0] not in phase.unsearchable]
+    searchable = [path for path in leaves(plain) if path.partition(".")[0] not in UNSEARCHABLE]
     for path in phase.search:
         if path not in searchable or path == "controller.kind":
             raise UserError(
-                f"{where}: {path!r} is not a key of the phase that can be searched{_nearest(path, searchable)}"
+                f"{where}: {path!r} is not a key of the phase that can be searched{nearest(path, searchable)}"
             )
     domains = {path: domain.values for path, domain in phase.search.items()}
     sizes = [len(values) for values in domains.values()]
@@ -239,107 +201,5 @@ def _check_search(phase: Phase, source: str) -> None:
             type(phase).model_validate(candidate)
         except ValidationError as error:
             chosen = ", ".join(f"{path}={short(value)}" for path, value in zip(domains, values, strict=True))
-            message = _explain(error, candidate, type(phase))
+            message = explain(error, candidate, type(phase))
             raise UserError(f"{where} reaches {chosen}, where {message}") from None
-
-
-def _leaves(data: dict[str, Any], path: str = "") -> list[str]:
-    found = []
-    for key, value in data.items():
-        found += _leaves(value, f"{path}{key}.") if isinstance(value, dict) else [f"{path}{key}"]
-    return found
-
-
-def _explain(error: ValidationError, data: Any, root: type[BaseModel] = Spec) -> str:
-    """The first of the errors as one clause. A missing or unknown key is told before what follows from it."""
-    problems = error.errors(include_url=False)
-    first = min(problems, key=lambda p: p["type"] not in {"extra_forbidden", "missing"})
-    location, context = first["loc"], first.get("ctx", {})
-    path = _path(location, data)
-    value = short(first.get("input"))
-    match first["type"]:
-        case "extra_forbidden":
-            message = f"{path} is not a known key{_nearest_key(str(location[-1]), _models_at(location[:-1], root))}"
-        case "missing":
-            message = f"{path} is missing; set it"
-        case "union_tag_invalid" | "union_tag_not_found":
-            key = str(context["discriminator"]).strip("'")
-            tags = _tags(key)
-            got = context.get("tag")
-            message = f"{path}.{key} must be one of {', '.join(tags)}, got {got or 'nothing'}"
-            message += _nearest(str(got), tags) if got else ""
-        case "value_error":
-            detail = str(context["error"])
-            message = detail if not path or path.rpartition(".")[2] in detail.split(".")[0] else f"{path}: {detail}"
-            if path and path not in message:
-                message = f"{path}: {message}"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            message = f"{path} must be a group of keys, got {value}"
-        case "literal_error":
-            message = f"{path} must be {context['expected']}, got {value}"
-            message += _nearest(str(first.get("input")), re.findall("'([^']*)'", context["expected"]))
-        case "string_pattern_mismatch":
-            message = f"{path} must be letters, digits, - and _, got {value}"
-        case _:
-            rule = first["msg"][:1].lower() + first["msg"][1:]
-            rule = rule.replace("input should be", "must be").replace("input should have", "must have")
-            message = f"{path} {rule}, got {value}"
-    more = len(problems) - 1
-    return message + (f" (and {more} more mistake{'s' * (more > 1)})" if more else "")
-
-
-def _path(location: Sequence[str | int], data: Any) -> str:
-    """A dotted path in the user's words: phases by name, without the tags that pydantic adds for unions."""
-    parts: list[str] = []
-    for position, element in enumerate(location):
-        if isinstance(data, list) and isinstance(element, int) and element < len(data):
-            data = data[element]
-            parts.append(str(data["name"]) if isinstance(data, dict) and "name" in data else str(element))
-        elif isinstance(data, dict) and element in data:
-            data = data[element]
-            parts.append(str(element))
-        elif position == len(location) - 1 and not (isinstance(data, dict) and element in data.values()):
-            parts.append(str(element))
-    return ".".join(parts)
-
-
-def _models_at(location: Sequence[str | int], root: type[BaseModel]) -> list[type[BaseModel]]:
-    """The models that the group at `location` may be: one, unless a union has no tag there."""
-    models: list[type[BaseModel]] = [root]
-    for element in location:
-        if len(models) == 1 and element in models[0].model_fields:
-            models = _models_in(models[0].model_fields[str(element)].annotation)
-        elif len(models) > 1 and isinstance(element, str):
-            models = [
-                m for m in models if any(element in typing.get_args(f.annotation) for f in m.model_fields.values())
-            ]
-    return models
-
-
-def _nearest_key(word: str, models: list[type[BaseModel]]) -> str:
-    """The known key that looks most like `word`; one of a group further down if it is spelled exactly so."""
-    known = [key for model in models for key in model.model_fields]
-    if not difflib.get_close_matches(word, known, n=1):
-        for model in models:
-            for key, field in model.model_fields.items():
-                if any(word in inner.model_fields for inner in _models_in(field.annotation)):
-                    return f"; did you mean '{key}.{word}'?"
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _tags(discriminator: str) -> list[str]:
-    """What a union's key may say."""
-    union = {"algorithm": Phase, "kind": Controller}[discriminator]
-    return [typing.get_args(model.model_fields[discriminator].annotation)[0] for model in _models_in(union)]
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,43 @@
+"""cartpole_embedding as specs name it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
+from parsecrl.algorithms.training.algorithm import NUM_UPDATES, Algorithm, ParallelMap
+from parsecrl.algorithms.training.settings import blamed_on
+
+
+class CartpoleEmbeddingAlgorithm(Algorithm):
+    """A decoder of action sequences, learned on known dynamics."""
+
+    name = "cartpole_embedding"
+    settings = EmbeddingSettings
+    stop_conditions: ClassVar = {"num_updates": NUM_UPDATES}
+    checked = frozenset({"dynamics"})
+
+    def trainable(self) -> Any:
+        from parsecrl.algorithms.cartpole_embedding.trainable import CartpoleEmbedding
+
+        return CartpoleEmbedding
+
+    def check(self, phase: Any) -> None:
+        from parsecrl.algorithms.cartpole_embedding.dynamics import make_dynamics
+
+        with blamed_on("dynamics"):
+            make_dynamics(phase.dynamics)
+
+    def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> Any:
+        from parsecrl.algorithms.cartpole_embedding.analysis import analyse_all
+
+        return analyse_all([trial.checkpoint for trial in trials], parallel_map)
+
+    def report(self) -> Any:
+        from parsecrl.algorithms.cartpole_embedding.report import REPORT
+
+        return REPORT
+
+
+CARTPOLE_EMBEDDING = CartpoleEmbeddingAlgorithm()

@@ -1,0 +1,65 @@
+"""dcem_ppo as specs name it: phase 3 of the DCEM paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings, check_planner
+from parsecrl.algorithms.planet.algorithm import PLANET
+from parsecrl.algorithms.planet.settings import PlanetSettings
+from parsecrl.algorithms.training.algorithm import ENV_STEPS, Algorithm, StopCondition
+from parsecrl.algorithms.training.searched import values_of
+
+
+class DCEMPPOAlgorithm(Algorithm):
+    """The embedded controller fine-tuned by PPO through the planner."""
+
+    name = "dcem_ppo"
+    settings = DCEMPPOSettings
+    stop_conditions: ClassVar = {
+        "env_steps": ENV_STEPS,
+        "ppo_steps": StopCondition("ppo_steps", "PPO steps", "collect-and-update rounds"),
+    }
+    acts = True
+
+    def trainable(self) -> Any:
+        from parsecrl.algorithms.dcem_ppo.dcem_ppo import DCEMPPO
+
+        return DCEMPPO
+
+    def make_config(
+        self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any], seed: int, start_from: str | None
+    ) -> Any:
+        from parsecrl.algorithms.dcem_ppo.dcem_ppo import DCEMPPOConfig
+
+        assert env is not None  # the spec has seen to it
+        return DCEMPPOConfig.from_phase(phase, env, resources, seed, start_from)
+
+    def processes(self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any]) -> list[dict[str, float]]:
+        """The same runners and learners as planet's: a config of its own is valid only once its agent is there."""
+        return PLANET.processes(phase, env, resources)
+
+    def check_start(self, phase: Any, source: Any, earlier: Mapping[str, Any]) -> None:
+        while isinstance(source, DCEMPPOSettings):
+            source = earlier[source.start_from]
+        if not isinstance(source, PlanetSettings):
+            super().check_start(phase, source, earlier)
+        controller, at = source.controller, f"phases.{phase.name}."
+        temperatures = values_of(source, "controller.temperature") if controller.kind == "embedded" else []
+        check_planner(controller.kind, temperatures, values_of(phase, "fine_tune"), source.name, at)
+
+    def check_resources(self, phase: Any, resources: Any) -> None:
+        if phase.episodes_per_step % max(1, resources.num_env_runners):
+            raise ValueError(
+                f"phases.{phase.name}.episodes_per_step must be a multiple of resources.num_env_runners, "
+                f"got {phase.episodes_per_step} with {resources.num_env_runners}"
+            )
+        if resources.num_learners > 1:
+            raise ValueError(
+                f"resources.num_learners must be 0 or 1 for the algorithm of phases.{phase.name}, dcem_ppo, "
+                f"got {resources.num_learners}"
+            )
+
+
+DCEM_PPO = DCEMPPOAlgorithm()

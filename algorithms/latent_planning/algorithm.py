@@ -1,0 +1,54 @@
+"""latent_planning as specs name it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
+from parsecrl.algorithms.training.algorithm import Algorithm, ParallelMap, StopCondition
+from parsecrl.algorithms.training.settings import blamed_on
+
+
+class LatentPlanningAlgorithm(Algorithm):
+    """Planning in latents, task after task, with a model learned on the way."""
+
+    name = "latent_planning"
+    settings = LatentPlanningSettings
+    stop_conditions: ClassVar = {"tasks": StopCondition("tasks", "tasks", "tasks played; without any, num_tasks")}
+    checked = frozenset({"world", "model", "slice_length"})
+
+    def trainable(self) -> Any:
+        from parsecrl.algorithms.latent_planning.trainable import LatentPlanning
+
+        return LatentPlanning
+
+    def default_stop(self, settings: Any) -> dict[str, float]:
+        return {"tasks": settings.num_tasks}
+
+    def check(self, phase: Any) -> None:
+        from parsecrl.algorithms.latent_planning.experiment import make_world
+        from parsecrl.algorithms.latent_study.model_factory import check_model
+        from parsecrl.algorithms.latent_study.worlds import check_slices
+
+        with blamed_on("world"):
+            env = make_world(phase.world.options(), seed=0)
+        try:
+            check_model(phase.model.options(), env)
+            check_slices(env, phase.slices, "slice_length")
+        finally:
+            env.close()
+
+    def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> Any:
+        from parsecrl.algorithms.latent_planning.analysis import analyse_all
+
+        parameters = [trial.parameters for trial in trials]
+        return analyse_all([trial.checkpoint for trial in trials], parameters, parallel_map)
+
+    def report(self) -> Any:
+        from parsecrl.algorithms.latent_planning.report import REPORT
+
+        return REPORT
+
+
+LATENT_PLANNING = LatentPlanningAlgorithm()

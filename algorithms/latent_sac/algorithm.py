@@ -1,0 +1,53 @@
+"""latent_sac as specs name it: a study of policies, whose agents are not handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from parsecrl.algorithms.latent_sac.settings import LatentSACSettings
+from parsecrl.algorithms.training.algorithm import Algorithm, ParallelMap, StopCondition
+from parsecrl.algorithms.training.settings import blamed_on
+
+
+class LatentSACAlgorithm(Algorithm):
+    """Discrete soft actor-critic over the latents of a dynamics model."""
+
+    name = "latent_sac"
+    settings = LatentSACSettings
+    stop_conditions: ClassVar = {"episodes": StopCondition("episodes", "episodes", "episodes played")}
+    checked = frozenset({"world", "model", "target_entropy"})
+
+    def trainable(self) -> Any:
+        from parsecrl.algorithms.latent_sac.latent_sac import LatentSAC
+
+        return LatentSAC
+
+    def check(self, phase: Any) -> None:
+        from parsecrl.algorithms.latent_sac.latent_sac_rl_module import check_target_entropy
+        from parsecrl.algorithms.latent_sac.policy_world import make_world
+        from parsecrl.algorithms.latent_study.model_factory import check_model
+        from parsecrl.algorithms.latent_study.worlds import check_slices, space_sizes
+
+        with blamed_on("world"):
+            env = make_world(phase.world.options(), layout_seed=0)
+        try:
+            check_model(phase.model.options(), env)
+            check_slices(env, phase.model.rollout_steps, "model.rollout_steps")
+            check_target_entropy(phase.target_entropy, space_sizes(env)[1])
+        finally:
+            env.close()
+
+    def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> Any:
+        from parsecrl.algorithms.latent_sac.analysis import analyse_all
+
+        parameters = [trial.parameters for trial in trials]
+        return analyse_all([trial.checkpoint for trial in trials], parameters, parallel_map)
+
+    def report(self) -> Any:
+        from parsecrl.algorithms.latent_sac.report import REPORT
+
+        return REPORT
+
+
+LATENT_SAC = LatentSACAlgorithm()

@@ -1,0 +1,57 @@
+"""The settings of latent_sac (Saanum and Schulz 2022, section 4.3, appendices A.5 and A.6).
+
+World, model and seed are searched over, and each trial is a result of its own: no agent is handed on.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from parsecrl.algorithms.latent_study.settings import LatentModelSpec, WorldSpec
+from parsecrl.algorithms.training.settings import Count, Fraction, Group, Natural, NonNegative, Positive, StudySettings
+
+PolicyModel = Literal["parsimonious", "parsimonious_stochastic", "beta_vae", "encoder_only"]
+
+
+class PolicyModelSpec(LatentModelSpec):
+    """What actor and critics look through."""
+
+    kind: PolicyModel = Field("parsimonious", description="search it to compare models")  # type: ignore[assignment]
+
+
+class NetworkSpec(Group):
+    """Actor and critics: the paper's "encoder and decoder" of two hidden layers each."""
+
+    hidden_size: Count = Field(800, description="units of a hidden layer")
+    num_layers: Count = Field(4, description="hidden layers")
+
+
+class LatentSACSettings(StudySettings):
+    """Discrete soft actor-critic over the latents of a dynamics model that is learned beside it (algorithm 1)."""
+
+    world: WorldSpec = Field(default_factory=WorldSpec, description="where the policy acts")
+    model: PolicyModelSpec = Field(default_factory=PolicyModelSpec, description="of latent dynamics")
+    policy: NetworkSpec = Field(default_factory=NetworkSpec, description="actor and critics")
+    encoder_training: Literal["dynamics", "both"] = Field(
+        "dynamics",
+        description="what trains the encoder; both: actor and critics too, as always where the model has no objective",
+    )
+    alpha: Positive = Field(0.5, description="weight of the entropy; with a target_entropy where it starts from")
+    target_entropy: NonNegative | None = Field(
+        None, description="nats; alpha is tuned towards it; none: alpha is fixed"
+    )
+    tau: Fraction = Field(0.1, description="step of the target networks towards the critics")
+    discount: Fraction = Field(0.99, description="of rewards, per step")
+    policy_updates: Natural = Field(15, description="of actor and critics after an episode")
+    dynamics_updates: Natural = Field(15, description="of the model after an episode")
+    batch_size: Count = Field(150, description="transitions of an update")
+    policy_learning_rate: Positive = Field(1.0e-4, description="of actor and critics")
+    dynamics_learning_rate: Positive = Field(1.0e-3, description="of the model")
+    alpha_learning_rate: Positive = Field(1.0e-3, description="of alpha")
+    replay_capacity: Count = Field(1_000_000, description="transitions that the replay holds")
+    episodes_per_step: Count = Field(5, description="episodes between two results")
+    measure_at: list[Count] = Field(
+        [5, 10, 20, 50, 100, 200, 500], description="episodes after which predictions are tested"
+    )

@@ -1,0 +1,71 @@
+"""open_loop as specs name it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from parsecrl.algorithms.open_loop.settings import OpenLoopSettings
+from parsecrl.algorithms.training.algorithm import NUM_UPDATES, Algorithm, Episodes, ParallelMap
+from parsecrl.algorithms.training.settings import blamed_on
+
+
+class OpenLoopAlgorithm(Algorithm):
+    """Models of image sequences on collected episodes, compared in open loop."""
+
+    name = "open_loop"
+    settings = OpenLoopSettings
+    stop_conditions: ClassVar = {
+        "num_updates": NUM_UPDATES._replace(
+            meaning="gradient updates; without any condition, updates_per_episode for each of data.episodes"
+        )
+    }
+    checked = frozenset({"world"})
+
+    def trainable(self) -> Any:
+        from parsecrl.algorithms.open_loop.trainable import OpenLoop
+
+        return OpenLoop
+
+    def default_stop(self, settings: Any) -> dict[str, float]:
+        return {"num_updates": settings.data.episodes * settings.updates_per_episode}
+
+    def check(self, phase: Any) -> None:
+        from parsecrl.algorithms.open_loop.collector import make_world
+
+        with blamed_on("world"):
+            make_world(phase.world.options()).close()
+
+    def resolve(self, phase: Any, data_folder: str) -> Any:
+        """With an absolute data.folder: trials run in folders of their own."""
+        stated = phase.data.folder
+        folder = data_folder if stated is None else str(Path(stated).expanduser().absolute())
+        return phase.model_copy(update={"data": phase.data.model_copy(update={"folder": folder})})
+
+    def episodes(self, phase: Any) -> Episodes:
+        data = phase.data
+        return Episodes(
+            folder=data.folder,
+            env_config=phase.world.options(),
+            num_episodes=data.episodes,
+            max_steps=data.max_steps,
+            num_held_out=data.held_out,
+            held_out_steps=data.held_out_steps,
+            seed=data.seed,
+            num_workers=data.num_workers,
+        )
+
+    def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> Any:
+        from parsecrl.algorithms.open_loop.analysis import analyse_all
+
+        parameters = [trial.parameters for trial in trials]
+        return analyse_all([trial.checkpoint for trial in trials], parameters, parallel_map)
+
+    def report(self) -> Any:
+        from parsecrl.algorithms.open_loop.report import REPORT
+
+        return REPORT
+
+
+OPEN_LOOP = OpenLoopAlgorithm()

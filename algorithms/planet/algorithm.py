@@ -1,0 +1,76 @@
+"""planet as specs name it: phases 1 and 2 of the DCEM paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from parsecrl.algorithms.planet.settings import PlanetSettings
+from parsecrl.algorithms.training.algorithm import ENV_STEPS, NUM_UPDATES, Algorithm
+from parsecrl.algorithms.training.searched import values_of
+
+KEPT_SIZES = ("controller.latent_size", "controller.horizon", "decoder.hidden_size", "decoder.num_layers")
+
+
+class PlanetAlgorithm(Algorithm):
+    """A world model learned by planning in it, and an embedding of its action sequences."""
+
+    name = "planet"
+    settings = PlanetSettings
+    stop_conditions: ClassVar = {"env_steps": ENV_STEPS, "num_updates": NUM_UPDATES}
+    acts = True
+
+    def trainable(self) -> Any:
+        from parsecrl.algorithms.planet.planet import Planet
+
+        return Planet
+
+    def make_config(
+        self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any], seed: int, start_from: str | None
+    ) -> Any:
+        from parsecrl.algorithms.planet.planet import PlanetConfig
+
+        assert env is not None  # the spec has seen to it
+        return PlanetConfig.from_phase(phase, env, resources, seed, start_from)
+
+    def processes(self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any]) -> list[dict[str, float]]:
+        """As with the default settings: the phase's own may be valid only once it has a checkpoint to start from."""
+        return super().processes(PlanetSettings(), env, resources)
+
+    def inherit(self, phase: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+        """A phase that keeps another's model has its sizes, unless it states them."""
+        for key in ("world_model", "decoder"):
+            if isinstance(source.get(key), dict) and isinstance(phase.get(key, {}), dict):
+                phase = {**phase, key: {**source[key], **phase.get(key, {})}}
+        return phase
+
+    def check_start(self, phase: Any, source: Any, earlier: Mapping[str, Any]) -> None:
+        if not isinstance(source, PlanetSettings):
+            raise ValueError(
+                f"phases.{phase.name}.start_from must name a {self.name} phase, got {phase.start_from!r} of algorithm "
+                f"{source.algorithm}"
+            )
+        if not any(values_of(phase, "keep_model")):
+            return
+        if phase.world_model != source.world_model:
+            raise ValueError(
+                f"phases.{phase.name}.world_model must equal that of {phase.start_from!r}, whose model it keeps; "
+                f"leave it out, or set keep_model: false"
+            )
+        if phase.controller.kind == source.controller.kind == "embedded":
+            _check_kept_decoder(phase, source)
+
+
+def _check_kept_decoder(phase: Any, source: Any) -> None:
+    """Raise ValueError where `phase` keeps a decoder of other sizes than its own."""
+    for key in KEPT_SIZES:
+        had = values_of(source, key)
+        for value in values_of(phase, key):
+            if value not in had:
+                raise ValueError(
+                    f"phases.{phase.name}.{key} must equal that of {phase.start_from!r}, whose decoder it keeps, "
+                    f"got {value} with {' or '.join(map(str, had))}; give the same, or set keep_model: false"
+                )
+
+
+PLANET = PlanetAlgorithm()

@@ -1,0 +1,136 @@
+"""The settings of planet: phases 1 and 2 of the DCEM paper (algorithm 3, section 5.2.2, appendix D)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from parsecrl.algorithms.training.settings import Count, Elites, Group, Natural, NonNegative, Positive, Settings
+
+
+class FullController(Elites):
+    """CEM over action sequences [horizon, A] (Hafner et al. 2018, algorithm 2)."""
+
+    kind: Literal["full"] = Field("full", description="CEM over whole action sequences")
+    horizon: Count = Field(12, description="decisions that a plan looks ahead")
+    num_samples: Count = Field(1000, description="candidates of an iteration")
+    num_elites: Count = Field(100, description="candidates that the next distribution is fitted to")
+    num_iterations: Count = Field(10, description="iterations of a plan")
+    init_std: Positive = Field(1.0, description="of the first distribution; actions lie in [-1, 1]")
+    warm_start: bool = Field(False, description="begin at the last plan, moved on by one decision")
+
+
+class EmbeddedController(Elites):
+    """DCEM over the latents of an action decoder (DCEM paper, section 4.2)."""
+
+    kind: Literal["embedded"] = Field("embedded", description="DCEM over the latents of an action decoder")
+    latent_size: Count = Field(16, description="dimensions of the latent of an action sequence")
+    horizon: Count = Field(12, description="decisions that a plan looks ahead")
+    num_samples: Count = Field(100, description="candidates of an iteration")
+    num_elites: Count = Field(10, description="candidates that the soft selection keeps")
+    num_iterations: Count = Field(10, description="iterations of a plan")
+    temperature: NonNegative = Field(1.0, description="of the soft selection; 0 selects hard, as CEM (eq. 4)")
+    normalize: bool = Field(True, description="divide costs by their spread before the selection")
+    init_std: Positive = Field(0.5, description="of the first distribution; latents lie in [-1, 1]")
+    warm_start: bool = Field(False, description="begin at the last plan's latent")
+
+
+Controller = Annotated[FullController | EmbeddedController, Field(discriminator="kind")]
+
+
+class ProposalsSpec(Elites):
+    """CEM over action sequences, of the controller's horizon, whose plans a decoder learns from."""
+
+    num_samples: Count = Field(200, description="candidates of an iteration")
+    num_elites: Count = Field(20, description="candidates that the next distribution is fitted to")
+    num_iterations: Count = Field(4, description="iterations of a plan")
+
+
+class DecoderSpec(Group):
+    """The network from a latent to an action sequence."""
+
+    hidden_size: Count = Field(200, description="units of a hidden layer")
+    num_layers: Count = Field(2, description="hidden layers")
+    init_scale: Positive = Field(1.0, description="factor of the initial weights")
+    conditioning: Literal["none", "belief"] = Field("none", description="what the decoder sees beside the latent")
+
+
+class WorldModelSpec(Group):
+    """Sizes of the recurrent state-space model (Hafner et al. 2018)."""
+
+    deterministic_size: Count = Field(200, description="units of the deterministic state")
+    stochastic_size: Count = Field(30, description="dimensions of the stochastic state")
+    hidden_size: Count = Field(200, description="units of a hidden layer")
+    min_std: Positive = Field(0.1, description="least standard deviation of the stochastic state")
+
+
+class LossSpec(Group):
+    """Weights of the model's loss."""
+
+    observation_weight: NonNegative = Field(0.5, description="weight of the observations' squared error")
+    reward_weight: NonNegative = Field(20.0, description="weight of the rewards' squared error")
+    kl_weight: NonNegative = Field(1.0, description="weight of the divergence of posterior from prior")
+    free_nats: NonNegative = Field(1.0, description="divergence that costs nothing, in nats")
+    overshooting_steps: Count = Field(1, description="longest prediction that the divergence is taken of; 1: the next")
+    overshooting_weight: NonNegative = Field(1.0, description="weight of the longer predictions' divergence")
+
+
+class PlanetSettings(Settings):
+    """Learn a world model online, and a decoder when the controller is embedded (DCEM paper, algorithm 3)."""
+
+    start_from: str | None = Field(None, description="earlier phase (in Python: its checkpoint) to start from")
+    controller: Controller = Field(default_factory=FullController, description="the planner")
+    decoder: DecoderSpec = Field(default_factory=DecoderSpec, description="of an embedded controller")
+    world_model: WorldModelSpec = Field(default_factory=WorldModelSpec, description="sizes of the model")
+    loss: LossSpec = Field(default_factory=LossSpec, description="of the model")
+    train_ratio: Positive = Field(0.1, description="gradient updates per simulator step")
+    seed_episodes: Natural = Field(5, description="episodes of random actions before the first update")
+    batch_size: Count = Field(50, description="sequences of an update")
+    batch_length: int = Field(50, ge=2, description="decisions of a sequence")
+    learning_rate: Positive = Field(1.0e-3, description="of the model")
+    decoder_learning_rate: Positive = Field(1.0e-3, description="of the decoder")
+    decoder_beliefs: Count = Field(50, description="replayed beliefs per decoder update")
+    decoder_initial_beliefs: Natural = Field(10, description="beliefs at an episode's start, added to them")
+    decoder_training: Literal["online", "offline", "after_planning"] = Field(
+        "online",
+        description="online: on replayed beliefs; after_planning: on beliefs just planned from; offline: nothing is "
+        "gathered, the decoder alone learns on the kept replay (appendix D, the first attempt)",
+    )
+    exploration_noise: NonNegative = Field(0.3, description="standard deviation added to actions in [-1, 1]")
+    replay_capacity: Count = Field(1_000_000, description="decisions that the replay holds")
+    keep_replay: bool = Field(True, description="begin with the replay of start_from")
+    keep_model: bool = Field(True, description="begin with the model of start_from")
+    decoder_anchor: NonNegative = Field(
+        0.0, description="weight of a plan's squared distance from replayed actions; not in the paper"
+    )
+    decoder_proposals: ProposalsSpec | None = Field(
+        None, description="hold plans to those of this CEM, not to replayed actions; not in the paper"
+    )
+    decoder_warmup_updates: Natural = Field(
+        0, description="updates of the decoder alone, on the kept replay, before the first rollout"
+    )
+    decisions_per_iteration: Count = Field(250, description="decisions between two results, at least")
+    updates_per_iteration: Count = Field(100, description="updates between two results where nothing is gathered")
+    rollout_fragment_length: Count = Field(25, description="decisions of an environment between two rounds of updates")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> PlanetSettings:
+        if self.controller.kind == "embedded" and self.controller.horizon > self.batch_length:
+            raise ValueError(
+                f"batch_length must be at least controller.horizon, got {self.batch_length} with "
+                f"horizon={self.controller.horizon}"
+            )
+        if self.decoder_proposals is not None and (self.controller.kind == "full" or not self.decoder_anchor):
+            raise ValueError(
+                f"decoder_proposals are what decoder_anchor holds an embedded controller's plans to, got "
+                f"decoder_anchor={self.decoder_anchor:g} with controller.kind={self.controller.kind}; set it above 0, "
+                f"or remove them"
+            )
+        offline = self.decoder_training == "offline" or self.decoder_warmup_updates > 0
+        if offline and (self.start_from is None or not self.keep_replay):
+            raise ValueError(
+                "decoder_training: offline and decoder_warmup_updates train on the replay of an earlier phase; "
+                "set start_from and keep_replay: true"
+            )
+        return self

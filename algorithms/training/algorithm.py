@@ -1,0 +1,271 @@
+"""What describes an algorithm wholly, and where it is found by its name.
+
+An algorithm is an instance of a subclass of `Algorithm`. An installed package registers it by an entry point:
+
+    [project.entry-points."parsecrl.algorithms"]
+    mine = "my_package.algorithm:MINE"
+
+or a spec names it where it lies, as `algorithm: my_package.algorithm:MINE`. Neither Ray nor torch is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from parsecrl.algorithms.training.messages import nearest
+from parsecrl.algorithms.training.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+    from ray.tune import Trainable
+
+ENTRY_POINTS = "parsecrl.algorithms"
+OWN_PACKAGE = "parsecrl."
+# Keys that every phase of a spec has beside its algorithm's settings.
+PHASE_KEYS = ("name", "algorithm", "stop", "search", "scheduler", "num_samples", "checkpoint_every")
+TRAIN_KEYS = frozenset({*PHASE_KEYS, "start_from"})  # keys of a phase that no plain trial is told
+
+ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # as the built-in map, in order
+
+
+class StopCondition(NamedTuple):
+    """What a phase may end at.
+
+    result_key: The key of a result that counts it. label: The counted things, in the plural, as the status line says.
+    """
+
+    result_key: str
+    label: str
+    meaning: str = ""
+
+
+ENV_STEPS = StopCondition("env_steps", "env steps", "simulator steps of the phase")
+NUM_UPDATES = StopCondition("num_updates", "updates", "gradient updates")
+TIME_S = StopCondition("time_total_s", "s of training", "training time of a trial, in seconds")
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Episodes of a random policy that a phase's trials train on, collected before they begin.
+
+    folder: Holds, or will hold, the episodes. env_config: `id` of the world and its arguments. num_episodes: For
+    training, each of at most max_steps. num_held_out: For tests, each of exactly held_out_steps. num_workers: At most
+    so many processes collect.
+    """
+
+    folder: str
+    env_config: Mapping[str, Any]
+    num_episodes: int
+    max_steps: int
+    num_held_out: int
+    held_out_steps: int
+    seed: int
+    num_workers: int
+
+
+class Algorithm:
+    """An algorithm: settings, trainable, stop conditions, and what is made of its trials.
+
+    `phase` below is a phase of a spec: the algorithm's settings, and `name`, `start_from`, `search`, `stop`.
+
+    name: As a spec's `algorithm` says it. settings: Names, defaults, ranges, meanings. stop_conditions: By the key of
+    `stop`; `time_s` is always there. acts: The checkpoints hold an agent that is evaluated in the spec's environment.
+    checked: The settings that `check` looks at, by their first keys.
+    """
+
+    name: ClassVar[str]
+    settings: ClassVar[type[Settings]]
+    stop_conditions: ClassVar[Mapping[str, StopCondition]]
+    acts: ClassVar[bool] = False
+    checked: ClassVar[frozenset[str]] = frozenset()
+
+    def trainable(self) -> type[Trainable]:
+        """The class of a trial. Ray is imported here, not above."""
+        raise NotImplementedError
+
+    def make_config(
+        self,
+        phase: Any,
+        env: dict[str, Any] | None,
+        resources: Mapping[str, Any],
+        seed: int,
+        start_from: str | None,
+    ) -> AlgorithmConfig | dict[str, Any]:
+        """The config of a trial: RLlib's, or a dict for a plain trainable, which is the default.
+
+        Args:
+            phase: The settings, of which a plain trial gets all.
+            env: The spec's group `env`.
+            resources: The spec's group `resources`.
+            seed: Of the run; a plain trial gets it as `run_seed`, to be mixed with its own `seed`.
+            start_from: The checkpoint that the trials start from.
+        """
+        own = {key: value for key, value in phase.options().items() if key not in TRAIN_KEYS}
+        return {**own, "run_seed": seed, "env": env}
+
+    def processes(self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any]) -> list[dict[str, float]]:
+        """What each process of a trial needs, all on one node, by the names of Ray's resources."""
+        config = self.make_config(phase, env, resources, 0, None)
+        if isinstance(config, dict):
+            return [plain_resources(config)]
+        request: Any = self.trainable().default_resource_request(config)
+        return request.bundles
+
+    def default_stop(self, settings: Any) -> dict[str, float] | None:
+        """The stop conditions of a phase that states none; None where a phase must state some."""
+        return None
+
+    def inherit(self, phase: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+        """The keys of a phase as the spec states them, with what it takes over from `source`, where it starts."""
+        return phase
+
+    def check_start(self, phase: Any, source: Any, earlier: Mapping[str, Any]) -> None:
+        """Raise ValueError unless `phase` can start from a checkpoint of `source`. earlier: phases by name."""
+        raise ValueError(
+            f"phases.{phase.name}.start_from cannot hand an agent from {source.algorithm} to {phase.algorithm}, "
+            f"got {phase.start_from!r}; leave it out"
+        )
+
+    def check_resources(self, phase: Any, resources: Any) -> None:
+        """Raise ValueError where the spec's `resources` do not suit `phase`."""
+
+    def check(self, phase: Any) -> None:
+        """Make what the settings name, before anything runs. Raises ValueError, `BadSetting` where one key is at fault.
+
+        A phase that searches over `checked` settings is checked with every combination of their values.
+        """
+
+    def resolve(self, phase: Any, data_folder: str) -> Any:
+        """The phase with what the run decides. data_folder: a folder of the phase in the run."""
+        return phase
+
+    def episodes(self, phase: Any) -> Episodes | None:
+        """What is to be collected before the trials of a resolved phase begin."""
+        return None
+
+    def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> dict[str, pd.DataFrame]:
+        """Tables by name of trials whose checkpoints hold no agent.
+
+        Args:
+            trials: Each has `name`, `checkpoint` (its folder), `parameters` (searched values by dotted key), `config`.
+            parallel_map: As the built-in map; each call is a task of its own.
+        """
+        raise NotImplementedError
+
+    def report(self) -> Any:
+        """The `StudyReport` of the tables. Matplotlib is imported here, not above."""
+        return None
+
+
+def plain_resources(config: Mapping[str, Any]) -> dict[str, float]:
+    """What a plain trial needs, by the names of Ray's resources."""
+    return {"CPU": config.get("num_cpus_per_trial", 1), "GPU": config.get("num_gpus_per_trial", 0)}
+
+
+# --- lookup ---------------------------------------------------------------------------------------------------------
+
+
+class RegistryError(ValueError):
+    """An algorithm that is not found, or is not one."""
+
+
+@cache
+def registered() -> dict[str, EntryPoint]:
+    """Name -> entry point; nothing is imported. Raises RegistryError where two have one name."""
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        other = found.setdefault(point.name, point)
+        if other.value == point.value:
+            continue
+        mine, theirs = sorted((other, point), key=lambda p: not p.value.startswith(OWN_PACKAGE))
+        raise RegistryError(
+            f"the entry point {_said(theirs)} shadows the algorithm {point.name!r} of {mine.value}; "
+            f"give it another name, or uninstall its package"
+        )
+    return found
+
+
+@cache
+def algorithm_named(name: str) -> Algorithm:
+    """The algorithm of a registered name, or of module:NAME.
+
+    Raises:
+        RegistryError: There is none, it cannot be imported, or it lacks a part.
+    """
+    points = registered()
+    if name in points:
+        return _loaded(points[name], f"the entry point {_said(points[name])}")
+    if ":" not in name:
+        raise RegistryError(f"must be one of {', '.join(points)}, or module:NAME, got {name!r}{nearest(name, points)}")
+    return _loaded(EntryPoint(name, name, ENTRY_POINTS), f"module:NAME {name!r}")
+
+
+def algorithms() -> dict[str, Algorithm]:
+    """Every registered algorithm by its name. Raises RegistryError as `algorithm_named` does."""
+    return {name: algorithm_named(name) for name in registered()}
+
+
+def acts(name: str) -> bool:
+    """Whether a registered algorithm's checkpoints hold an agent; of others nothing is known."""
+    return name in registered() and algorithm_named(name).acts
+
+
+def _loaded(point: EntryPoint, said: str) -> Algorithm:
+    module, _, attribute = point.value.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # whatever the module's code does
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RegistryError(
+            f"{said} cannot be imported ({reason}); put its package on the path of every node, and check its name"
+        ) from error
+    lacks = _lacks(found)
+    if lacks:
+        raise RegistryError(f"{said} {lacks}; see parsecrl.algorithms.training.algorithm")
+    own = point.name if point.name == point.value else None  # what module:NAME names goes by that
+    if own is None and found.name != point.name:
+        raise RegistryError(f"{said} must have the name of its algorithm, {found.name!r}; rename one of them")
+    if own is not None and found.name in registered():
+        raise RegistryError(
+            f"{said} shadows the registered algorithm {found.name!r}; give it another name, or say "
+            f"algorithm: {found.name}"
+        )
+    return found
+
+
+def _lacks(found: Any) -> str:
+    """What keeps an object from being an algorithm; empty if nothing does."""
+    if not isinstance(found, Algorithm):
+        kind = found.__name__ if isinstance(found, type) else f"a {type(found).__name__}"
+        return f"must be an instance of a subclass of Algorithm, got {kind}"
+    if not isinstance(getattr(found, "name", None), str):
+        return "must have a name, a string"
+    settings = getattr(found, "settings", None)
+    if not (isinstance(settings, type) and issubclass(settings, Settings)):
+        return f"must have settings, a subclass of Settings, got {settings!r}"
+    taken = [key for key in PHASE_KEYS if key in settings.model_fields]
+    if taken:
+        return f"has a setting {taken[0]!r}, which is a key of every phase; rename the setting"
+    conditions = getattr(found, "stop_conditions", None)
+    if not (isinstance(conditions, Mapping) and conditions):
+        return f"must have stop_conditions, a mapping with one key or more, got {conditions!r}"
+    if not all(isinstance(condition, StopCondition) for condition in conditions.values()):
+        return f"must have stop_conditions of StopCondition values, got {dict(conditions)!r}"
+    parts = ["trainable"] if found.acts else ["trainable", "analyse"]
+    for part in parts:
+        if getattr(type(found), part) is getattr(Algorithm, part):
+            return f"must define {part}()"
+    return ""
+
+
+def _said(point: EntryPoint) -> str:
+    package = f" of the package {point.dist.name}" if getattr(point, "dist", None) else ""  # type: ignore[union-attr]
+    return f"{point.name} = {point.value}{package}"

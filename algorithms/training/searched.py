@@ -1,0 +1,12 @@
+"""What a setting of a phase may be, where it is searched over."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+
+def values_of(phase: Any, path: str) -> list[Any]:
+    """The values of a phase's dotted key: the searched ones (of a range its ends), or the one that is set."""
+    domain = phase.search.get(path)
+    return domain.values if domain else [reduce(getattr, path.split("."), phase)]

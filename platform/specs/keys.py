@@ -1,0 +1,179 @@
+"""Every key of a spec, from the models that check them: what `parsec specs --keys` prints and docs/specs.md holds.
+
+python -m parsecrl.platform.specs.keys [ROOT]      writes docs/specs.md in the repository at ROOT (default: here)
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import annotated_types
+import yaml
+from pydantic import BaseModel
+
+from parsecrl.algorithms.training.algorithm import RegistryError, algorithm_named, registered
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.specs.phases import PhaseBase, phase_model
+from parsecrl.platform.specs.spec import Spec
+
+DOCS = Path("docs/specs.md")
+HEADINGS = ("key", "type", "default", "range", "meaning")
+TYPES = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "any", type(None): "none"}
+
+
+class Key(NamedTuple):
+    """One key, in words."""
+
+    key: str
+    type: str
+    default: str
+    range: str
+    meaning: str
+
+
+def keys_of(model: type[BaseModel], prefix: str = "", leave_out: frozenset[str] = frozenset()) -> Iterator[Key]:
+    """The keys of a model and of the groups in it, in their order."""
+    for name, field in model.model_fields.items():
+        if name in leave_out:
+            continue
+        path, parts = f"{prefix}{name}", _parts(field.annotation)
+        limits = _limits(field.metadata) + [limit for part in parts for limit in part.limits]
+        kinds = " or ".join(dict.fromkeys(part.said for part in parts))
+        default = "required" if field.is_required() else _said(field.get_default(call_default_factory=True))
+        yield Key(path, kinds, default, " and ".join(dict.fromkeys(limits)), field.description or "")
+        for part in parts:
+            for group in part.groups:
+                several = len(part.groups) > 1
+                inner = keys_of(group, f"{path}.{part.between}", frozenset({"kind"}) if several else frozenset())
+                kind = f"kind {group.model_fields['kind'].default}: " if several else ""
+                yield from (key._replace(meaning=kind + key.meaning) for key in inner)
+
+
+class _Part(NamedTuple):
+    said: str
+    limits: list[str]
+    groups: list[type[BaseModel]]
+    between: str = ""  # what stands between the key and those of its groups
+
+
+def _parts(annotation: Any) -> list[_Part]:
+    """What a value may be: one part, or several where the annotation is a union."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        inner, limits = _parts(arguments[0]), _limits(arguments[1:])
+        return [part._replace(limits=part.limits + limits) for part in inner]
+    if origin in (typing.Union, types.UnionType):
+        parts = [part for argument in arguments for part in _parts(argument)]
+        groups = [group for part in parts for group in part.groups]
+        others = [part for part in parts if not part.groups]
+        if len(groups) > 1:
+            tags = ", ".join(str(group.model_fields["kind"].default) for group in groups)
+            return [_Part(f"group by kind ({tags})", [], groups), *others]
+        return parts
+    if origin is Literal:
+        return [_Part("one of " + ", ".join(map(str, arguments)), [], [])]
+    if origin is list:
+        (item,) = _parts(arguments[0])
+        return [_Part(f"list of {item.said}", [f"each {limit}" for limit in item.limits], item.groups)]
+    if origin is dict:
+        (value,) = _parts(arguments[1])
+        return [_Part(f"{value.said} by name", value.limits, value.groups, "NAME.")]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [_Part("group", [], [annotation])]
+    return [_Part(TYPES.get(annotation, str(annotation)), [], [])]
+
+
+def _limits(metadata: Any) -> list[str]:
+    found = []
+    for item in metadata:
+        for part in getattr(item, "metadata", None) or [item]:  # of a FieldInfo, or itself
+            match part:
+                case annotated_types.Ge(ge=low):
+                    found.append(f"{_number(low)} or more")
+                case annotated_types.Gt(gt=low):
+                    found.append(f"above {_number(low)}")
+                case annotated_types.Le(le=high):
+                    found.append(f"{_number(high)} or less")
+                case annotated_types.Lt(lt=high):
+                    found.append(f"below {_number(high)}")
+                case annotated_types.MinLen(min_length=low):
+                    found.append(f"length {_number(low)} or more")
+                case annotated_types.MaxLen(max_length=high):
+                    found.append(f"length {_number(high)} or less")
+    return found
+
+
+def _number(value: Any) -> str:
+    return str(int(value) if value == int(value) else value)
+
+
+def _said(default: Any) -> str:
+    if isinstance(default, BaseModel) or default in ({}, None):
+        return "" if isinstance(default, BaseModel) else "none"
+    if isinstance(default, dict) and any(isinstance(value, BaseModel) for value in default.values()):
+        return f"{{{', '.join(default)}}}"
+    text = yaml.safe_dump(default, default_flow_style=True, width=1000).replace("...", "").strip()
+    return _number(default) if isinstance(default, float) else text
+
+
+def tables(algorithm: str | None = None) -> list[tuple[str, str, list[Key]]]:
+    """(title, sentence, keys): the spec's own, a phase's, and those of each algorithm or of one.
+
+    Raises UserError on an algorithm that there is not.
+    """
+    found: list[tuple[str, str, list[Key]]] = []
+    if algorithm is None:
+        found = [
+            ("spec", "The top of a spec file.", list(keys_of(Spec, leave_out=frozenset({"phases"})))),
+            ("phase", "Every item of `phases`, whatever its algorithm.", list(keys_of(PhaseBase))),
+        ]
+    try:
+        for name in [algorithm] if algorithm else sorted(registered()):
+            model, settings = phase_model(name), algorithm_named(name).settings
+            said_above = PhaseBase.model_fields.keys() - settings.model_fields.keys() if algorithm is None else ()
+            keys = list(keys_of(model, leave_out=frozenset(said_above)))
+            found.append((f"algorithm: {name}", _first_line(settings), keys))
+    except RegistryError as error:
+        raise UserError(f"the algorithm of --keys {error}") from None
+    return found
+
+
+def _first_line(model: type[BaseModel]) -> str:
+    return (model.__doc__ or "").strip().partition("\n")[0]
+
+
+def text(algorithm: str | None = None) -> str:
+    """The keys as aligned columns."""
+    lines = []
+    for title, sentence, keys in tables(algorithm):
+        widths = [max(len(row[i]) for row in [HEADINGS, *keys]) for i in range(4)]
+        lines += [f"{title}: {sentence}" if sentence else title]
+        lines += ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in keys]
+        lines += [""]
+    return "\n".join(line.rstrip() for line in lines).strip()
+
+
+def page() -> str:
+    """docs/specs.md."""
+    parts = [
+        "# Keys of a spec",
+        "Written by `make keys` from the models that check a spec; `parsec specs --keys [ALGORITHM]` prints the same.\n"
+        "A dot leads into a group. `--set` and `search` take keys so written.",
+    ]
+    for title, sentence, keys in tables():
+        rows = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
+        for key in keys:
+            cells = [f"`{key.key}`", key.type, f"`{key.default}`" if key.default else "", key.range, key.meaning]
+            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        parts += [f"## {title}", *([sentence] if sentence else []), "\n".join(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    (root / DOCS).write_text(page(), encoding="utf-8")

@@ -1,0 +1,204 @@
+"""Algorithms of other packages: found by their entry points or by module:NAME, or refused in one sentence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from parsecrl.algorithms.training import algorithm as registry
+from parsecrl.platform.cli import main
+from parsecrl.platform.specs import load_spec, phases
+
+GOOD = '''
+from typing import Any, ClassVar
+from pydantic import Field
+from parsecrl.algorithms.training.algorithm import Algorithm, StopCondition
+from parsecrl.algorithms.training.settings import Count, Positive, Settings, StudySettings
+
+class CounterSettings(StudySettings):
+    """Counts."""
+
+    stride: Count = Field(1, description="how far a step goes")
+
+class Counter(Algorithm):
+    name = "counter"
+    settings = CounterSettings
+    stop_conditions: ClassVar = {"steps": StopCondition("steps", "steps", "steps counted")}
+
+    def trainable(self):
+        from ray.tune import Trainable
+
+        class Counting(Trainable):
+            pass
+
+        return Counting
+
+    def analyse(self, trials, parallel_map):
+        return {}
+
+COUNTER = Counter()
+
+class Second(Counter):
+    name = "second"
+
+SECOND = Second()
+
+class Planet(Counter):
+    name = "planet"
+
+PLANET = Planet()
+
+class NoTrainable(Algorithm):
+    name, settings, stop_conditions = "counter", CounterSettings, Counter.stop_conditions
+
+NO_TRAINABLE = NoTrainable()
+
+class NoAnalysis(NoTrainable):
+    def trainable(self):
+        return None
+
+NO_ANALYSIS = NoAnalysis()
+
+class NoSettings(Counter):
+    settings = dict
+
+NO_SETTINGS = NoSettings()
+
+class Stopping(Settings):
+    stop: Positive = 1.0
+
+class TakesStop(Counter):
+    settings = Stopping
+
+TAKES_STOP = TakesStop()
+
+class Endless(Counter):
+    stop_conditions: ClassVar = {}
+
+ENDLESS = Endless()
+
+class Loose(Counter):
+    stop_conditions: ClassVar = {"steps": "steps"}
+
+LOOSE = Loose()
+'''
+SPEC = """
+name: plugged
+phases:
+  - {name: count, algorithm: %s, stride: 2, stop: {steps: 3}}
+"""
+CACHES = (registry.registered, registry.algorithm_named, phases.phase_model, phases.stop_model)
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A package of that name with these entry points, on the path of this process."""
+
+    def add(entry_points: str = "", name: str = "counters") -> None:
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{registry.ENTRY_POINTS}]\n{entry_points}\n")
+        forget()
+
+    def forget() -> None:
+        for cache in CACHES:
+            cache.cache_clear()
+        sys.modules.pop("counters", None)
+
+    (tmp_path / "counters.py").write_text(GOOD)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield add
+    forget()
+
+
+def spec_of(tmp_path: Path, algorithm: str) -> Path:
+    file = tmp_path / "plugged.yaml"
+    file.write_text(SPEC % algorithm)
+    return file
+
+
+@pytest.mark.parametrize("algorithm", ["counter", "counters:COUNTER"])
+def test_a_package_of_ones_own_brings_an_algorithm(install, tmp_path: Path, algorithm: str):
+    install("counter = counters:COUNTER")
+    if ":" in algorithm:
+        (tmp_path / "counters-1.0.dist-info" / "entry_points.txt").write_text("")
+        for cache in CACHES:
+            cache.cache_clear()
+    phase = load_spec(spec_of(tmp_path, algorithm)).phases[0]
+    assert (phase.algorithm, phase.stride, phase.stop.conditions) == (algorithm, 2, {"steps": 3})
+    assert not phase.acts
+    assert phase.stop_conditions["steps"].label == "steps"
+    assert phase.entry.make_config(phase, None, {}, 7, None) == {
+        "seed": 0, "num_cpus_per_trial": 1, "num_gpus_per_trial": 0, "stride": 2, "run_seed": 7, "env": None
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("entry_points", "algorithm", "words"),
+    [
+        ("counter = no_such_module:X", "counter", ["entry point counter = no_such_module:X", "cannot be imported"]),
+        ("counter = counters:NOTHING", "counter", ["counter = counters:NOTHING", "cannot be imported", "NOTHING"]),
+        ("counter = counters:GOOD", "counter", ["cannot be imported"]),
+        ("counter = counters:Counter", "counter", ["must be an instance of a subclass of Algorithm, got Counter"]),
+        ("counter = counters:SECOND", "counter", ["must have the name of its algorithm, 'second'"]),
+        ("counter = counters:NO_TRAINABLE", "counter", ["must define trainable()"]),
+        ("counter = counters:NO_ANALYSIS", "counter", ["must define analyse()"]),
+        ("counter = counters:NO_SETTINGS", "counter", ["must have settings, a subclass of Settings"]),
+        ("counter = counters:TAKES_STOP", "counter", ["has a setting 'stop'", "rename the setting"]),
+        ("counter = counters:ENDLESS", "counter", ["must have stop_conditions", "one key or more"]),
+        ("counter = counters:LOOSE", "counter", ["stop_conditions of StopCondition values"]),
+        ("planet = counters:PLANET", "planet", ["planet = counters:PLANET of the package counters", "shadows"]),
+        ("", "counters:PLANET", ["module:NAME 'counters:PLANET' shadows the registered algorithm 'planet'"]),
+        ("", "counters:NOTHING", ["module:NAME 'counters:NOTHING' cannot be imported"]),
+        ("counter = counters:COUNTER", "countr", ["phases.count.algorithm must be one of", "did you mean 'counter'?"]),
+        ("", "", ["phases.count.algorithm must be one of", "got 'nothing'"]),
+    ],
+)
+def test_what_is_no_algorithm_is_refused(
+    install, tmp_path: Path, capsys, monkeypatch, entry_points: str, algorithm: str, words: list[str]
+):
+    install(entry_points)
+    spec = spec_of(tmp_path, algorithm)
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    assert main(["run", str(spec)]) == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in words), said
+    assert said.count("\n") == 1
+    assert {path for path in tmp_path.rglob("*") if "__pycache__" not in str(path)} == before
+
+
+def test_two_packages_of_one_name_are_told_apart(install, tmp_path: Path, capsys):
+    install("counter = counters:COUNTER", "first")
+    install("counter = counters:SECOND", "other")
+    assert main(["specs", str(spec_of(tmp_path, "counter"))]) == 2
+    assert "shadows the algorithm 'counter'" in capsys.readouterr().err
+
+
+def test_keys_of_a_plugged_algorithm_are_printed(install, capsys):
+    install("counter = counters:COUNTER")
+    assert main(["specs", "--keys", "counter"]) == 0
+    printed = capsys.readouterr().out
+    assert "algorithm: counter: Counts." in printed
+    assert "how far a step goes" in printed
+    assert "steps counted" in printed
+
+
+def test_every_algorithm_is_registered_by_its_own_folder():
+    rooms = {name: entry.value.split(".")[2] for name, entry in registry.registered().items()}
+    assert rooms == {name: name for name in rooms}
+    assert {name for name, entry in registry.algorithms().items() if entry.acts} == {"planet", "dcem_ppo"}
+
+
+def test_settings_need_neither_ray_nor_torch():
+    code = (
+        "import sys\n"
+        "sys.modules['ray'] = sys.modules['torch'] = sys.modules['numpy'] = None\n"
+        "from parsecrl.algorithms.training.algorithm import algorithms\n"
+        "from parsecrl.platform.specs import bundled_specs, load_spec\n"
+        "for entry in algorithms().values(): entry.settings.defaults()\n"
+        "for name in bundled_specs(): load_spec(name)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
