@@ -22,7 +22,7 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
     Returns:
         The path.
     """
-    loader = PackageLoader("parsecrl.platform.reports", "")
+    loader = PackageLoader(__package__, "")
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     text = pages.get_template(template).render(markup=markup, **values)
     path.parent.mkdir(parents=True, exist_ok=True)
