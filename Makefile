@@ -10,7 +10,7 @@ export RAY_AUTH_MODE ?= disabled
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
@@ -29,7 +29,8 @@ lint: install
 	$(BIN)/ruff format --check .
 	mkdir -p .typing/parsecrl
 	for room in algorithms envs platform tune_specs; do ln -sfn ../../$$room .typing/parsecrl/$$room; done
-	$(BIN)/mypy -p parsecrl.algorithms -p parsecrl.envs -p parsecrl.platform
+	for file in __init__.py py.typed; do ln -sfn ../../$$file .typing/parsecrl/$$file; done
+	$(BIN)/mypy -m parsecrl -p parsecrl.algorithms -p parsecrl.envs -p parsecrl.platform
 
 # A sweep under a dozen faults; takes a quarter of an hour or more and prints the table of docs/operations.md.
 chaos: install

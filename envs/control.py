@@ -15,6 +15,7 @@ import importlib
 import logging
 import os
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -31,12 +32,16 @@ class ActionRepeat(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
     """Apply each action `repeat` times; the reward is the sum over those simulator steps.
 
     The repetition stops at the episode's end, so that the last decision of an episode may take fewer simulator steps.
-    `info["env_steps"]` says how many this decision took.
+    `info["env_steps"]` says how many this decision took. task_observation_space and task_action_space are the task's
+    own, before they became vectors.
 
     Args:
         env: What is wrapped.
         repeat: Simulator steps of a decision, at least 1.
     """
+
+    task_observation_space: spaces.Space
+    task_action_space: spaces.Space
 
     def __init__(self, env: gymnasium.Env, repeat: int):
         RecordConstructorArgs.__init__(self, repeat=repeat)
@@ -62,30 +67,38 @@ class ActionRepeat(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
         return obs, total, bool(terminated), bool(truncated), info
 
 
-def make_env(id: str, action_repeat: int = 1, render_mode: str | None = None) -> gymnasium.Env[np.ndarray, np.ndarray]:
+Task = str | Callable[[dict[str, Any]], gymnasium.Env]
+
+
+def make_env(
+    id: Task, action_repeat: int = 1, render_mode: str | None = None, kwargs: Mapping[str, Any] | None = None
+) -> gymnasium.Env[np.ndarray, np.ndarray]:
     """Make a control task with a flat float32 observation, actions in [-1, 1] and summed rewards.
 
     `reset(seed=n)`, 0 <= n < 2**32, makes the episode reproducible. A time limit ends an episode as truncated, a
     failure or a goal as terminated. A dm_control task whose last step has discount 1 was truncated.
 
     Args:
-        id: `dm_control/<domain>-<task>-v0`, or any Gymnasium id with a bounded Box action space (`HalfCheetah-v5`).
+        id: `dm_control/<domain>-<task>-v0`, or any Gymnasium id with a bounded Box action space (`HalfCheetah-v5`); or
+            what makes the environment from a dict of its arguments.
         action_repeat: Simulator steps of a decision, at least 1.
         render_mode: None, or "rgb_array" for `env.render()` to return uint8 [height, width, 3].
             `metadata["render_fps"]` is then the number of decisions in a second of simulated time.
+        kwargs: The task's own arguments.
 
     Returns:
         The environment.
 
     Raises:
-        ValueError: The id is unknown, the actions are no bounded Box, or action_repeat is below 1.
+        ValueError: The id or an argument is unknown, the actions are no bounded Box, or action_repeat is below 1.
     """
     if isinstance(action_repeat, bool) or not isinstance(action_repeat, int) or action_repeat < 1:
         raise ValueError(
             f"action_repeat must be a whole number of at least 1, got {action_repeat!r}; "
             f"set env.action_repeat in the spec"
         )
-    env = _make_raw(id, render_mode)
+    env = _make_raw(id, render_mode, dict(kwargs or {}))
+    own_spaces = env.observation_space, env.action_space
     try:
         _check_spaces(id, env)
     except ValueError:
@@ -96,25 +109,34 @@ def make_env(id: str, action_repeat: int = 1, render_mode: str | None = None) ->
         warnings.filterwarnings("ignore", message=".*precision lowered by casting to float32")
         env = DtypeObservation(FlattenObservation(env), np.float32)
     env = ActionRepeat(_rescale_actions(env), action_repeat)
+    env.task_observation_space, env.task_action_space = own_spaces
     env.metadata = {**env.metadata, "render_fps": render_fps}
     return env
 
 
-def control_env(env_id: str, action_repeat: int = 1, render_mode: str | None = None) -> gymnasium.Env:
+def control_env(env_id: Task, action_repeat: int = 1, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env:
     """`make_env` under the keywords of `parsecrl/Control-v0`.
 
     Args:
         env_id: The `id` of `make_env`.
         action_repeat: As in `make_env`.
         render_mode: As in `make_env`.
+        **kwargs: The task's own arguments.
 
     Returns:
         The environment.
     """
-    return make_env(env_id, action_repeat, render_mode)
+    return make_env(env_id, action_repeat, render_mode, kwargs)
 
 
-def _make_raw(id: str, render_mode: str | None) -> gymnasium.Env:
+def _make_raw(id: Task, render_mode: str | None, arguments: dict[str, Any]) -> gymnasium.Env:
+    if render_mode is not None:
+        arguments["render_mode"] = render_mode
+    if callable(id):
+        made = id(arguments)
+        if not isinstance(made, gymnasium.Env):
+            raise ValueError(f"{id!r} must make a gymnasium.Env, got a {type(made).__name__}; wrap it in one")
+        return made
     if not isinstance(id, str) or id in CONTROL_NAMES:
         raise ValueError(
             f"the environment id must name a task, got {id!r}; write for example dm_control/cheetah-run-v0"
@@ -122,17 +144,20 @@ def _make_raw(id: str, render_mode: str | None) -> gymnasium.Env:
     is_dm_control = id.startswith("dm_control/")
     if is_dm_control:
         _register_dm_control()
-    kwargs: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     is_suite_task = _is_suite_task(id)
     if is_suite_task:
         # Some models (lqr) are drawn when they are built: always draw the same, so that a seed fixes an episode.
-        kwargs["task_kwargs"] = {"random": 0}
+        arguments["task_kwargs"] = {"random": 0, **arguments.get("task_kwargs", {})}
     try:
-        env = gymnasium.make(id, disable_env_checker=True, **kwargs)
+        env = gymnasium.make(id, disable_env_checker=True, **arguments)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(f"environment {id!r} needs a package that is not installed: {error}") from error
     except (gymnasium.error.Error, ImportError) as error:
         raise ValueError(_unknown_id(id)) from error
+    except TypeError as error:
+        if not arguments:
+            raise
+        raise ValueError(f"environment {id!r} cannot be made with {arguments}: {error}; change them") from error
     if is_dm_control:
         if is_suite_task:
             env.unwrapped.np_random = np.random.RandomState()  # type: ignore[assignment]  # Shimmy's type; unseeded until reset(seed=)
@@ -181,7 +206,7 @@ def _unknown_id(id: str) -> str:
     return f"the environment id must be one that Gymnasium or Shimmy knows, got {id!r}; {remedy}"
 
 
-def _check_spaces(id: str, env: gymnasium.Env) -> None:
+def _check_spaces(id: Task, env: gymnasium.Env) -> None:
     action = env.action_space
     if not isinstance(action, spaces.Box):
         raise ValueError(

@@ -47,8 +47,17 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: object) -> None:  # type: ignore[override]
+        from importlib.metadata import version
+
+        print(f"parsec {version('parsec-rl')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="parsec", description="Planning inside learned latent spaces, on Ray.", allow_abbrev=False)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     overrides, spec, begin, head = (_Parser(add_help=False) for _ in range(4))  # what several take
     overrides.add_argument(

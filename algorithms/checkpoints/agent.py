@@ -8,11 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from gymnasium import spaces
+
 from parsecrl.algorithms.checkpoints.files import Folder
 from parsecrl.algorithms.checkpoints.pair import CheckpointPair
 from parsecrl.algorithms.controllers import PlanningAgent
+from parsecrl.algorithms.controllers.acting import describe_space
 
-FILES = CheckpointPair("agent", "an agent")
+FILES = CheckpointPair("agent", "an agent", format=2)
 DESCRIPTION, WEIGHTS = FILES.description_file, FILES.tensor_file
 read_description, read_weights = FILES.read_description, FILES.read_tensors
 
@@ -20,10 +24,15 @@ read_description, read_weights = FILES.read_description, FILES.read_tensors
 def save_agent(folder: str | Path, agent: PlanningAgent, description: dict[str, Any]) -> None:
     """Write the agent into an existing folder; each file appears whole or not at all.
 
-    description: algorithm, env {id, action_repeat}, world_model, controller, decoder, env_steps.
+    description: algorithm, env {id, action_repeat}, world_model, controller, decoder, env_steps, and spaces, the task's
+    own {observation, action} as `describe_space` has them; without these the task's are the agent's vectors.
     """
     sizes = {"obs_size": agent.model.obs_size, "action_size": agent.model.action_size}
-    FILES.write(folder, {**sizes, **description}, agent.state_dict())
+    own = {
+        "observation": describe_space(spaces.Box(-np.inf, np.inf, (sizes["obs_size"],), np.float32)),
+        "action": describe_space(spaces.Box(-1.0, 1.0, (sizes["action_size"],), np.float32)),
+    }
+    FILES.write(folder, {**sizes, "spaces": own, **description}, agent.state_dict())
 
 
 def load_agent(folder: Folder) -> tuple[PlanningAgent, dict[str, Any]]:

@@ -25,12 +25,11 @@ class LatentSACAlgorithm(Algorithm):
 
     def check(self, phase: Any) -> None:
         from parsecrl.algorithms.latent_sac.latent_sac_rl_module import check_target_entropy
-        from parsecrl.algorithms.latent_sac.policy_world import make_world
         from parsecrl.algorithms.latent_study.model_factory import check_model
-        from parsecrl.algorithms.latent_study.worlds import check_slices, space_sizes
+        from parsecrl.algorithms.latent_study.worlds import check_slices, make_env, space_sizes
 
         with blamed_on("world"):
-            env = make_world(phase.world.options(), layout_seed=0)
+            env = make_env(phase.world.options(), layout_seed=0)
         try:
             check_model(phase.model.options(), env)
             check_slices(env, phase.model.rollout_steps, "model.rollout_steps")

@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from parsecrl.algorithms.checkpoints.files import Folder
 from parsecrl.algorithms.checkpoints.pair import CheckpointPair
+from parsecrl.algorithms.latent_sac.acting import DiscretePolicy
 from parsecrl.algorithms.latent_study.model_factory import make_model
 from parsecrl.algorithms.latent_study.worlds import World, make_env, space_sizes, world_of
 from parsecrl.algorithms.models import LatentDynamics
+from parsecrl.algorithms.models.latent_dynamics import feedforward
 
-FILES = CheckpointPair("latent_sac", "latent_sac")
+FILES = CheckpointPair("latent_sac", "latent_sac", format=2)
 KEPT = ("model.", "policy.")  # what acts and what predicts; the rest is in RLlib's checkpoint
 
 
@@ -36,7 +39,7 @@ def save_trial(
     FILES.write(folder, description, {**tensors, "visited": torch.from_numpy(visited.copy())})
 
 
-def load_trial(folder: Any) -> tuple[LatentDynamics, World | None, np.ndarray, dict[str, Any]]:
+def load_trial(folder: Folder) -> tuple[LatentDynamics, World | None, np.ndarray, dict[str, Any]]:
     """Read a trial.
 
     Args:
@@ -50,6 +53,32 @@ def load_trial(folder: Any) -> tuple[LatentDynamics, World | None, np.ndarray, d
     """
     description, tensors = FILES.read_description(folder), FILES.read_tensors(folder)
     env = make_env(description["world"], description["layout_seed"])
-    model: Any = make_model(description["model"], *space_sizes(env), 0)
+    model = _model(description, tensors, *space_sizes(env))
+    return model, world_of(env), tensors["visited"].numpy(), description
+
+
+def load_policy(folder: Folder) -> tuple[DiscretePolicy, dict[str, Any]]:
+    """Read the policy of a trial; the environment is not needed.
+
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        The policy and the description.
+
+    Raises:
+        ValueError: As `load_trial` does.
+    """
+    description, tensors = FILES.read_description(folder), FILES.read_tensors(folder)
+    spaces, sizes = description["spaces"], description["policy"]
+    num_actions = spaces["action"]["n"]
+    model = _model(description, tensors, spaces["observation"]["shape"][0], num_actions)
+    network = feedforward(model.latent_size, num_actions, sizes["hidden_size"], sizes["num_layers"])
+    network.load_state_dict({k.removeprefix("policy."): v for k, v in tensors.items() if k.startswith("policy.")})
+    return DiscretePolicy(model, network), description
+
+
+def _model(description: dict[str, Any], tensors: dict[str, Tensor], obs_size: int, num_actions: int) -> LatentDynamics:
+    model = make_model(description["model"], obs_size, num_actions, 0)
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    return model.eval(), world_of(env), tensors["visited"].numpy(), description
+    return model.eval()

@@ -16,9 +16,11 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
+from ray.tune.registry import ENV_CREATOR, _global_registry
 from torch import Tensor
 
 from parsecrl.algorithms.checkpoints.files import check_local
+from parsecrl.algorithms.controllers.acting import describe_space
 from parsecrl.algorithms.latent_sac.checkpoint import save_trial
 from parsecrl.algorithms.latent_sac.latent_sac_learner import LatentSACLearner
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule, latent_model
@@ -27,7 +29,13 @@ from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
 from parsecrl.algorithms.latent_sac.settings import LatentSACSettings
 from parsecrl.algorithms.latent_study.measures import transformations_used
 from parsecrl.algorithms.latent_study.tables import prediction_table
-from parsecrl.algorithms.latent_study.worlds import check_slices, env_arguments, make_env, space_sizes, world_of
+from parsecrl.algorithms.latent_study.worlds import (
+    NAMESPACE,
+    check_slices,
+    env_arguments,
+    space_sizes,
+    world_of,
+)
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.process_tuning import make_process_quick
@@ -44,8 +52,13 @@ LOSSES = ("actor_loss", "critic_loss", "dynamics_loss")
 class LatentSACConfig(SettingsConfig):
     """Config of a trial; `LatentSACSettings` says what the settings mean.
 
-    Of `training()` the groups model and policy become the attributes latent_model and policy_network: RLlib has others.
+    `.environment(...)` takes the id of a world with vectors for observations and discrete actions, a class, or the name
+    of a creator that was registered with Tune; `.debugging(seed=...)` seeds everything. Of `training()` the groups
+    model and policy become the attributes latent_model and policy_network: RLlib has others.
     """
+
+    env: Any
+    env_config: dict[str, Any]
 
     settings = LatentSACSettings
     attributes: ClassVar = {"model": "latent_model", "policy": "policy_network"}
@@ -71,8 +84,24 @@ class LatentSACConfig(SettingsConfig):
         super().__init__(algo_class=algo_class or LatentSAC)
         self.given_seed = 0  # the spec's; `seed` and `trial_seed` are derived from it
         self.trial_seed = 0
+        self.framework("torch")
+        self.env_runners(
+            env_runner_cls=WholeEpisodeRunner,
+            num_env_runners=0,  # a sweep runs many trials at a time; one of them plays an episode in milliseconds
+            num_envs_per_env_runner=1,
+            batch_mode="complete_episodes",
+        )
+        self.learners(num_learners=0)
+        self.reporting(
+            metrics_num_episodes_for_smoothing=RECENT,
+            min_time_s_per_iteration=0,
+            min_sample_timesteps_per_iteration=0,
+            min_train_timesteps_per_iteration=0,
+        )
+        self.debugging(log_sys_usage=False, log_level="ERROR")
 
     def set_settings(self, values: Mapping[str, Any]) -> None:
+        """Set attributes by the settings' names, those of a study's trials aside; nothing is checked."""
         super().set_settings({name: value for name, value in values.items() if name not in StudySettings.model_fields})
 
     @classmethod
@@ -82,22 +111,8 @@ class LatentSACConfig(SettingsConfig):
         config.set_settings({name: own.options().get(name) for name in LatentSACSettings.model_fields})
         config.given_seed = own.seed
         config.trial_seed = derive_seed(settings.get("run_seed", 0), ROLE, own.seed)
-        config.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
-        config.framework("torch")
-        config.env_runners(
-            env_runner_cls=WholeEpisodeRunner,
-            num_env_runners=0,  # a sweep runs many trials at a time; one of them plays an episode in milliseconds
-            num_envs_per_env_runner=1,
-            batch_mode="complete_episodes",
-        )
-        config.learners(num_learners=0, num_gpus_per_learner=own.num_gpus_per_trial)
-        config.reporting(
-            metrics_num_episodes_for_smoothing=RECENT,
-            min_time_s_per_iteration=0,
-            min_sample_timesteps_per_iteration=0,
-            min_train_timesteps_per_iteration=0,
-        )
-        config.debugging(seed=config.trial_seed, log_sys_usage=False, log_level="ERROR")
+        config.learners(num_gpus_per_learner=own.num_gpus_per_trial)
+        config.debugging(seed=config.trial_seed)
         id, options = env_arguments(config.world, config.layout_seed)
         config.environment(id, env_config=options)
         return config
@@ -106,6 +121,26 @@ class LatentSACConfig(SettingsConfig):
     def layout_seed(self) -> int:
         """Of a world's vectors, where its settings name none: every trial has its own."""
         return derive_seed(self.trial_seed, "layout")
+
+    def validate(self) -> None:
+        """As RLlib's; the environment becomes the world, and the seed that of the trial. Raises ValueError."""
+        if self.num_env_runners or self.num_learners > 1:
+            raise ValueError(
+                f"latent_sac plays and learns in one process, got num_env_runners={self.num_env_runners} and "
+                f"num_learners={self.num_learners}; leave both at 0, and run several trials at a time"
+            )
+        if self.trial_seed != (self.seed or 0):  # it was not made from a spec's phase
+            self.trial_seed = self.given_seed = self.seed or 0
+        if isinstance(self.env, str) and not _global_registry.contains(ENV_CREATOR, self.env):
+            made = env_arguments(self.world, self.layout_seed)
+            if (self.env, self.env_config) != made:
+                self.world = {**self.env_config, "id": self.env.removeprefix(NAMESPACE)}
+                made = env_arguments(self.world, self.layout_seed)
+            self.env, self.env_config = made
+        elif self.env is not None:
+            name = self.env if isinstance(self.env, str) else f"{self.env.__module__}:{self.env.__qualname__}"
+            self.world = {"id": name}
+        super().validate()
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """As RLlib asks."""
@@ -132,7 +167,8 @@ class LatentSAC(Algorithm):
     plans: list[PlanTime] = []  # noqa: RUF012  it never plans, and nothing is added
 
     def __init__(self, config: Any = None, **kwargs: Any):
-        if isinstance(config, dict) and "class" not in config:  # which RLlib's own dicts, in checkpoints, have
+        # RLlib's own dicts, of checkpoints and of Tune's param_space, have one of these.
+        if isinstance(config, dict) and not {"class", "enable_rl_module_and_learner"} & config.keys():
             config = LatentSACConfig.from_settings(config)
         super().__init__(config, **kwargs)
 
@@ -149,11 +185,14 @@ class LatentSAC(Algorithm):
         self.counts = {"env_steps": 0, "updates": 0, "requests": 0}
         self.scores: list[float] = []  # the return of every episode
         self.curve: list[dict[Any, Any]] = []  # rows of the predictions table, with the number of episodes
-        env = make_env(self.config.world, self.config.layout_seed)
+        env = self.env_runner.env.unwrapped.envs[0]
         check_slices(env, self._rollout_steps, "model.rollout_steps")
+        self.spaces = {
+            "observation": describe_space(env.observation_space),
+            "action": describe_space(env.action_space),
+        }
         self.obs_size, self.num_actions = space_sizes(env)
         self.world = world_of(env)
-        env.close()
         self.replay = TransitionReplay(self.config.replay_capacity, self.obs_size)
         S = len(self.world.cells) if self.world else 0
         self.visited = np.zeros((S, self.num_actions), np.int64)  # how often each action was taken in each cell
@@ -328,6 +367,7 @@ class LatentSAC(Algorithm):
         description = {
             "world": c.world,
             "layout_seed": c.layout_seed,
+            "spaces": self.spaces,
             "model": c.latent_model,
             "policy": c.policy_network,
             "seed": c.given_seed,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from parsecrl.algorithms.latent_study.model_factory import make_model
+from parsecrl.algorithms.latent_study.worlds import check_spaces
 from parsecrl.algorithms.models import LatentDynamics, TransitionSequence
 from parsecrl.algorithms.models.deduplication import distinct_rows_of_pair
 from parsecrl.algorithms.models.latent_dynamics import feedforward
@@ -42,6 +43,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
     def setup(self) -> None:
         """As RLlib asks: make model, actor, critics and targets, with weights of trial_seed."""
         c = self.model_config
+        check_spaces(self.observation_space, self.action_space)
         num_actions = int(self.action_space.n)
         check_target_entropy(c["target_entropy"], num_actions)
         self.model = latent_model(c["latent_model"], self.observation_space.shape[0], num_actions, c["trial_seed"])

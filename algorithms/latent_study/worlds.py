@@ -47,13 +47,25 @@ def make_env(env: dict[str, Any], layout_seed: int) -> gymnasium.Env:
             f"env.id must be an environment that Gymnasium knows, got {env['id']!r} ({error}); "
             f"choose parsecrl/Gridworld-v0, parsecrl/FourRooms-v0 or parsecrl/Torus-v0"
         ) from error
-    obs, action = made.observation_space, made.action_space
+    check_spaces(made.observation_space, made.action_space)
+    return made
+
+
+def check_spaces(obs: spaces.Space, action: spaces.Space) -> None:
+    """Check that a world is one for latent dynamics.
+
+    Args:
+        obs: Of observations.
+        action: Of actions.
+
+    Raises:
+        ValueError: Observations are no vectors, or actions are not discrete.
+    """
     if not isinstance(obs, spaces.Box) or len(obs.shape) != 1 or not isinstance(action, spaces.Discrete):
         raise ValueError(
-            f"a world must have vectors for observations and discrete actions, got {obs} and {action} from "
-            f"{env['id']!r}; choose another world.id"
+            f"a world must have vectors for observations and discrete actions, got {obs} and {action}; "
+            f"choose another world.id"
         )
-    return made
 
 
 def env_arguments(env: dict[str, Any], layout_seed: int) -> tuple[str, dict[str, Any]]:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import gymnasium
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.env.env_context import EnvContext
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
+from ray.tune.registry import ENV_CREATOR, _global_registry
+from torch import nn
 from typing_extensions import Self
 
 from parsecrl.algorithms.checkpoints.agent import save_agent
 from parsecrl.algorithms.checkpoints.files import Folder, check_local
 from parsecrl.algorithms.controllers import PlanningAgent
+from parsecrl.algorithms.controllers.acting import describe_space
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.rllib_settings import SettingsConfig
 from parsecrl.algorithms.training.settings import Settings
 
 ENVIRONMENT = "parsecrl.envs:parsecrl/Control-v0"
+SPACES = ("observation", "action")
 # RLlib's name for what it clips, and ours for what we clip ourselves; the group is the optimiser.
 GRADIENT_NORM = re.compile(r"gradients_(?P<rllib>.+)_global_norm|(?P<own>.+)_gradient_norm")
 
@@ -35,16 +44,13 @@ def configure_phase(
 
     env, resources: the spec's groups as plain dicts.
     """
-    config.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
     config.environment(ENVIRONMENT, env_config={"env_id": env["id"], "action_repeat": env["action_repeat"]})
-    config.framework("torch")
     config.env_runners(
         num_env_runners=resources.get("num_env_runners", 0),
         num_envs_per_env_runner=resources.get("num_envs_per_env_runner", 1),
         num_cpus_per_env_runner=resources.get("num_cpus_per_env_runner", 1),
         num_gpus_per_env_runner=resources.get("num_gpus_per_env_runner", 0),
         sample_timeout_s=resources.get("sample_timeout_s", 1800.0),
-        max_requests_in_flight_per_env_runner=1,
     )
     main_cpus = resources.get("num_cpus_for_main_process", 1)
     num_learners = resources.get("num_learners", 0)
@@ -55,31 +61,52 @@ def configure_phase(
         num_gpus_per_learner=resources.get("num_gpus_per_learner", 0),
     )
     config.resources(num_cpus_for_main_process=main_cpus)
-    config.reporting(
-        metrics_num_episodes_for_smoothing=10,
-        min_time_s_per_iteration=0,
-        min_sample_timesteps_per_iteration=0,
-        min_train_timesteps_per_iteration=0,
-    )
-    config.debugging(seed=seed, log_sys_usage=False, log_level="ERROR")
-    config.env_id, config.action_repeat = env["id"], env["action_repeat"]
+    config.debugging(seed=seed)
     own = settings.options()
     config.set_settings({name: own.get(name) for name in config.settings.model_fields})
     config.start_from = start_from
 
 
+@dataclass(frozen=True)
+class UnnamedTask:
+    """An environment that no id names: a class, or a creator that was registered with Tune. name: for people."""
+
+    name: str
+    create: Callable[[EnvContext], Any]
+
+    def __call__(self, arguments: dict[str, Any]) -> Any:
+        return self.create(EnvContext(arguments, worker_index=0))
+
+    def __repr__(self) -> str:
+        return self.name
+
+
 class PhaseConfig(SettingsConfig):
-    """The settings that the phases of a pipeline have in common."""
+    """The settings that the phases of a pipeline have in common.
 
-    def __init__(self, algo_class: type | None = None):
-        super().__init__(algo_class=algo_class)
-        self.env_id = ""
-        self.action_repeat = 1
+    `.environment(...)` takes the id of a task with bounded continuous actions (Gymnasium's or Shimmy's), a class, or
+    the name of a creator that was registered with Tune. env_config: the task's own arguments, and `action_repeat`,
+    simulator steps per decision. Observations become float32 vectors and actions [-1, 1] (parsecrl/Control-v0).
+    """
 
+    env: Any
+    env_config: dict[str, Any]
     start_from: Folder | None
     world_model: dict[str, Any]
     controller: dict[str, Any]
     decoder: dict[str, Any]
+
+    def __init__(self, algo_class: type | None = None):
+        super().__init__(algo_class=algo_class)
+        self.framework("torch")
+        self.env_runners(num_env_runners=0, sample_timeout_s=1800.0, max_requests_in_flight_per_env_runner=1)
+        self.reporting(
+            metrics_num_episodes_for_smoothing=10,
+            min_time_s_per_iteration=0,
+            min_sample_timesteps_per_iteration=0,
+            min_train_timesteps_per_iteration=0,
+        )
+        self.debugging(log_sys_usage=False, log_level="ERROR")
 
     @classmethod
     def from_phase(
@@ -98,6 +125,54 @@ class PhaseConfig(SettingsConfig):
         configure_phase(config, settings, env, resources, seed, start_from)
         return config
 
+    @property
+    def action_repeat(self) -> int:
+        """Simulator steps per decision."""
+        return self.env_config.get("action_repeat", 1)
+
+    def validate(self) -> None:
+        self._wrap_task()
+        super().validate()
+
+    def _wrap_task(self) -> None:
+        """Put parsecrl/Control-v0, which RLlib makes by its id, around the task that was given."""
+        if self.env is None:
+            return
+        arguments = {"action_repeat": 1, **self.env_config}
+        if self.env not in (ENVIRONMENT, ENVIRONMENT.partition(":")[2]):
+            arguments["env_id"] = self.env
+        elif "env_id" not in arguments:
+            raise ValueError(f"{self.env} needs a task; give .environment() the task's own id in its place")
+        arguments["env_id"] = named_task(arguments["env_id"])
+        self.env, self.env_config = ENVIRONMENT, arguments
+
+    def task_description(self) -> dict[str, Any]:
+        """The group `env` of agent.json; `id` is "" where none names the task, and `made_by` says what made it."""
+        arguments = {name: value for name, value in self.env_config.items() if name not in {"env_id", "action_repeat"}}
+        task = self.env_config["env_id"]
+        described = {"id": task, "action_repeat": self.action_repeat}
+        if isinstance(task, UnnamedTask):
+            return {**described, "id": "", "made_by": task.name}
+        if not arguments:
+            return described
+        try:
+            json.dumps(arguments)
+        except TypeError:
+            return {**described, "id": "", "made_by": f"{task} with arguments that JSON cannot hold"}
+        return {**described, "kwargs": arguments}
+
+
+def named_task(task: Any) -> str | UnnamedTask:
+    """What parsecrl/Control-v0 takes: an id as it is; a class, or a creator registered with Tune, with its name."""
+    if isinstance(task, UnnamedTask):
+        return task
+    if isinstance(task, str):
+        registered = _global_registry.contains(ENV_CREATOR, task)
+        return UnnamedTask(task, _global_registry.get(ENV_CREATOR, task)) if registered else task
+    if callable(task):
+        return UnnamedTask(f"{task.__module__}:{task.__qualname__}", task)
+    raise ValueError(f"an environment must be an id, a class or a registered name, got {task!r}")
+
 
 class PhaseMixin:
     """Put before Algorithm: results at top level; agent.json, agent.safetensors and the phase files in checkpoints."""
@@ -111,6 +186,41 @@ class PhaseMixin:
     def setup(self, config: Any) -> None:
         super().setup(config)  # type: ignore[misc]
         self.measurements = Measurements()
+        self.spaces = self._task_spaces()
+        self._check_agent()
+
+    def _task_spaces(self) -> dict[str, Any]:
+        """The task's own spaces as agent.json holds them; where only remote runners have the task, it is made once."""
+        vector = self.env_runner.env  # type: ignore[attr-defined]
+        if vector is None:
+            task = gymnasium.make(ENVIRONMENT, **self.config.env_config)
+            found = [task.get_wrapper_attr(f"task_{kind}_space") for kind in SPACES]
+            task.close()
+        else:
+            found = [vector.unwrapped.get_attr(f"task_{kind}_space")[0] for kind in SPACES]
+        return {kind: describe_space(space) for kind, space in zip(SPACES, found, strict=True)}
+
+    def _check_agent(self) -> None:
+        """Raise ValueError unless the settings describe the module's agent: a checkpoint is loaded by these alone."""
+        module = self.env_runner.module  # type: ignore[attr-defined]
+        agent = getattr(module, "agent", None)
+        if agent is None:
+            raise ValueError(
+                f"an RLModule of {type(self).__name__} must hold its PlanningAgent as `agent`, got "
+                f"{type(module).__name__} without one; subclass the module that it replaces"
+            )
+        c, sizes = self.config, (agent.model.obs_size, agent.model.action_size)
+        with torch.random.fork_rng(devices=[]):
+            described = _parts(PlanningAgent(*sizes, c.world_model, c.controller, c.decoder))
+        own = _parts(agent)
+        for name in [*described, *own]:
+            got, wanted = (parts.get(name, "nothing") for parts in (own, described))
+            if got != wanted:
+                raise ValueError(
+                    f"no checkpoint of {type(module).__name__} could be loaded: its agent.{name} is {got}, and the "
+                    f"settings describe {wanted}; name your class in the settings: world_model={{'kind': "
+                    f"'module:Class'}}"
+                )
 
     def phase_results(self) -> dict[str, Any]:
         """Counters for the top level of each result; has env_steps."""
@@ -150,7 +260,8 @@ class PhaseMixin:
         c = self.config
         return {
             "algorithm": type(self).__name__.lower(),
-            "env": {"id": c.env_id, "action_repeat": c.action_repeat},
+            "env": c.task_description(),
+            "spaces": self.spaces,
             "world_model": c.world_model,
             "controller": c.controller,
             "decoder": c.decoder,
@@ -160,14 +271,7 @@ class PhaseMixin:
 
     def current_agent(self) -> PlanningAgent:
         """A copy of the learner's agent on the CPU."""
-        module = self.env_runner.module  # type: ignore[attr-defined]
-        agent = PlanningAgent(
-            module.observation_space.shape[0],
-            module.action_space.shape[0],
-            self.config.world_model,
-            self.config.controller,
-            self.config.decoder,
-        )
+        agent = copy.deepcopy(self.env_runner.module.agent).cpu().eval()  # type: ignore[attr-defined]
         weights = self.learner_group.get_weights()[DEFAULT_MODULE_ID]  # type: ignore[attr-defined]
         agent.load_state_dict(
             {
@@ -200,3 +304,9 @@ class PhaseMixin:
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)  # type: ignore[misc]
         self.counts.update(state.get("counts", {}))
+
+
+def _parts(agent: nn.Module) -> dict[str, Any]:
+    """Class of each part, and shape of each weight, by name."""
+    shapes = {name: list(value.shape) for name, value in agent.state_dict().items()}
+    return {name: type(part) for name, part in agent.named_modules() if name} | shapes

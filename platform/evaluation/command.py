@@ -34,7 +34,7 @@ def evaluate_checkpoint(
         )
     env: dict[str, Any] = dict(description["env"])
     if env_id is not None:
-        env["id"] = env_id
+        env = {"id": env_id, "action_repeat": env.get("action_repeat", 1)}
     rows = evaluate(folder, env, episodes=episodes, seed=seed, phase=folder.parent.parent.name or "checkpoint")
     found = summarize(rows["episode_return"].to_numpy())
     print(

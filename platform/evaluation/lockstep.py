@@ -20,6 +20,7 @@ import torch
 
 from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.controllers import EmbeddedController, PlanningAgent
+from parsecrl.algorithms.controllers.acting import planning_noise
 from parsecrl.envs import make_env
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.storage import Location, RemotePath, location_of
@@ -27,7 +28,7 @@ from parsecrl.platform.storage import Location, RemotePath, location_of
 RANDOM = "random"
 
 # Roles in a seed sequence: (spec seed, role) gives streams that have nothing in common.
-EPISODE_ROLE, NOISE_ROLE, ACTION_ROLE = 0xE0A1, 0xE0A2, 0xE0A3
+EPISODE_ROLE, ACTION_ROLE = 0xE0A1, 0xE0A3  # and NOISE_ROLE of the planner's noise
 
 Controller = str | Location | PlanningAgent
 
@@ -56,17 +57,6 @@ def controller_kind(agent: PlanningAgent | None) -> str:
     if agent is None:
         return RANDOM
     return "embedded" if isinstance(agent.controller, EmbeddedController) else "full"
-
-
-def planning_noise(agent: PlanningAgent, seed: int, device: str | torch.device = "cpu") -> torch.Tensor:
-    """The solver's standard normal draws [num_iterations, 1, N, n], the same for every decision of every episode.
-
-    They make the controller a deterministic function of the belief. Drawn on the CPU: every device gets the same.
-    """
-    solver = agent.controller
-    shape = (solver.num_iterations, 1, solver.num_samples, solver.plan_size)
-    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, NOISE_ROLE]).generate_state(1)[0]))
-    return torch.randn(shape, generator=generator).to(device)
 
 
 class Policy:
@@ -172,7 +162,13 @@ def resolve(controller: Controller, env: Mapping[str, Any] | None) -> tuple[Plan
         env = env or description["env"]
     if env is None:
         raise UserError(f"an environment must be given for the controller {controller!r}; pass env={{'id': ...}}")
-    return agent, {"id": env["id"], "action_repeat": env.get("action_repeat", 1)}
+    if not env["id"]:
+        raise UserError(
+            f"{controller} was trained on {env.get('made_by')}, which no id names; register it with gymnasium.register "
+            f"in a module of yours, and give the id as module:ID (--env)"
+        )
+    found = {"id": env["id"], "action_repeat": env.get("action_repeat", 1)}
+    return agent, found | ({"kwargs": env["kwargs"]} if env.get("kwargs") else {})
 
 
 def check_sizes(agent: PlanningAgent | None, env: Mapping[str, Any], controller: Controller) -> None:

@@ -11,12 +11,13 @@ import hashlib
 import importlib.util
 import zipfile
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from parsecrl.platform.errors import UserError
 
 PACKAGE = "parsecrl"
+ROOT_FILES = ("__init__.py", "py.typed")
 ROOMS = ("algorithms", "envs", "platform", "tune_specs")
 LIMIT = 100 * 2**20  # bytes; what a head takes in one upload (ray 2.60, DASHBOARD_CLIENT_MAX_SIZE)
 LARGEST = 3  # files that are named when the limit is passed
@@ -25,15 +26,19 @@ EPOCH = (2020, 1, 1, 0, 0, 0)  # of every file in the wheel: the same files make
 
 def package_files() -> dict[str, Path]:
     """Name in the wheel -> file. Caches, hidden files and links stay behind."""
-    return {name: file for room in ROOMS for name, file in _files_of(room)}
+    root_files = {f"{PACKAGE}/{name}": root / name for root in _folders(PACKAGE) for name in ROOT_FILES}
+    return root_files | {name: file for room in ROOMS for name, file in _files_of(room)}
+
+
+def _folders(package: str) -> Iterator[Path]:
+    found = importlib.util.find_spec(package)
+    for location in (found.submodule_search_locations or []) if found else []:
+        if Path(location).is_dir():  # an editable install adds a marker that is no folder
+            yield Path(location)
 
 
 def _files_of(room: str) -> Iterator[tuple[str, Path]]:
-    found = importlib.util.find_spec(f"{PACKAGE}.{room}")
-    for location in (found.submodule_search_locations or []) if found else []:
-        root = Path(location)
-        if not root.is_dir():  # an editable install adds a marker that is no folder
-            continue
+    for root in _folders(f"{PACKAGE}.{room}"):
         for file in sorted(root.rglob("*")):
             inside = file.relative_to(root)
             skipped = any(part.startswith(".") or part == "__pycache__" for part in inside.parts)
@@ -60,21 +65,23 @@ def _megabytes(size: int) -> str:
 
 
 def build_wheel(folder: Path, files: Mapping[str, Path]) -> Path:
-    """Write the wheel of `files` into `folder`.
+    """Write the wheel of `files` into `folder`, with the entry points of this installation, which name algorithms.
 
     Its build tag holds a hash of the contents: Ray takes wheels of one name for the same and would run the older.
     """
     try:
-        release = version("parsec-rl")
+        installed = distribution("parsec-rl")
+        release, entry_points = installed.version, installed.read_text("entry_points.txt")
     except PackageNotFoundError:
-        release = "0"
+        release, entry_points = "0", None
+    info = f"parsec_rl-{release}.dist-info"
     contents = {name: file.read_bytes() for name, file in files.items()}
+    if entry_points is not None:
+        contents[f"{info}/entry_points.txt"] = entry_points.encode()
     digest = hashlib.sha256()
     for name, data in sorted(contents.items()):
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
-    info = f"parsec_rl-{release}.dist-info"
     contents[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: parsec-rl\nVersion: {release}\n".encode()
-    contents[f"{info}/entry_points.txt"] = _entry_points().encode()
     contents[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: parsecrl\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     record = "".join(f"{name},{_record_hash(data)},{len(data)}\n" for name, data in contents.items())
     contents[f"{info}/RECORD"] = (record + f"{info}/RECORD,,\n").encode()
@@ -83,14 +90,6 @@ def build_wheel(folder: Path, files: Mapping[str, Path]) -> Path:
         for name, data in contents.items():
             wheel.writestr(zipfile.ZipInfo(name, EPOCH), data, compress_type=zipfile.ZIP_DEFLATED)
     return path
-
-
-def _entry_points() -> str:
-    """As this package is installed: where the algorithms are found."""
-    try:
-        return distribution("parsec-rl").read_text("entry_points.txt") or ""
-    except PackageNotFoundError:
-        return ""
 
 
 def _record_hash(data: bytes) -> str:

@@ -107,7 +107,7 @@ def test_save_and_load_give_the_same_agent(tmp_path, controller, decoder):
     agent.trained.fill_(True)
     save_agent(tmp_path, agent, describe(controller, **decoder))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["agent.json", "agent.safetensors"]
-    assert json.loads((tmp_path / "agent.json").read_text())["format"] == 1
+    assert json.loads((tmp_path / "agent.json").read_text())["format"] == 2
     assert set(load_file(tmp_path / "agent.safetensors")) == set(agent.state_dict())
     loaded, description = load_agent(tmp_path)
     assert description["env_steps"] == 12

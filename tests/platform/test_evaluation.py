@@ -8,10 +8,11 @@ import torch
 
 from parsecrl.algorithms.checkpoints.agent import save_agent
 from parsecrl.algorithms.controllers import PlanningAgent
+from parsecrl.algorithms.controllers.acting import planning_noise
 from parsecrl.envs import make_env
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import COLUMNS, _batches, _default_batch_size, evaluate
-from parsecrl.platform.evaluation.lockstep import ACTION_ROLE, episode_seed, planning_noise
+from parsecrl.platform.evaluation.lockstep import ACTION_ROLE, episode_seed
 
 CHEETAH = {"id": "dm_control/cheetah-run-v0", "action_repeat": 40}  # 25 decisions an episode
 UNEQUAL = {"id": "parsecrl_tests/Unequal-v0", "action_repeat": 1}

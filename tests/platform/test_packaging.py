@@ -1,37 +1,43 @@
 import subprocess
 import sys
 import sysconfig
+import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import pip._vendor.tomli as tomllib
+from parsecrl.platform.submission.packing import build_wheel, package_files
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("algorithms", "envs", "platform", "tune_specs")
 
 
-def test_the_package_list_is_that_of_the_folders():
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    folders = {
-        ".".join(["parsecrl", *file.parent.relative_to(ROOT).parts])
-        for room in ROOMS
-        for file in (ROOT / room).rglob("*")
-        if file.suffix in {".py", ".yaml"} and "__pycache__" not in file.parts
+def test_an_installation_holds_every_file_and_no_other(tmp_path):
+    command = [sys.executable, "setup.py", "--quiet", "build", "--build-base", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (library,) = tmp_path.glob("lib*")
+    built = {file.relative_to(library).as_posix() for file in library.rglob("*") if file.is_file()}
+    files = [file for room in ROOMS for file in (ROOT / room).rglob("*") if file.is_file()]
+    own = {
+        f"parsecrl/{file.relative_to(ROOT).as_posix()}"
+        for file in [*files, ROOT / "__init__.py", ROOT / "py.typed"]
+        if "__pycache__" not in file.parts and file.suffix != ".md"
     }
-    assert sorted(listed) == sorted(folders)
+    assert built == own
 
 
-def test_every_data_file_is_packaged():
-    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    for room in ROOMS:
-        for file in (ROOT / room).rglob("*"):
-            if file.is_file() and file.suffix not in {".py", ".pyc", ".md"}:
-                package = ".".join(["parsecrl", *file.parent.relative_to(ROOT).parts])
-                assert f"*{file.suffix}" in data.get(package, []), file
+def test_a_job_brings_along_what_is_installed_and_its_entry_points(tmp_path):
+    with zipfile.ZipFile(build_wheel(tmp_path, package_files())) as wheel:
+        names = set(wheel.namelist())
+        (entry_points,) = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
+        assert "parsec = parsecrl.platform.cli:main" in wheel.read(entry_points).decode()
+    assert {"parsecrl/__init__.py", "parsecrl/py.typed", "parsecrl/envs/__init__.py"} <= names
+
+
+def test_the_version_is_printed():
+    found = subprocess.check_output([sys.executable, "-m", "parsecrl.platform.cli", "--version"], text=True)
+    assert found == f"parsec {version('parsec-rl')}\n"
 
 
 def test_platform_stays_out_of_the_standard_librarys_way():

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from parsecrl.algorithms.latent_study import labelled, make_env, make_model, model_tables, stacked, world_of
 from parsecrl.algorithms.latent_study import report_parts as shared
+from parsecrl.algorithms.latent_study.model_factory import make_model
+from parsecrl.algorithms.latent_study.tables import labelled, model_tables, stacked
+from parsecrl.algorithms.latent_study.worlds import make_env, world_of
 from parsecrl.algorithms.reporting.figures import Plot, render_all
 from parsecrl.algorithms.reporting.statistics import mean_interval, probability_of_improvement
 

@@ -1,0 +1,266 @@
+"""Acting with a trained agent: the task's own observations in, the task's own actions out, numpy alone.
+
+Axes: B environments, O observation, A action. Whoever acts needs neither Ray nor the environment: the agent knows the
+task's spaces.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_space, iterate
+from numpy.typing import NDArray
+from torch import Tensor
+
+from parsecrl.algorithms.controllers.agent import PlanningAgent
+
+State = dict[str, NDArray[Any]]
+Generator = np.random.Generator
+
+NOISE_ROLE = 0xE0A2  # in a seed sequence: (seed, role) gives a stream of its own
+
+
+class Policy(Protocol):
+    """Decides for B environments at once."""
+
+    def initial_state(self, batch_size: int) -> dict[str, Tensor]:
+        """Tensors [B, ...] by name, at least one of them."""
+
+    def act(
+        self, state: dict[str, Tensor], obs: Tensor, rng: Generator | None
+    ) -> tuple[NDArray[Any], dict[str, Tensor]]:
+        """obs [B, O] -> an action for each environment [B, ...], and the next state."""
+
+
+class TrainedAgent:
+    """A trained policy between a task's own observations and actions; one environment, or a batch of them.
+
+    observation_space, action_space: the task's own, as it was trained. `state` is a dict of arrays: those of a batch
+    have a leading axis B, those of one environment have not. Copy the rows of an `initial_state` into a batch's to
+    begin these environments' episodes anew.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        description: Mapping[str, Any],
+    ):
+        self.observation_space, self.action_space = observation_space, action_space
+        self.description = dict(description)
+        self._policy = policy
+
+    def initial_state(self, batch_size: int | None = None) -> State:
+        """The state before an episode's first observation.
+
+        Args:
+            batch_size: B, at least 1; None for one environment, whose observations have no batch axis.
+
+        Raises:
+            ValueError: batch_size is less than 1.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, or None for one environment, got {batch_size}")
+        return _arrays(self._policy.initial_state(batch_size or 1), batch_size is not None)
+
+    def act(self, obs: Any, state: State, generator: Generator | None = None) -> tuple[NDArray[Any], State]:
+        """One decision.
+
+        Args:
+            obs: As the task returns it; of B environments as gymnasium's vector environments stack it.
+            state: What `initial_state` or the last `act` returned.
+            generator: For actions that differ from call to call: a planner draws its candidates anew, a policy over
+                discrete actions draws its action. None: the same observations always lead to the same actions, those of
+                `parsec evaluate` with this seed, one episode at a time; a policy takes its most probable action.
+
+        Returns:
+            The action, as the task takes it (its bounds, shape and dtype; stacked for a batch), and the next state.
+
+        Raises:
+            ValueError: obs is not one of the task's, or not finite, or state is of another batch size or agent.
+        """
+        batch_size = self._batch_size(state)
+        rows = [obs] if batch_size is None else self._rows(obs, batch_size)
+        for row in rows:
+            _check(self.observation_space, row, "obs")
+        vectors = np.stack([_vector(self.observation_space, row) for row in rows])
+        tensors = {name: torch.as_tensor(value) for name, value in state.items()}
+        if batch_size is None:
+            tensors = {name: value[None] for name, value in tensors.items()}
+        action, after = self._policy.act(tensors, torch.from_numpy(vectors), generator)
+        actions = [_task_action(self.action_space, row) for row in action]
+        return np.stack(actions) if batch_size is not None else actions[0], _arrays(after, batch_size is not None)
+
+    def _batch_size(self, state: State) -> int | None:
+        one = self._policy.initial_state(1)
+        if not isinstance(state, Mapping) or state.keys() != one.keys():
+            got = ", ".join(state) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"state must hold {', '.join(one)}, got {got}; begin with agent.initial_state()")
+        shapes = {name: np.shape(value) for name, value in state.items()}
+        own = {name: tuple(value.shape[1:]) for name, value in one.items()}
+        if shapes == own:
+            return None
+        sizes = {shape[0] for name, shape in shapes.items() if shape[1:] == own[name] and len(shape) > len(own[name])}
+        if len(sizes) != 1 or any(len(shape) <= len(own[name]) for name, shape in shapes.items()):
+            raise ValueError(f"state must have the shapes {own}, or these with a batch axis, got {shapes}")
+        return sizes.pop()
+
+    def _rows(self, obs: Any, batch_size: int) -> list[Any]:
+        try:
+            rows = list(iterate(batch_space(self.observation_space, batch_size), obs))
+        except (TypeError, ValueError, KeyError, IndexError):
+            rows = []
+        if len(rows) != batch_size:
+            raise ValueError(
+                f"obs must be those of {batch_size} environments, as state is, stacked in {self.observation_space}; "
+                f"begin with agent.initial_state(batch_size)"
+            )
+        return rows
+
+
+class PlanningPolicy:
+    """A PlanningAgent as a Policy. seed: of the planner's candidates, as in `parsec evaluate`."""
+
+    def __init__(self, agent: PlanningAgent, seed: int = 0):
+        self.agent, self._noise = agent.eval(), planning_noise(agent, seed)
+
+    def initial_state(self, batch_size: int) -> dict[str, Tensor]:
+        return self.agent.initial_state(batch_size)
+
+    def act(
+        self, state: dict[str, Tensor], obs: Tensor, rng: Generator | None = None
+    ) -> tuple[NDArray[Any], dict[str, Tensor]]:
+        noise = self._noise
+        if rng is not None:
+            noise = torch.from_numpy(rng.standard_normal(tuple(noise.shape), dtype=np.float32))
+        action, after = self.agent.act(state, obs, noise=noise)
+        return action.numpy(), after
+
+
+def planning_noise(agent: PlanningAgent, seed: int, device: str | torch.device = "cpu") -> Tensor:
+    """The solver's standard normal draws [num_iterations, 1, N, n], the same for every decision of every episode.
+
+    They make the controller a deterministic function of the belief. Drawn on the CPU: every device gets the same.
+    """
+    solver = agent.controller
+    shape = (solver.num_iterations, 1, solver.num_samples, solver.plan_size)
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, NOISE_ROLE]).generate_state(1)[0]))
+    return torch.randn(shape, generator=generator).to(device)
+
+
+def _arrays(state: dict[str, Tensor], batched: bool) -> State:
+    return {name: (value if batched else value[0]).numpy().copy() for name, value in state.items()}
+
+
+# Spaces and what lies in them, as parsecrl/Control-v0 sees them.
+
+
+def _vector(space: spaces.Space, obs: Any) -> NDArray[np.float32]:
+    return np.asarray(spaces.flatten(space, obs)).astype(np.float32)
+
+
+def _task_action(space: spaces.Space, action: NDArray[Any]) -> Any:
+    """[A] in [-1, 1] to the task's Box; the number of a discrete action to the task's."""
+    if isinstance(space, spaces.Discrete):
+        return np.asarray(space.start + action, space.dtype)[()]
+    assert isinstance(space, spaces.Box)
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    unit = np.clip(np.asarray(action, np.float64), -1.0, 1.0).reshape(space.shape)
+    return np.clip(low + 0.5 * (unit + 1.0) * (high - low), low, high).astype(space.dtype)
+
+
+def _check(space: spaces.Space, obs: Any, where: str) -> None:
+    """Raises ValueError unless obs has the shapes of the space and is finite; bounds may be passed, as in training."""
+    if isinstance(space, spaces.Dict):
+        if not isinstance(obs, Mapping) or obs.keys() != space.spaces.keys():
+            got = f"the keys {', '.join(map(str, obs))}" if isinstance(obs, Mapping) else type(obs).__name__
+            raise ValueError(f"{where} must be a dict of {', '.join(space.spaces)}, as the task returns it, got {got}")
+        for name, part in space.spaces.items():
+            _check(part, obs[name], f"{where}[{name!r}]")
+    elif isinstance(space, spaces.Tuple):
+        if not isinstance(obs, tuple | list) or len(obs) != len(space.spaces):
+            raise ValueError(f"{where} must be a tuple of {len(space.spaces)}, as the task returns it, got {obs!r}")
+        for i, part in enumerate(space.spaces):
+            _check(part, obs[i], f"{where}[{i}]")
+    elif isinstance(space, spaces.Box):
+        if np.shape(obs) != space.shape:
+            raise ValueError(
+                f"{where} must have the shape {space.shape}, as the task returns it, got {np.shape(obs)}; "
+                f"for a batch begin with agent.initial_state(batch_size)"
+            )
+        finite = np.isfinite(np.asarray(obs, np.float64))
+        if not finite.all():
+            place = tuple(int(i) for i in np.argwhere(~finite)[0])
+            raise ValueError(
+                f"{where} must be finite, got {np.asarray(obs)[place]} at {list(place)}; look for what made it so in "
+                f"the environment"
+            )
+    elif not space.contains(obs):
+        raise ValueError(f"{where} must lie in {space}, got {obs!r}; give it as the task returns it")
+
+
+def describe_space(space: spaces.Space) -> dict[str, Any]:
+    """The space as JSON holds it; `space_of` is the way back.
+
+    Raises ValueError on a kind of space that has no flat vector of a fixed size.
+    """
+    if isinstance(space, spaces.Dict):
+        return {"kind": "Dict", "spaces": {name: describe_space(part) for name, part in space.spaces.items()}}
+    if isinstance(space, spaces.Tuple):
+        return {"kind": "Tuple", "spaces": [describe_space(part) for part in space.spaces]}
+    if isinstance(space, spaces.Box):
+        bounds = {"low": _numbers(space.low), "high": _numbers(space.high)}
+        return {"kind": "Box", **bounds, "shape": list(space.shape), "dtype": str(space.dtype)}
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+    if isinstance(space, spaces.MultiBinary):
+        return {"kind": "MultiBinary", "n": np.array(space.n).tolist()}
+    raise ValueError(f"an agent can act in spaces that flatten to a vector, got {space}; wrap the task")
+
+
+def space_of(description: Mapping[str, Any]) -> spaces.Space:
+    """The space that `describe_space` described. Raises ValueError on an unknown kind."""
+    d = dict(description)
+    kind = d.pop("kind", None)
+    if kind == "Dict":
+        return spaces.Dict(OrderedDict((name, space_of(part)) for name, part in d["spaces"].items()))  # not sorted
+    if kind == "Tuple":
+        return spaces.Tuple([space_of(part) for part in d["spaces"]])
+    if kind == "Box":
+        dtype: Any = np.dtype(d["dtype"])
+        low, high = (
+            np.broadcast_to(np.array(d[side], np.float64).astype(dtype), d["shape"]) for side in ("low", "high")
+        )
+        return spaces.Box(low, high, tuple(d["shape"]), dtype)
+    makers: dict[Any, Any] = {
+        "Discrete": spaces.Discrete,
+        "MultiDiscrete": _multi_discrete,
+        "MultiBinary": spaces.MultiBinary,
+    }
+    if kind not in makers:
+        raise ValueError(f"the kind of a space must be one of Dict, Tuple, Box, {', '.join(makers)}, got {kind!r}")
+    return makers[kind](**d)
+
+
+def _multi_discrete(nvec: Any, start: Any) -> spaces.MultiDiscrete:
+    return spaces.MultiDiscrete(np.array(nvec), start=np.array(start))
+
+
+def _numbers(bound: NDArray[Any]) -> Any:
+    """One number where all are the same, otherwise a nested list; what is infinite as text, which JSON cannot say."""
+    values = np.unique(bound)
+    if len(values) == 1:
+        return _number(values[0])
+    return np.vectorize(_number, otypes=[object])(bound).tolist()
+
+
+def _number(x: Any) -> float | str:
+    return float(x) if np.isfinite(x) else str(float(x))

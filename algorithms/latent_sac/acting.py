@@ -1,0 +1,34 @@
+"""The trained policy as TrainedAgent takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from parsecrl.algorithms.models import LatentDynamics
+
+
+class DiscretePolicy:
+    """Actions from latents; the state is the action before, which nothing depends on."""
+
+    def __init__(self, model: LatentDynamics, network: nn.Module):
+        self.model, self.network = model.eval(), network.eval()
+
+    def initial_state(self, batch_size: int) -> dict[str, Tensor]:
+        return {"action": torch.zeros(batch_size, dtype=torch.int64)}
+
+    @torch.no_grad()
+    def act(
+        self, state: dict[str, Tensor], obs: Tensor, rng: np.random.Generator | None = None
+    ) -> tuple[NDArray[Any], dict[str, Tensor]]:
+        """obs [B, O] -> actions [B] int64: the most probable ones, or drawn with rng."""
+        logits = self.network(self.model.encode(obs)).double()  # [B, A]
+        action = logits.argmax(-1)
+        if rng is not None:
+            cumulative = logits.softmax(-1).cumsum(-1)[:, :-1]
+            action = (cumulative <= torch.from_numpy(rng.random((len(obs), 1)))).sum(-1)
+        return action.numpy(), {"action": action}
