@@ -98,10 +98,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", _evaluate, "evaluate the controller of a checkpoint")
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint folder, or a run folder's phase")
     evaluate.add_argument("--episodes", type=int, default=100, help="(default: %(default)s)")
-    evaluate.add_argument("--controller", choices=["full", "embedded"], help="what the checkpoint must hold")
+    evaluate.add_argument("--controller", metavar="KIND", help="what the checkpoint must hold: full, embedded, ...")
     evaluate.add_argument("--env", metavar="ID", help="another environment of the same shape")
     evaluate.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
     evaluate.add_argument("--video", metavar="FILE.mp4", help="also record one episode")
+    evaluate.add_argument("--trust", action="store_true", help="run code that a checkpoint made elsewhere names")
 
     report = command("report", _report, "tables, figures and one HTML page of runs")
     report.add_argument(
@@ -189,9 +190,8 @@ def _stop(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from parsecrl.platform.evaluation.command import evaluate_checkpoint
 
-    evaluate_checkpoint(
-        options.checkpoint, options.episodes, options.controller, options.env, options.seed, options.video
-    )
+    o = options
+    evaluate_checkpoint(o.checkpoint, o.episodes, o.controller, o.env, o.seed, o.video, o.trust)
     return 0
 
 

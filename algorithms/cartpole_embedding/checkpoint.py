@@ -23,7 +23,7 @@ def save_embedding(folder: str | Path, learner: EmbeddingLearner, description: d
     """
     state = learner.state_dict()
     text = {
-        "settings": learner.settings.options(),
+        "settings": learner.settings.plain(),
         "learning_rate": learner.learning_rate,
         **{key: state[key] for key in _NUMBERS},
         **description,

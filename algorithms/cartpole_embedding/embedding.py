@@ -190,7 +190,7 @@ def make_decoder(dynamics: KnownDynamics, settings: EmbeddingSettings) -> Action
         settings.controller.latent_size,
         settings.controller.horizon,
         dynamics.action_size,
-        **settings.decoder.options(),
+        **settings.decoder.plain(),
         output="sigmoid",
     )
 
@@ -229,7 +229,7 @@ def make_expert(dynamics: KnownDynamics, settings: EmbeddingSettings) -> FullSpa
     return FullSpaceController(
         settings.controller.horizon,
         dynamics.action_size,
-        **settings.expert.options(),
+        **settings.expert.plain(),
         init_std=1.0,
     )
 

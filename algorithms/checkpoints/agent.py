@@ -1,10 +1,13 @@
 """An agent on disk: agent.json (what it is) and agent.safetensors (its weights), beside Ray's own checkpoint files.
 
-Nothing here is pickled: a checkpoint from elsewhere can be read without running code of its author's.
+Nothing here is pickled: a checkpoint from elsewhere can be read without running code of its author's. An agent.json may
+name code that makes the agent (controller.kind, controller.objective and world_model.kind as module:name); that runs
+only where it is trusted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from parsecrl.algorithms.checkpoints.files import Folder
 from parsecrl.algorithms.checkpoints.pair import CheckpointPair
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.controllers.acting import describe_space
+from parsecrl.algorithms.training.user_functions import own_code_of
 
 FILES = CheckpointPair("agent", "an agent", format=2)
 DESCRIPTION, WEIGHTS = FILES.description_file, FILES.tensor_file
@@ -35,12 +39,29 @@ def save_agent(folder: str | Path, agent: PlanningAgent, description: dict[str, 
     FILES.write(folder, {**sizes, "spaces": own, **description}, agent.state_dict())
 
 
-def load_agent(folder: Folder) -> tuple[PlanningAgent, dict[str, Any]]:
+def check_trust(folder: Folder, description: Mapping[str, Any], trust: bool | Collection[str]) -> None:
+    """Raise ValueError where the description of the agent in `folder` names code that is not trusted."""
+    unknown = [name for name in own_code_of(description) if not (trust if isinstance(trust, bool) else name in trust)]
+    if unknown:
+        raise ValueError(
+            f"{folder} holds an agent that is made by the code {', '.join(unknown)}, which would run on this machine; "
+            f"give --trust (trust=True in Python) if you trust who wrote the checkpoint"
+        )
+
+
+def load_agent(folder: Folder, trust: bool | Collection[str] = False) -> tuple[PlanningAgent, dict[str, Any]]:
     """The agent of a checkpoint folder, on the CPU and in evaluation mode, and its description.
 
-    Raises ValueError when the folder holds no agent, or one whose weights are not those that its description asks for.
+    Args:
+        folder: The checkpoint, a path or an address.
+        trust: Whether the code that the agent names may be run, or the names (module:name) that may.
+
+    Raises:
+        ValueError: The folder holds no agent, one whose weights are not those that its description asks for, or one
+            that names code that is not trusted, cannot be imported or does not meet its protocol.
     """
     description = read_description(folder)
+    check_trust(folder, description, trust)
     try:
         agent = PlanningAgent(
             description["obs_size"],
@@ -49,6 +70,8 @@ def load_agent(folder: Folder) -> tuple[PlanningAgent, dict[str, Any]]:
             description["controller"],
             description["decoder"],
         )
+    except ValueError as error:
+        raise ValueError(f"{folder}/{DESCRIPTION}: {error}") from error
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{folder}/{DESCRIPTION} describes no agent of this version ({error}); use the version that wrote it"

@@ -1,8 +1,10 @@
 """Torch controllers: a model and a solver make a function from belief to action sequence."""
 
-from parsecrl.algorithms.controllers.agent import PlanningAgent, make_controller
+from parsecrl.algorithms.controllers.agent import PlanningAgent
 from parsecrl.algorithms.controllers.categorical import CategoricalController, CategoricalPlan
-from parsecrl.algorithms.controllers.planning import Controller, EmbeddedController, FullSpaceController, Plan
+from parsecrl.algorithms.controllers.controller import Controller, Objective, Plan, predicted_cost
+from parsecrl.algorithms.controllers.own_parts import make_controller, make_world_model
+from parsecrl.algorithms.controllers.planning import EmbeddedController, FullSpaceController, SearchController
 
 __all__ = [
     "CategoricalController",
@@ -10,7 +12,11 @@ __all__ = [
     "Controller",
     "EmbeddedController",
     "FullSpaceController",
+    "Objective",
     "Plan",
     "PlanningAgent",
+    "SearchController",
     "make_controller",
+    "make_world_model",
+    "predicted_cost",
 ]

@@ -148,8 +148,8 @@ def planning_noise(agent: PlanningAgent, seed: int, device: str | torch.device =
 
     They make the controller a deterministic function of the belief. Drawn on the CPU: every device gets the same.
     """
-    solver = agent.controller
-    shape = (solver.num_iterations, 1, solver.num_samples, solver.plan_size)
+    num_iterations, num_samples, size = agent.controller.noise_shape
+    shape = (num_iterations, 1, num_samples, size)
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, NOISE_ROLE]).generate_state(1)[0]))
     return torch.randn(shape, generator=generator).to(device)
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parsecrl.algorithms.controllers.planning import Controller, EmbeddedController, FullSpaceController, Plan
-from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief
+from parsecrl.algorithms.controllers.controller import Plan
+from parsecrl.algorithms.controllers.own_parts import make_controller, make_world_model
+from parsecrl.algorithms.models import Belief
 
 State = dict[str, Tensor]
 
@@ -19,9 +20,9 @@ State = dict[str, Tensor]
 class PlanningAgent(nn.Module):
     """Filters observations into a belief and plans from it, for B environments at once.
 
-    world_model, controller, decoder: the spec's groups of these names. controller["kind"] is "full" or "embedded"; the
-    decoder exists only in an embedded agent.
-    Raises ValueError on an unknown kind.
+    world_model, controller, decoder: the spec's groups of these names. controller["kind"] is "full", "embedded" or
+    module:name; the decoder exists only where the controller has one.
+    Raises ValueError on an unknown kind, and where code of a user's own does not meet its protocol.
     """
 
     trained: Tensor  # [] bool
@@ -35,14 +36,17 @@ class PlanningAgent(nn.Module):
         decoder: dict[str, Any] | None = None,
     ):
         super().__init__()
-        self.model = RSSM(obs_size, action_size, **(world_model or {}))
-        self.controller = make_controller(self.model, action_size, controller or {}, decoder or {})
+        # Modules as well as what their protocols say.
+        self.model: Any = make_world_model(obs_size, action_size, world_model or {})
+        self.controller: Any = make_controller(self.model, controller or {}, decoder or {})
+        self.kind: str = (controller or {}).get("kind", "full")
         # Set by the first gradient step. It travels with the weights: a rollout knows by it when planning makes sense.
         self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
 
     @property
-    def decoder(self) -> ActionDecoder | None:
-        return self.controller.decoder if isinstance(self.controller, EmbeddedController) else None
+    def decoder(self) -> nn.Module | None:
+        """What is trained through the plans; None where nothing is."""
+        return self.controller.decoder
 
     def initial_state(self, batch_size: int) -> State:
         """The state before an episode's first obs: h [B, D], s [B, S], action [B, A] (previous), plan [B, n]."""
@@ -69,9 +73,13 @@ class PlanningAgent(nn.Module):
         warm_start = state["plan"] if self.controller.warm_start else None
         return self.controller.plan(self.model, belief, warm_start, generator=generator, noise=noise, **options)
 
-    def next_state(self, belief: Belief, action: Tensor, plan: Plan) -> State:
-        """The state after executing action [B, A], which may differ from the plan's first by exploration noise."""
-        warm_start = self.controller.shift(plan, belief) if self.controller.warm_start else plan.mean
+    def next_state(self, belief: Belief, action: Tensor, plan: Plan | None) -> State:
+        """The state after executing action [B, A], which may differ from the plan's first by exploration noise; plan is
+        None where nothing was planned, so that the next search starts at zero."""
+        if plan is None:
+            warm_start = belief.h.new_zeros(len(belief.h), self.controller.plan_size)
+        else:
+            warm_start = self.controller.shift(plan, belief) if self.controller.warm_start else plan.mean
         return {"h": belief.h, "s": belief.s, "action": action, "plan": warm_start}
 
     @torch.no_grad()
@@ -83,19 +91,3 @@ class PlanningAgent(nn.Module):
         plan = self.plan(belief, state, generator, noise)
         action = plan.actions[:, 0]
         return action, self.next_state(belief, action, plan)
-
-
-def make_controller(model: RSSM, action_size: int, controller: dict[str, Any], decoder: dict[str, Any]) -> Controller:
-    """The controller that a spec's `controller` and `decoder` groups describe."""
-    settings = dict(controller)
-    kind = settings.pop("kind", "full")
-    horizon = settings.pop("horizon", 12)
-    latent_size = settings.pop("latent_size", 16)
-    if kind == "full":
-        for name in ("temperature", "normalize"):
-            settings.pop(name, None)
-        return FullSpaceController(horizon, action_size, **settings)
-    if kind == "embedded":
-        net = ActionDecoder(latent_size, horizon, action_size, belief_size=model.belief_size, **decoder)
-        return EmbeddedController(net, **settings)
-    raise ValueError(f"controller.kind must be 'full' or 'embedded', got {kind!r}")

@@ -6,37 +6,94 @@ Exploration noise is not a controller's business: whoever executes the action ad
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
-
 import torch
 from torch import Tensor, nn
 
+from parsecrl.algorithms.controllers.controller import Objective, Plan, RewardModel, predicted_cost
 from parsecrl.algorithms.models import ActionDecoder, Belief
-from parsecrl.algorithms.solvers import Iteration, cem, dcem
+from parsecrl.algorithms.solvers import cem, dcem
+from parsecrl.algorithms.solvers.cem import Solution
 
 SHIFT_POINTS = 500  # that may stand for a plan that was moved on; a search tries num_samples x num_iterations
 
 
-class RewardModel(Protocol):
-    """What a controller needs of a model."""
+class SearchController(nn.Module):
+    """A controller whose solver refits a Gaussian over its variables: what CEM and DCEM have in common."""
 
-    def predict_rewards(self, belief: Belief, actions: Tensor) -> Tensor: ...
+    objective: Objective | None
+
+    def __init__(
+        self,
+        horizon: int,
+        action_size: int,
+        plan_size: int,
+        num_samples: int,
+        num_elites: int,
+        num_iterations: int,
+        init_std: float,
+        warm_start: bool,
+    ):
+        super().__init__()
+        self.horizon, self.action_size, self.plan_size = horizon, action_size, plan_size
+        self.num_samples, self.num_elites, self.num_iterations = num_samples, num_elites, num_iterations
+        self.init_std, self.warm_start = init_std, warm_start
+        self.objective = None
+
+    @property
+    def trajectories(self) -> int:
+        """Candidates that the model rolls out for one decision."""
+        return self.num_samples * self.num_iterations
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        """(iterations, candidates, n) of one belief's standard normal draws."""
+        return self.num_iterations, self.num_samples, self.plan_size
+
+    def plan(
+        self,
+        model: RewardModel,
+        belief: Belief,
+        warm_start: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        keep_history: bool = False,
+        checkpoint: bool = False,
+    ) -> Plan:
+        """As `Controller.plan`."""
+        mean = warm_start if warm_start is not None else belief.h.new_zeros(len(belief.h), self.plan_size)
+        solution = self._search(
+            lambda x: self.cost(model, belief, x),
+            init_mean=mean,
+            init_std=torch.full_like(mean, self.init_std),
+            num_samples=self.num_samples,
+            num_elites=self.num_elites,
+            num_iterations=self.num_iterations,
+            bounds=(-1.0, 1.0),
+            generator=generator,
+            noise=noise,
+            keep_history=keep_history,
+            checkpoint=checkpoint,
+        )
+        return Plan(self.decode(solution.mean, belief), solution.mean, solution.history, solution.entropy)
+
+    def cost(self, model: RewardModel, belief: Belief, x: Tensor) -> Tensor:
+        """C(x; belief) of eqs. (7) and (8): solver variables x [B, N, n] -> [B, N]."""
+        return predicted_cost(model, belief, self.decode(x, belief), self.objective)
+
+    def decode(self, x: Tensor, belief: Belief) -> Tensor:
+        raise NotImplementedError
+
+    def _search(self, objective, checkpoint: bool, **arguments) -> Solution:  # type: ignore[no-untyped-def]
+        raise NotImplementedError
 
 
-class Plan(NamedTuple):
-    """A planned action sequence for each belief."""
-
-    actions: Tensor  # [B, H, A]
-    mean: Tensor  # [B, n] the solution in the solver's own variables
-    history: list[Iteration] | None  # per iteration, if asked for
-    entropy: Tensor | None = None  # [B] nats, of the last selection: see Solution.entropy
-
-
-class FullSpaceController(nn.Module):
+class FullSpaceController(SearchController):
     """CEM over whole action sequences (eq. 7): n = H * A variables, no gradient through the selection.
 
     warm_start: begin at the previous plan, shifted by one decision, instead of at zero.
     """
+
+    differentiable_in: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -48,48 +105,12 @@ class FullSpaceController(nn.Module):
         init_std: float = 1.0,
         warm_start: bool = False,
     ):
-        super().__init__()
-        self.horizon, self.action_size = horizon, action_size
-        self.num_samples, self.num_elites, self.num_iterations = num_samples, num_elites, num_iterations
-        self.init_std, self.warm_start = init_std, warm_start
+        plan_size = horizon * action_size
+        super().__init__(horizon, action_size, plan_size, num_samples, num_elites, num_iterations, init_std, warm_start)
+        self.decoder = None
 
-    @property
-    def plan_size(self) -> int:
-        return self.horizon * self.action_size
-
-    @property
-    def trajectories(self) -> int:
-        """Candidates that the model rolls out for one decision."""
-        return self.num_samples * self.num_iterations
-
-    def plan(
-        self,
-        model: RewardModel,
-        belief: Belief,
-        warm_start: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        noise: Tensor | None = None,
-        keep_history: bool = False,
-    ) -> Plan:
-        """belief [B], warm_start [B, n] or None, noise [num_iterations, B or 1, N, n] or None -> Plan."""
-        init_mean = _init_mean(self.plan_size, belief, warm_start)
-
-        def objective(u: Tensor) -> Tensor:
-            return -model.predict_rewards(belief, u.unflatten(-1, (self.horizon, self.action_size))).sum(-1)
-
-        solution = cem(
-            objective,
-            init_mean,
-            torch.full_like(init_mean, self.init_std),
-            num_samples=self.num_samples,
-            num_elites=self.num_elites,
-            num_iterations=self.num_iterations,
-            bounds=(-1.0, 1.0),
-            generator=generator,
-            noise=noise,
-            keep_history=keep_history,
-        )
-        return Plan(self.decode(solution.mean, belief), solution.mean, solution.history, solution.entropy)
+    def _search(self, objective, checkpoint: bool, **arguments) -> Solution:  # type: ignore[no-untyped-def]
+        return cem(objective, **arguments)  # nothing is kept for a backward pass
 
     def decode(self, x: Tensor, belief: Belief) -> Tensor:
         """Solver variables [B, ..., n] -> actions [B, ..., H, A]."""
@@ -100,7 +121,7 @@ class FullSpaceController(nn.Module):
         return torch.cat([plan.mean[:, self.action_size :], torch.zeros_like(plan.mean[:, : self.action_size])], -1)
 
 
-class EmbeddedController(nn.Module):
+class EmbeddedController(SearchController):
     """DCEM over the decoder's latent box (eq. 8): differentiable in the decoder, the reward and the transition.
 
     temperature 0 is CEM's selection, with no gradient through it.
@@ -108,6 +129,7 @@ class EmbeddedController(nn.Module):
     """
 
     points: Tensor  # [N, n] of the latent box
+    decoder: ActionDecoder
 
     def __init__(
         self,
@@ -120,56 +142,22 @@ class EmbeddedController(nn.Module):
         normalize: bool = True,
         warm_start: bool = False,
     ):
-        super().__init__()
+        sizes = decoder.horizon, decoder.action_size, decoder.latent_size
+        super().__init__(*sizes, num_samples, num_elites, num_iterations, init_std, warm_start)
         self.decoder = decoder
-        self.horizon, self.action_size = decoder.horizon, decoder.action_size
-        self.num_samples, self.num_elites, self.num_iterations = num_samples, num_elites, num_iterations
-        self.init_std, self.temperature, self.normalize = init_std, temperature, normalize
-        self.warm_start = warm_start
+        self.temperature, self.normalize = temperature, normalize
         box = torch.quasirandom.SobolEngine(decoder.latent_size, scramble=True, seed=0)
         self.register_buffer("points", 2 * box.draw(SHIFT_POINTS) - 1, persistent=False)
 
     @property
-    def plan_size(self) -> int:
-        return self.decoder.latent_size
+    def differentiable_in(self) -> tuple[str, ...]:
+        """Through a hard selection only the decoder's gradient passes, at the point that was found."""
+        return ("decoder",) if self.temperature == 0 else ("reward", "transition", "decoder")
 
-    @property
-    def trajectories(self) -> int:
-        """Candidates that the model rolls out for one decision."""
-        return self.num_samples * self.num_iterations
-
-    def plan(
-        self,
-        model: RewardModel,
-        belief: Belief,
-        warm_start: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        noise: Tensor | None = None,
-        keep_history: bool = False,
-        checkpoint: bool = False,
-    ) -> Plan:
-        """As FullSpaceController.plan; checkpoint recomputes each iteration in the backward pass, to save memory."""
-        init_mean = _init_mean(self.plan_size, belief, warm_start)
-        solution = dcem(
-            lambda z: self.cost(model, belief, z),
-            init_mean,
-            torch.full_like(init_mean, self.init_std),
-            num_samples=self.num_samples,
-            num_elites=self.num_elites,
-            num_iterations=self.num_iterations,
-            temperature=self.temperature,
-            normalize=self.normalize,
-            bounds=(-1.0, 1.0),
-            generator=generator,
-            noise=noise,
-            keep_history=keep_history,
-            checkpoint=checkpoint,
+    def _search(self, objective, checkpoint: bool, **arguments) -> Solution:  # type: ignore[no-untyped-def]
+        return dcem(
+            objective, temperature=self.temperature, normalize=self.normalize, checkpoint=checkpoint, **arguments
         )
-        return Plan(self.decode(solution.mean, belief), solution.mean, solution.history, solution.entropy)
-
-    def cost(self, model: RewardModel, belief: Belief, z: Tensor) -> Tensor:
-        """C(z; belief) of eq. (8): z [B, N, n] -> [B, N]."""
-        return -model.predict_rewards(belief, self.decoder(z, belief)).sum(-1)
 
     def decode(self, x: Tensor, belief: Belief) -> Tensor:
         """Latent points [B, n] or [B, N, n] -> actions [B, H, A] or [B, N, H, A]."""
@@ -189,10 +177,3 @@ class EmbeddedController(nn.Module):
         actions = self.decode(points, belief)[:, :, :-1]
         nearest = (actions - plan.actions[:, None, 1:]).square().sum((-1, -2)).argmin(1)  # [B]
         return points.gather(1, nearest[:, None, None].expand(-1, 1, self.plan_size)).squeeze(1)
-
-
-Controller = FullSpaceController | EmbeddedController
-
-
-def _init_mean(plan_size: int, belief: Belief, warm_start: Tensor | None) -> Tensor:
-    return belief.h.new_zeros(belief.h.shape[0], plan_size) if warm_start is None else warm_start

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings, check_planner
-from parsecrl.algorithms.planet.algorithm import PLANET
+from parsecrl.algorithms.planet.algorithm import PLANET, agents_of_own_code
 from parsecrl.algorithms.planet.settings import PlanetSettings
 from parsecrl.algorithms.training.algorithm import ENV_STEPS, Algorithm, StopCondition
 from parsecrl.algorithms.training.searched import values_of
@@ -48,6 +48,18 @@ class DCEMPPOAlgorithm(Algorithm):
         controller, at = source.controller, f"phases.{phase.name}."
         temperatures = values_of(source, "controller.temperature") if controller.kind == "embedded" else []
         check_planner(controller.kind, temperatures, values_of(phase, "fine_tune"), source.name, at)
+
+    def check_task(self, phase: Any, obs_size: int, action_size: int, earlier: Mapping[str, Any]) -> None:
+        source = phase
+        while isinstance(source, DCEMPPOSettings):
+            source = earlier[source.start_from]
+        for settings in agents_of_own_code(source):
+            from parsecrl.algorithms.controllers import PlanningAgent
+            from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import check_fine_tuned
+
+            agent = PlanningAgent(obs_size, action_size, **settings)
+            for parts in values_of(phase, "fine_tune"):
+                check_fine_tuned(agent, parts, repr(phase.start_from))
 
     def check_resources(self, phase: Any, resources: Any) -> None:
         if phase.episodes_per_step % max(1, resources.num_env_runners):

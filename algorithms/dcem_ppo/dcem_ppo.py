@@ -100,8 +100,9 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
         super().validate()
 
     def _check_settings(self) -> None:
-        kind, temperature = self.controller.get("kind", "full"), self.controller.get("temperature", 1.0)
-        check_planner(kind, [temperature], [self.fine_tune], str(self.start_from), "")
+        kind = self.controller.get("kind", "full")
+        temperatures = [self.controller["temperature"]] if "temperature" in self.controller else []
+        check_planner(kind, temperatures, [self.fine_tune], str(self.start_from), "")
         together = max(1, self.num_env_runners) * self.num_envs_per_env_runner
         if self.episodes_per_step % together:
             raise ValueError(

@@ -28,6 +28,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
 from parsecrl.algorithms.checkpoints.agent import load_agent
+from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.models import Belief
 from parsecrl.algorithms.models.layers import RunningNorm, mlp
 from parsecrl.algorithms.training.measurements import PlanLog
@@ -53,7 +54,8 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     def setup(self) -> None:
         """As RLlib asks: load the agent, draw the noise bank, make the value network."""
         config = self.model_config
-        self.agent, _ = load_agent(config["start_from"])
+        # Whoever makes this module has chosen the agent; a run looks at whose it is before it starts the phase.
+        self.agent, _ = load_agent(config["start_from"], trust=True)
         self._check_agent()
         controller = self.agent.controller
         self.agent.requires_grad_(False)
@@ -62,7 +64,7 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         log_std = torch.full((self.agent.model.action_size,), math.log(config["std"]["value"]))
         self.log_std = nn.Parameter(log_std, requires_grad=bool(config["std"]["learned"]))
 
-        bank_size = (config["noise_bank_size"], controller.num_iterations, controller.num_samples, controller.plan_size)
+        bank_size = (config["noise_bank_size"], *controller.noise_shape)
         self._generator = torch.Generator().manual_seed(derive_seed(config["seed"], "noise_bank"))
         # A buffer: it travels with the weights, and is in the checkpoint.
         self.register_buffer("noise_bank", torch.randn(bank_size, generator=self._generator))
@@ -88,15 +90,15 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
                 f"the agent in {folder} has observations and actions of size {(model.obs_size, model.action_size)}, "
                 f"this environment {sizes}; start from a checkpoint of the same environment"
             )
+        check_fine_tuned(self.agent, self.model_config["fine_tune"], f"the agent in {folder}")
 
     def fine_tuned_parameters(self) -> list[nn.Parameter]:
         """What PPO's gradient may change, the standard deviation aside."""
         model, decoder = self.agent.model, self.agent.decoder
-        assert decoder is not None
         parts = {
-            "reward": list(model.reward_net.parameters()),
+            "reward": model.reward_parameters(),
             "transition": model.transition_parameters(),
-            "decoder": list(decoder.parameters()),
+            "decoder": [] if decoder is None else list(decoder.parameters()),
         }
         return [parameter for part in PARTS if part in self.model_config["fine_tune"] for parameter in parts[part]]
 
@@ -209,3 +211,13 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
 
     def _value_std(self) -> Tensor:
         return self.value_norm.var.sqrt().clamp(min=self.value_norm.min_std)
+
+
+def check_fine_tuned(agent: PlanningAgent, fine_tune: list[str], owner: str) -> None:
+    """Raise ValueError where the gradient of a plan does not reach what is to be fine-tuned. owner: for the message."""
+    reached = agent.controller.differentiable_in
+    if set(fine_tune) - set(reached):
+        raise ValueError(
+            f"fine_tune must name what the gradient of a plan reaches, got {fine_tune} where the controller of "
+            f"{owner}, of kind {agent.kind!r}, has {', '.join(reached) or 'nothing'}; change one of them"
+        )

@@ -55,17 +55,18 @@ def check_planner(
 
     Args:
         kind: Of the planner's controller.
-        temperatures: Of its selection, all that it may have.
+        temperatures: Of its selection, all that it may have; none of a controller of other code, which is asked itself.
         fine_tune: Lists of parts, all that may be asked for.
         origin: Whose planner it is: a phase or a checkpoint.
         at: What stands before the names of settings, such as `phases.finetune.`.
     """
-    if kind != "embedded":
+    if kind == "full":
         raise ValueError(
             f"{at}start_from must name what has an embedded controller, through which PPO differentiates, "
             f"got {origin!r} with controller.kind={kind!r}"
         )
-    hard = all(temperature == 0 for temperature in temperatures)
+    known = list(temperatures)
+    hard = bool(known) and all(temperature == 0 for temperature in known)
     for parts in fine_tune if hard else ():
         if set(parts) != {"decoder"}:
             raise ValueError(

@@ -27,7 +27,7 @@ class EnergyRegressionAlgorithm(Algorithm):
         from parsecrl.algorithms.energy_regression.checkpoint import make_energy
 
         with blamed_on("energy.kind"):
-            make_energy(phase.energy.options())
+            make_energy(phase.energy.plain())
 
     def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> Any:
         from parsecrl.algorithms.energy_regression.analysis import analyse_all

@@ -35,10 +35,10 @@ class EnergyRegression(Trainable):
         make_process_quick()
         self.settings = c = EnergyRegressionSettings.from_config(config)
         seed = derive_seed(config.get("run_seed", 0), ROLE, c.seed)
-        self.solver = InnerSolver(**c.solver.options())
+        self.solver = InnerSolver(**c.solver.plain())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "initialisation"))
-            self.energy = make_energy(c.energy.options())
+            self.energy = make_energy(c.energy.plain())
         self.learner = Learner(
             self.energy,
             self.solver,
@@ -106,7 +106,7 @@ class EnergyRegression(Trainable):
         description = {
             "algorithm": ROLE,
             "solver": vars(self.solver),
-            "energy": self.settings.energy.options(),
+            "energy": self.settings.energy.plain(),
             "num_points": self.settings.num_points,
             "seed": self.settings.seed,
             "num_updates": self.num_updates,

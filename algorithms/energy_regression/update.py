@@ -72,7 +72,7 @@ class InnerSolver:
     normalize: bool
 
     def __init__(self, **settings: Any):
-        vars(self).update(InnerSolverSpec.checked(settings).options())
+        vars(self).update(InnerSolverSpec.checked(settings).plain())
 
     @property
     def is_random(self) -> bool:

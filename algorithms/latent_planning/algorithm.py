@@ -32,9 +32,9 @@ class LatentPlanningAlgorithm(Algorithm):
         from parsecrl.algorithms.latent_study.worlds import check_slices
 
         with blamed_on("world"):
-            env = make_world(phase.world.options(), seed=0)
+            env = make_world(phase.world.plain(), seed=0)
         try:
-            check_model(phase.model.options(), env)
+            check_model(phase.model.plain(), env)
             check_slices(env, phase.slices, "slice_length")
         finally:
             env.close()

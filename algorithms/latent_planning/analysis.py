@@ -34,7 +34,7 @@ def analyse(checkpoint: Any) -> Tables:
     settings = experiment.settings
     rows = [{"episode": task.number, **asdict(task)} for task in experiment.tasks]
     tasks = pd.DataFrame(rows).drop(columns=["number", "losses"])
-    budget = {"budget": settings.budget, **settings.chosen_budget.options()}
+    budget = {"budget": settings.budget, **settings.chosen_budget.plain()}
     tables = {"scores": tasks[["episode", "score"]], "tasks": tasks, "budgets": pd.DataFrame([budget])}
     if experiment.world is not None and experiment.model.trains:
         visited = visits(experiment.experience, *experiment.world.transitions.shape)

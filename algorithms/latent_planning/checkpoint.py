@@ -22,7 +22,7 @@ def save_experiment(folder: str | Path, experiment: PlanningExperiment) -> None:
         tensors["optimizer"] = optimizer_tensors(experiment.optimizer)
     description = {
         "algorithm": "latent_planning",
-        "config": experiment.settings.options(),
+        "config": experiment.settings.plain(),
         "seed": experiment.seed,
         "tasks": [asdict(task) for task in experiment.tasks],
     }

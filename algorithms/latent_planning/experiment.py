@@ -88,11 +88,11 @@ class PlanningExperiment:
     def __init__(self, config: Mapping[str, Any], seed: int, device: str = "cpu"):
         self.settings = c = LatentPlanningSettings.from_config(config)
         self.seed, self.device = seed, torch.device(device)
-        self.env = make_world(c.world.options(), seed)
+        self.env = make_world(c.world.plain(), seed)
         self.world = world_of(self.env)  # None of a world that is no world of cells
         sizes = space_sizes(self.env)
         initialisation = derive_seed(seed, "initialisation")
-        self.model = make_model(c.model.options(), *sizes, initialisation, self.world).to(self.device)
+        self.model = make_model(c.model.plain(), *sizes, initialisation, self.world).to(self.device)
         if not self.model.predicts:
             raise ValueError(
                 f"planning needs a model that predicts, got {type(self.model).__name__}; choose another model.kind"

@@ -29,9 +29,9 @@ class LatentSACAlgorithm(Algorithm):
         from parsecrl.algorithms.latent_study.worlds import check_slices, make_env, space_sizes
 
         with blamed_on("world"):
-            env = make_env(phase.world.options(), layout_seed=0)
+            env = make_env(phase.world.plain(), layout_seed=0)
         try:
-            check_model(phase.model.options(), env)
+            check_model(phase.model.plain(), env)
             check_slices(env, phase.model.rollout_steps, "model.rollout_steps")
             check_target_entropy(phase.target_entropy, space_sizes(env)[1])
         finally:

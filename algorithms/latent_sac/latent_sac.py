@@ -108,7 +108,7 @@ class LatentSACConfig(SettingsConfig):
     def from_settings(cls, settings: Mapping[str, Any]) -> LatentSACConfig:
         """The config of a trial from the keys of a spec's phase, run_seed and seed. Raises ValueError on others."""
         config, own = cls(), LatentSACSettings.from_config(settings)
-        config.set_settings({name: own.options().get(name) for name in LatentSACSettings.model_fields})
+        config.set_settings({name: own.plain().get(name) for name in LatentSACSettings.model_fields})
         config.given_seed = own.seed
         config.trial_seed = derive_seed(settings.get("run_seed", 0), ROLE, own.seed)
         config.learners(num_gpus_per_learner=own.num_gpus_per_trial)

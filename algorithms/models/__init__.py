@@ -16,6 +16,7 @@ from parsecrl.algorithms.models.parsimonious import ParsimoniousDynamics, Parsim
 from parsecrl.algorithms.models.pixel_dynamics import OpenLoop, ParsimoniousPixels, PixelDynamics, PixelRSSM
 from parsecrl.algorithms.models.pixels import ImageDecoder, ImageEncoder, ImageSequence
 from parsecrl.algorithms.models.rssm import RSSM, LossWeights
+from parsecrl.algorithms.models.world_model import WorldModel
 
 __all__ = [
     "RSSM",
@@ -44,5 +45,6 @@ __all__ = [
     "StateSpaceModel",
     "TransitionSequence",
     "TrueDynamics",
+    "WorldModel",
     "distinct_transformations",
 ]

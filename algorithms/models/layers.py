@@ -66,6 +66,10 @@ class RunningNorm(nn.Module):
         """
         return (x - self.mean) / self.var.sqrt().clamp(min=self.min_std)
 
+    def inverse(self, x: Tensor) -> Tensor:
+        """x [..., O] standardised -> [..., O] in data units."""
+        return x * self.var.sqrt().clamp(min=self.min_std) + self.mean
+
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Merge rows into the statistics (Chan et al. 1979, parallel variance).

@@ -72,6 +72,14 @@ class RSSM(RecurrentCore):
         """What a planner's rollout runs through, the reward aside."""
         return [*self.gru.parameters(), *self.prior_net.parameters()]
 
+    def reward_parameters(self) -> list[nn.Parameter]:
+        """What makes a reward of a predicted state."""
+        return list(self.reward_net.parameters())
+
+    def update_statistics(self, obs: Tensor) -> None:
+        """Take observations [B, T, O] in environment units into the running mean and standard deviation."""
+        self.obs_norm.update(obs)
+
     def update_belief(self, belief: Belief, action: Tensor, obs: Tensor) -> Belief:
         """Filter one step with the posterior's mean: a deterministic function of the history.
 
@@ -103,6 +111,14 @@ class RSSM(RecurrentCore):
         belief, posterior = self.filter(self.see(sequence.obs), previous_action, keep, noise)
         return Posterior(belief, self.prior(belief.h), posterior)
 
+    def filter_sequence(self, sequence: ReplaySequence, generator: torch.Generator | None = None) -> Belief:
+        """The sampled beliefs [B, T] of whole sequences; see `observe`."""
+        return self.observe(sequence, self._noise(sequence, generator)).belief
+
+    def _noise(self, sequence: ReplaySequence, generator: torch.Generator | None) -> Tensor:
+        B, T = sequence.obs.shape[:2]
+        return torch.randn(T, B, self.stochastic_size, generator=generator, device=sequence.obs.device)
+
     def loss(
         self, sequence: ReplaySequence, weights: LossWeights, generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor], Belief]:
@@ -119,9 +135,7 @@ class RSSM(RecurrentCore):
             The loss [], its terms (detached) and the beliefs [B, T]. Terms: "observation", "reward", "kl" in nats,
             "overshooting_kl" where there is overshooting, "model_loss".
         """
-        B, T = sequence.obs.shape[:2]
-        noise = torch.randn(T, B, self.stochastic_size, generator=generator, device=sequence.obs.device)
-        belief, prior, posterior = self.observe(sequence, noise)
+        belief, prior, posterior = self.observe(sequence, self._noise(sequence, generator))
         features = torch.cat(belief, -1)
         obs_error = ((self.obs_net(features) - self.obs_norm(sequence.obs)) ** 2).sum(-1)  # [B, T]
         known = (~sequence.is_first).to(features.dtype)  # no reward arrives with a first observation
@@ -178,14 +192,38 @@ class RSSM(RecurrentCore):
     def predict_rewards(self, belief: Belief, actions: Tensor) -> Tensor:
         """Predict the rewards of candidate plans, with the state at its prior mean.
 
-        What the first step takes from the belief is computed once per belief, not once per candidate.
-
         Args:
             belief: Beliefs [B] at which the plans start.
             actions: [B, N, H, A] in [-1, 1].
 
         Returns:
             Rewards [B, N, H], environment units.
+        """
+        return self._rewards(self._roll_out(belief, actions), actions)
+
+    def predict(self, belief: Belief, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict observations and rewards of candidate plans, with the state at its prior mean.
+
+        Args:
+            belief: Beliefs [B] at which the plans start.
+            actions: [B, N, H, A] in [-1, 1].
+
+        Returns:
+            Observations [B, N, H, O] and rewards [B, N, H] after each action, environment units.
+        """
+        B, N, H, _ = actions.shape
+        features = self._roll_out(belief, actions)
+        obs = self.obs_norm.inverse(self.obs_net(features))
+        return obs.view(H, B, N, -1).permute(1, 2, 0, 3), self._rewards(features, actions)
+
+    def _rewards(self, features: Tensor, actions: Tensor) -> Tensor:
+        B, N, H, _ = actions.shape
+        return self.reward_net(features).view(H, B, N).permute(1, 2, 0)
+
+    def _roll_out(self, belief: Belief, actions: Tensor) -> Tensor:
+        """The states [H * B * N, D + S] that actions [B, N, H, A] lead to, differentiable.
+
+        What the first step takes from the belief is computed once per belief, not once per candidate.
         """
         B, N, H, A = actions.shape
         S = self.stochastic_size
@@ -202,8 +240,7 @@ class RSSM(RecurrentCore):
             h = self.next_h(x, h)
             hs.append(h)
             states.append(self._prior_mean(h))
-        features = torch.cat([torch.cat(hs), torch.cat(states)], -1)  # [H * B * N, D + S]
-        return self.reward_net(features).view(H, B, N).permute(1, 2, 0)
+        return torch.cat([torch.cat(hs), torch.cat(states)], -1)
 
     def _prior_mean(self, h: Tensor) -> Tensor:
         x = self.prior_net[:-1](h)

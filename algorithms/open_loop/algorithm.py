@@ -35,7 +35,7 @@ class OpenLoopAlgorithm(Algorithm):
         from parsecrl.algorithms.open_loop.collector import make_world
 
         with blamed_on("world"):
-            make_world(phase.world.options()).close()
+            make_world(phase.world.plain()).close()
 
     def resolve(self, phase: Any, data_folder: str) -> Any:
         """With an absolute data.folder: trials run in folders of their own."""
@@ -47,7 +47,7 @@ class OpenLoopAlgorithm(Algorithm):
         data = phase.data
         return Episodes(
             folder=data.folder,
-            env_config=phase.world.options(),
+            env_config=phase.world.plain(),
             num_episodes=data.episodes,
             max_steps=data.max_steps,
             num_held_out=data.held_out,

@@ -17,7 +17,7 @@ def save_experiment(folder: str | Path, experiment: OpenLoopExperiment, batches:
     tensors = {"model": experiment.model.state_dict(), "optimizer": optimizer_tensors(experiment.optimizer)}
     description = {
         "algorithm": "open_loop",
-        "config": experiment.settings.options(),
+        "config": experiment.settings.plain(),
         "seed": experiment.seed,
         "num_actions": experiment.num_actions,
         "image_size": experiment.image_size,

@@ -59,7 +59,7 @@ class OpenLoopExperiment:
         self.num_actions, self.image_size = num_actions, image_size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights"))
-            self.model = make_model(settings.model.options(), num_actions, image_size).to(self.device)
+            self.model = make_model(settings.model.plain(), num_actions, image_size).to(self.device)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=settings.learning_rate, eps=settings.adam_epsilon, fused=True
         )

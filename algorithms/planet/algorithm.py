@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.planet.settings import PlanetSettings
 from parsecrl.algorithms.training.algorithm import ENV_STEPS, NUM_UPDATES, Algorithm
 from parsecrl.algorithms.training.searched import values_of
+from parsecrl.algorithms.training.user_functions import own_code_of
 
+AGENT_KEYS = ("controller", "world_model", "decoder")
 KEPT_SIZES = ("controller.latent_size", "controller.horizon", "decoder.hidden_size", "decoder.num_layers")
 
 
@@ -59,6 +63,29 @@ class PlanetAlgorithm(Algorithm):
             )
         if phase.controller.kind == source.controller.kind == "embedded":
             _check_kept_decoder(phase, source)
+
+    def check_task(self, phase: Any, obs_size: int, action_size: int, earlier: Mapping[str, Any]) -> None:
+        for settings in agents_of_own_code(phase):
+            from parsecrl.algorithms.controllers import PlanningAgent
+
+            agent = PlanningAgent(obs_size, action_size, **settings)
+            if agent.decoder is not None and agent.controller.horizon > phase.batch_length:
+                raise ValueError(
+                    f"batch_length must be at least controller.horizon, got {phase.batch_length} with "
+                    f"horizon={agent.controller.horizon}"
+                )
+
+
+def agents_of_own_code(phase: Any) -> list[dict[str, Any]]:
+    """The groups of keys that make the agent, where they name code: as stated, and with each searched value."""
+    stated = phase.model_dump(include=set(AGENT_KEYS), exclude_none=True)
+    found = [stated]
+    for path, domain in phase.search.items():
+        *groups, key = path.split(".")
+        for value in domain.values if groups and groups[0] in AGENT_KEYS else ():
+            found.append(copy.deepcopy(stated))
+            reduce(dict.__getitem__, groups, found[-1])[key] = value
+    return [settings for settings in found if own_code_of(settings)]
 
 
 def _check_kept_decoder(phase: Any, source: Any) -> None:

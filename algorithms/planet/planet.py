@@ -271,7 +271,7 @@ class Planet(PhaseMixin, Algorithm):
         take = pool[:count] if len(pool) >= count else pool[np.resize(np.arange(len(pool)), count)]
         rest = pool[count:]
         self._recent_beliefs = [rest] if len(rest) else [take]
-        size = self.config.world_model["deterministic_size"]
+        size = self.env_runner.module.agent.model.deterministic_size
         return np.ascontiguousarray(take[:, :size]), np.ascontiguousarray(take[:, size:])
 
     # Results and checkpoints.

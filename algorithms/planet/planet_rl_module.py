@@ -13,7 +13,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
 from parsecrl.algorithms.checkpoints.agent import load_matching_weights
-from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController, Plan, PlanningAgent
+from parsecrl.algorithms.controllers import FullSpaceController, Plan, PlanningAgent, predicted_cost
 from parsecrl.algorithms.models import Belief, LossWeights, ReplaySequence
 from parsecrl.algorithms.training.measurements import PlanLog
 from parsecrl.algorithms.training.seeding import derive_seed
@@ -82,11 +82,11 @@ class PlanetRLModule(TorchRLModule):
         start = time.perf_counter()
         state, obs = batch[Columns.STATE_IN], batch[Columns.OBS][:, 0]
         belief = self.agent.update_belief(state, obs)
+        plan: Plan | None = None
+        trajectories = 0
         if explore and not self.agent.trained:
             # The seed episodes: uniform actions until weights arrive that have seen data.
             action = 2 * torch.rand(state["action"].shape, generator=self._generator(), device=obs.device) - 1
-            plan = Plan(action[:, None], state["plan"], None)
-            trajectories = 0
         else:
             plan = self.agent.plan(belief, state, generator=self._generator())
             action = plan.actions[:, 0]
@@ -94,7 +94,8 @@ class PlanetRLModule(TorchRLModule):
             if explore:
                 noise = torch.randn(action.shape, generator=self._generator(), device=action.device)
                 action = (action + self.model_config["exploration_noise"] * noise).clamp(-1, 1)
-        self.plan_log.add(time.perf_counter() - start, obs.shape[0], trajectories, plan.entropy)
+        entropy = None if plan is None else plan.entropy
+        self.plan_log.add(time.perf_counter() - start, obs.shape[0], trajectories, entropy)
         next_state = self.agent.next_state(belief, action, plan)
         return {Columns.ACTIONS: action[:, None], Columns.STATE_OUT: next_state}
 
@@ -109,20 +110,13 @@ class PlanetRLModule(TorchRLModule):
         model = self.agent.model
         terms: dict[str, Tensor] = {}
         if bool(batch[DECODER_ONLY][0]):
-            noise = torch.randn(
-                sequence.obs.shape[1],
-                sequence.obs.shape[0],
-                model.stochastic_size,
-                generator=self._generator(),
-                device=sequence.obs.device,
-            )
             with torch.no_grad():
-                beliefs = model.observe(sequence, noise).belief
+                beliefs = model.filter_sequence(sequence, self._generator())
             loss = sequence.obs.new_zeros(())
         else:
-            model.obs_norm.update(sequence.obs)
+            model.update_statistics(sequence.obs)
             loss, terms, beliefs = model.loss(sequence, self.loss_weights, self._generator())
-        if isinstance(self.agent.controller, EmbeddedController):
+        if self.agent.decoder is not None:
             chosen, target = self._decoder_beliefs(batch, sequence, beliefs)
             if self.proposals is not None:
                 with torch.no_grad():
@@ -172,11 +166,10 @@ class PlanetRLModule(TorchRLModule):
             The mean predicted cost of the plans. And, not in the paper, their mean squared distance from the target,
             summed over H and A. Both are [].
         """
-        controller = self.agent.controller
-        assert isinstance(controller, EmbeddedController)
-        with frozen(self.agent.model):
-            plan = controller.plan(self.agent.model, beliefs, generator=self._generator())
-            cost = -self.agent.model.predict_rewards(beliefs, plan.actions[:, None]).sum(-1).mean()
+        model, controller = self.agent.model, self.agent.controller
+        with frozen(model):
+            plan = controller.plan(model, beliefs, generator=self._generator())
+            cost = predicted_cost(model, beliefs, plan.actions[:, None], controller.objective).mean()
         known = ~target.isnan()
         difference = (plan.actions - target.nan_to_num()) * known
         distance = (difference**2).sum() / known.any(-1).any(-1).sum().clamp(min=1)
@@ -231,7 +224,7 @@ def make_agent(observation_space: Any, action_space: Any, settings: dict[str, An
 
 
 def make_proposals(agent: PlanningAgent, settings: dict[str, Any]) -> FullSpaceController | None:
-    """Make CEM over whole action sequences beside an embedded controller, of the same horizon.
+    """Make CEM over whole action sequences beside an embedded controller, of the same horizon and cost.
 
     Args:
         agent: Whose decoder gives the sizes.
@@ -242,7 +235,9 @@ def make_proposals(agent: PlanningAgent, settings: dict[str, Any]) -> FullSpaceC
     """
     if not settings or agent.decoder is None:
         return None
-    return FullSpaceController(agent.decoder.horizon, agent.decoder.action_size, **settings)
+    proposals = FullSpaceController(agent.controller.horizon, agent.controller.action_size, **settings)
+    proposals.objective = agent.controller.objective
+    return proposals
 
 
 @contextmanager

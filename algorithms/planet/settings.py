@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from parsecrl.algorithms.training.messages import OWN
 from parsecrl.algorithms.training.settings import Count, Elites, Group, Natural, NonNegative, Positive, Settings
+from parsecrl.algorithms.training.user_functions import names_code
+
+OwnFunction = Annotated[str, Field(pattern=r"^[^:\s]+:[^:\s]+$")]
+OBJECTIVE = (
+    "module:function of a cost(observations [B, N, H, O], rewards [B, N, H], actions [B, N, H, A]) -> [B, N], which "
+    "plans minimise; none: minus the predicted rewards"
+)
+
+
+def kind(group: Any) -> str | None:
+    """Which of its models a group with `kind` is: one of ours, or that of all code of others."""
+    value = group.get("kind") if isinstance(group, dict) else getattr(group, "kind", None)
+    return OWN if names_code(value) else value
+
+
+def model_kind(group: Any) -> str | None:
+    """As `kind`, of a world model, which is an RSSM where nothing is said."""
+    return kind(group) if not isinstance(group, dict) or "kind" in group else "rssm"
+
+
+class OwnPart(Group):
+    """A controller or a world model of other code."""
+
+    kind: OwnFunction = Field(description="module:name of its class")
+    options: dict[str, Any] = Field(default_factory=dict, description="arguments of its constructor")
+
+
+class OwnController(OwnPart):
+    """A controller that meets `algorithms.controllers.Controller`."""
+
+    horizon: Count = Field(12, description="decisions that a plan looks ahead")
+    objective: OwnFunction | None = Field(None, description=OBJECTIVE)
 
 
 class FullController(Elites):
@@ -19,6 +52,7 @@ class FullController(Elites):
     num_iterations: Count = Field(10, description="iterations of a plan")
     init_std: Positive = Field(1.0, description="of the first distribution; actions lie in [-1, 1]")
     warm_start: bool = Field(False, description="begin at the last plan, moved on by one decision")
+    objective: OwnFunction | None = Field(None, description=OBJECTIVE)
 
 
 class EmbeddedController(Elites):
@@ -34,9 +68,15 @@ class EmbeddedController(Elites):
     normalize: bool = Field(True, description="divide costs by their spread before the selection")
     init_std: Positive = Field(0.5, description="of the first distribution; latents lie in [-1, 1]")
     warm_start: bool = Field(False, description="begin at the last plan's latent")
+    objective: OwnFunction | None = Field(None, description=OBJECTIVE)
 
 
-Controller = Annotated[FullController | EmbeddedController, Field(discriminator="kind")]
+Controller = Annotated[
+    Annotated[FullController, Tag("full")]
+    | Annotated[EmbeddedController, Tag("embedded")]
+    | Annotated[OwnController, Tag(OWN)],
+    Discriminator(kind),
+]
 
 
 class ProposalsSpec(Elites):
@@ -59,10 +99,14 @@ class DecoderSpec(Group):
 class WorldModelSpec(Group):
     """Sizes of the recurrent state-space model (Hafner et al. 2018)."""
 
+    kind: Literal["rssm"] = Field("rssm", description="the recurrent state-space model")
     deterministic_size: Count = Field(200, description="units of the deterministic state")
     stochastic_size: Count = Field(30, description="dimensions of the stochastic state")
     hidden_size: Count = Field(200, description="units of a hidden layer")
     min_std: Positive = Field(0.1, description="least standard deviation of the stochastic state")
+
+
+WorldModel = Annotated[Annotated[WorldModelSpec, Tag("rssm")] | Annotated[OwnPart, Tag(OWN)], Discriminator(model_kind)]
 
 
 class LossSpec(Group):
@@ -82,7 +126,7 @@ class PlanetSettings(Settings):
     start_from: str | None = Field(None, description="earlier phase (in Python: its checkpoint) to start from")
     controller: Controller = Field(default_factory=FullController, description="the planner")
     decoder: DecoderSpec = Field(default_factory=DecoderSpec, description="of an embedded controller")
-    world_model: WorldModelSpec = Field(default_factory=WorldModelSpec, description="sizes of the model")
+    world_model: WorldModel = Field(default_factory=WorldModelSpec, description="the model")
     loss: LossSpec = Field(default_factory=LossSpec, description="of the model")
     train_ratio: Positive = Field(0.1, description="gradient updates per simulator step")
     seed_episodes: Natural = Field(5, description="episodes of random actions before the first update")

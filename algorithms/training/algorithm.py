@@ -106,7 +106,7 @@ class Algorithm:
             seed: Of the run; a plain trial gets it as `run_seed`, to be mixed with its own `seed`.
             start_from: The checkpoint that the trials start from.
         """
-        own = {key: value for key, value in phase.options().items() if key not in TRAIN_KEYS}
+        own = {key: value for key, value in phase.plain().items() if key not in TRAIN_KEYS}
         return {**own, "run_seed": seed, "env": env}
 
     def processes(self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any]) -> list[dict[str, float]]:
@@ -140,6 +140,9 @@ class Algorithm:
 
         A phase that searches over `checked` settings is checked with every combination of their values.
         """
+
+    def check_task(self, phase: Any, obs_size: int, action_size: int, earlier: Mapping[str, Any]) -> None:
+        """Make what acts in a task of these sizes, before anything runs. Raises ValueError. earlier: phases by name."""
 
     def resolve(self, phase: Any, data_folder: str) -> Any:
         """The phase with what the run decides. data_folder: a folder of the phase in the run."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+
+from parsecrl.algorithms.training.user_functions import nearest
+
+OWN = "module:name"  # what a key says of code of a user's own
 
 
 def explain(error: ValidationError, data: Any, root: type[BaseModel]) -> str:
@@ -26,8 +30,8 @@ def explain(error: ValidationError, data: Any, root: type[BaseModel]) -> str:
         case "missing":
             message = f"{path} is missing; set it"
         case "union_tag_invalid" | "union_tag_not_found":
-            key = str(context["discriminator"]).strip("'")
-            tags = _tags(location, root, data, key)
+            key = str(context["discriminator"]).strip("'()").removeprefix("model_")
+            tags = re.findall("'([^']*)'", context.get("expected_tags", "")) or _tags(location, root, data, key)
             got = context.get("tag")
             message = f"{path}.{key} must be one of {', '.join(tags)}, got {got or 'nothing'}"
             message += nearest(str(got), tags) if got else ""
@@ -44,6 +48,8 @@ def explain(error: ValidationError, data: Any, root: type[BaseModel]) -> str:
         case "registry":  # a sentence of `registry_error`
             reason = context["reason"]
             message = f"{path} {reason}" if reason.startswith("must") else f"{path}: {reason}"
+        case "string_pattern_mismatch" if ":" in str(context["pattern"]):
+            message = f"{path} must be {OWN}, got {value}"
         case "string_pattern_mismatch":
             message = f"{path} must be letters, digits, - and _, got {value}"
         case _:
@@ -83,7 +89,10 @@ def _models_at(location: Sequence[str | int], root: type[BaseModel], data: Any) 
             models = _models_in(models[0].model_fields[str(element)].annotation)
         elif len(models) > 1 and isinstance(element, str):
             models = [
-                m for m in models if any(element in typing.get_args(f.annotation) for f in m.model_fields.values())
+                m
+                for m in models
+                if any(element in typing.get_args(f.annotation) for f in m.model_fields.values())
+                or (element == OWN and "options" in m.model_fields)
             ]
         models = [model.chosen_by(data) if hasattr(model, "chosen_by") else model for model in models]
     return models
@@ -104,18 +113,13 @@ def _nearest_key(word: str, models: list[type[BaseModel]]) -> str:
 def _tags(location: Sequence[str | int], root: type[BaseModel], data: Any, discriminator: str) -> list[str]:
     """What the key may say that tells the models of a union apart."""
     fields = [model.model_fields[discriminator] for model in _models_at(location, root, data)]
-    return [typing.get_args(field.annotation)[0] for field in fields]
+    return [next(iter(typing.get_args(field.annotation)), OWN) for field in fields]
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in typing.get_args(annotation) for model in _models_in(part)]
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def short(value: Any) -> str:

@@ -62,7 +62,7 @@ def configure_phase(
     )
     config.resources(num_cpus_for_main_process=main_cpus)
     config.debugging(seed=seed)
-    own = settings.options()
+    own = settings.plain()
     config.set_settings({name: own.get(name) for name in config.settings.model_fields})
     config.start_from = start_from
 

@@ -112,7 +112,7 @@ class SettingsConfig(AlgorithmConfig):
         values = {name: getattr(self, self.attributes.get(name, name)) for name in names}
         if values.get("start_from") is not None:  # a path is as good as its name
             values["start_from"] = str(values["start_from"])
-        checked = self.settings.checked(values).options()
+        checked = self.settings.checked(values).plain()
         self.set_settings({name: checked.get(name) for name in names if name != "start_from"})
         super().validate()
 

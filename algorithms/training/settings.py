@@ -49,7 +49,7 @@ class Group(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
-    def options(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, Any]:
         """The keys and values as plain data, without those that are None."""
         return self.model_dump(exclude_none=True)
 
@@ -103,13 +103,13 @@ class Settings(Group):
             found = model.model_validate(dict(values))
         except ValidationError as error:
             raise ValueError(explain(error, dict(values), model)) from None
-        plain = found.options()
+        plain = found.plain()
         return {name: plain.get(name) for name in values}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """Name -> default as plain data; None of what has to be given."""
-        return {**dict.fromkeys(cls.model_fields), **_without_rules(cls)().options()}
+        return {**dict.fromkeys(cls.model_fields), **_without_rules(cls)().plain()}
 
 
 class StudySettings(Settings):

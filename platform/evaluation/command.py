@@ -11,13 +11,23 @@ from parsecrl.algorithms.reporting.statistics import summarize
 from parsecrl.algorithms.training.algorithm import RegistryError, acts, algorithms
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import evaluate
+from parsecrl.platform.runs import trust
 from parsecrl.platform.storage import Location, location_of
 
 
 def evaluate_checkpoint(
-    checkpoint: str | Location, episodes: int, controller: str | None, env_id: str | None, seed: int, video: str | None
+    checkpoint: str | Location,
+    episodes: int,
+    controller: str | None,
+    env_id: str | None,
+    seed: int,
+    video: str | None,
+    trust: bool = False,
 ) -> None:
-    """Print one line of statistics, as the table of a run has them. Raises UserError for what cannot be evaluated."""
+    """Print one line of statistics, as the table of a run has them. Raises UserError for what cannot be evaluated.
+
+    trust: run code that the checkpoint names, though its run was made elsewhere.
+    """
     if episodes < 1:
         raise UserError(f"--episodes must be at least 1, got {episodes}")
     if video is not None and Path(video).suffix != ".mp4":
@@ -35,7 +45,9 @@ def evaluate_checkpoint(
     env: dict[str, Any] = dict(description["env"])
     if env_id is not None:
         env = {"id": env_id, "action_repeat": env.get("action_repeat", 1)}
-    rows = evaluate(folder, env, episodes=episodes, seed=seed, phase=folder.parent.parent.name or "checkpoint")
+    trusted = trust or _is_own(folder)
+    phase = folder.parent.parent.name or "checkpoint"
+    rows = evaluate(folder, env, episodes=episodes, seed=seed, phase=phase, trust=trusted)
     found = summarize(rows["episode_return"].to_numpy())
     print(
         f"{env['id']} | {kind} | {found.episodes} episodes"
@@ -46,8 +58,18 @@ def evaluate_checkpoint(
     if video is not None:
         from parsecrl.platform.evaluation.videos import record_video
 
-        made = record_video(folder, env, seed, video)
+        made = record_video(folder, env, seed, video, trust=trusted)
         print(f"video: {made}" if made else "video: none, because this machine cannot draw (see `parsec doctor`)")
+
+
+def _is_own(checkpoint: Location) -> bool:
+    """Whether this user made the run that the checkpoint lies in, as <run>/<phase>/<trial>/checkpoint_*."""
+    record = checkpoint.absolute() if isinstance(checkpoint, Path) else checkpoint
+    record = record.parent.parent.parent / trust.RECORD
+    try:
+        return record.is_file() and trust.is_own(record.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        return False
 
 
 def find_checkpoint(path: Location) -> Location:

@@ -6,7 +6,7 @@ Several episodes run in lockstep in a worker and are planned in one batch; locks
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -57,6 +57,7 @@ def evaluate(
     device: str | None = None,
     progress: Progress | None = None,
     patience_s: float | None = None,
+    trust: bool | Collection[str] = False,
 ) -> pd.DataFrame:
     """Evaluate a controller: one row an episode, in the columns of evaluation.csv, ordered by episode.
 
@@ -72,11 +73,12 @@ def evaluate(
     device: of the planning; cuda by default where num_gpus_per_worker > 0.
     progress: called with (episodes done, episodes in all) after each batch.
     patience_s: longest wait for a batch of the Ray tasks, such as for a node that is gone; None waits on.
+    trust: whether code that a checkpoint names may be run, or the names that may; see `load_agent`.
     Raises UserError when the checkpoint's sizes are not the environment's, RunFailed when the patience ends.
     """
     numbers = list(range(episodes)) if isinstance(episodes, int) else list(episodes)
     _check(numbers, seed, num_workers, batch_size)
-    agent, env = resolve(controller, env)
+    agent, env = resolve(controller, env, trust)
     check_sizes(agent, env, controller)
     batch_size = batch_size or _default_batch_size(len(numbers), max(num_workers, 1))
     work = Work(agent, env, seed, device or ("cuda" if num_gpus_per_worker else "cpu"), num_threads)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from parsecrl.algorithms.checkpoints.agent import load_agent
-from parsecrl.algorithms.controllers import EmbeddedController, PlanningAgent
+from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.controllers.acting import planning_noise
 from parsecrl.envs import make_env
 from parsecrl.platform.errors import UserError
@@ -53,10 +53,8 @@ def episode_seed(seed: int, episode: int) -> int:
 
 
 def controller_kind(agent: PlanningAgent | None) -> str:
-    """What the column `controller` says: full, embedded or random."""
-    if agent is None:
-        return RANDOM
-    return "embedded" if isinstance(agent.controller, EmbeddedController) else "full"
+    """What the column `controller` says: full, embedded, module:name or random."""
+    return RANDOM if agent is None else agent.kind
 
 
 class Policy:
@@ -149,14 +147,19 @@ def torch_threads(count: int, device: str = "cpu") -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def resolve(controller: Controller, env: Mapping[str, Any] | None) -> tuple[PlanningAgent | None, dict[str, Any]]:
-    """The agent (None: the random policy) and the environment, its checkpoint's own by default."""
+def resolve(
+    controller: Controller, env: Mapping[str, Any] | None, trust: bool | Collection[str] = False
+) -> tuple[PlanningAgent | None, dict[str, Any]]:
+    """The agent (None: the random policy) and the environment, its checkpoint's own by default.
+
+    trust: as `load_agent` has it.
+    """
     agent: PlanningAgent | None = None
     if isinstance(controller, PlanningAgent):
         agent = copy.deepcopy(controller)  # the caller's stays on its device and in its mode
     elif controller != RANDOM:
         try:
-            agent, description = load_agent(location_of(controller))
+            agent, description = load_agent(location_of(controller), trust)
         except ValueError as error:
             raise UserError(str(error)) from error
         env = env or description["env"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,15 @@ def record_video(
     max_seconds: float | None = None,
     device: str = "cpu",
     num_threads: int = 1,
+    trust: bool | Collection[str] = False,
 ) -> Location | None:
     """Run evaluation episode `episode` of the spec's `seed` and write it as MP4 (H.264), in simulated time.
 
-    A frame a decision, at most 50 frames a second. max_seconds cuts the episode short.
+    A frame a decision, at most 50 frames a second. max_seconds cuts the episode short. trust: as `evaluate`.
     Returns the path, or None, after a warning, where no rendering back end or encoder works; `file` is then as it was.
     Raises UserError as `evaluate` does.
     """
-    agent, env = resolve(controller, env)
+    agent, env = resolve(controller, env, trust)
     check_sizes(agent, env, controller)
     file = Path(file) if isinstance(file, str) else file
     try:

@@ -253,7 +253,7 @@ def plan_iterates(phase: Phase, iterates: Iterates) -> Plot:
         f"Planning iterates of phase {phase.name}",
         f"Iterations {numbers} of one plan, for the belief after {iterates.decisions} decisions "
         f"({iterates.env_steps} environment steps) from a random initial state. Each thin line is one sample "
-        f"({iterates.sampled}), coloured by its cost, which is minus the return predicted over the horizon; red: the "
+        f"({iterates.sampled}), coloured by its cost, which is {iterates.cost}; red: the "
         f"mean after the iteration. At most {SAMPLE_LIMIT} samples a panel, evenly over their ranks. After figures 14 "
         f"and 15 in the appendix of the paper's earlier version.",
         wide=True,

@@ -33,6 +33,7 @@ class Iterates:
     decisions: int
     env_steps: int
     sampled: str
+    cost: str
 
     @property
     def horizon(self) -> int:
@@ -51,14 +52,14 @@ def nearest_iterations(available: int, wanted: tuple[int, ...] = ITERATIONS) -> 
     return sorted({min(i, available) for i in wanted} | {available})
 
 
-def compute_iterates(checkpoint: Location, *, decisions: int = 20, seed: int = 0) -> Iterates:
+def compute_iterates(checkpoint: Location, *, decisions: int = 20, seed: int = 0, trust: bool = False) -> Iterates:
     """Act for a few decisions with the checkpoint's own controller, then plan once more and keep every iteration."""
     import torch
 
     from parsecrl.algorithms.checkpoints.agent import load_agent
     from parsecrl.envs import make_env
 
-    agent, meta = load_agent(checkpoint)
+    agent, meta = load_agent(checkpoint, trust)
     agent.eval()
     generator = torch.Generator().manual_seed(seed)
     repeat = int(meta["env"].get("action_repeat", 1))
@@ -97,5 +98,8 @@ def _plan(agent: Any, state: dict[str, Any], obs: Any, generator: Any, decisions
             views.append(IterateView(number, samples[finite], costs[finite], mean))
     if not views:
         raise ValueError(f"no iteration had a finite cost after {decisions} decisions")
-    sampled = "action sequences" if agent.decoder is None else "latent points, shown as the actions they decode to"
-    return Iterates(tuple(views), decisions, env_steps, sampled)
+    sampled = "action sequences" if agent.kind != "embedded" else "latent points, shown as the actions they decode to"
+    cost = (
+        "minus the return predicted over the horizon" if agent.controller.objective is None else "that of the objective"
+    )
+    return Iterates(tuple(views), decisions, env_steps, sampled, cost)

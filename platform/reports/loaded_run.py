@@ -23,6 +23,7 @@ from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import COLUMNS, RANDOM
 from parsecrl.platform.reports import paper_results
 from parsecrl.platform.reports.local_copy import LocalCopy
+from parsecrl.platform.runs import trust
 from parsecrl.platform.runs.results import FAILURE
 from parsecrl.platform.runs.run_folder import POOLED_FILE, STATE_FILE
 from parsecrl.platform.runs.stored_checkpoints import METRICS, Stored, best_checkpoint
@@ -123,6 +124,12 @@ class Run:
     def address(self, path: Path) -> Location:
         """A path of the run as a user would name it."""
         return self.copy.address_of(path) if self.copy and path.is_relative_to(self.folder) else path
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it was made by this user, so that code that its checkpoints name may be run."""
+        record = self.folder / trust.RECORD
+        return record.is_file() and trust.is_own(record.read_text(encoding="utf-8"))
 
     @property
     def env(self) -> dict[str, Any]:

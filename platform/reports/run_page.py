@@ -188,7 +188,7 @@ def _iterates(run: Run, folder: Path, problems: list[str]) -> list[tuple[Phase, 
         if phase.checkpoint is None:
             continue
         try:
-            found = compute_iterates(run.address(phase.checkpoint), seed=_seed(run))
+            found = compute_iterates(run.address(phase.checkpoint), seed=_seed(run), trust=run.is_own)
         except Exception as error:  # a report is never lost to a checkpoint that this machine cannot play
             problems.append(f"The planning iterates of phase {phase.name} could not be computed: {_first_line(error)}")
             continue

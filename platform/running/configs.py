@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from parsecrl.algorithms.checkpoints.agent import check_trust, read_description
 from parsecrl.algorithms.training.seeding import derive_seed
+from parsecrl.platform.errors import UserError
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import Phase, Spec
 
@@ -14,6 +16,10 @@ def phase_config(folder: RunFolder, phase: Phase) -> Any:
     spec, start_from = folder.spec, None
     if phase.start_from is not None:
         start_from = folder.path / folder.state(phase.start_from)["checkpoint"]
+        try:
+            check_trust(start_from, read_description(start_from), folder.trusted_code)
+        except ValueError as error:
+            raise UserError(str(error)) from error
     seed = derive_seed(spec.seed, phase.name)
     env, resources = env_of(spec) or None, spec.resources.model_dump()
     return phase.entry.make_config(resolved(folder, phase), env, resources, seed, start_from)

@@ -55,6 +55,7 @@ def evaluate_agents(folder: RunFolder, line: StatusLine) -> None:
             num_gpus_per_worker=spec.resources.num_gpus_per_env_runner,
             progress=_show_progress(line, name),
             patience_s=spec.resources.no_progress_timeout_s,
+            trust=folder.trusted_code,
         )
         line.show(f"evaluation of {name}: {len(rows)} episodes, median {rows.episode_return.median():.1f}", final=True)
         others = evaluated_episodes(folder)
@@ -85,7 +86,9 @@ def record_videos(folder: RunFolder, line: StatusLine) -> None:
         if stored is None or (file.exists() and folder.state(f"video of {name}").get("checkpoint") == stored):
             continue
         line.show(f"video of {name}")
-        made = record_video(folder.path / stored, env_of(spec), spec.seed, file, max_seconds=VIDEO_SECONDS)
+        made = record_video(
+            folder.path / stored, env_of(spec), spec.seed, file, max_seconds=VIDEO_SECONDS, trust=folder.trusted_code
+        )
         if made is None:
             line.note("videos: none, because this machine cannot draw (see `parsec doctor`)")
             return

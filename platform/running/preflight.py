@@ -20,9 +20,21 @@ def check_environment(spec: Spec) -> None:
     from parsecrl.envs import make_env
 
     try:
-        make_env(spec.env.id, spec.env.action_repeat).close()
+        env = make_env(spec.env.id, spec.env.action_repeat)
     except ValueError as error:
         raise UserError(f"env.id: {error}") from None
+    env.close()
+    check_agents(spec, *(space.shape[0] for space in (env.observation_space, env.action_space) if space.shape))
+
+
+def check_agents(spec: Spec, obs_size: int, action_size: int) -> None:
+    """Raise UserError where an agent that a phase makes of a user's own code, or begins with, cannot do its work."""
+    phases = {phase.name: phase for phase in spec.phases}
+    for phase in spec.phases:
+        try:
+            phase.entry.check_task(phase, obs_size, action_size, phases)
+        except ValueError as error:
+            raise UserError(f"phases.{phase.name}.{' '.join(str(error).split())}") from error
 
 
 def check_worlds(spec: Spec) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -64,6 +65,11 @@ class RunFolder:
     def is_own(self) -> bool:
         """Whether it was made by this user, so that what its spec names may be run."""
         return trust.is_own(self._made_by())
+
+    @property
+    def trusted_code(self) -> bool | set[str]:
+        """The code that its checkpoints may name: any of one's own or a trusted run, else what the spec names."""
+        return self.trust or self.is_own or set(_strings(self.spec.model_dump()))
 
     def _check(self) -> None:
         """Raise UserError unless the folder is free, or holds a run that this spec may continue."""
@@ -189,3 +195,11 @@ __all__ = [
 def _is_foreign(entry: Location) -> bool:
     """Whether a file is none that a run writes before its spec: locks, the record, and what a kill left of them."""
     return entry.name != trust.RECORD and not entry.name.startswith(".")
+
+
+def _strings(data: Any) -> Iterator[str]:
+    if isinstance(data, dict | list):
+        for value in data.values() if isinstance(data, dict) else data:
+            yield from _strings(value)
+    elif isinstance(data, str):
+        yield data

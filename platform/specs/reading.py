@@ -176,9 +176,10 @@ def _check_search(phase: PhaseBase, source: str) -> None:
     """Every searched key must exist in the phase and every value that it can take must be a valid one."""
     where = f"{source}: phases.{phase.name}.search"
     plain = phase.model_dump(exclude={"search"})
-    searchable = [path for path in leaves(plain) if path.partition(".")[0] not in UNSEARCHABLE]
+    fixed = {*UNSEARCHABLE, "controller.kind", "world_model.kind"}
+    searchable = [path for path in leaves(plain) if not {path, path.partition(".")[0]} & fixed]
     for path in phase.search:
-        if path not in searchable or path == "controller.kind":
+        if path not in searchable:
             raise UserError(
                 f"{where}: {path!r} is not a key of the phase that can be searched{nearest(path, searchable)}"
             )

@@ -75,6 +75,20 @@ def test_ratios_are_exact_on_the_first_pass(make_config):
     assert results["max_ratio_deviation"] <= 1e-4
 
 
+def test_a_planning_cost_by_hand_keeps_ratios_exact_and_passes_the_gradient(
+    make_config, write_agent, tmp_path, monkeypatch
+):
+    cost = "((actions - 0.3).square() + observations.square()).sum((-1, -2)) - rewards.sum(-1)"
+    (tmp_path / "own_cost.py").write_text(f"def cost(observations, rewards, actions):\n    return {cost}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    start_from, parts = write_agent(tmp_path, objective="own_cost:cost"), ["reward", "transition", "decoder"]
+    trainer = Trainer(make_config(LONG, start_from=start_from, micro_batch=7, fine_tune=parts))
+    trainer.learner.accumulate_policy_gradient(trainer.decisions())
+    moved = {part_of(name) for name, p in trainer.module.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moved == set(parts)
+    assert trainer.update()["max_ratio_deviation"] <= 1e-4
+
+
 def test_second_pass_has_other_ratios_on_the_same_episodes(make_config):
     trainer = Trainer(make_config(LONG, learning_rate=1e-2))
     decisions = trainer.decisions()

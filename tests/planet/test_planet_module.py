@@ -1,5 +1,7 @@
 """The module and the learner of phases 1 and 2; no Ray runtime."""
 
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
@@ -91,6 +93,21 @@ def test_an_update_moves_model_and_decoder_and_marks_the_agent_trained():
     assert any((a != b).any() for a, b in zip(decoder, agent.decoder.parameters(), strict=True))
     assert agent.trained
     assert agent.model.obs_norm.count == 24
+
+
+def test_an_update_trains_a_decoder_through_a_cost_and_a_model_of_another_package(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "example_plugin"))
+    model = {"kind": "parsec_example.gru_model:GRUModel", "options": {"hidden_size": 8}}
+    controller = {**EMBEDDED, "objective": "parsec_example.cost:upright"}
+    learner = small_learner(world_model=model, controller=controller)
+    agent = learner.module[DEFAULT_MODULE_ID].agent
+    for trained in ((agent.model, agent.decoder), (agent.decoder,)):
+        before = [weights_of(part) for part in trained]
+        batch = small_batch()
+        batch[DECODER_ONLY][:] = agent.model not in trained  # then on beliefs of `filter_sequence`
+        update(learner, batch)
+        for part, old in zip(trained, before, strict=True):
+            assert any(not torch.equal(a, b) for a, b in zip(weights_of(part), old, strict=True))
 
 
 def test_the_bound_alone_gives_the_model_its_gradient():
@@ -196,6 +213,14 @@ def test_seed_episodes_act_uniformly_and_later_ones_plan():
     action, state = module.agent.act(batch[Columns.STATE_IN], batch[Columns.OBS][:, 0], generator)
     assert (out[Columns.ACTIONS][:, 0] == action).all()
     assert all((out[Columns.STATE_OUT][name] == state[name]).all() for name in state)
+
+
+@pytest.mark.parametrize("controller", [FULL, EMBEDDED])
+def test_a_warm_start_begins_at_zero_after_an_action_without_a_plan(controller):
+    module = small_module(controller={**controller, "warm_start": True})
+    state = module._forward_exploration(rollout_batch(module, 2))[Columns.STATE_OUT]
+    assert (state["plan"] == 0).all()
+    assert state["plan"].shape == (2, module.agent.controller.plan_size)
 
 
 def test_exploration_noise_is_in_the_remembered_action_and_within_bounds():

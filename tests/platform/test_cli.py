@@ -200,7 +200,7 @@ def test_evaluate_prints_a_line(folder):
         (["checkpoint", "--env", "dm_control/wolker-walk-v0"], ["wolker"]),
         (["sac"], ["'latent_sac'", "dcem_ppo, planet"]),
         (["checkpoint", "--controller", "embedded"], ["embedded", "full"]),
-        (["checkpoint", "--controller", "best"], ["best", "embedded"]),
+        (["checkpoint", "--controller", "best"], ["best", "full"]),
         (["checkpoint", "--episodes", "0"], ["--episodes", "0"]),
         (["checkpoint", "--episodes", "two"], ["two"]),
         (["checkpoint", "--video", "film.gif"], ["film.gif", ".mp4"]),

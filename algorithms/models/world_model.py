@@ -1,0 +1,105 @@
+"""What planning and its training ask of a world model; `RSSM` is one.
+
+Axes: B beliefs or sequences, N candidates, T steps, H horizon, O observation, A action, D and S the two parts of a
+belief. Actions lie in [-1, 1]; observations and rewards are in the environment's units.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from parsecrl.algorithms.models.beliefs import Belief, ReplaySequence
+
+if TYPE_CHECKING:
+    from parsecrl.algorithms.models.rssm import LossWeights
+
+
+class WorldModel(Protocol):
+    """A torch module that filters observations into beliefs and predicts what actions lead to.
+
+    `world_model.kind: module:name` names a callable (obs_size, action_size, **options) that returns one. Its parameters
+    get their values from torch's global generator. Every method keeps the rows of a batch apart.
+
+    Attributes:
+        obs_size: O, of an observation vector.
+        action_size: A.
+        deterministic_size: D, of `Belief.h`.
+        stochastic_size: S, of `Belief.s`; 0 where a belief has one part.
+    """
+
+    obs_size: int
+    action_size: int
+    deterministic_size: int
+    stochastic_size: int
+
+    @property
+    def belief_size(self) -> int:
+        """D + S."""
+        ...
+
+    def initial_belief(self, batch_size: int) -> Belief:
+        """The belief [B] before the first observation of an episode, on the parameters' device."""
+        ...
+
+    def update_belief(self, belief: Belief, action: Tensor, obs: Tensor) -> Belief:
+        """Filter one step, as a deterministic function of the history.
+
+        Args:
+            belief: [B].
+            action: [B, A], executed before obs; zeros at an episode's start.
+            obs: [B, O].
+
+        Returns:
+            The belief [B] after obs.
+        """
+        ...
+
+    def filter_sequence(self, sequence: ReplaySequence, generator: torch.Generator | None = None) -> Belief:
+        """The beliefs [B, T] after each observation; what comes before an is_first step has no influence after it."""
+        ...
+
+    def update_statistics(self, obs: Tensor) -> None:
+        """Take observations [B, T, O] into running statistics, before each `loss`; nothing where there are none."""
+        ...
+
+    def loss(
+        self, sequence: ReplaySequence, weights: LossWeights, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor], Belief]:
+        """What the learner minimises on replayed sequences.
+
+        Args:
+            sequence: B slices of T steps.
+            weights: The spec's `loss` group. A term that the model lacks has no weight.
+            generator: Of the sequence's device, for what is drawn.
+
+        Returns:
+            The loss [], differentiable; its terms [] by name, detached, among them `model_loss`; the beliefs [B, T].
+        """
+        ...
+
+    def predict(self, belief: Belief, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """What candidate action sequences lead to, differentiable.
+
+        Args:
+            belief: [B].
+            actions: [B, N, H, A]; actions[:, :, t] leads to the observation and the reward of index t.
+
+        Returns:
+            Observations [B, N, H, O] and rewards [B, N, H].
+        """
+        ...
+
+    def predict_rewards(self, belief: Belief, actions: Tensor) -> Tensor:
+        """The rewards [B, N, H] of `predict` alone; planning spends its time here."""
+        ...
+
+    def transition_parameters(self) -> list[nn.Parameter]:
+        """What `predict_rewards` runs through, the reward aside: PPO's part `transition`."""
+        ...
+
+    def reward_parameters(self) -> list[nn.Parameter]:
+        """What makes rewards of predicted states: PPO's part `reward`."""
+        ...

@@ -1,0 +1,1 @@
+"""An example of each part that parsecrl takes from other packages."""
