@@ -23,13 +23,15 @@ run: install
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-# mypy does not see setuptools' package mapping: show it the folders under their import names.
+# tests/test_rooms.py is the import contract. mypy does not see setuptools' package mapping: show it the folders under
+# their import names.
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p .typing/parsecrl
 	for room in algorithms envs platform tune_specs; do ln -sfn ../../$$room .typing/parsecrl/$$room; done
-	for file in __init__.py py.typed; do ln -sfn ../../$$file .typing/parsecrl/$$file; done
+	for file in __init__.py __main__.py py.typed; do ln -sfn ../../$$file .typing/parsecrl/$$file; done
+	$(BIN)/python -m pytest -q tests/test_rooms.py
 	$(BIN)/mypy -m parsecrl -p parsecrl.algorithms -p parsecrl.envs -p parsecrl.platform
 
 # A sweep under a dozen faults; takes a quarter of an hour or more and prints the table of docs/operations.md.

@@ -256,7 +256,3 @@ def _doctor(options: argparse.Namespace) -> int:
     from parsecrl.platform.doctor import report
 
     return 0 if report(options.address) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

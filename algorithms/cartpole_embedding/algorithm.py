@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
-from parsecrl.algorithms.training.algorithm import NUM_UPDATES, Algorithm, ParallelMap
-from parsecrl.algorithms.training.settings import blamed_on
+from parsecrl.algorithms.registry.algorithm import NUM_UPDATES, Algorithm, ParallelMap
+from parsecrl.algorithms.registry.settings import blamed_on
 
 
 class CartpoleEmbeddingAlgorithm(Algorithm):

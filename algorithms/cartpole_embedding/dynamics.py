@@ -7,7 +7,7 @@ from collections.abc import Callable
 from parsecrl.algorithms.models.cartpole import cartpole
 from parsecrl.algorithms.models.known_dynamics import KnownDynamics
 from parsecrl.algorithms.models.pendulum import pendulum
-from parsecrl.algorithms.training.user_functions import own_function
+from parsecrl.algorithms.registry.user_functions import own_function
 
 DYNAMICS: dict[str, Callable[[], KnownDynamics]] = {"cartpole": cartpole, "pendulum": pendulum}
 

@@ -6,7 +6,7 @@ import math
 
 from pydantic import Field
 
-from parsecrl.algorithms.training.settings import Count, Elites, Group, NonNegative, Positive, StudySettings
+from parsecrl.algorithms.registry.settings import Count, Elites, Group, NonNegative, Positive, StudySettings
 
 
 class LatentSearch(Elites):

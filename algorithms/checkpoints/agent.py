@@ -18,7 +18,7 @@ from parsecrl.algorithms.checkpoints.files import Folder
 from parsecrl.algorithms.checkpoints.pair import CheckpointPair
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.controllers.acting import describe_space
-from parsecrl.algorithms.training.user_functions import own_code_of
+from parsecrl.algorithms.registry.user_functions import own_code_of
 
 FILES = CheckpointPair("agent", "an agent", format=2)
 DESCRIPTION, WEIGHTS = FILES.description_file, FILES.tensor_file

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from parsecrl.algorithms.controllers.controller import Controller, Objective, Plan, predicted_cost
 from parsecrl.algorithms.controllers.planning import EmbeddedController, FullSpaceController
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights, ReplaySequence, WorldModel
-from parsecrl.algorithms.training.user_functions import call_with_options, one_line, own_function
+from parsecrl.algorithms.registry.user_functions import call_with_options, one_line, own_function
 
 B, N, T = 2, 3, 4  # of what is tried
 FINE_TUNED = ("reward", "transition", "decoder")  # the parts that PPO knows

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings, check_planner
 from parsecrl.algorithms.planet.algorithm import PLANET, agents_of_own_code
 from parsecrl.algorithms.planet.settings import PlanetSettings
-from parsecrl.algorithms.training.algorithm import ENV_STEPS, Algorithm, StopCondition
-from parsecrl.algorithms.training.searched import values_of
+from parsecrl.algorithms.registry.algorithm import ENV_STEPS, Algorithm, StopCondition
+from parsecrl.algorithms.registry.searched import values_of
 
 
 class DCEMPPOAlgorithm(Algorithm):

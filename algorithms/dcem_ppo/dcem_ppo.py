@@ -29,10 +29,10 @@ from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import LOSSES, DCEMPPOLearner
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DCEMPPORLModule
 from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings, check_planner
 from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
+from parsecrl.algorithms.registry.settings import Settings
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.rllib_phase import PhaseConfig, PhaseMixin
 from parsecrl.algorithms.training.seeding import derive_seed
-from parsecrl.algorithms.training.settings import Settings
 
 
 class DCEMPPOConfig(PhaseConfig, PPOConfig):

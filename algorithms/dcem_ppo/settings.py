@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from parsecrl.algorithms.training.settings import Count, Fraction, Group, NonNegative, Positive, Settings
+from parsecrl.algorithms.registry.settings import Count, Fraction, Group, NonNegative, Positive, Settings
 
 Part = Literal["reward", "transition", "decoder"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from parsecrl.algorithms.checkpoints.study import StudyCheckpoint, fill_optimizer, optimizer_tensors
 from parsecrl.algorithms.energy_regression.update import InnerSolver
 from parsecrl.algorithms.models.energy import EnergyNetwork
-from parsecrl.algorithms.training.user_functions import own_function
+from parsecrl.algorithms.registry.user_functions import own_function
 
 FILES = StudyCheckpoint("regression", "an energy regression")
 

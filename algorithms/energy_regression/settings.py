@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from parsecrl.algorithms.training.settings import Count, Elites, Group, Positive, StudySettings
+from parsecrl.algorithms.registry.settings import Count, Elites, Group, Positive, StudySettings
 
 
 class InnerSolverSpec(Elites):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
-from parsecrl.algorithms.training.algorithm import Algorithm, ParallelMap, StopCondition
-from parsecrl.algorithms.training.settings import blamed_on
+from parsecrl.algorithms.registry.algorithm import Algorithm, ParallelMap, StopCondition
+from parsecrl.algorithms.registry.settings import blamed_on
 
 
 class LatentPlanningAlgorithm(Algorithm):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from parsecrl.algorithms.latent_study.settings import LatentModelSpec, WorldSpec
-from parsecrl.algorithms.training.settings import Count, Elites, Positive, StudySettings
+from parsecrl.algorithms.registry.settings import Count, Elites, Positive, StudySettings
 
 # Transitions a slice, where the settings say nothing: models of one-step transitions see more distinct ones in short
 # slices; the RNN has no memory, and the SSM half of its divergence elsewhere, at a slice's first step.

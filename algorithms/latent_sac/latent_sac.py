@@ -37,11 +37,11 @@ from parsecrl.algorithms.latent_study.worlds import (
     world_of,
 )
 from parsecrl.algorithms.models import LatentDynamics
+from parsecrl.algorithms.registry.settings import StudySettings
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.rllib_settings import SettingsConfig
 from parsecrl.algorithms.training.seeding import derive_seed
-from parsecrl.algorithms.training.settings import StudySettings
 
 ROLE = "latent_sac"
 REPLAY_FILE = "replay.npz"

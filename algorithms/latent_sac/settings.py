@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from parsecrl.algorithms.latent_study.settings import LatentModelSpec, WorldSpec
-from parsecrl.algorithms.training.settings import Count, Fraction, Group, Natural, NonNegative, Positive, StudySettings
+from parsecrl.algorithms.registry.settings import Count, Fraction, Group, Natural, NonNegative, Positive, StudySettings
 
 PolicyModel = Literal["parsimonious", "parsimonious_stochastic", "beta_vae", "encoder_only"]
 

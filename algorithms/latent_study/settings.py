@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from parsecrl.algorithms.training.settings import Count, Group, Natural, NonNegative, Positive
+from parsecrl.algorithms.registry.settings import Count, Group, Natural, NonNegative, Positive
 
 Place = Annotated[list[int], Field(min_length=2, max_length=2)]  # row and column, from 0
 Transformation = Literal["rotation", "translation", "affine"]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.open_loop.settings import OpenLoopSettings
-from parsecrl.algorithms.training.algorithm import NUM_UPDATES, Algorithm, Episodes, ParallelMap
-from parsecrl.algorithms.training.settings import blamed_on
+from parsecrl.algorithms.registry.algorithm import NUM_UPDATES, Algorithm, Episodes, ParallelMap
+from parsecrl.algorithms.registry.settings import blamed_on
 
 
 class OpenLoopAlgorithm(Algorithm):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from parsecrl.algorithms.training.settings import Count, Group, Natural, NonNegative, Positive, StudySettings
+from parsecrl.algorithms.registry.settings import Count, Group, Natural, NonNegative, Positive, StudySettings
 
 
 class PixelWorldSpec(Group):

@@ -8,9 +8,9 @@ from functools import reduce
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.planet.settings import PlanetSettings
-from parsecrl.algorithms.training.algorithm import ENV_STEPS, NUM_UPDATES, Algorithm
-from parsecrl.algorithms.training.searched import values_of
-from parsecrl.algorithms.training.user_functions import own_code_of
+from parsecrl.algorithms.registry.algorithm import ENV_STEPS, NUM_UPDATES, Algorithm
+from parsecrl.algorithms.registry.searched import values_of
+from parsecrl.algorithms.registry.user_functions import own_code_of
 
 AGENT_KEYS = ("controller", "world_model", "decoder")
 KEPT_SIZES = ("controller.latent_size", "controller.horizon", "decoder.hidden_size", "decoder.num_layers")

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from parsecrl.algorithms.training.messages import OWN
-from parsecrl.algorithms.training.settings import Count, Elites, Group, Natural, NonNegative, Positive, Settings
-from parsecrl.algorithms.training.user_functions import names_code
+from parsecrl.algorithms.registry.messages import OWN
+from parsecrl.algorithms.registry.settings import Count, Elites, Group, Natural, NonNegative, Positive, Settings
+from parsecrl.algorithms.registry.user_functions import names_code
 
 OwnFunction = Annotated[str, Field(pattern=r"^[^:\s]+:[^:\s]+$")]
 OBJECTIVE = (

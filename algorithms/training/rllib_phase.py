@@ -22,9 +22,9 @@ from parsecrl.algorithms.checkpoints.agent import save_agent
 from parsecrl.algorithms.checkpoints.files import Folder, check_local
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.controllers.acting import describe_space
+from parsecrl.algorithms.registry.settings import Settings
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.rllib_settings import SettingsConfig
-from parsecrl.algorithms.training.settings import Settings
 
 ENVIRONMENT = "parsecrl.envs:parsecrl/Control-v0"
 SPACES = ("observation", "action")

@@ -11,8 +11,8 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.tune.search.sample import Domain
 from typing_extensions import Self
 
-from parsecrl.algorithms.training.messages import nearest
-from parsecrl.algorithms.training.settings import Settings
+from parsecrl.algorithms.registry.messages import nearest
+from parsecrl.algorithms.registry.settings import Settings
 
 # What RLlib's own training() takes, and what of it has an effect on these algorithms.
 RLLIB_NAMES = frozenset(

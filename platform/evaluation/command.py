@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, WEIGHTS, read_description
+from parsecrl.algorithms.registry.algorithm import RegistryError, acts, algorithms
 from parsecrl.algorithms.reporting.statistics import summarize
-from parsecrl.algorithms.training.algorithm import RegistryError, acts, algorithms
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import evaluate
 from parsecrl.platform.runs import trust

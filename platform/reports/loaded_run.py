@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from parsecrl.algorithms.registry.algorithm import acts
 from parsecrl.algorithms.reporting.statistics import Statistics, summarize
-from parsecrl.algorithms.training.algorithm import acts
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import COLUMNS, RANDOM
 from parsecrl.platform.reports import paper_results

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from parsecrl.algorithms.registry.algorithm import Algorithm, algorithm_named, registered
 from parsecrl.algorithms.reporting.study_report import StudyReport
-from parsecrl.algorithms.training.algorithm import Algorithm, algorithm_named, registered
 
 
 def entry_of(algorithm: str) -> Algorithm | None:

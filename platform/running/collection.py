@@ -18,7 +18,7 @@ from typing import Any
 from parsecrl.algorithms.open_loop import episode_files
 from parsecrl.algorithms.open_loop.collector import TRIES, Collector, Task, make_world
 from parsecrl.algorithms.open_loop.episode_files import DamagedEpisode
-from parsecrl.algorithms.training.algorithm import Episodes
+from parsecrl.algorithms.registry.algorithm import Episodes
 from parsecrl.platform.errors import RunFailed, UserError, last_line
 from parsecrl.platform.terminal import StatusLine
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
-from parsecrl.algorithms.training.settings import BadSetting
+from parsecrl.algorithms.registry.settings import BadSetting
 from parsecrl.platform.cluster.nodes import check_resources
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.running.configs import env_of

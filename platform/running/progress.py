@@ -13,7 +13,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from parsecrl.algorithms.training.algorithm import ENV_STEPS, StopCondition
+from parsecrl.algorithms.registry.algorithm import ENV_STEPS, StopCondition
 from parsecrl.platform.running import interruption, tune_state
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.runs.results import FAILURE, finite, fraction_done

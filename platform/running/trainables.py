@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from parsecrl.algorithms.training.algorithm import algorithm_named
+from parsecrl.algorithms.registry.algorithm import algorithm_named
 from parsecrl.platform.metrics.table import CountsNothing, ReportsMetrics
 from parsecrl.platform.runs.results import FAILURE
 

@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from parsecrl.algorithms.training.algorithm import plain_resources
+from parsecrl.algorithms.registry.algorithm import plain_resources
 from parsecrl.algorithms.training.seeding import derive_seed
 from parsecrl.platform.cluster.ray_private import restore_tuner
 from parsecrl.platform.errors import RunFailed, UserError

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from parsecrl.algorithms.training.algorithm import StopCondition
+from parsecrl.algorithms.registry.algorithm import StopCondition
 
 FAILURE = "failure"  # result key: why the trial cannot go on
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from parsecrl.algorithms.training.settings import Group
+from parsecrl.algorithms.registry.settings import Group
 
 
 class Domain(Group):

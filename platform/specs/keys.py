@@ -16,7 +16,7 @@ import annotated_types
 import yaml
 from pydantic import BaseModel
 
-from parsecrl.algorithms.training.algorithm import RegistryError, algorithm_named, registered
+from parsecrl.algorithms.registry.algorithm import RegistryError, algorithm_named, registered
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs.phases import PhaseBase, phase_model
 from parsecrl.platform.specs.spec import Spec

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from parsecrl.algorithms.training.algorithm import (
+from parsecrl.algorithms.registry.algorithm import (
     TIME_S,
     TRAIN_KEYS,
     Algorithm,
@@ -16,7 +16,7 @@ from parsecrl.algorithms.training.algorithm import (
     StopCondition,
     algorithm_named,
 )
-from parsecrl.algorithms.training.settings import Count, Group, Positive
+from parsecrl.algorithms.registry.settings import Count, Group, Positive
 from parsecrl.platform.specs.groups import Domain, Stop
 
 UNSEARCHABLE = TRAIN_KEYS  # keys of a phase that cannot be searched over, with all in them

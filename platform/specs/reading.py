@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from parsecrl.algorithms.training.messages import explain, nearest, short
+from parsecrl.algorithms.registry.messages import explain, nearest, short
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs.dotted_keys import leaves, set_path
 from parsecrl.platform.specs.groups import Domain

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
-from parsecrl.algorithms.training.settings import Count, Group, Natural, NonNegative, Positive
+from parsecrl.algorithms.registry.settings import Count, Group, Natural, NonNegative, Positive
 from parsecrl.platform.specs.phases import PhaseBase, inherited, parse_phase
 
 Logger = Literal["tensorboard", "wandb", "mlflow"]

@@ -207,7 +207,7 @@ def submit(
 
 def entrypoint(storage: str, name: str, fresh: bool = False, trust: bool = False) -> str:
     """The command of the job. Ray gives it to a shell, so what a user chose is quoted, and the rest is fixed words."""
-    words = ["python", "-m", "parsecrl.platform.cli", "run", SPEC_FILE, "--address=auto"]
+    words = ["python", "-m", "parsecrl", "run", SPEC_FILE, "--address=auto"]
     words += [f"--storage={storage}", f"--name={name}", *["--fresh"] * fresh, *["--trust"] * trust]
     return "exec " + shlex.join(words)  # exec: signals reach the run, not a shell before it
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from parsecrl.platform.errors import UserError
 
 PACKAGE = "parsecrl"
-ROOT_FILES = ("__init__.py", "py.typed")
+ROOT_FILES = ("__init__.py", "__main__.py", "py.typed")
 ROOMS = ("algorithms", "envs", "platform", "tune_specs")
 LIMIT = 100 * 2**20  # bytes; what a head takes in one upload (ray 2.60, DASHBOARD_CLIENT_MAX_SIZE)
 LARGEST = 3  # files that are named when the limit is passed

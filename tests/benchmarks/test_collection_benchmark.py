@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from parsecrl.algorithms.open_loop.dataset import SequenceBatches, open_dataset
-from parsecrl.algorithms.training.algorithm import Episodes
+from parsecrl.algorithms.registry.algorithm import Episodes
 from parsecrl.envs import choose_rendering_backend
 from parsecrl.platform.running.collection import collect
 from parsecrl.platform.terminal import StatusLine

@@ -180,7 +180,7 @@ class Sweep:
         words = ["run", "tiny.yaml", "--address", self.machines.address, "--storage", self.storage]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "parsecrl.platform.cli", *words],
+                [sys.executable, "-m", "parsecrl", *words],
                 cwd=self.folder, stdout=log, stderr=log, env=self.machines.environment,
             )  # fmt: skip
 

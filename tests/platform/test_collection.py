@@ -9,7 +9,7 @@ import pytest
 
 from parsecrl.algorithms.open_loop.collector import Collector, Task, make_world
 from parsecrl.algorithms.open_loop.dataset import open_dataset
-from parsecrl.algorithms.training.algorithm import Episodes
+from parsecrl.algorithms.registry.algorithm import Episodes
 from parsecrl.envs import choose_rendering_backend
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.running.collection import collect

@@ -107,7 +107,7 @@ def test_no_value_reaches_the_shell(tmp_path, value):
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
     )  # fmt: skip
     words = json.loads(done.stdout)
-    assert words[:2] == ["-m", "parsecrl.platform.cli"]
+    assert words[:2] == ["-m", "parsecrl"]
     options = cli._parser().parse_args(words[2:])
     assert (options.storage, options.name, options.address) == (value, value, "auto")
     assert not options.trust

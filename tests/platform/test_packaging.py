@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parsecrl.platform.submission.packing import build_wheel, package_files
+from parsecrl.platform.submission.packing import ROOT_FILES, build_wheel, package_files
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("algorithms", "envs", "platform", "tune_specs")
@@ -23,7 +23,7 @@ def test_an_installation_holds_every_file_and_no_other(tmp_path):
     files = [file for room in ROOMS for file in (ROOT / room).rglob("*") if file.is_file()]
     own = {
         f"parsecrl/{file.relative_to(ROOT).as_posix()}"
-        for file in [*files, ROOT / "__init__.py", ROOT / "py.typed"]
+        for file in [*files, *(ROOT / name for name in ROOT_FILES)]
         if "__pycache__" not in file.parts and file.suffix != ".md"
     }
     assert built == own
@@ -38,7 +38,7 @@ def test_a_job_brings_along_what_is_installed_and_its_entry_points(tmp_path):
 
 
 def test_the_version_is_printed():
-    found = subprocess.check_output([sys.executable, "-m", "parsecrl.platform.cli", "--version"], text=True)
+    found = subprocess.check_output([sys.executable, "-m", "parsecrl", "--version"], text=True)
     assert found == f"parsec {version('parsec-rl')}\n"
 
 

@@ -22,7 +22,7 @@ from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Trial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from parsecrl.algorithms.training.algorithm import ENV_STEPS, TIME_S
+from parsecrl.algorithms.registry.algorithm import ENV_STEPS, TIME_S
 from parsecrl.platform.cluster.connection import quiet_ray
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.running import tune_state

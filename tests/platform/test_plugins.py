@@ -189,7 +189,7 @@ def installed(tmp_path_factory):
 def run_spec(installed, spec):
     root, python = installed
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
-    command = [python, "-m", "parsecrl.platform.cli", "run", root / "example" / spec, "--storage", root / "runs"]
+    command = [python, "-m", "parsecrl", "run", root / "example" / spec, "--storage", root / "runs"]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -223,7 +223,7 @@ def test_controller_model_and_cost_of_an_installed_package_run_to_the_report(ins
 
 @pytest.mark.ray
 def test_the_algorithm_of_an_installed_package_runs_to_the_report(installed):
-    pytest.importorskip("parsecrl.algorithms.training.algorithm")
+    pytest.importorskip("parsecrl.algorithms.registry.algorithm")
     pytest.importorskip("parsecrl.algorithms.reporting.study_report")
     root, _ = installed
     said = run_spec(installed, "study.yaml")

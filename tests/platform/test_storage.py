@@ -346,7 +346,7 @@ def test_a_run_in_googles_store_is_continued_and_reported(gs):
     small = ("phases.embedding.updates_per_step=25", "phases.embedding.checkpoint_every=1")
 
     def parsec(*words):
-        command = [sys.executable, "-m", "parsecrl.platform.cli", *words]
+        command = [sys.executable, "-m", "parsecrl", *words]
         done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout

@@ -116,7 +116,7 @@ def job(head, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("job")
     (folder / "watched.yaml").write_text(SPEC)
-    command = [sys.executable, "-m", "parsecrl.platform.cli", "submit", str(folder / "watched.yaml")]
+    command = [sys.executable, "-m", "parsecrl", "submit", str(folder / "watched.yaml")]
     done = subprocess.run([*command, "--address", head[0], "--storage", str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     client, submission = JobSubmissionClient(head[0]), "watched-1"

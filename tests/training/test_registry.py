@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from parsecrl.algorithms.training import algorithm as registry
+from parsecrl.algorithms.registry import algorithm as registry
 from parsecrl.platform.cli import main
 from parsecrl.platform.specs import load_spec, phases
 
 GOOD = '''
 from typing import Any, ClassVar
 from pydantic import Field
-from parsecrl.algorithms.training.algorithm import Algorithm, StopCondition
-from parsecrl.algorithms.training.settings import Count, Positive, Settings, StudySettings
+from parsecrl.algorithms.registry.algorithm import Algorithm, StopCondition
+from parsecrl.algorithms.registry.settings import Count, Positive, Settings, StudySettings
 
 class CounterSettings(StudySettings):
     """Counts."""
@@ -196,7 +196,7 @@ def test_settings_need_neither_ray_nor_torch():
     code = (
         "import sys\n"
         "sys.modules['ray'] = sys.modules['torch'] = sys.modules['numpy'] = None\n"
-        "from parsecrl.algorithms.training.algorithm import algorithms\n"
+        "from parsecrl.algorithms.registry.algorithm import algorithms\n"
         "from parsecrl.platform.specs import bundled_specs, load_spec\n"
         "for entry in algorithms().values(): entry.settings.defaults()\n"
         "for name in bundled_specs(): load_spec(name)\n"

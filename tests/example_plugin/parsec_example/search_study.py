@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from parsecrl.algorithms.training.algorithm import Algorithm, ParallelMap, StopCondition
-from parsecrl.algorithms.training.settings import Count, Positive, StudySettings
+from parsecrl.algorithms.registry.algorithm import Algorithm, ParallelMap, StopCondition
+from parsecrl.algorithms.registry.settings import Count, Positive, StudySettings
 
 if TYPE_CHECKING:
     import pandas as pd

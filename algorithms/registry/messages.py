@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from parsecrl.algorithms.training.user_functions import nearest
+from parsecrl.algorithms.registry.user_functions import nearest
 
 OWN = "module:name"  # what a key says of code of a user's own
 

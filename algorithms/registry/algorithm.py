@@ -17,8 +17,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from parsecrl.algorithms.training.messages import nearest
-from parsecrl.algorithms.training.settings import Settings
+from parsecrl.algorithms.registry.messages import nearest
+from parsecrl.algorithms.registry.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -232,7 +232,7 @@ def _loaded(point: EntryPoint, said: str) -> Algorithm:
         ) from error
     lacks = _lacks(found)
     if lacks:
-        raise RegistryError(f"{said} {lacks}; see parsecrl.algorithms.training.algorithm")
+        raise RegistryError(f"{said} {lacks}; see parsecrl.algorithms.registry.algorithm")
     own = point.name if point.name == point.value else None  # what module:NAME names goes by that
     if own is None and found.name != point.name:
         raise RegistryError(f"{said} must have the name of its algorithm, {found.name!r}; rename one of them")
