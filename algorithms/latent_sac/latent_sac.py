@@ -16,7 +16,6 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
-from ray.tune.registry import ENV_CREATOR, _global_registry
 from torch import Tensor
 
 from parsecrl.algorithms.checkpoints.files import check_local
@@ -40,6 +39,7 @@ from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.registry.settings import StudySettings
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.process_tuning import make_process_quick
+from parsecrl.algorithms.training.rllib_private import registered_creator
 from parsecrl.algorithms.training.rllib_settings import SettingsConfig
 from parsecrl.algorithms.training.seeding import derive_seed
 
@@ -131,7 +131,7 @@ class LatentSACConfig(SettingsConfig):
             )
         if self.trial_seed != (self.seed or 0):  # it was not made from a spec's phase
             self.trial_seed = self.given_seed = self.seed or 0
-        if isinstance(self.env, str) and not _global_registry.contains(ENV_CREATOR, self.env):
+        if isinstance(self.env, str) and registered_creator(self.env) is None:
             made = env_arguments(self.world, self.layout_seed)
             if (self.env, self.env_config) != made:
                 self.world = {**self.env_config, "id": self.env.removeprefix(NAMESPACE)}

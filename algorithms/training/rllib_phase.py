@@ -14,7 +14,6 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
-from ray.tune.registry import ENV_CREATOR, _global_registry
 from torch import nn
 from typing_extensions import Self
 
@@ -24,6 +23,7 @@ from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.controllers.acting import describe_space
 from parsecrl.algorithms.registry.settings import Settings
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
+from parsecrl.algorithms.training.rllib_private import registered_creator
 from parsecrl.algorithms.training.rllib_settings import SettingsConfig
 
 ENVIRONMENT = "parsecrl.envs:parsecrl/Control-v0"
@@ -167,8 +167,8 @@ def named_task(task: Any) -> str | UnnamedTask:
     if isinstance(task, UnnamedTask):
         return task
     if isinstance(task, str):
-        registered = _global_registry.contains(ENV_CREATOR, task)
-        return UnnamedTask(task, _global_registry.get(ENV_CREATOR, task)) if registered else task
+        creator = registered_creator(task)
+        return UnnamedTask(task, creator) if creator else task
     if callable(task):
         return UnnamedTask(f"{task.__module__}:{task.__qualname__}", task)
     raise ValueError(f"an environment must be an id, a class or a registered name, got {task!r}")

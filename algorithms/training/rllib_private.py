@@ -5,12 +5,13 @@ They may change with any version of Ray: after an update look here first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.tune.registry import ENV_CREATOR, _global_registry
 from torch import Tensor
 
 
@@ -43,6 +44,11 @@ class PreparedBatch:
         batch = super()._make_batch_if_necessary(training_data)  # type: ignore[misc]
         self.prepare(batch)
         return batch
+
+
+def registered_creator(name: str) -> Callable[[Any], Any] | None:
+    """The creator of environments that `tune.register_env` was given; None of another name. Tune has no call for it."""
+    return _global_registry.get(ENV_CREATOR, name) if _global_registry.contains(ENV_CREATOR, name) else None
 
 
 def count_episodes(runner: SingleAgentEnvRunner, episodes: Sequence[SingleAgentEpisode]) -> None:

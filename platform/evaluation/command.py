@@ -45,7 +45,7 @@ def evaluate_checkpoint(
     env: dict[str, Any] = dict(description["env"])
     if env_id is not None:
         env = {"id": env_id, "action_repeat": env.get("action_repeat", 1)}
-    trusted = trust or _is_own(folder)
+    trusted = trust or made_here(folder)
     phase = folder.parent.parent.name or "checkpoint"
     rows = evaluate(folder, env, episodes=episodes, seed=seed, phase=phase, trust=trusted)
     found = summarize(rows["episode_return"].to_numpy())
@@ -62,7 +62,7 @@ def evaluate_checkpoint(
         print(f"video: {made}" if made else "video: none, because this machine cannot draw (see `parsec doctor`)")
 
 
-def _is_own(checkpoint: Location) -> bool:
+def made_here(checkpoint: Location) -> bool:
     """Whether this user made the run that the checkpoint lies in, as <run>/<phase>/<trial>/checkpoint_*."""
     record = checkpoint.absolute() if isinstance(checkpoint, Path) else checkpoint
     record = record.parent.parent.parent / trust.RECORD

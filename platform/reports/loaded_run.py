@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from parsecrl.algorithms.registry.algorithm import acts
+from parsecrl.algorithms.registry.algorithm import Algorithm
 from parsecrl.algorithms.reporting.statistics import Statistics, summarize
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import COLUMNS, RANDOM
 from parsecrl.platform.reports import paper_results
 from parsecrl.platform.reports.local_copy import LocalCopy
+from parsecrl.platform.reports.studies import entry_of
 from parsecrl.platform.runs import trust
 from parsecrl.platform.runs.results import FAILURE
 from parsecrl.platform.runs.run_folder import POOLED_FILE, STATE_FILE
@@ -75,6 +76,7 @@ class Phase:
     started: bool = False
     status: str = ""  # running, finished or failed, as the pipeline recorded it
     chosen: str = ""  # the name of the trial whose checkpoint is the phase's
+    entry: Algorithm | None = None  # of an algorithm that is known here
     reached: dict[str, Any] = field(
         default_factory=dict
     )  # what that checkpoint's trial had reached when it was written
@@ -86,7 +88,7 @@ class Phase:
     @property
     def acts(self) -> bool:
         """Whether its agent is evaluated; other phases are analysed (`studies`)."""
-        return acts(self.algorithm)
+        return self.entry is not None and self.entry.acts
 
     @property
     def trajectories(self) -> int | None:
@@ -128,8 +130,7 @@ class Run:
     @property
     def is_own(self) -> bool:
         """Whether it was made by this user, so that code that its checkpoints name may be run."""
-        record = self.folder / trust.RECORD
-        return record.is_file() and trust.is_own(record.read_text(encoding="utf-8"))
+        return _is_own(self.folder)
 
     @property
     def env(self) -> dict[str, Any]:
@@ -184,6 +185,11 @@ def _load(folder: Path, shown: Location) -> Run:
     return Run(folder, str(spec.get("name") or folder.name), spec, spec_text, summary, tuple(phases), random, origins)
 
 
+def _is_own(folder: Path) -> bool:
+    record = folder / trust.RECORD
+    return record.is_file() and trust.is_own(record.read_text(encoding="utf-8"))
+
+
 def _phase(
     folder: Path, spec: dict[str, Any], summary: dict[str, Any], episodes: pd.DataFrame, earlier: list[Phase]
 ) -> Phase:
@@ -192,6 +198,7 @@ def _phase(
     trials, stored = read_trials(phase_folder, _dict(spec.get("search"))), best_checkpoint(phase_folder)
     chosen = str(summary.get("best_trial") or (stored.trial if stored else ""))
     draft = Phase(name, spec, {}, "", summary, trials, chosen=chosen)
+    draft = replace(draft, entry=entry_of(draft.algorithm, is_own=_is_own(folder)))
     best = draft.best
     checkpoint = _find_checkpoint(phase_folder, summary.get("checkpoint"), stored)
     controller = _controller(spec, best, checkpoint, earlier)

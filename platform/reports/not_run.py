@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from parsecrl.platform.reports.loaded_run import Phase, Run
-from parsecrl.platform.reports.studies import entry_of
 from parsecrl.platform.specs.phases import stop_conditions
 
 
@@ -60,8 +59,7 @@ def _short_of(phase: Phase) -> list[str]:
     """Stop conditions of the spec, where no trial reached any."""
     stop = phase.spec.get("stop")
     goals = {str(k): v for k, v in (stop if isinstance(stop, dict) else {}).items() if isinstance(v, int | float)}
-    entry = entry_of(phase.algorithm)
-    known = stop_conditions(entry) if entry else {}
+    known = stop_conditions(phase.entry) if phase.entry else {}
     result_keys = {key: known[key].result_key if key in known else key for key in goals}
     lasts = {key: [trial.last(result_keys[key]) for trial in phase.trials] for key in goals}
     reached = {key: max((last for last in found if last is not None), default=None) for key, found in lasts.items()}

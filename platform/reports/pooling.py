@@ -182,7 +182,7 @@ def _joined(parts: dict[str, list[pd.DataFrame]]) -> Tables:
 
 def _trial_columns(phase: Phase) -> list[str]:
     """The columns of a phase's tables that name a trial; none where rows are of several trials or of none."""
-    report = study_report_of(phase.algorithm)
+    report = study_report_of(phase.entry)
     return list(report.trial_columns) if report else []
 
 

@@ -65,7 +65,7 @@ def format_table(run: str | Location | Run) -> str:
 
 def study_table(study: Study, title: str) -> list[str]:
     """A study's table as lines of text, below its title."""
-    report = study_report_of(study.phase.algorithm)
+    report = study_report_of(study.phase.entry)
     if report is None or not study.tables:
         return [title, "not analysed"]
     found = report.result_table(study.tables)
@@ -85,7 +85,7 @@ def study_sections(study: Study, name: str, title: str, folder: Path, note: str 
     Returns:
         Sections of HTML.
     """
-    report = study_report_of(study.phase.algorithm)
+    report = study_report_of(study.phase.entry)
     if report is None or not study.tables:
         return [markup.section(f"results-{name}", title, markup.paragraph("Nothing was analysed yet."))]
     found = report.result_table(study.tables)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from parsecrl.algorithms.registry.algorithm import algorithm_named
+from parsecrl.algorithms.registry.algorithm import RegistryError, algorithm_named
 from parsecrl.platform.metrics.table import CountsNothing, ReportsMetrics
 from parsecrl.platform.runs.results import FAILURE
 
@@ -36,6 +36,10 @@ def trainable_of(algorithm: str) -> Any:
     attribute of this module, see `__getattr__`.
     """
     own: Any = algorithm_named(algorithm).trainable()
+    if "<locals>" in own.__qualname__:  # pickled by value, its methods would lose their super()
+        raise RegistryError(
+            f"trainable() of {algorithm!r} must return a class of a module's top level, got {own!r}; move it"
+        )
     reference = algorithm.replace(".", "/")  # a dot would name an attribute of an attribute
     place = {"__module__": __name__, "__qualname__": reference, "__doc__": own.__doc__}
     return type(own.__name__, (_StopOnBadLoss, ReportsMetrics, own, CountsNothing), place)

@@ -1,6 +1,5 @@
 """A whole run in miniature, killed in every phase; and the parts that make it survive."""
 
-import dataclasses
 import io
 import itertools
 import json
@@ -172,24 +171,12 @@ def test_a_sweep_ends_on_its_best_trial_and_can_be_prolonged(tmp_path, ray_runti
 
 
 @pytest.mark.ray
-def test_a_bad_loss_ends_the_run_with_its_message_and_keeps_the_last_good_checkpoint(
-    tmp_path, ray_runtime, monkeypatch
-):
+def test_a_bad_loss_ends_the_run_with_its_message_and_keeps_the_last_good_checkpoint(tmp_path, ray_runtime):
     from parsecrl.platform.errors import RunFailed
-    from parsecrl.platform.running import tune_phase
     from parsecrl.platform.running.pipeline import run_spec
 
-    planet = tune_phase.ALGORITHMS["planet"]
-
-    class Planet(planet.trainable):
-        def training_step(self):
-            if self.iteration >= 2:
-                raise FloatingPointError("the loss term reward is nan at update 7")
-            return super().training_step()
-
-    monkeypatch.setitem(tune_phase.ALGORITHMS, "planet", dataclasses.replace(planet, trainable=Planet))
     data = yaml.safe_load(TINY)
-    data["phases"] = data["phases"][:1]
+    data["phases"] = [{**data["phases"][0], "algorithm": "tests.platform.bad_loss:BAD_LOSS"}]
     file = tmp_path / "bad.yaml"
     file.write_text(yaml.safe_dump(data))
     with pytest.raises(RunFailed, match=r"the loss term reward is nan at update 7.*last good checkpoint"):
