@@ -171,6 +171,7 @@ def _load(folder: Path, shown: Location) -> Run:
     spec_file = folder / "spec.yaml"
     if not spec_file.is_file():
         raise UserError(f"a run folder holds a spec.yaml, {shown} does not; give the folder that `parsec run` printed")
+    trust.check_layout(_record(folder), shown)
     spec_text = spec_file.read_text(encoding="utf-8", errors="replace")
     spec, summary = _dict(_read_yaml(spec_text)), _read_json(folder / "summary.json")
     file = folder / "evaluation.csv"
@@ -185,9 +186,13 @@ def _load(folder: Path, shown: Location) -> Run:
     return Run(folder, str(spec.get("name") or folder.name), spec, spec_text, summary, tuple(phases), random, origins)
 
 
+def _record(folder: Path) -> str | None:
+    file = folder / trust.RECORD
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+
+
 def _is_own(folder: Path) -> bool:
-    record = folder / trust.RECORD
-    return record.is_file() and trust.is_own(record.read_text(encoding="utf-8"))
+    return trust.is_own(_record(folder))
 
 
 def _phase(

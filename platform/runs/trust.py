@@ -16,20 +16,41 @@ import os
 import secrets
 import socket
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
+from parsecrl.platform.errors import UserError
+
 RECORD = "made_by.json"
+LAYOUT = 2  # of a run folder and of what is pickled in it; others are refused
 KEY_VARIABLE = "PARSEC_KEY_FILE"
 
 
-def new_record() -> dict[str, str]:
+def new_record() -> dict[str, str | int]:
     """Who makes a run folder here. Without a key that can be kept, no one can prove to have made it."""
     run, key = secrets.token_hex(16), _key(make=True)
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         user = f"user {os.getuid()}"
-    return {"user": user, "host": socket.gethostname(), "run": run, "mark": _mark(key, run) if key else ""}
+    made: dict[str, str | int] = {"layout": LAYOUT, "version": version("parsec-rl")}
+    return {**made, "user": user, "host": socket.gethostname(), "run": run, "mark": _mark(key, run) if key else ""}
+
+
+def check_layout(record: str | None, folder: object) -> None:
+    """Raise UserError unless this version reads a run folder with this record; one without a record is not judged."""
+    if record is None:
+        return
+    try:
+        found = json.loads(record)
+        layout, release = int(found.get("layout", 1)), str(found.get("version", "before 0.1.0"))
+    except (ValueError, TypeError, AttributeError):
+        return
+    if layout != LAYOUT:
+        raise UserError(
+            f"{folder} has the layout {layout} of parsec-rl {release}, this version reads layout {LAYOUT}; "
+            f"use parsec-rl {release} for it, or start over with --fresh"
+        )
 
 
 def is_own(record: str | None) -> bool:

@@ -1,8 +1,12 @@
 """What a run folder may be continued with; no Ray."""
 
+import json
+
 import pytest
 
 from parsecrl.platform.errors import UserError
+from parsecrl.platform.reports.loaded_run import load_run
+from parsecrl.platform.runs import trust
 from parsecrl.platform.runs.run_folder import RUNNING, RunFolder
 from parsecrl.platform.specs import load_spec
 
@@ -36,3 +40,21 @@ def test_what_has_begun_stays_as_it_is(begun):
     with pytest.raises(UserError, match=r"phases\.planet\.train_ratio was .*, is 0\.07.*--fresh"):
         RunFolder.choose(load_spec(SPEC, ["phases.planet.train_ratio=0.07"]), begun)
     assert (begun / SPEC / "spec.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda made: made.pop("layout"), "has the layout 1 of parsec-rl 0.0.9, this version reads layout 2"),
+        (lambda made: made.update(layout=3), "has the layout 3 of parsec-rl 0.0.9"),
+    ],
+)
+def test_a_run_of_another_layout_is_neither_continued_nor_reported(begun, change, words):
+    record = begun / SPEC / trust.RECORD
+    made = json.loads(record.read_text()) | {"version": "0.0.9"}
+    change(made)
+    record.write_text(json.dumps(made))
+    with pytest.raises(UserError, match=words):
+        RunFolder.choose(load_spec(SPEC), begun)
+    with pytest.raises(UserError, match=words):
+        load_run(begun / SPEC)
