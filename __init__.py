@@ -16,7 +16,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from parsecrl.platform.running.tune_names import HOMES, register_names
+from parsecrl.platform.running.tune_names import register_names
 
 if TYPE_CHECKING:
     __version__: str
@@ -69,7 +69,7 @@ def __getattr__(name: str) -> Any:
         return version("parsec-rl")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}")
-    if name in HOMES or name.removesuffix("Config") in HOMES:
+    if f"{name.removesuffix('Config')}Config" in _HOMES:  # an RLlib algorithm
         import_module(f"{__name__}.envs")  # chooses how MuJoCo renders, before RLlib imports dm_control
     value = globals()[name] = getattr(import_module(_HOMES[name]), name)
     return value

@@ -22,6 +22,8 @@ class DCEMPPOAlgorithm(Algorithm):
         "ppo_steps": StopCondition("ppo_steps", "PPO steps", "collect-and-update rounds"),
     }
     acts = True
+    keeps_controller = True
+    tune_name = "DCEMPPO"
 
     def trainable(self) -> Any:
         from parsecrl.algorithms.dcem_ppo.dcem_ppo import DCEMPPO

@@ -16,6 +16,8 @@ class LatentSACAlgorithm(Algorithm):
     name = "latent_sac"
     settings = LatentSACSettings
     stop_conditions: ClassVar = {"episodes": StopCondition("episodes", "episodes", "episodes played")}
+    agent_file = "latent_sac.json"
+    tune_name = "LatentSAC"
     checked = frozenset({"world", "model", "target_entropy"})
 
     def trainable(self) -> Any:
@@ -36,6 +38,11 @@ class LatentSACAlgorithm(Algorithm):
             check_target_entropy(phase.target_entropy, space_sizes(env)[1])
         finally:
             env.close()
+
+    def load_policy(self, folder: Any, seed: int, trust: bool) -> Any:
+        from parsecrl.algorithms.latent_sac.checkpoint import load_policy
+
+        return load_policy(folder)
 
     def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> Any:
         from parsecrl.algorithms.latent_sac.analysis import analyse_all

@@ -23,6 +23,8 @@ class PlanetAlgorithm(Algorithm):
     settings = PlanetSettings
     stop_conditions: ClassVar = {"env_steps": ENV_STEPS, "num_updates": NUM_UPDATES}
     acts = True
+    agent_file = "agent.json"
+    tune_name = "Planet"
 
     def trainable(self) -> Any:
         from parsecrl.algorithms.planet.planet import Planet
@@ -36,6 +38,13 @@ class PlanetAlgorithm(Algorithm):
 
         assert env is not None  # the spec has seen to it
         return PlanetConfig.from_phase(phase, env, resources, seed, start_from)
+
+    def load_policy(self, folder: Any, seed: int, trust: bool) -> tuple[Any, dict[str, Any]]:
+        from parsecrl.algorithms.checkpoints.agent import load_agent
+        from parsecrl.algorithms.controllers.acting import PlanningPolicy
+
+        agent, description = load_agent(folder, trust)
+        return PlanningPolicy(agent, seed), description
 
     def processes(self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any]) -> list[dict[str, float]]:
         """As with the default settings: the phase's own may be valid only once it has a checkpoint to start from."""

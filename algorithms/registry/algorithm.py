@@ -11,6 +11,7 @@ or a spec names it where it lies, as `algorithm: my_package.algorithm:MINE`. Nei
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -76,13 +77,18 @@ class Algorithm:
 
     name: As a spec's `algorithm` says it. settings: Names, defaults, ranges, meanings. stop_conditions: By the key of
     `stop`; `time_s` is always there. acts: The checkpoints hold an agent that is evaluated in the spec's environment.
-    checked: The settings that `check` looks at, by their first keys.
+    checked: The settings that `check` looks at, by their first keys. keeps_controller: Its agent plans with the
+    controller of the phase that it starts from. agent_file: The file of a checkpoint that `load_policy` reads.
+    tune_name: By which Tune and RLlib know the trainable of an RLlib algorithm.
     """
 
     name: ClassVar[str]
     settings: ClassVar[type[Settings]]
     stop_conditions: ClassVar[Mapping[str, StopCondition]]
     acts: ClassVar[bool] = False
+    keeps_controller: ClassVar[bool] = False
+    agent_file: ClassVar[str] = ""
+    tune_name: ClassVar[str] = ""
     checked: ClassVar[frozenset[str]] = frozenset()
 
     def trainable(self) -> type[Trainable]:
@@ -152,6 +158,19 @@ class Algorithm:
         """What is to be collected before the trials of a resolved phase begin."""
         return None
 
+    def load_policy(self, folder: Any, seed: int, trust: bool) -> tuple[Any, dict[str, Any]]:
+        """The trained policy of a checkpoint with an `agent_file`, and the checkpoint's description; without Ray.
+
+        Args:
+            folder: A path, or a folder elsewhere (`algorithms.checkpoints.files`).
+            seed: Of what the policy draws.
+            trust: Whether code that the checkpoint names may run.
+
+        Returns:
+            A `Policy` (`algorithms.controllers.acting`), and a description with the task's `spaces`.
+        """
+        raise NotImplementedError
+
     def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> dict[str, pd.DataFrame]:
         """Tables by name of trials whose checkpoints hold no agent.
 
@@ -212,6 +231,15 @@ def algorithm_named(name: str) -> Algorithm:
 def algorithms() -> dict[str, Algorithm]:
     """Every registered algorithm by its name. Raises RegistryError as `algorithm_named` does."""
     return {name: algorithm_named(name) for name in registered()}
+
+
+def usable() -> list[Algorithm]:
+    """Every registered algorithm that can be imported."""
+    found = []
+    for name in registered():
+        with suppress(RegistryError):
+            found.append(algorithm_named(name))
+    return found
 
 
 def acts(name: str) -> bool:

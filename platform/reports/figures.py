@@ -86,7 +86,7 @@ def _reference_box(axes: Axes, x: float, reference: PaperResult, theme: Theme) -
 def curve_axis(phase: Phase) -> str:
     """The column that a phase's learning curve runs over."""
     counted = any(np.isfinite(t.column("ppo_steps")).any() for t in phase.trials)
-    return "ppo_steps" if phase.algorithm == "dcem_ppo" and counted else "env_steps"
+    return "ppo_steps" if phase.keeps_controller and counted else "env_steps"
 
 
 def has_curve(trial: Trial | None, axis: str) -> bool:

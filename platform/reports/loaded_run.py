@@ -91,6 +91,11 @@ class Phase:
         return self.entry is not None and self.entry.acts
 
     @property
+    def keeps_controller(self) -> bool:
+        """Whether its agent plans with the controller of the phase that it starts from."""
+        return self.entry is not None and self.entry.keeps_controller
+
+    @property
     def trajectories(self) -> int | None:
         """Action sequences scored for one decision."""
         try:
@@ -206,7 +211,7 @@ def _phase(
     draft = replace(draft, entry=entry_of(draft.algorithm, is_own=_is_own(folder)))
     best = draft.best
     checkpoint = _find_checkpoint(phase_folder, summary.get("checkpoint"), stored)
-    controller = _controller(spec, best, checkpoint, earlier)
+    controller = _controller(draft, best, checkpoint, earlier)
     measured = _evaluated(name, summary, episodes)
     for key in ("env_steps", "planning_ms"):
         if measured[key] is None and best is not None:
@@ -215,7 +220,7 @@ def _phase(
     return replace(
         draft,
         controller=controller,
-        kind="ppo" if draft.algorithm == "dcem_ppo" else str(controller.get("kind") or "?"),
+        kind="ppo" if draft.keeps_controller else str(controller.get("kind") or "?"),
         checkpoint=checkpoint,
         video=video if video.is_file() else None,
         started=phase_folder.is_dir(),
@@ -274,20 +279,18 @@ def _read_rows(folder: Path) -> pd.DataFrame:
     return rows
 
 
-def _controller(
-    spec: dict[str, Any], best: Trial | None, checkpoint: Path | None, earlier: list[Phase]
-) -> dict[str, Any]:
+def _controller(phase: Phase, best: Trial | None, checkpoint: Path | None, earlier: list[Phase]) -> dict[str, Any]:
     """The controller that was used: the checkpoint's word, then the spec's, with what was searched.
 
-    A dcem_ppo phase has none of its own in the spec: it keeps that of the phase it starts from.
+    A phase that PPO fine-tunes has none of its own in the spec: it keeps that of the phase it starts from.
     """
     if checkpoint is not None:
         saved = _dict(_read_json(checkpoint / "agent.json").get("controller"))
         if saved:
             return saved
-    base = dict(_dict(spec.get("controller")))
-    if spec.get("algorithm") == "dcem_ppo":
-        base |= next((phase.controller for phase in earlier if phase.name == spec.get("start_from")), {})
+    base = dict(_dict(phase.spec.get("controller")))
+    if phase.keeps_controller:
+        base |= next((other.controller for other in earlier if other.name == phase.spec.get("start_from")), {})
     for key, value in (best.parameters if best else {}).items():
         if key.startswith("controller."):
             base[key.removeprefix("controller.")] = value

@@ -1,13 +1,13 @@
 """The names by which Tune and RLlib find the RLlib algorithms: `tune.Tuner("Planet", param_space=config)`.
 
-Tune asks RLlib's table for a name that it does not know, and an entry of that table imports its algorithm when it is
-asked for. So three entries are added to the table: at once where RLlib has been imported, otherwise right after that
-import. Nothing else is imported, and a program that never imports RLlib pays nothing.
+Tune asks RLlib's table for a name that it does not know. An entry of that table imports its algorithm when it is asked
+for. So each registered algorithm with a `tune_name` is added to the table: at once where RLlib has been imported,
+otherwise right after that import. A program that never imports RLlib pays nothing.
 """
 
 from __future__ import annotations
 
-import importlib
+import functools
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -17,11 +17,6 @@ from types import ModuleType
 from typing import Any
 
 TABLE = "ray.rllib.algorithms.registry"
-HOMES = {
-    "Planet": "parsecrl.algorithms.planet.planet",
-    "DCEMPPO": "parsecrl.algorithms.dcem_ppo.dcem_ppo",
-    "LatentSAC": "parsecrl.algorithms.latent_sac.latent_sac",
-}
 
 
 def register_names() -> None:
@@ -34,19 +29,17 @@ def register_names() -> None:
 
 
 def _add(table: ModuleType) -> None:
-    for name in HOMES:
-        table.ALGORITHMS.setdefault(name, _Entry(name))
+    from parsecrl.algorithms.registry.algorithm import usable
+
+    for entry in usable():
+        if entry.tune_name:
+            table.ALGORITHMS.setdefault(entry.tune_name, functools.partial(_class_and_config, entry))
 
 
-class _Entry:
-    """An entry of RLlib's table: called, it imports the algorithm and returns its class and default config."""
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def __call__(self) -> tuple[Any, Any]:
-        algorithm = getattr(importlib.import_module(HOMES[self.name]), self.name)
-        return algorithm, algorithm.get_default_config()
+def _class_and_config(entry: Any) -> tuple[Any, Any]:
+    """What an entry of RLlib's table returns: the class, imported now, and its default config."""
+    algorithm = entry.trainable()
+    return algorithm, algorithm.get_default_config()
 
 
 class _AfterImport(MetaPathFinder):
