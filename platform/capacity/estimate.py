@@ -17,7 +17,7 @@ from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs import Spec
 from parsecrl.platform.terminal import text_table
 
-KEPT_CHECKPOINTS = 5  # of a trial: the three best, the latest two; checkpoints.py
+KEPT_CHECKPOINTS = 5  # of a trial: the three best, the latest two; runs/stored_checkpoints.py
 EPISODE_STEPS = 1000  # simulator steps of dm_control's tasks
 REFERENCE = "an AMD EPYC with AVX-512"  # the machine of `Constants`
 
