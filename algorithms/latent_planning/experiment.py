@@ -89,7 +89,7 @@ class PlanningExperiment:
         self.settings = c = LatentPlanningSettings.from_config(config)
         self.seed, self.device = seed, torch.device(device)
         self.env = make_world(c.world.plain(), seed)
-        self.world = world_of(self.env)  # None of a world that is no world of cells
+        self.world = world_of(self.env)  # None of an environment that is no grid world
         sizes = space_sizes(self.env)
         initialisation = derive_seed(seed, "initialisation")
         self.model = make_model(c.model.plain(), *sizes, initialisation, self.world).to(self.device)

@@ -59,7 +59,7 @@ def result_table(tables: Tables) -> ResultTable:
 
 
 def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
-    """Figure 4, what plans cost, and where there are learned models in worlds of cells, what these have learned."""
+    """Figure 4, what plans cost, and where there are learned models in grid worlds, what these have learned."""
     drawn = render_all(plots(tables), folder, phase).values()
     parts = [markup.section(f"figures-{phase}", f"Figures of {phase}", *map(markup.figure, drawn))]
     if "transformations" in tables and len(tables["transformations"]):

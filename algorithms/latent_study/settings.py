@@ -13,7 +13,7 @@ Transformation = Literal["rotation", "translation", "affine"]
 
 
 class WorldSpec(Group):
-    """A world of cells, or any environment with vectors for observations and discrete actions.
+    """A grid world, or any environment with vectors for observations and discrete actions.
 
     For planning its reset has to tell a goal. start and goal that are left out are drawn for every task there, and the
     world's own where a policy is learned, which is for one task.
