@@ -19,7 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from parsecrl.algorithms.registry.messages import nearest
-from parsecrl.algorithms.registry.settings import Settings
+from parsecrl.algorithms.registry.settings import RUN_KEYS, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,18 +199,24 @@ class RegistryError(ValueError):
 
 @cache
 def registered() -> dict[str, EntryPoint]:
-    """Name -> entry point; nothing is imported. Raises RegistryError where two have one name."""
-    found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=ENTRY_POINTS):
-        other = found.setdefault(point.name, point)
-        if other.value == point.value:
-            continue
-        mine, theirs = sorted((other, point), key=lambda p: not p.value.startswith(OWN_PACKAGE))
-        raise RegistryError(
-            f"the entry point {_said(theirs)} shadows the algorithm {point.name!r} of {mine.value}; "
-            f"give it another name, or uninstall its package"
-        )
+    """Name -> entry point, parsecrl's own where a package shadows one; nothing is imported."""
+    return {name: points[0] for name, points in _by_name().items()}
+
+
+@cache
+def _by_name() -> dict[str, list[EntryPoint]]:
+    """Name -> its different entry points, parsecrl's own first."""
+    found: dict[str, list[EntryPoint]] = {}
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: not is_own(point.value)):
+        points = found.setdefault(point.name, [])
+        if point.value not in (other.value for other in points):
+            points.append(point)
     return found
+
+
+def is_own(module: str) -> bool:
+    """Whether a module, or module:NAME, is parsecrl's."""
+    return module.startswith(OWN_PACKAGE)
 
 
 @cache
@@ -222,7 +228,13 @@ def algorithm_named(name: str) -> Algorithm:
     """
     points = registered()
     if name in points:
-        return _loaded(points[name], f"the entry point {_said(points[name])}")
+        mine, *others = _by_name()[name]
+        if others:
+            raise RegistryError(
+                f"the entry point {_said(others[0])} shadows the algorithm {name!r} of {mine.value}; "
+                f"give it another name, or uninstall its package"
+            )
+        return _loaded(mine, f"the entry point {_said(mine)}")
     if ":" not in name:
         raise RegistryError(f"must be one of {', '.join(points)}, or module:NAME, got {name!r}{nearest(name, points)}")
     return _loaded(EntryPoint(name, name, ENTRY_POINTS), f"module:NAME {name!r}")
@@ -234,9 +246,9 @@ def algorithms() -> dict[str, Algorithm]:
 
 
 def usable() -> list[Algorithm]:
-    """Every registered algorithm that can be imported."""
+    """Every registered algorithm that can be imported, parsecrl's own first."""
     found = []
-    for name in registered():
+    for name in sorted(registered(), key=lambda name: not is_own(registered()[name].value)):
         with suppress(RegistryError):
             found.append(algorithm_named(name))
     return found
@@ -282,15 +294,16 @@ def _lacks(found: Any) -> str:
     settings = getattr(found, "settings", None)
     if not (isinstance(settings, type) and issubclass(settings, Settings)):
         return f"must have settings, a subclass of Settings, got {settings!r}"
-    taken = [key for key in PHASE_KEYS if key in settings.model_fields]
+    taken = [key for key in (*PHASE_KEYS, *sorted(RUN_KEYS)) if key in settings.model_fields]
     if taken:
-        return f"has a setting {taken[0]!r}, which is a key of every phase; rename the setting"
+        return f"has a setting {taken[0]!r}, which every phase or run has itself; rename the setting"
     conditions = getattr(found, "stop_conditions", None)
     if not (isinstance(conditions, Mapping) and conditions):
         return f"must have stop_conditions, a mapping with one key or more, got {conditions!r}"
     if not all(isinstance(condition, StopCondition) for condition in conditions.values()):
         return f"must have stop_conditions of StopCondition values, got {dict(conditions)!r}"
     parts = ["trainable"] if found.acts else ["trainable", "analyse"]
+    parts += ["load_policy"] if found.agent_file else []
     for part in parts:
         if getattr(type(found), part) is getattr(Algorithm, part):
             return f"must define {part}()"

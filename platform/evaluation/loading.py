@@ -26,15 +26,18 @@ def load_agent(path: Any, seed: int = 0, *, trust: bool = False) -> TrainedAgent
     """
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
-    entries = [entry for entry in usable() if entry.agent_file]
+    entries = [entry for entry in usable() if vars(type(entry)).get("agent_file")]  # not those that inherit one
     try:
         folder = location_of(path)
         entry = next((entry for entry in entries if (folder / entry.agent_file).is_file()), None)
         if entry is None:
             folder = find_checkpoint(folder)
-            entry = next(entry for entry in entries if (folder / entry.agent_file).is_file())
+            entry = next((entry for entry in entries if (folder / entry.agent_file).is_file()), None)
     except UserError as error:
         raise ValueError(str(error)) from None
+    if entry is None:
+        known = ", ".join(dict.fromkeys(entry.agent_file for entry in entries))
+        raise ValueError(f"{folder} holds no agent ({known}); give a checkpoint of an algorithm with agents")
     policy, description = entry.load_policy(folder, seed, trust or made_here(folder))
     spaces = description["spaces"]
     return TrainedAgent(policy, space_of(spaces["observation"]), space_of(spaces["action"]), description)

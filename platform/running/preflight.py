@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
+from parsecrl.algorithms.registry.algorithm import is_own
 from parsecrl.algorithms.registry.settings import BadSetting
+from parsecrl.algorithms.reporting.study_report import StudyReport
 from parsecrl.platform.cluster.nodes import check_resources
-from parsecrl.platform.errors import UserError
+from parsecrl.platform.errors import UserError, one_line
 from parsecrl.platform.running.configs import env_of
 from parsecrl.platform.specs import Phase, Spec, set_path
 
 
 def check_environment(spec: Spec) -> None:
     """Raise UserError when an environment cannot be made or has actions of another kind."""
+    check_algorithms(spec)
     check_worlds(spec)
     if spec.env is None:
         return
@@ -25,6 +28,30 @@ def check_environment(spec: Spec) -> None:
         raise UserError(f"env.id: {error}") from None
     env.close()
     check_agents(spec, *(space.shape[0] for space in (env.observation_space, env.action_space) if space.shape))
+
+
+def check_algorithms(spec: Spec) -> None:
+    """Raise UserError where an algorithm of other code has no class, config or report that a run can use."""
+    for phase in spec.phases:
+        if is_own(type(phase.entry).__module__):
+            continue
+        from parsecrl.platform.cluster.connection import quiet_ray
+
+        quiet_ray()
+        from ray.tune import Trainable
+
+        from parsecrl.platform.running.trainables import trainable_of
+
+        said = f"phases.{phase.name}.algorithm {phase.algorithm}"
+        try:
+            trainable, report = trainable_of(phase.algorithm), phase.entry.report()
+            phase.entry.processes(phase, env_of(spec) or None, spec.resources.model_dump())
+        except Exception as error:  # of the user's own code
+            raise UserError(f"{said} cannot be used ({one_line(error)}); correct it") from error
+        if not issubclass(trainable, Trainable):
+            raise UserError(f"{said}: trainable() must return a subclass of ray.tune.Trainable; correct it")
+        if report is not None and not isinstance(report, StudyReport):
+            raise UserError(f"{said}: report() must return a StudyReport or None, got {report!r}; correct it")
 
 
 def check_agents(spec: Spec, obs_size: int, action_size: int) -> None:

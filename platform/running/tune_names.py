@@ -32,8 +32,9 @@ def _add(table: ModuleType) -> None:
     from parsecrl.algorithms.registry.algorithm import usable
 
     for entry in usable():
-        if entry.tune_name:
-            table.ALGORITHMS.setdefault(entry.tune_name, functools.partial(_class_and_config, entry))
+        name = vars(type(entry)).get("tune_name")  # one that is inherited is another algorithm's
+        if name:
+            table.ALGORITHMS.setdefault(name, functools.partial(_class_and_config, entry))
 
 
 def _class_and_config(entry: Any) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel
 
 from parsecrl.algorithms.registry.algorithm import RegistryError, algorithm_named, registered
+from parsecrl.algorithms.registry.messages import OWN
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs.phases import PhaseBase, phase_model
 from parsecrl.platform.specs.spec import Spec
@@ -47,10 +48,13 @@ def keys_of(model: type[BaseModel], prefix: str = "", leave_out: frozenset[str] 
         default = "required" if field.is_required() else _said(field.get_default(call_default_factory=True))
         yield Key(path, kinds, default, " and ".join(dict.fromkeys(limits)), field.description or "")
         for part in parts:
+            if len(part.groups) > 1:
+                tags = ", ".join(map(_tag, part.groups))
+                yield Key(f"{path}.{part.between}kind", f"one of {tags}", "", "", "which of the groups below it is")
             for group in part.groups:
                 several = len(part.groups) > 1
                 inner = keys_of(group, f"{path}.{part.between}", frozenset({"kind"}) if several else frozenset())
-                kind = f"kind {group.model_fields['kind'].default}: " if several else ""
+                kind = f"kind {_tag(group)}: " if several else ""
                 yield from (key._replace(meaning=kind + key.meaning) for key in inner)
 
 
@@ -72,8 +76,7 @@ def _parts(annotation: Any) -> list[_Part]:
         groups = [group for part in parts for group in part.groups]
         others = [part for part in parts if not part.groups]
         if len(groups) > 1:
-            tags = ", ".join(str(group.model_fields["kind"].default) for group in groups)
-            return [_Part(f"group by kind ({tags})", [], groups), *others]
+            return [_Part("group by kind", [], groups), *others]
         return parts
     if origin is Literal:
         return [_Part("one of " + ", ".join(map(str, arguments)), [], [])]
@@ -86,6 +89,12 @@ def _parts(annotation: Any) -> list[_Part]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [_Part("group", [], [annotation])]
     return [_Part(TYPES.get(annotation, str(annotation)), [], [])]
+
+
+def _tag(group: type[BaseModel]) -> str:
+    """What `kind` says of one group of a union."""
+    kind = group.model_fields["kind"]
+    return OWN if kind.is_required() else str(kind.default)
 
 
 def _limits(metadata: Any) -> list[str]:
@@ -132,14 +141,17 @@ def tables(algorithm: str | None = None) -> list[tuple[str, str, list[Key]]]:
             ("spec", "The top of a spec file.", list(keys_of(Spec, leave_out=frozenset({"phases"})))),
             ("phase", "Every item of `phases`, whatever its algorithm.", list(keys_of(PhaseBase))),
         ]
-    try:
-        for name in [algorithm] if algorithm else sorted(registered()):
+    for name in [algorithm] if algorithm else sorted(registered()):
+        try:
             model, settings = phase_model(name), algorithm_named(name).settings
-            said_above = PhaseBase.model_fields.keys() - settings.model_fields.keys() if algorithm is None else ()
-            keys = list(keys_of(model, leave_out=frozenset(said_above)))
-            found.append((f"algorithm: {name}", _first_line(settings), keys))
-    except RegistryError as error:
-        raise UserError(f"the algorithm of --keys {error}") from None
+        except RegistryError as error:
+            if algorithm:
+                raise UserError(f"the algorithm of --keys {error}") from None
+            found.append((f"algorithm: {name}", f"not available: {error}", []))
+            continue
+        said_above = PhaseBase.model_fields.keys() - settings.model_fields.keys() if algorithm is None else ()
+        keys = list(keys_of(model, leave_out=frozenset(said_above)))
+        found.append((f"algorithm: {name}", _first_line(settings), keys))
     return found
 
 

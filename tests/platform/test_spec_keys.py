@@ -16,6 +16,8 @@ def test_the_page_of_the_docs_is_current():
 def test_every_key_has_a_type_and_a_meaning():
     for title, _, found in keys.tables():
         assert not [key.key for key in found if not key.type or "[" in key.type or not key.meaning], title
+        assert "Undefined" not in str(found)
+    assert "controller.kind" in {key.key for _, _, found in keys.tables("planet") for key in found}
 
 
 def test_keys_are_those_of_the_settings(capsys):

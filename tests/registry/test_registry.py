@@ -3,16 +3,19 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from parsecrl.algorithms.registry import algorithm as registry
 from parsecrl.platform.cli import main
+from parsecrl.platform.running import trainables, tune_names
 from parsecrl.platform.specs import load_spec, phases
 
 GOOD = '''
 from typing import Any, ClassVar
 from pydantic import Field
+from ray.tune import Trainable
 from parsecrl.algorithms.registry.algorithm import Algorithm, StopCondition
 from parsecrl.algorithms.registry.settings import Count, Positive, Settings, StudySettings
 
@@ -21,17 +24,15 @@ class CounterSettings(StudySettings):
 
     stride: Count = Field(1, description="how far a step goes")
 
+class Counting(Trainable):
+    pass
+
 class Counter(Algorithm):
     name = "counter"
     settings = CounterSettings
     stop_conditions: ClassVar = {"steps": StopCondition("steps", "steps", "steps counted")}
 
     def trainable(self):
-        from ray.tune import Trainable
-
-        class Counting(Trainable):
-            pass
-
         return Counting
 
     def analyse(self, trials, parallel_map):
@@ -82,13 +83,48 @@ class Loose(Counter):
     stop_conditions: ClassVar = {"steps": "steps"}
 
 LOOSE = Loose()
+
+class TakesEnv(Counter):
+    settings = type("EnvSettings", (StudySettings,), {"__annotations__": {"env": float}, "env": 1.0})
+
+TAKES_ENV = TakesEnv()
+
+class NoClass(Counter):
+    def trainable(self):
+        return dict
+
+NO_CLASS = NoClass()
+
+class LocalClass(Counter):
+    def trainable(self):
+        class Local(Trainable):
+            pass
+
+        return Local
+
+LOCAL_CLASS = LocalClass()
+
+class OddReport(Counter):
+    def report(self):
+        return 3
+
+ODD_REPORT = OddReport()
+
+class NoConfig(Counter):
+    def make_config(self, *arguments):
+        raise KeyError("stride")
+
+NO_CONFIG = NoConfig()
 '''
 SPEC = """
 name: plugged
 phases:
   - {name: count, algorithm: %s, stride: 2, stop: {steps: 3}}
 """
-CACHES = (registry.registered, registry.algorithm_named, phases.phase_model, phases.stop_model)
+CACHES = (
+    *(registry.registered, registry._by_name, registry.algorithm_named),
+    *(phases.phase_model, phases.stop_model, trainables.trainable_of),
+)
 
 
 @pytest.fixture
@@ -149,6 +185,11 @@ def test_a_package_of_ones_own_brings_an_algorithm(install, tmp_path: Path, algo
         ("counter = counters:TAKES_STOP", "counter", ["has a setting 'stop'", "rename the setting"]),
         ("counter = counters:ENDLESS", "counter", ["must have stop_conditions", "one key or more"]),
         ("counter = counters:LOOSE", "counter", ["stop_conditions of StopCondition values"]),
+        ("counter = counters:TAKES_ENV", "counter", ["has a setting 'env'", "rename the setting"]),
+        ("counter = counters:NO_CLASS", "counter", ["trainable() must return a subclass of ray.tune.Trainable"]),
+        ("counter = counters:LOCAL_CLASS", "counter", ["a class of a module's top level"]),
+        ("counter = counters:ODD_REPORT", "counter", ["report() must return a StudyReport or None, got 3"]),
+        ("counter = counters:NO_CONFIG", "counter", ["phases.count.algorithm counter cannot be used ('stride')"]),
         ("planet = counters:PLANET", "planet", ["planet = counters:PLANET of the package counters", "shadows"]),
         ("", "counters:PLANET", ["module:NAME 'counters:PLANET' shadows the registered algorithm 'planet'"]),
         ("", "counters:NOTHING", ["module:NAME 'counters:NOTHING' cannot be imported"]),
@@ -175,6 +216,30 @@ def test_two_packages_of_one_name_are_told_apart(install, tmp_path: Path, capsys
     install("counter = counters:SECOND", "other")
     assert main(["specs", str(spec_of(tmp_path, "counter"))]) == 2
     assert "shadows the algorithm 'counter'" in capsys.readouterr().err
+
+
+def test_a_package_that_is_broken_or_shadows_a_name_leaves_the_others_alone(install, tmp_path: Path, capsys):
+    install("planet = counters:PLANET\nbroken = no_such_module:X\ncounter = counters:COUNTER")
+    assert main(["specs", str(spec_of(tmp_path, "counter"))]) == 0
+    assert main(["specs", "--keys"]) == 0
+    printed = capsys.readouterr().out
+    assert "algorithm: broken: not available: the entry point broken = no_such_module:X" in printed
+    assert "algorithm: latent_sac: Discrete soft actor-critic" in printed
+    assert {entry.name for entry in registry.usable()} >= {"counter", "latent_sac"}
+
+
+def test_an_algorithm_that_inherits_from_planet_does_not_take_its_tune_name(install, tmp_path: Path):
+    (tmp_path / "mine.py").write_text(
+        "from parsecrl.algorithms.planet.algorithm import PlanetAlgorithm\n"
+        "class Mine(PlanetAlgorithm):\n    name = 'a_mine'\nMINE = Mine()\n"
+    )
+    install("a_mine = mine:MINE")
+    table = ModuleType("table")
+    table.ALGORITHMS = {}
+    tune_names._add(table)
+    assert {name: entry.args[0].name for name, entry in table.ALGORITHMS.items()} == {
+        "Planet": "planet", "DCEMPPO": "dcem_ppo", "LatentSAC": "latent_sac"
+    }  # fmt: skip
 
 
 def test_keys_of_a_plugged_algorithm_are_printed(install, capsys):
