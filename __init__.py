@@ -16,7 +16,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from parsecrl.platform.running.tune_names import register_names
+from parsecrl.algorithms.registry.tune_names import register_names
 
 if TYPE_CHECKING:
     __version__: str

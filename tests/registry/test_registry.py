@@ -8,8 +8,9 @@ from types import ModuleType
 import pytest
 
 from parsecrl.algorithms.registry import algorithm as registry
+from parsecrl.algorithms.registry import tune_names
 from parsecrl.platform.cli import main
-from parsecrl.platform.running import trainables, tune_names
+from parsecrl.platform.running import trainables
 from parsecrl.platform.specs import load_spec, phases
 
 GOOD = '''
