@@ -73,7 +73,7 @@ REPEAT = 10  # simulator steps per decision
 TITLES = {
     "env runner": re.compile(r"ray::SingleAgentEnvRunner"),
     "remote learner": re.compile(r"ray::_WrappedExecutable"),
-    "trial's main process": re.compile(r"ray::(Planet|DCEMPPO)(\.|$|\()"),
+    "trial's main process": re.compile(r"ray::(planet|dcem_ppo)(\.|$|\()"),
 }
 RUNNER, LEARNER, TRIAL = TITLES
 NODE, DRIVER, STORE = "worker node", "driver", "store"
