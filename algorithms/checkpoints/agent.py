@@ -39,13 +39,18 @@ def save_agent(folder: str | Path, agent: PlanningAgent, description: dict[str, 
     FILES.write(folder, {**sizes, "spaces": own, **description}, agent.state_dict())
 
 
-def check_trust(folder: Folder, description: Mapping[str, Any], trust: bool | Collection[str]) -> None:
-    """Raise ValueError where the description of the agent in `folder` names code that is not trusted."""
+def check_trust(
+    folder: Folder, description: Mapping[str, Any], trust: bool | Collection[str], remedy: str = "trust=True"
+) -> None:
+    """Raise ValueError where the description of the agent in `folder` names code that is not trusted.
+
+    remedy: What trusts it in Python, for the message.
+    """
     unknown = [name for name in own_code_of(description) if not (trust if isinstance(trust, bool) else name in trust)]
     if unknown:
         raise ValueError(
             f"{folder} holds an agent that is made by the code {', '.join(unknown)}, which would run on this machine; "
-            f"give --trust (trust=True in Python) if you trust who wrote the checkpoint"
+            f"give --trust ({remedy} in Python) if you trust who wrote the checkpoint"
         )
 
 

@@ -43,8 +43,9 @@ PARTS = ("reward", "transition", "decoder")
 class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     """Filters, plans and samples; on the learner also estimates values.
 
-    model_config: start_from (checkpoint folder of an agent with an embedded controller), fine_tune (some of PARTS),
-    std {value, learned}, noise_bank_size, seed, max_seq_len.
+    model_config: start_from (checkpoint folder of an agent with an embedded controller), start_from_trusted (whether
+    code that the agent names may run), fine_tune (some of PARTS), std {value, learned}, noise_bank_size, seed,
+    max_seq_len.
     Stored actions are as sampled and may leave [-1, 1]; the model sees them clipped, as the environment does.
     Raises ValueError when the agent cannot be the policy of this environment.
     """
@@ -54,8 +55,7 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     def setup(self) -> None:
         """As RLlib asks: load the agent, draw the noise bank, make the value network."""
         config = self.model_config
-        # Whoever makes this module has chosen the agent; a run looks at whose it is before it starts the phase.
-        self.agent, _ = load_agent(config["start_from"], trust=True)
+        self.agent, _ = load_agent(config["start_from"], trust=config["start_from_trusted"])
         self._check_agent()
         controller = self.agent.controller
         self.agent.requires_grad_(False)

@@ -92,12 +92,14 @@ class PhaseConfig(SettingsConfig):
     env: Any
     env_config: dict[str, Any]
     start_from: Folder | None
+    start_from_trusted: bool
     world_model: dict[str, Any]
     controller: dict[str, Any]
     decoder: dict[str, Any]
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class)
+        self.start_from_trusted = False
         self.framework("torch")
         self.env_runners(num_env_runners=0, sample_timeout_s=1800.0, max_requests_in_flight_per_env_runner=1)
         self.reporting(
@@ -124,6 +126,11 @@ class PhaseConfig(SettingsConfig):
         config = cls()
         configure_phase(config, settings, env, resources, seed, start_from)
         return config
+
+    def trust_start_from(self) -> Self:
+        """Let the code run that the agent of `start_from` names as module:name, as `load_agent(trust=True)` does."""
+        self.start_from_trusted = True
+        return self
 
     @property
     def action_repeat(self) -> int:

@@ -22,7 +22,10 @@ def phase_config(folder: RunFolder, phase: Phase) -> Any:
             raise UserError(str(error)) from error
     seed = derive_seed(spec.seed, phase.name)
     env, resources = env_of(spec) or None, spec.resources.model_dump()
-    return phase.entry.make_config(resolved(folder, phase), env, resources, seed, start_from)
+    config = phase.entry.make_config(resolved(folder, phase), env, resources, seed, start_from)
+    if start_from is not None and hasattr(config, "trust_start_from"):  # `check_trust` has passed
+        config.trust_start_from()
+    return config
 
 
 def resolved(folder: RunFolder, phase: Phase) -> Phase:

@@ -1,7 +1,9 @@
 """Settings, seeds, results and checkpoints of the dcem_ppo algorithm."""
 
+import sys
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
@@ -28,7 +30,7 @@ def test_as_many_environments_as_let_the_episodes_come_out_even(make_config, res
         ({"fine_tune": []}, "fine_tune must have at least 1 item"),
         ({"fine_tune": ["critic"]}, "'reward', 'transition' or 'decoder', got 'critic'"),
         ({"start_from": None}, "start_from=None"),
-        ({"start_from": "/nowhere"}, "/nowhere holds no agent.json"),
+        ({"start_from": "/nowhere"}, "/nowhere holds no readable agent.json"),
         ({"passes": 0}, "passes must be greater than or equal to 1, got 0"),
         ({"no_such_key": 1}, "no_such_key is not a known key"),
     ],
@@ -54,6 +56,30 @@ def test_hard_selection_passes_no_gradient_to_the_model(make_config, write_agent
     make_config(start_from=folder, fine_tune=["decoder"]).validate()
     with pytest.raises(ValueError, match="temperature 0"):
         make_config(start_from=folder, fine_tune=["reward", "decoder"]).validate()
+
+
+def test_code_that_the_agent_names_runs_only_when_trusted(make_config, write_agent, tmp_path, monkeypatch):
+    ran = tmp_path / "ran"
+    (tmp_path / "their_cost.py").write_text(
+        f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n"
+        "def cost(observations, rewards, actions):\n    return -rewards.sum(-1)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = write_agent(tmp_path, objective="their_cost:cost")
+    ran.unlink()
+    sys.modules.pop("their_cost")
+    config = make_config(start_from=folder)
+    with pytest.raises(ValueError, match=r"code their_cost:cost.*\(config\.trust_start_from\(\) in Python"):
+        config.validate()
+    spec = config.get_default_rl_module_spec()
+    spec.observation_space = spec.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+    spec.model_config = config._model_config_auto_includes
+    with pytest.raises(ValueError, match="their_cost:cost"):
+        spec.build()
+    assert not ran.exists()
+    config.trust_start_from().validate()
+    SingleAgentEnvRunner(config=config, worker_index=0)
+    assert ran.exists()
 
 
 def test_another_environments_shape_is_refused(make_config):

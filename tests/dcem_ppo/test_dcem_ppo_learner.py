@@ -82,7 +82,8 @@ def test_a_planning_cost_by_hand_keeps_ratios_exact_and_passes_the_gradient(
     (tmp_path / "own_cost.py").write_text(f"def cost(observations, rewards, actions):\n    return {cost}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     start_from, parts = write_agent(tmp_path, objective="own_cost:cost"), ["reward", "transition", "decoder"]
-    trainer = Trainer(make_config(LONG, start_from=start_from, micro_batch=7, fine_tune=parts))
+    config = make_config(LONG, start_from=start_from, micro_batch=7, fine_tune=parts).trust_start_from()
+    trainer = Trainer(config)
     trainer.learner.accumulate_policy_gradient(trainer.decisions())
     moved = {part_of(name) for name, p in trainer.module.named_parameters() if p.grad is not None and p.grad.any()}
     assert moved == set(parts)
