@@ -5,6 +5,8 @@ Nothing here is pickled: what an analysis needs can be read without running code
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from parsecrl.algorithms.latent_study.model_factory import make_model
 from parsecrl.algorithms.latent_study.worlds import World, make_env, space_sizes, world_of
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.models.latent_dynamics import feedforward
+from parsecrl.algorithms.registry.user_functions import one_line
 
 FILES = CheckpointPair("latent_sac", "latent_sac", format=2)
 KEPT = ("model.", "policy.")  # what acts and what predicts; the rest is in RLlib's checkpoint
@@ -52,9 +55,12 @@ def load_trial(folder: Folder) -> tuple[LatentDynamics, World | None, np.ndarray
         ValueError: The folder holds no such trial of this format, or a damaged one.
     """
     description, tensors = FILES.read_description(folder), FILES.read_tensors(folder)
-    env = make_env(description["world"], description["layout_seed"])
-    model = _model(description, tensors, *space_sizes(env))
-    return model, world_of(env), tensors["visited"].numpy(), description
+    with _whole(folder):
+        world, layout_seed, visited = description["world"], description["layout_seed"], tensors["visited"].numpy()
+    env = make_env(world, layout_seed)
+    with _whole(folder):
+        model = _model(description, tensors, *space_sizes(env))
+    return model, world_of(env), visited, description
 
 
 def load_policy(folder: Folder) -> tuple[DiscretePolicy, dict[str, Any]]:
@@ -70,12 +76,24 @@ def load_policy(folder: Folder) -> tuple[DiscretePolicy, dict[str, Any]]:
         ValueError: As `load_trial` does.
     """
     description, tensors = FILES.read_description(folder), FILES.read_tensors(folder)
-    spaces, sizes = description["spaces"], description["policy"]
-    num_actions = spaces["action"]["n"]
-    model = _model(description, tensors, spaces["observation"]["shape"][0], num_actions)
-    network = feedforward(model.latent_size, num_actions, sizes["hidden_size"], sizes["num_layers"])
-    network.load_state_dict({k.removeprefix("policy."): v for k, v in tensors.items() if k.startswith("policy.")})
+    with _whole(folder):
+        spaces, sizes = description["spaces"], description["policy"]
+        num_actions = spaces["action"]["n"]
+        model = _model(description, tensors, spaces["observation"]["shape"][0], num_actions)
+        network = feedforward(model.latent_size, num_actions, sizes["hidden_size"], sizes["num_layers"])
+        network.load_state_dict({k.removeprefix("policy."): v for k, v in tensors.items() if k.startswith("policy.")})
     return DiscretePolicy(model, network), description
+
+
+@contextmanager
+def _whole(folder: Folder) -> Iterator[None]:
+    """What is missing from the files, or of another type or size than they say, becomes a ValueError that names it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # of load_state_dict: the last
+        raise ValueError(
+            f"{folder} holds no whole {FILES.what} checkpoint ({one_line(error)}); give an undamaged checkpoint folder"
+        ) from error
 
 
 def _model(description: dict[str, Any], tensors: dict[str, Tensor], obs_size: int, num_actions: int) -> LatentDynamics:

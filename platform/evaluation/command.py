@@ -9,7 +9,7 @@ from typing import Any
 from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, WEIGHTS, read_description
 from parsecrl.algorithms.registry.algorithm import RegistryError, acts, algorithms
 from parsecrl.algorithms.reporting.statistics import summarize
-from parsecrl.platform.errors import UserError
+from parsecrl.platform.errors import UserError, short
 from parsecrl.platform.evaluation.episodes import evaluate
 from parsecrl.platform.runs import trust
 from parsecrl.platform.storage import Location, location_of
@@ -36,13 +36,19 @@ def evaluate_checkpoint(
         raise UserError(f"--video must lie in a folder that exists, got {video}; make {Path(video).parent} first")
     folder = find_checkpoint(location_of(checkpoint))
     description = _description(folder)
-    kind = description.get("controller", {}).get("kind", "full")
+    controller_group = description.get("controller")
+    kind = controller_group.get("kind", "full") if isinstance(controller_group, dict) else "full"
     if controller is not None and controller != kind:
         raise UserError(
             f"--controller {controller} asks for another controller than {folder} holds, which is {kind}; "
             f"leave --controller out, or give the checkpoint of a phase with controller.kind: {controller}"
         )
-    env: dict[str, Any] = dict(description["env"])
+    env = description.get("env")
+    if not isinstance(env, dict) or "id" not in env:
+        raise UserError(
+            f"{folder}/{DESCRIPTION} must name its environment as env: {{id, action_repeat}}, got {short(env)}; give a "
+            f"whole checkpoint"
+        )
     if env_id is not None:
         env = {"id": env_id, "action_repeat": env.get("action_repeat", 1)}
     trusted = trust or made_here(folder)

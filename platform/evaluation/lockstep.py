@@ -162,7 +162,7 @@ def resolve(
             agent, description = load_agent(location_of(controller), trust)
         except ValueError as error:
             raise UserError(str(error)) from error
-        env = env or description["env"]
+        env = env or description.get("env")
     if env is None:
         raise UserError(f"an environment must be given for the controller {controller!r}; pass env={{'id': ...}}")
     if not env["id"]:

@@ -15,6 +15,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor, nn
 
 from parsecrl.algorithms.latent_sac import runner as runner_module
+from parsecrl.algorithms.latent_sac.checkpoint import FILES, load_policy, load_trial, save_trial
 from parsecrl.algorithms.latent_sac.latent_sac import LatentSACConfig
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
@@ -430,3 +431,50 @@ def test_settings_that_it_does_not_have_are_named():
         config(learning_rate=1.0)
     with pytest.raises(ValueError, match=r"model\.kind must be 'parsimonious'"):
         module(model={"kind": "gru"})
+
+
+# Checkpoints.
+
+DESCRIPTION: dict[str, Any] = {
+    "world": SETTINGS["world"],
+    "layout_seed": 0,
+    "spaces": {"observation": {"shape": [O]}, "action": {"n": A}},
+    "model": SETTINGS["model"],
+    "policy": SETTINGS["policy"],
+}
+
+
+def test_a_policy_is_read_without_its_world(tmp_path):
+    saved = module()
+    save_trial(tmp_path, {**DESCRIPTION, "world": None}, saved.state_dict(), np.zeros((9, A)))
+    policy, description = load_policy(tmp_path)
+    assert description["policy"] == SETTINGS["policy"]
+    obs = torch.randn(4, O, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = saved.policy(saved.model.encode(obs)).argmax(-1)
+    assert np.array_equal(policy.act(policy.initial_state(4), obs)[0], expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({key: None} for key in ("spaces", "model", "policy")),
+        {"spaces": {"observation": {"shape": []}, "action": {"n": A}}},
+        {"spaces": {"observation": {"shape": [O + 1]}, "action": {"n": A}}},
+        {"model": {**SETTINGS["model"], "kind": "legs"}},
+        {"policy": {"hidden_size": "wide", "num_layers": 2}},
+    ],
+)
+def test_a_damaged_description_is_a_sentence(change, tmp_path):
+    described = {key: value for key, value in {**DESCRIPTION, **change}.items() if value is not None}
+    save_trial(tmp_path, described, module().state_dict(), np.zeros((9, A)))
+    with pytest.raises(ValueError, match=r"holds no whole latent_sac checkpoint \(.*; give an undamaged"):
+        load_policy(tmp_path)
+
+
+def test_missing_tensors_are_a_sentence(tmp_path):
+    weights = {f"model.{name}": value for name, value in module().model.state_dict().items()}
+    FILES.write(tmp_path, DESCRIPTION, weights)
+    for load in (load_policy, load_trial):
+        with pytest.raises(ValueError, match="holds no whole latent_sac checkpoint"):
+            load(tmp_path)

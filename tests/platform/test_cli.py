@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from parsecrl.algorithms.checkpoints.agent import save_agent
+from parsecrl.algorithms.checkpoints.agent import read_description, save_agent
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.platform import cli
 
@@ -207,6 +207,7 @@ def test_evaluate_prints_a_line(folder):
         (["checkpoint", "--video", "no/such/film.mp4"], ["no/such"]),
         (["torn"], ["agent.safetensors"]),
         (["garbled"], ["garbled"]),
+        (["nowhere"], ["nowhere/agent.json must name its environment as env: {id, action_repeat}, got None"]),
     ],
 )
 def test_evaluate_refuses(folder, arguments, words):
@@ -216,6 +217,9 @@ def test_evaluate_refuses(folder, arguments, words):
     make_checkpoint(folder / "sac", algorithm="latent_sac")
     (make_checkpoint(folder / "torn") / "agent.safetensors").unlink()
     (make_checkpoint(folder / "garbled") / "agent.json").write_text("{")
+    described = read_description(make_checkpoint(folder / "nowhere"))
+    del described["env"]
+    (folder / "nowhere" / "agent.json").write_text(json.dumps(described))
     before = sorted(folder.rglob("*"))
     assert_refused(parsec(folder, "evaluate", *arguments), *words)
     assert sorted(folder.rglob("*")) == before
