@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from parsecrl.algorithms.checkpoints.files import Folder, local_file
 
+PACKAGE = "parsec-rl"
 MISSING = (FileNotFoundError, NotADirectoryError)  # not every OSError: a store out of reach is no bad checkpoint
 
 
@@ -51,7 +53,8 @@ class CheckpointPair:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
         os.replace(partial, weights)
         partial = text.with_name(text.name + ".tmp")
-        partial.write_text(json.dumps({"format": self.format, **description}, indent=1))
+        written = {"format": self.format, "version": version(PACKAGE), **description}
+        partial.write_text(json.dumps(written, indent=1))
         os.replace(partial, text)
 
     def read_description(self, folder: Folder) -> dict[str, Any]:
@@ -63,11 +66,15 @@ class CheckpointPair:
             raise ValueError(
                 f"{folder} holds no readable {self.description_file} ({error}); give a checkpoint of {self.what}"
             ) from error
-        got = description.get("format") if isinstance(description, dict) else description
-        if not isinstance(description, dict) or got != self.format:
+        if not isinstance(description, dict):
             raise ValueError(
-                f"{folder}/{self.description_file} has format {got!r}, this version reads {self.format}; "
-                f"use the version that wrote it"
+                f"{folder}/{self.description_file} must be a JSON object; give a checkpoint of {self.what}"
+            )
+        if description.get("format") != self.format:
+            wrote = description.get("version", "before 0.1.0")
+            raise ValueError(
+                f"{folder}/{self.description_file} has format {description.get('format')!r}, {PACKAGE} "
+                f"{version(PACKAGE)} reads {self.format}; read it with the version that wrote it, {PACKAGE} {wrote}"
             )
         return description
 

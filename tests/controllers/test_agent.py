@@ -1,4 +1,5 @@
 import json
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -151,10 +152,16 @@ def test_a_folder_without_an_agent_is_an_error(tmp_path):
         load_matching_weights(make_agent(FULL), tmp_path)
 
 
-def test_another_format_is_an_error(tmp_path):
-    save_agent(tmp_path, make_agent(FULL), {**describe(FULL), "format": 7})
-    with pytest.raises(ValueError, match="format 7"):
-        load_agent(tmp_path)
+def test_another_format_is_an_error_that_names_the_version_that_reads_it(tmp_path):
+    save_agent(tmp_path, make_agent(FULL), describe(FULL))
+    description = read_description(tmp_path)
+    assert description["version"] == version("parsec-rl")
+    for change, wrote in (({"version": "0.0.9"}, r"0\.0\.9"), ({}, r"before 0\.1\.0")):
+        del description["version"]
+        description |= {"format": 7, **change}
+        (tmp_path / "agent.json").write_text(json.dumps(description))
+        with pytest.raises(ValueError, match=rf"format 7, .* the version that wrote it, parsec-rl {wrote}$"):
+            load_agent(tmp_path)
 
 
 @pytest.mark.parametrize("change", [{"controller": {**FULL, "wings": 2}}, {"world_model": {"legs": 4}}])
