@@ -52,6 +52,7 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class or DCEMPPO)
+        self.algorithm_name = "dcem_ppo"
         self.world_model, self.controller, self.decoder = {}, {}, {}  # the agent's, once it is known
         self.grad_clip = 0.5
         self.grad_clip_by = "global_norm"
@@ -205,10 +206,6 @@ class DCEMPPO(PhaseMixin, PPO):
         results["losses"] = {name: float(learner[name]) for name in LOSSES}
         results["ratio_deviation"] = float(learner["ratio_deviation"])
         return results
-
-    def agent_description(self) -> dict[str, Any]:
-        """What the checkpoint says of its agent."""
-        return {**super().agent_description(), "algorithm": "dcem_ppo"}
 
 
 def collect_episodes(runner: SingleAgentEnvRunner, weights: Any, seed: int, round_: int) -> Rollout:

@@ -56,6 +56,7 @@ class PlanetConfig(PhaseConfig):
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class or Planet)
+        self.algorithm_name = "planet"
         self.replay_buffer_config: dict[str, Any] = {}  # made by validate()
         self.grad_clip = 100.0
         self.grad_clip_by = "global_norm"

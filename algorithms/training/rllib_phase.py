@@ -62,6 +62,7 @@ def configure_phase(
     )
     config.resources(num_cpus_for_main_process=main_cpus)
     config.debugging(seed=seed)
+    config.algorithm_name = getattr(settings, "algorithm", config.algorithm_name)
     own = settings.plain()
     config.set_settings({name: own.get(name) for name in config.settings.model_fields})
     config.start_from = start_from
@@ -93,6 +94,7 @@ class PhaseConfig(SettingsConfig):
     env_config: dict[str, Any]
     start_from: Folder | None
     start_from_trusted: bool
+    algorithm_name: str  # what agent.json says: the phase's `algorithm`
     world_model: dict[str, Any]
     controller: dict[str, Any]
     decoder: dict[str, Any]
@@ -100,6 +102,7 @@ class PhaseConfig(SettingsConfig):
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class)
         self.start_from_trusted = False
+        self.algorithm_name = ""
         self.framework("torch")
         self.env_runners(num_env_runners=0, sample_timeout_s=1800.0, max_requests_in_flight_per_env_runner=1)
         self.reporting(
@@ -266,7 +269,7 @@ class PhaseMixin:
         """agent.json, less the sizes."""
         c = self.config
         return {
-            "algorithm": type(self).__name__.lower(),
+            "algorithm": c.algorithm_name or type(self).__name__.lower(),
             "env": c.task_description(),
             "spaces": self.spaces,
             "world_model": c.world_model,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, WEIGHTS, read_description
-from parsecrl.algorithms.registry.algorithm import RegistryError, acts, algorithms
+from parsecrl.algorithms.registry.algorithm import RegistryError, algorithm_named, registered, usable
+from parsecrl.algorithms.registry.user_functions import names_code
 from parsecrl.algorithms.reporting.statistics import summarize
 from parsecrl.platform.errors import UserError, short
 from parsecrl.platform.evaluation.episodes import evaluate
@@ -35,7 +36,8 @@ def evaluate_checkpoint(
     if video is not None and not Path(video).absolute().parent.is_dir():
         raise UserError(f"--video must lie in a folder that exists, got {video}; make {Path(video).parent} first")
     folder = find_checkpoint(location_of(checkpoint))
-    description = _description(folder)
+    trusted = trust or made_here(folder)
+    description = _description(folder, trusted)
     controller_group = description.get("controller")
     kind = controller_group.get("kind", "full") if isinstance(controller_group, dict) else "full"
     if controller is not None and controller != kind:
@@ -51,7 +53,6 @@ def evaluate_checkpoint(
         )
     if env_id is not None:
         env = {"id": env_id, "action_repeat": env.get("action_repeat", 1)}
-    trusted = trust or made_here(folder)
     phase = folder.parent.parent.name or "checkpoint"
     rows = evaluate(folder, env, episodes=episodes, seed=seed, phase=phase, trust=trusted)
     found = summarize(rows["episode_return"].to_numpy())
@@ -94,7 +95,7 @@ def find_checkpoint(path: Location) -> Location:
     )
 
 
-def _description(folder: Location) -> dict[str, Any]:
+def _description(folder: Location, trusted: bool) -> dict[str, Any]:
     try:
         description = read_description(folder)
     except (ValueError, OSError) as error:
@@ -102,8 +103,13 @@ def _description(folder: Location) -> dict[str, Any]:
         raise UserError(f"{folder} cannot be read as a checkpoint: {reason}") from None
     algorithm = str(description.get("algorithm"))
     try:
-        if not acts(algorithm):
-            acting = ", ".join(name for name, entry in algorithms().items() if entry.acts)
+        if names_code(algorithm) and not trusted:
+            raise UserError(
+                f"{folder} is a checkpoint of the algorithm {algorithm}, whose code would run on this machine; give "
+                f"--trust if you trust who wrote the checkpoint"
+            )
+        if not (names_code(algorithm) or algorithm in registered()) or not algorithm_named(algorithm).acts:
+            acting = ", ".join(entry.name for entry in usable() if entry.acts)
             raise UserError(
                 f"{folder} is a checkpoint of the algorithm {algorithm!r}; parsec evaluate takes those of {acting}"
             )

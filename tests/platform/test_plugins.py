@@ -155,6 +155,39 @@ def test_code_that_a_checkpoint_of_others_names_runs_only_when_trusted(checkpoin
     assert "world_model.kind 'gone:Model' cannot be imported (ModuleNotFoundError" in capsys.readouterr().err
 
 
+def test_the_checkpoints_of_an_acting_algorithm_by_module_and_name_are_evaluated(
+    checkpoint, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "their_planet.py").write_text(
+        "from parsecrl.algorithms.planet.algorithm import PlanetAlgorithm\n"
+        "class Theirs(PlanetAlgorithm):\n    name = 'theirs'\n"
+        "class Still(Theirs):\n    acts = False\n    analyse = print\n"
+        "THEIRS, STILL = Theirs(), Still()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(trust.KEY_VARIABLE, str(tmp_path / "key"))
+    name = "their_planet:THEIRS"
+    phase = load_spec(SPEC, [f"phases.planet.algorithm={name}"]).phases[0]
+    config = phase.entry.make_config(phase, {"id": "Pendulum-v1", "action_repeat": 2}, {}, 0, None)
+    assert config.algorithm_name == name
+
+    def evaluate(algorithm, *options):
+        (checkpoint / "agent.json").write_text(json.dumps(read_description(checkpoint) | {"algorithm": algorithm}))
+        return main(["evaluate", str(checkpoint), "--episodes", "1", *options]), capsys.readouterr()
+
+    sys.modules.pop("their_planet")
+    code, said = evaluate(name)
+    assert code == 2
+    assert f"of the algorithm {name}, whose code would run on this machine; give --trust" in said.err
+    assert "their_planet" not in sys.modules
+    code, said = evaluate(name, "--trust")
+    assert code == 0, said.err
+    assert f"Pendulum-v1 | {MPPI} | 1 episodes" in said.out
+    code, said = evaluate("their_planet:STILL", "--trust")
+    assert code == 2
+    assert "parsec evaluate takes those of dcem_ppo, planet" in said.err
+
+
 def test_a_run_that_cannot_be_known_as_ones_own_trusts_the_code_that_its_spec_names(tmp_path, monkeypatch):
     monkeypatch.setenv(trust.KEY_VARIABLE, str(tmp_path / "key"))
     folder = RunFolder(
@@ -223,8 +256,6 @@ def test_controller_model_and_cost_of_an_installed_package_run_to_the_report(ins
 
 @pytest.mark.ray
 def test_the_algorithm_of_an_installed_package_runs_to_the_report(installed):
-    pytest.importorskip("parsecrl.algorithms.registry.algorithm")
-    pytest.importorskip("parsecrl.algorithms.reporting.study_report")
     root, _ = installed
     said = run_spec(installed, "study.yaml")
     run = root / "runs" / "plugged_search"
