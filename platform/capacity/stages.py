@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings
+from parsecrl.algorithms.registry.user_functions import names_code
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs import Spec
 from parsecrl.platform.specs.spec import ResourcesSpec
@@ -153,10 +154,24 @@ def _controller(phase: Any) -> dict[str, Any]:
 
 
 def stage_of(spec: Spec, phase: Any, sizes: Sizes, constants: Constants) -> Stage:
-    """The queues' view of a phase's trial, with the first value of each searched key."""
+    """The queues' view of a phase's trial, with the first value of each searched key.
+
+    Raises UserError where a part is code of a user's own, whose work is not known.
+    """
+    _check_known(_planner(spec, phase))
     if isinstance(phase, DCEMPPOSettings):
         return _ppo_stage(spec, phase, sizes, constants)
     return _planet_stage(spec, phase, sizes, constants)
+
+
+def _check_known(phase: Any) -> None:
+    for key in ("controller", "world_model"):
+        kind = getattr(phase, key).kind
+        if names_code(kind):
+            raise UserError(
+                f"the estimate knows the work of parsecrl's own parts alone, got phases.{phase.name}.{key}.kind {kind!r}; "
+                f"give a spec without module:name there"
+            )
 
 
 def _planet_stage(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> Stage:

@@ -4,6 +4,7 @@ import itertools
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from tests.platform.capacity_simulation import Clock, Cores, Server, simulate
 
 CHEETAH = Sizes(obs_size=17, action_size=6, episode_decisions=250)
 CONSTANTS = Constants()
+PLUGGED = Path(__file__).parents[1] / "example_plugin" / "example.yaml"
 
 
 def stage(runners=2, gather=4.0, learn=1.0, cores=None, **others) -> Stage:
@@ -250,6 +252,14 @@ def test_the_command(capsys):
         (["cheetah_run_quick", "--set", "resources.num_gpus_per_learner=1", "--gpus", "1"], ["--gpu-flops"]),
         (["cheetah_run_quick", "--set", "env.id=Nowhere-v0"], ["env.id", "'Nowhere-v0'"]),
         (["energy_regression"], ["energy_regression has no environment"]),
+        (
+            [str(PLUGGED)],
+            ["phases.planet.controller.kind 'parsec_example.mppi:MPPI'", "without module:name"],
+        ),
+        (
+            [str(PLUGGED), "--set", "phases.planet.controller={kind: full}"],
+            ["phases.planet.world_model.kind 'parsec_example.gru_model:GRUModel'"],
+        ),
     ],
 )
 def test_what_cannot_be_estimated_is_said_in_a_sentence(arguments, words, capsys):
