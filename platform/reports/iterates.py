@@ -56,14 +56,13 @@ def compute_iterates(checkpoint: Location, *, decisions: int = 20, seed: int = 0
     """Act for a few decisions with the checkpoint's own controller, then plan once more and keep every iteration."""
     import torch
 
-    from parsecrl.algorithms.checkpoints.agent import load_agent
     from parsecrl.envs import make_env
+    from parsecrl.platform.evaluation.lockstep import resolve
 
-    agent, meta = load_agent(checkpoint, trust)
-    agent.eval()
+    agent, described = resolve(checkpoint, None, trust)
+    assert agent is not None  # a checkpoint has one
     generator = torch.Generator().manual_seed(seed)
-    repeat = int(meta["env"].get("action_repeat", 1))
-    env = make_env(meta["env"]["id"], action_repeat=repeat)
+    env = make_env(**described)
     try:
         obs, _ = env.reset(seed=seed)
         state = agent.initial_state(1)
@@ -72,7 +71,7 @@ def compute_iterates(checkpoint: Location, *, decisions: int = 20, seed: int = 0
                 action, state = agent.act(state, _row(obs), generator=generator)
                 obs, _, terminated, truncated, _ = env.step(action[0].cpu().numpy())
                 if terminated or truncated or taken == decisions:
-                    return _plan(agent, state, _row(obs), generator, taken, taken * repeat)
+                    return _plan(agent, state, _row(obs), generator, taken, taken * described["action_repeat"])
         raise ValueError(f"decisions must be at least 1, got {decisions}")
     finally:
         env.close()

@@ -350,6 +350,24 @@ def test_iterates_of_a_checkpoint(run_dir: Path, phase: int, numbers: list[int],
     assert (again.views[-1].actions == found.views[-1].actions).all()
 
 
+def test_iterates_are_of_the_task_with_its_own_arguments(tmp_path: Path):
+    from parsecrl.algorithms.checkpoints.agent import save_agent
+    from parsecrl.algorithms.controllers import PlanningAgent
+
+    agent = PlanningAgent(3, 1, WORLD_MODEL, FULL, DECODER)
+    groups = {"world_model": WORLD_MODEL, "controller": FULL, "decoder": DECODER}
+
+    def costs(**described: object) -> np.ndarray:
+        env = {"id": "Pendulum-v1", "action_repeat": 4, **described}
+        save_agent(tmp_path, agent, {"algorithm": "planet", "env": env, "env_steps": 0, **groups})
+        return compute_iterates(tmp_path, decisions=3).views[0].costs
+
+    assert (costs(kwargs={"g": 10.0}) == costs()).all()  # the default
+    assert (costs(kwargs={"g": 1.0}) != costs()).any()
+    with pytest.raises(ValueError, match="wings"):
+        costs(kwargs={"wings": 2})
+
+
 # --- pages -----------------------------------------------------------------------------------------------------------
 
 
