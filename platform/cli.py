@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError, one_line
+from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError, text_line
 
 # What a disk or a mount says in the middle of a run; any other OSError would be a mistake of ours.
 STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM}
@@ -21,10 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command(options) or 0
     except UserError as error:
-        print(f"parsec: {one_line(error, None)}", file=sys.stderr)
+        print(f"parsec: {text_line(error, None)}", file=sys.stderr)
         return 2
     except (RunFailed, StorageUnreachable) as error:
-        print(f"parsec: {one_line(error, None)}", file=sys.stderr)
+        print(f"parsec: {text_line(error, None)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print("\nparsec: interrupted; the same command continues", file=sys.stderr)

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from parsecrl.platform.errors import UserError, last_line, one_line
+from parsecrl.platform.errors import UserError, last_line, text_line
 
 PACKAGES = ("parsec-rl", "torch", "ray", "gymnasium", "shimmy", "dm_control", "mujoco", "numpy", "pydantic")
 OK, NOTE, BAD = "ok", "note", "BAD"
@@ -27,7 +27,7 @@ def examine(address: str | None = None) -> Iterator[Finding]:
             yield from check()
         except Exception as error:
             name = getattr(check, "__name__", "check").strip("_<>")
-            yield BAD, name, f"{type(error).__name__}: {one_line(error)}"
+            yield BAD, name, f"{type(error).__name__}: {text_line(error)}"
 
 
 def report(address: str | None = None, write: Callable[[str], object] = print) -> bool:

@@ -20,7 +20,7 @@ class StorageUnreachable(OSError):
     code = ""
 
 
-def one_line(error: object, longest: int | None = 200) -> str:
+def text_line(error: object, longest: int | None = 200) -> str:
     """What an error or a text says, in one line of at most so many characters."""
     return " ".join(str(error).split())[:longest]
 
@@ -28,10 +28,4 @@ def one_line(error: object, longest: int | None = 200) -> str:
 def last_line(error: object) -> str:
     """The last line of a traceback, which says what was wrong; of an error without a text its kind."""
     lines = str(error).strip().splitlines()
-    return one_line(lines[-1]) if lines else type(error).__name__
-
-
-def short(value: object) -> str:
-    """A value as an error shows it."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text_line(lines[-1]) if lines else type(error).__name__

@@ -169,8 +169,8 @@ def _check_known(phase: Any) -> None:
         kind = getattr(phase, key).kind
         if names_code(kind):
             raise UserError(
-                f"the estimate knows the work of parsecrl's own parts alone, got phases.{phase.name}.{key}.kind {kind!r}; "
-                f"give a spec without module:name there"
+                f"the estimate knows the work of parsecrl's own parts alone, got phases.{phase.name}.{key}.kind "
+                f"{kind!r}; give a spec without module:name there"
             )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from parsecrl.platform.cluster.job_record import JOB_CONFIG
-from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError, last_line, one_line
+from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError, last_line, text_line
 
 logger = logging.getLogger(__name__)
 LOCAL = "local"
@@ -134,7 +134,7 @@ def _init(**options: Any) -> None:
 
 def _reason(error: object) -> str:
     """A sentence of Ray's; of a head's traceback the last line, which says what was wrong."""
-    return last_line(error) if "Traceback" in str(error) else one_line(error)
+    return last_line(error) if "Traceback" in str(error) else text_line(error)
 
 
 def _stay_on_loopback() -> None:

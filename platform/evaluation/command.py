@@ -8,9 +8,10 @@ from typing import Any
 
 from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, WEIGHTS, read_description
 from parsecrl.algorithms.registry.algorithm import RegistryError, algorithm_named, registered, usable
+from parsecrl.algorithms.registry.messages import short
 from parsecrl.algorithms.registry.user_functions import names_code
 from parsecrl.algorithms.reporting.statistics import summarize
-from parsecrl.platform.errors import UserError, short
+from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import evaluate
 from parsecrl.platform.runs import trust
 from parsecrl.platform.storage import Location, location_of

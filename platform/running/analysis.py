@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from parsecrl.platform.errors import StorageUnreachable, UserError
+from parsecrl.platform.running.configs import phase_config
+from parsecrl.platform.runs.results import fraction_done
 from parsecrl.platform.runs.run_folder import STATE_FILE, RunFolder
 from parsecrl.platform.runs.tables import tables_folder, write_tables
 from parsecrl.platform.runs.trained_trials import trained_trials
-from parsecrl.platform.specs import Phase
+from parsecrl.platform.specs import Phase, load_spec
 from parsecrl.platform.terminal import StatusLine
 
 
@@ -40,10 +42,6 @@ def analyse_ended_trials(run_dir: Path) -> list[str]:
     The run may be going on: it makes all tables anew when a phase ends. Of a run that was made elsewhere nothing is
     analysed: its spec may name code.
     """
-    from parsecrl.platform.running.configs import phase_config
-    from parsecrl.platform.runs.results import fraction_done
-    from parsecrl.platform.specs import load_spec
-
     if not (run_dir / "spec.yaml").is_file() or not (run_dir / STATE_FILE).is_file():
         return []
     try:
@@ -76,23 +74,19 @@ def unanalysed(folder: RunFolder) -> list[Phase]:
 
 def analyse(folder: RunFolder, line: StatusLine) -> None:
     """Make the tables of the phases that have no agent to evaluate."""
-    waiting = unanalysed(folder)
-    for phase in waiting:
-        from parsecrl.platform.running import analysis, configs
-        from parsecrl.platform.runs import tables, trained_trials
-
+    for phase in unanalysed(folder):
         line.show(f"analysis of {phase.name}")
-        trials = trained_trials.trained_trials(folder.path / phase.name, configs.phase_config(folder, phase))
+        trials = trained_trials(folder.path / phase.name, phase_config(folder, phase))
         patience_s = folder.spec.resources.no_progress_timeout_s
-        parallel_map = functools.partial(analysis.in_ray_tasks, patience_s=patience_s)
-        tables.write_tables(folder, phase.name, phase.entry.analyse(trials, parallel_map))
+        parallel_map = functools.partial(in_ray_tasks, patience_s=patience_s)
+        write_tables(folder, phase.name, phase.entry.analyse(trials, parallel_map))
         # With its time, so that a report is drawn anew where tables were taken away and made once more.
         folder.record(f"analysis of {phase.name}", {"of": folder.state(phase.name), "made_at": round(time.time())})
         line.show(f"analysis of {phase.name}: {len(trials)} trials", final=True)
 
 
 def analyse_early(folder: RunFolder, line: StatusLine) -> None:
-    """`_analyse` before later phases, whose hours shall keep nobody from a report; what fails is tried at the end."""
+    """`analyse` before later phases, whose hours shall keep nobody from a report; what fails is tried at the end."""
     try:
         analyse(folder, line)
     except StorageUnreachable:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from parsecrl.platform.errors import UserError, one_line
+from parsecrl.platform.errors import UserError, text_line
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}  # logger -> what it imports
 PIP = {"mlflow": "mlflow-skinny"}  # what to install, where it is not called as it is imported
@@ -40,7 +40,7 @@ def _check_mlflow() -> None:
     try:
         MlflowClient()
     except Exception as error:  # mlflow's own classes differ between versions
-        reason = one_line(str(error).partition(". ")[0])
+        reason = text_line(str(error).partition(". ")[0])
         raise UserError(
             f"loggers: mlflow cannot use its tracking URI ({reason}); set MLFLOW_TRACKING_URI to a server, or to a "
             f"folder with MLFLOW_ALLOW_FILE_STORE=true"

@@ -133,9 +133,6 @@ def _origin_moved(folder: RunFolder, phase: Phase) -> str:
     return f", from an earlier checkpoint of {phase.start_from} than its present best; --fresh trains all phases anew"
 
 
-# --- evaluation ----------------------------------------------------------------------------------------------------
-
-
 def _report(folder: RunFolder, line: StatusLine) -> None:
     """The page is built again where something is new since it was; one that cannot be built does not fail the run."""
     from parsecrl.platform.reports import build_report
@@ -153,6 +150,3 @@ def _report(folder: RunFolder, line: StatusLine) -> None:
         except Exception as error:
             line.note(f"report: not built ({type(error).__name__}: {error}); try `parsec report {folder.path}`")
     line.show("done", final=True)
-
-
-# --- summary -------------------------------------------------------------------------------------------------------

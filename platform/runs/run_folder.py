@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from parsecrl.platform.errors import StorageUnreachable, UserError, short
+from parsecrl.algorithms.registry.messages import short
+from parsecrl.platform.errors import StorageUnreachable, UserError
 from parsecrl.platform.runs import trust
 from parsecrl.platform.runs.stored_checkpoints import METRICS
 from parsecrl.platform.specs import Phase, Spec, differences, dump, parse_spec

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from parsecrl.platform.cluster.connection import quiet_ray
 from parsecrl.platform.cluster.job_record import RUN_BEGINS
-from parsecrl.platform.errors import RunFailed, UserError, one_line
+from parsecrl.platform.errors import RunFailed, UserError, text_line
 from parsecrl.platform.specs import Spec, dump
 from parsecrl.platform.storage import well_formed
 from parsecrl.platform.submission import packing
@@ -94,7 +94,7 @@ def connect(address: str | None = None, token_file: str | Path | None = None) ->
             client = Client(url, headers={"Authorization": f"Bearer {token}"} if token else None)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:  # an answer, but none of Ray's
             raise UserError(
-                f"what answers at {url} is no Ray head ({one_line(error)}); give --address the URL of its dashboard"
+                f"what answers at {url} is no Ray head ({text_line(error)}); give --address the URL of its dashboard"
             ) from None
     import ray
 
@@ -202,7 +202,7 @@ def submit(
         except RuntimeError as error:
             if "already exists" in str(error):
                 raise UserError(f"the name {name!r} was taken by another job just now; give another --name") from None
-            raise RunFailed(f"the Ray head at {client.get_address()} refused the job: {one_line(error)}") from None
+            raise RunFailed(f"the Ray head at {client.get_address()} refused the job: {text_line(error)}") from None
 
 
 def entrypoint(storage: str, name: str, fresh: bool = False, trust: bool = False) -> str:
@@ -290,7 +290,7 @@ def project_jobs(client: Client) -> list[JobDetails]:
     try:
         jobs = client.list_jobs()
     except (RuntimeError, ValueError, TypeError) as error:
-        raise RunFailed(f"the Ray head at {client.get_address()} does not list its jobs: {one_line(error)}") from None
+        raise RunFailed(f"the Ray head at {client.get_address()} does not list its jobs: {text_line(error)}") from None
     own = [job for job in jobs if job.submission_id and (job.metadata or {}).get("project") == PROJECT]
     return sorted((job for job in own if "name" in job.metadata), key=lambda job: job.start_time or 0)
 
@@ -355,7 +355,7 @@ def follow(client: Client, job: str, write: Callable[[str], object] = sys.stdout
             lost = now if log.heard > lost else min(lost, now)
             if now - lost > LOST_S:
                 raise RunFailed(
-                    f"the head at {client.get_address()} answers no more ({one_line(error)}); "
+                    f"the head at {client.get_address()} answers no more ({text_line(error)}); "
                     f"the job {job} may still run"
                 ) from None
         time.sleep(1.0)
@@ -396,7 +396,7 @@ def _exit_status(details: JobDetails) -> int:
     if details.status == JobStatus.STOPPED:
         return STOPPED_EXIT_CODE
     if details.driver_exit_code is None:  # it never came to running
-        raise RunFailed(f"the job {details.submission_id} failed: {one_line(details.message)}")
+        raise RunFailed(f"the job {details.submission_id} failed: {text_line(details.message)}")
     return max(details.driver_exit_code, 0) or 1  # negative: killed by a signal
 
 
@@ -410,7 +410,7 @@ def stop(client: Client, job: str, write: Callable[[str], object] = print) -> No
     try:
         client.stop_job(name)
     except RuntimeError as error:
-        raise RunFailed(f"the head at {client.get_address()} did not stop {name}: {one_line(error)}") from None
+        raise RunFailed(f"the head at {client.get_address()} did not stop {name}: {text_line(error)}") from None
     limit = ((found.runtime_env or {}).get("env_vars") or {}).get(STOP_WAIT, "?")
     write(f"stopping {name}: each trial writes a checkpoint after its iteration; killed after {limit} s")
     while not (status := client.get_job_info(name).status).is_terminal():
