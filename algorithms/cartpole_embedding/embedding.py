@@ -124,16 +124,7 @@ class EmbeddingLearner:
         return Validation(costs, improved)
 
     def plan(self, states: Tensor, generator: torch.Generator | None = None, **options: Any) -> Plan:
-        """Plan with the embedding.
-
-        Args:
-            states: [B, S].
-            generator: Of the search.
-            **options: Further arguments of the controller's `plan`.
-
-        Returns:
-            Plans, actions in [-1, 1].
-        """
+        """Plan from states [B, S] with the embedding; actions in [-1, 1]. options: of the controller's `plan`."""
         return self.controller.plan(self.dynamics, self.dynamics.belief(states), generator=generator, **options)
 
     def _costs(self, states: Tensor, generator: torch.Generator | None, noise: Tensor | None = None) -> Tensor:
@@ -164,11 +155,7 @@ class EmbeddingLearner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken.
-
-        Args:
-            state: What it returned, of a learner of the same settings.
-        """
+        """Go on where `state_dict` was taken, by a learner of the same settings."""
         self.controller.decoder.load_state_dict(state["decoder"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best_decoder = _copy(state["best_decoder"])
@@ -177,15 +164,7 @@ class EmbeddingLearner:
 
 
 def make_decoder(dynamics: KnownDynamics, settings: EmbeddingSettings) -> ActionDecoder:
-    """Make a decoder, its weights drawn from torch's global generator, as all modules'.
-
-    Args:
-        dynamics: Gives the size of an action.
-        settings: Give the other sizes.
-
-    Returns:
-        The decoder.
-    """
+    """Make a decoder, its weights drawn from torch's global generator, as all modules'."""
     return ActionDecoder(
         settings.controller.latent_size,
         settings.controller.horizon,
@@ -196,15 +175,7 @@ def make_decoder(dynamics: KnownDynamics, settings: EmbeddingSettings) -> Action
 
 
 def make_controller(decoder: ActionDecoder, settings: EmbeddingSettings) -> EmbeddedController:
-    """Make the controller that plans through a decoder.
-
-    Args:
-        decoder: What decodes.
-        settings: Of the search.
-
-    Returns:
-        The controller.
-    """
+    """Make the controller that plans through a decoder."""
     return EmbeddedController(
         decoder,
         num_samples=settings.controller.num_samples,
@@ -217,15 +188,7 @@ def make_controller(decoder: ActionDecoder, settings: EmbeddingSettings) -> Embe
 
 
 def make_expert(dynamics: KnownDynamics, settings: EmbeddingSettings) -> FullSpaceController:
-    """Make CEM over whole action sequences. Its initial standard deviation is half of the range of the action.
-
-    Args:
-        dynamics: Gives the size of an action.
-        settings: Of the search.
-
-    Returns:
-        The controller.
-    """
+    """Make CEM over whole action sequences. Its initial standard deviation is half of the range of the action."""
     return FullSpaceController(
         settings.controller.horizon,
         dynamics.action_size,
@@ -235,29 +198,12 @@ def make_expert(dynamics: KnownDynamics, settings: EmbeddingSettings) -> FullSpa
 
 
 def plan_costs(dynamics: KnownDynamics, states: Tensor, actions: Tensor) -> Tensor:
-    """What plans cost.
-
-    Args:
-        dynamics: The system.
-        states: Where the plans start, [B, S].
-        actions: Plans [B, H, A] in [-1, 1].
-
-    Returns:
-        [B], in units of the dynamics' cost.
-    """
+    """What plans [B, H, A] in [-1, 1] cost from states [B, S]: [B], in units of the dynamics' cost."""
     return -dynamics.predict_rewards(dynamics.belief(states), actions.unsqueeze(1)).sum(-1).squeeze(1)
 
 
 def validation_states(dynamics: KnownDynamics, count: int = 100) -> Tensor:
-    """The fixed initial states that every training of a system is validated on.
-
-    Args:
-        dynamics: The system.
-        count: How many.
-
-    Returns:
-        [count, S].
-    """
+    """The fixed initial states [count, S] that every training of a system is validated on."""
     generator = torch.Generator().manual_seed(derive_seed(VALIDATION_SEED, "validation_states"))
     return dynamics.sample_states(count, generator)
 

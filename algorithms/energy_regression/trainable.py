@@ -86,11 +86,7 @@ class EnergyRegression(Trainable):
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
-        """Evaluate with as many inner steps as in training, and the same noise at every call.
-
-        Returns:
-            train_loss and test_loss.
-        """
+        """train_loss and test_loss, with as many inner steps as in training, and the same noise at every call."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "evaluation"))
         means = []
         for inputs in (self.inputs, held_out_inputs(len(self.inputs))):

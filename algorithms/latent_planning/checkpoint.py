@@ -30,14 +30,9 @@ def save_experiment(folder: str | Path, experiment: PlanningExperiment) -> None:
 
 
 def load_experiment(folder: Any, experiment: PlanningExperiment) -> None:
-    """Go on where a checkpoint was written.
+    """Go on, with the same settings and seed, where a checkpoint was written.
 
-    Args:
-        folder: Of the checkpoint.
-        experiment: Of the same settings and seed.
-
-    Raises:
-        ValueError: A file is missing, damaged, or of another model or seed.
+    Raises ValueError where a file is missing, damaged, or of another model or seed.
     """
     description, groups = FILES.read_description(folder), FILES.read_groups(folder)
     check_seed(folder, description["seed"], experiment.seed)
@@ -49,17 +44,7 @@ def load_experiment(folder: Any, experiment: PlanningExperiment) -> None:
 
 
 def read_experiment(folder: Any) -> tuple[PlanningExperiment, dict[str, Any]]:
-    """Read the experiment of a checkpoint, on the CPU.
-
-    Args:
-        folder: Of the checkpoint.
-
-    Returns:
-        The experiment and the description.
-
-    Raises:
-        ValueError: A file is missing or damaged.
-    """
+    """The experiment of a checkpoint, on the CPU, and its description. Raises ValueError as `load_experiment` does."""
     description = FILES.read_description(folder)
     experiment = PlanningExperiment(description["config"], description["seed"])
     load_experiment(folder, experiment)

@@ -64,16 +64,9 @@ def load_trial(folder: Folder) -> tuple[LatentDynamics, World | None, np.ndarray
 
 
 def load_policy(folder: Folder) -> tuple[DiscretePolicy, dict[str, Any]]:
-    """Read the policy of a trial; the environment is not needed.
+    """The policy of a trial's checkpoint, and the description; the environment is not needed.
 
-    Args:
-        folder: Of the checkpoint.
-
-    Returns:
-        The policy and the description.
-
-    Raises:
-        ValueError: As `load_trial` does.
+    Raises ValueError as `load_trial` does.
     """
     description, tensors = FILES.read_description(folder), FILES.read_tensors(folder)
     with _whole(folder):

@@ -78,27 +78,12 @@ def prediction_table(
 
 
 def labelled(tables: Tables, **labels: Any) -> Tables:
-    """Name what tables are of.
-
-    Args:
-        tables: By name.
-        **labels: First columns of each, and their value in every row.
-
-    Returns:
-        The tables with these columns.
-    """
+    """The tables with `labels` as first columns, the same in every row."""
     return {name: table.assign(**labels)[[*labels, *table.columns]] for name, table in tables.items()}
 
 
 def stacked(parts: Iterable[Tables]) -> Tables:
-    """Put tables of one name below each other.
-
-    Args:
-        parts: The tables of several trials.
-
-    Returns:
-        One table for each name.
-    """
+    """Put tables of one name, of several trials, below each other."""
     found: dict[str, list[pd.DataFrame]] = {}
     for tables in parts:
         for name, table in tables.items():
