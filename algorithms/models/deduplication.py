@@ -90,14 +90,7 @@ class DeduplicatingLayers(nn.Sequential):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layers.
-
-        Args:
-            x: Input [..., n].
-
-        Returns:
-            Output [..., m].
-        """
+        """Apply the layers: [..., n] -> [..., m]."""
         rows = x.reshape(-1, x.shape[-1])
         if len(rows) < 2 or x.requires_grad:
             return super().forward(x)

@@ -36,15 +36,7 @@ class EnergyNetwork(nn.Module):
         self.rest = mlp([hidden_size] * num_layers + [1], nn.Softplus, nn.Linear)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Rate outputs.
-
-        Args:
-            x: Inputs [B, X] in data units.
-            y: Outputs [B, N, Y] in data units.
-
-        Returns:
-            Energies [B, N], dimensionless, low where y fits x.
-        """
+        """Energies [B, N], dimensionless, low where y [B, N, Y] fits x [B, X], both in data units."""
         W_x, W_y = self.first.weight.split([self.x_size, self.y_size], dim=1)
         from_x = nn.functional.linear(x, W_x, self.first.bias)  # [B, hidden], once per input, not once per output
         h = from_x.unsqueeze(1) + nn.functional.linear(y, W_y)  # [B, N, hidden]

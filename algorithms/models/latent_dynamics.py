@@ -227,14 +227,7 @@ class Feedforward(nn.Sequential):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layers.
-
-        Args:
-            x: [..., n].
-
-        Returns:
-            [..., m].
-        """
+        """Apply the layers: [..., n] -> [..., m]."""
         if x.dim() == 2:
             return super().forward(x)
         y = super().forward(x.reshape(-1, x.shape[-1]))

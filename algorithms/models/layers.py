@@ -56,14 +56,7 @@ class RunningNorm(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Standardise.
-
-        Args:
-            x: [..., O] in data units.
-
-        Returns:
-            [..., O], dimensionless.
-        """
+        """Standardise [..., O] in data units; the result is dimensionless."""
         return (x - self.mean) / self.var.sqrt().clamp(min=self.min_std)
 
     def inverse(self, x: Tensor) -> Tensor:

@@ -21,14 +21,7 @@ class Linear(nn.Linear):
     """nn.Linear: its parameters and, up to rounding, its numbers."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Multiply and add the bias.
-
-        Args:
-            input: [..., n].
-
-        Returns:
-            [..., m].
-        """
+        """Multiply and add the bias: [..., n] -> [..., m]."""
         return linear(input, self.weight, self.bias)
 
 
@@ -41,14 +34,7 @@ class LinearOfVaryingRows(Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Multiply and add the bias.
-
-        Args:
-            input: [..., n].
-
-        Returns:
-            [..., m].
-        """
+        """Multiply and add the bias: [..., n] -> [..., m]."""
         gains = min(self.weight.shape) >= MIN_VARYING and WIDE
         if torch.is_grad_enabled() and not gains:
             return nn.functional.linear(input, self.weight, self.bias)

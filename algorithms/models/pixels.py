@@ -69,14 +69,7 @@ class ImageEncoder(nn.Module):
         self.embedding_size = maps[-1] * side**2
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embed images.
-
-        Args:
-            images: [M, 3, S, S] in [0, 1].
-
-        Returns:
-            [M, E], 0 or more.
-        """
+        """Embed images [M, 3, S, S] in [0, 1]: [M, E], 0 or more."""
         return self.layers(images).flatten(1)
 
 
@@ -109,12 +102,5 @@ class ImageDecoder(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, features: Tensor) -> Tensor:
-        """Make images.
-
-        Args:
-            features: [M, F].
-
-        Returns:
-            [M, 3, S, S], unbounded.
-        """
+        """Make images [M, 3, S, S], unbounded, of features [M, F]."""
         return self.layers(self.first(features).unflatten(1, (self.maps, self.side, self.side)))

@@ -81,16 +81,7 @@ class RSSM(RecurrentCore):
         self.obs_norm.update(obs)
 
     def update_belief(self, belief: Belief, action: Tensor, obs: Tensor) -> Belief:
-        """Filter one step with the posterior's mean: a deterministic function of the history.
-
-        Args:
-            belief: Beliefs [B] before the action.
-            action: [B, A] in [-1, 1], the one executed before obs; zeros at an episode's start.
-            obs: [B, O], environment units.
-
-        Returns:
-            Beliefs [B].
-        """
+        """As `WorldModel.update_belief`, with the posterior's mean."""
         h = self.next_h(torch.cat([belief.s, action], -1), belief.h)
         return Belief(h, self.posterior(h, self.see(obs)).mean)
 
@@ -190,27 +181,11 @@ class RSSM(RecurrentCore):
         return total
 
     def predict_rewards(self, belief: Belief, actions: Tensor) -> Tensor:
-        """Predict the rewards of candidate plans, with the state at its prior mean.
-
-        Args:
-            belief: Beliefs [B] at which the plans start.
-            actions: [B, N, H, A] in [-1, 1].
-
-        Returns:
-            Rewards [B, N, H], environment units.
-        """
+        """As `WorldModel.predict_rewards`, with the state at its prior mean."""
         return self._rewards(self._roll_out(belief, actions), actions)
 
     def predict(self, belief: Belief, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict observations and rewards of candidate plans, with the state at its prior mean.
-
-        Args:
-            belief: Beliefs [B] at which the plans start.
-            actions: [B, N, H, A] in [-1, 1].
-
-        Returns:
-            Observations [B, N, H, O] and rewards [B, N, H] after each action, environment units.
-        """
+        """As `WorldModel.predict`, with the state at its prior mean."""
         B, N, H, _ = actions.shape
         features = self._roll_out(belief, actions)
         obs = self.obs_norm.inverse(self.obs_net(features))
