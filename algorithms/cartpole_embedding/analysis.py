@@ -6,7 +6,7 @@ seeded: the same checkpoints give the same tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -26,10 +26,9 @@ from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
 from parsecrl.algorithms.controllers import Plan
 from parsecrl.algorithms.models.known_dynamics import KnownDynamics
 from parsecrl.algorithms.models.layers import mlp
+from parsecrl.algorithms.registry.algorithm import ParallelMap
+from parsecrl.algorithms.reporting.study_report import Tables, stacked
 from parsecrl.algorithms.training.seeding import derive_seed
-
-Tables = dict[str, pd.DataFrame]
-ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 SEARCHES = 5  # per state: a cost is a mean over them
 SHOWN_STATE = 0  # of the validation states
@@ -58,11 +57,7 @@ def analyse_all(checkpoints: Sequence[Any], parallel_map: ParallelMap = map) -> 
         return {}
     first = FILES.read_description(checkpoints[0])
     dynamics, settings = make_dynamics(first["dynamics"]), EmbeddingSettings.checked(first["settings"])
-    found = list(parallel_map(analyse, checkpoints))
-    names = dict.fromkeys(name for tables in found for name in tables)
-    tables = {
-        name: pd.concat([tables[name] for tables in found if name in tables], ignore_index=True) for name in names
-    }
+    tables = stacked(parallel_map(analyse, checkpoints))
     expert_cost = expert_costs(dynamics, settings).mean().item()
     tables["improvement"]["expert_cost"] = expert_cost
     tables["improvement"]["factor"] = tables["improvement"]["cost"] / expert_cost

@@ -5,7 +5,7 @@ Every table has the columns method and seed, so that those of several trials can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,8 @@ from torch import Tensor
 
 from parsecrl.algorithms.energy_regression.checkpoint import load_regression
 from parsecrl.algorithms.energy_regression.update import Energy, InnerSolver, held_out_inputs, target, training_inputs
+from parsecrl.algorithms.reporting.study_report import Tables, tables_of_trials
 from parsecrl.algorithms.training.seeding import derive_seed
-
-ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 MAX_STEPS = 50
 SHOWN_STEPS = (1, 2, 5, 10, 15, 20, 50)
@@ -27,7 +26,7 @@ FLOOR = 1e-3
 CHUNK = 25
 
 
-def analyse(checkpoint: Any, max_steps: int = MAX_STEPS) -> dict[str, pd.DataFrame]:
+def analyse(checkpoint: Any, max_steps: int = MAX_STEPS) -> Tables:
     """The tables of one checkpoint.
 
     training: num_steps, the inner steps that it was trained with
@@ -64,23 +63,8 @@ def analyse(checkpoint: Any, max_steps: int = MAX_STEPS) -> dict[str, pd.DataFra
     return {name: _named(table, solver.kind, seed) for name, table in tables.items()}
 
 
-def analyse_all(
-    checkpoints: Sequence[Any], parameters: Sequence[dict[str, Any]], parallel_map: ParallelMap = map
-) -> dict[str, pd.DataFrame]:
-    """The tables of several checkpoints, each below the other.
-
-    parameters: what each was searched over, by dotted key; those beside solver.kind and seed become part of its method.
-    parallel_map: as the built-in map.
-    """
-    found: dict[str, list[pd.DataFrame]] = {}
-    for tables, searched in zip(parallel_map(analyse, checkpoints), parameters, strict=True):
-        others = [
-            f"{key.rpartition('.')[2]}={value}" for key, value in searched.items() if key not in ("solver.kind", "seed")
-        ]
-        for name, table in tables.items():
-            table["method"] = ", ".join([str(table["method"].iloc[0]), *others])
-            found.setdefault(name, []).append(table)
-    return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
+# The tables of several checkpoints, each below the other.
+analyse_all = partial(tables_of_trials, analyse, ("solver.kind", "seed"), column="method")
 
 
 @torch.no_grad()

@@ -5,8 +5,8 @@ Every table has the columns env, model and seed, so that those of several trials
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,8 @@ import pandas as pd
 
 from parsecrl.algorithms.latent_planning.checkpoint import read_experiment
 from parsecrl.algorithms.latent_planning.experience import Experience
-from parsecrl.algorithms.latent_study.tables import labelled, model_tables, stacked
-
-Tables = dict[str, pd.DataFrame]
-ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+from parsecrl.algorithms.latent_study.tables import labelled, model_tables
+from parsecrl.algorithms.reporting.study_report import Tables, tables_of_trials
 
 NAMING = ("world.id", "model.kind", "seed")  # searched keys that have columns of their own
 
@@ -42,21 +40,8 @@ def analyse(checkpoint: Any) -> Tables:
     return labelled(tables, env=settings.world.id, model=settings.model.kind, seed=settings.seed)
 
 
-def analyse_all(
-    checkpoints: Sequence[Any], parameters: Sequence[dict[str, Any]], parallel_map: ParallelMap = map
-) -> Tables:
-    """The tables of several checkpoints, each below the other.
-
-    parameters: what each was searched over, by dotted key; those not in NAMING become part of its model's name.
-    parallel_map: as the built-in map.
-    """
-    parts = []
-    for tables, searched in zip(parallel_map(analyse, checkpoints), parameters, strict=True):
-        others = [f"{key.rpartition('.')[2]}={value}" for key, value in searched.items() if key not in NAMING]
-        for table in tables.values():
-            table["model"] = [", ".join([model, *others]) for model in table["model"]]
-        parts.append(tables)
-    return stacked(parts)
+# The tables of several checkpoints, each below the other.
+analyse_all = partial(tables_of_trials, analyse, NAMING)
 
 
 def visits(experience: Experience, num_states: int, num_actions: int) -> np.ndarray:

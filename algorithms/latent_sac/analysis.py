@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from parsecrl.algorithms.latent_sac.checkpoint import load_trial
-from parsecrl.algorithms.latent_study.tables import labelled, model_tables, stacked
+from parsecrl.algorithms.latent_study.tables import labelled, model_tables
+from parsecrl.algorithms.reporting.study_report import Tables, tables_of_trials
 
-ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
-Tables = dict[str, pd.DataFrame]
 OWN_COLUMNS = ("world.id", "model.kind", "seed")  # searched values that have a column; others are part of the model
 
 
@@ -33,16 +32,5 @@ def analyse(checkpoint: Any) -> Tables:
     return labelled(tables, env=description["world"]["id"], model=kind, seed=description["seed"])
 
 
-def analyse_all(
-    checkpoints: Sequence[Any], parameters: Sequence[dict[str, Any]], parallel_map: ParallelMap = map
-) -> Tables:
-    """Those of several trials, below each other.
-
-    parameters: what each was searched over, by dotted key; those beyond OWN_COLUMNS become part of its model's name.
-    parallel_map: as the built-in map.
-    """
-    parts = []
-    for tables, searched in zip(parallel_map(analyse, checkpoints), parameters, strict=True):
-        others = "".join(f", {key.rpartition('.')[2]}={searched[key]}" for key in searched if key not in OWN_COLUMNS)
-        parts.append({name: table.assign(model=table["model"] + others) for name, table in tables.items()})
-    return stacked(parts)
+# The tables of several checkpoints, each below the other.
+analyse_all = partial(tables_of_trials, analyse, OWN_COLUMNS)

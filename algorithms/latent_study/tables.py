@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,9 @@ import pandas as pd
 from parsecrl.algorithms.latent_study.measures import latent_map, prediction_errors, transformations_used
 from parsecrl.algorithms.latent_study.worlds import World
 from parsecrl.algorithms.models import LatentDynamics
+from parsecrl.algorithms.reporting.study_report import Tables
 
 ACTIONS = ("LEFT", "RIGHT", "UP", "DOWN", "STAY")
-Tables = dict[str, pd.DataFrame]
 
 
 def model_tables(model: LatentDynamics, world: World, visited: np.ndarray, seed: int = 0) -> Tables:
@@ -58,15 +57,7 @@ def prediction_table(
 ) -> pd.DataFrame:
     """The predictions table of `model_tables`, without rows for what cannot be predicted or was not found.
 
-    Args:
-        model: What was trained.
-        world: Where.
-        visited: How often each action was taken in each cell, [S, A].
-        seed: Of the walks.
-        steps: Of a walk, at least 1.
-
-    Returns:
-        Columns first, step, relative, hits, walks.
+    steps: of a walk, at least 1. Columns first, step, relative, hits, walks.
     """
     rows = []
     for first in ("new", "visited") if model.predicts else ():
@@ -80,12 +71,3 @@ def prediction_table(
 def labelled(tables: Tables, **labels: Any) -> Tables:
     """The tables with `labels` as first columns, the same in every row."""
     return {name: table.assign(**labels)[[*labels, *table.columns]] for name, table in tables.items()}
-
-
-def stacked(parts: Iterable[Tables]) -> Tables:
-    """Put tables of one name, of several trials, below each other."""
-    found: dict[str, list[pd.DataFrame]] = {}
-    for tables in parts:
-        for name, table in tables.items():
-            found.setdefault(name, []).append(table)
-    return {name: pd.concat(these, ignore_index=True) for name, these in found.items()}

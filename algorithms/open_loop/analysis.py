@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,8 @@ from parsecrl.algorithms.models.pixels import ImageSequence
 from parsecrl.algorithms.open_loop.checkpoint import read_experiment
 from parsecrl.algorithms.open_loop.dataset import EpisodeDataset, open_dataset, usable_images
 from parsecrl.algorithms.open_loop.evaluation import codes_used, floors, measure, split
-
-Tables = dict[str, pd.DataFrame]
-ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+from parsecrl.algorithms.registry.algorithm import ParallelMap
+from parsecrl.algorithms.reporting.study_report import Tables, stacked, variation
 
 NAMING = ("model.kind", "seed")  # searched keys that have columns of their own
 FILMED = 2  # held-out sequences whose images are kept
@@ -72,14 +71,13 @@ def analyse_all(
     parameters: what each was searched over, by dotted key; those not in NAMING become part of its model's name.
     parallel_map: as the built-in map.
     """
-    parts: dict[str, list[pd.DataFrame]] = {}
+    parts = []
     for tables, searched in zip(parallel_map(analyse, checkpoints), parameters, strict=True):
-        others = [f"{key.rpartition('.')[2]}={value}" for key, value in searched.items() if key not in NAMING]
-        for name, table in tables.items():
-            own = table["model"].isin(["truth", "last_frame", "mean_frame"])
-            table["model"] = table["model"].where(own, [", ".join([model, *others]) for model in table["model"]])
-            parts.setdefault(name, []).append(table)
-    found = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+        for table in tables.values():
+            unvaried = table["model"].isin(["truth", "last_frame", "mean_frame"])
+            table["model"] = table["model"].where(unvaried, table["model"] + variation(searched, NAMING))
+        parts.append(tables)
+    found = stacked(parts)
     for name, keys in (("horizon", ["model", "seed", "step"]), ("films", ["model", "seed", "sequence"])):
         if name in found:
             found[name] = found[name].drop_duplicates(keys, ignore_index=True)

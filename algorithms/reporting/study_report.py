@@ -5,13 +5,49 @@ Its module `report` ends with REPORT, a StudyReport over the tables that its ana
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from parsecrl.algorithms.registry.algorithm import ParallelMap
+
 Tables = dict[str, pd.DataFrame]  # of the analysis, by name
+
+
+def stacked(parts: Iterable[Tables]) -> Tables:
+    """Put tables of one name, of several trials, below each other."""
+    found: dict[str, list[pd.DataFrame]] = {}
+    for tables in parts:
+        for name, table in tables.items():
+            found.setdefault(name, []).append(table)
+    return {name: pd.concat(these, ignore_index=True) for name, these in found.items()}
+
+
+def variation(searched: Mapping[str, Any], own_columns: Container[str]) -> str:
+    """The end of a model's name: what its trial was searched over, by dotted key, and has no column of its own."""
+    return "".join(f", {key.rpartition('.')[2]}={value}" for key, value in searched.items() if key not in own_columns)
+
+
+def tables_of_trials(
+    analyse: Callable[[Any], Tables],
+    own_columns: Container[str],
+    checkpoints: Sequence[Any],
+    parameters: Sequence[Mapping[str, Any]],
+    parallel_map: ParallelMap = map,
+    column: str = "model",
+) -> Tables:
+    """What `analyse` makes of each checkpoint, below each other.
+
+    parameters: what each was searched over; those beyond own_columns become part of the name in `column`.
+    """
+    parts = []
+    for tables, searched in zip(parallel_map(analyse, checkpoints), parameters, strict=True):
+        others = variation(searched, own_columns)
+        parts.append({name: table.assign(**{column: table[column] + others}) for name, table in tables.items()})
+    return stacked(parts)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import pytest
 
 from parsecrl.algorithms.latent_study import report_parts as shared
 from parsecrl.algorithms.latent_study.model_factory import make_model
-from parsecrl.algorithms.latent_study.tables import labelled, model_tables, stacked
+from parsecrl.algorithms.latent_study.tables import labelled, model_tables
 from parsecrl.algorithms.latent_study.worlds import make_env, world_of
 from parsecrl.algorithms.reporting.figures import Plot, render_all
 from parsecrl.algorithms.reporting.statistics import mean_interval, probability_of_improvement
+from parsecrl.algorithms.reporting.study_report import stacked
 
 GRID, TORUS = "parsecrl/Gridworld-v0", "parsecrl/Torus-v0"
 
