@@ -57,8 +57,6 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
         self.grad_clip = 0.5
         self.grad_clip_by = "global_norm"
         self.batch_mode = "complete_episodes"
-        self.sample_timeout_s = 1800.0
-        self.num_env_runners = 0
 
     @classmethod
     def from_phase(

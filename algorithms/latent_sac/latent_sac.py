@@ -28,24 +28,17 @@ from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
 from parsecrl.algorithms.latent_sac.settings import LatentSACSettings
 from parsecrl.algorithms.latent_study.measures import transformations_used
 from parsecrl.algorithms.latent_study.tables import prediction_table
-from parsecrl.algorithms.latent_study.worlds import (
-    NAMESPACE,
-    check_slices,
-    env_arguments,
-    space_sizes,
-    world_of,
-)
+from parsecrl.algorithms.latent_study.worlds import NAMESPACE, check_slices, env_arguments, space_sizes, world_of
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.registry.settings import StudySettings
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.rllib_private import registered_creator
-from parsecrl.algorithms.training.rllib_settings import SettingsConfig
+from parsecrl.algorithms.training.rllib_settings import RECENT_EPISODES, SettingsConfig, learner_terms
 from parsecrl.algorithms.training.seeding import derive_seed
 
 ROLE = "latent_sac"
 REPLAY_FILE = "replay.npz"
-RECENT = 10  # episodes whose mean return is the score
 LOSSES = ("actor_loss", "critic_loss", "dynamics_loss")
 
 
@@ -84,21 +77,9 @@ class LatentSACConfig(SettingsConfig):
         super().__init__(algo_class=algo_class or LatentSAC)
         self.given_seed = 0  # the spec's; `seed` and `trial_seed` are derived from it
         self.trial_seed = 0
-        self.framework("torch")
-        self.env_runners(
-            env_runner_cls=WholeEpisodeRunner,
-            num_env_runners=0,  # a sweep runs many trials at a time; one of them plays an episode in milliseconds
-            num_envs_per_env_runner=1,
-            batch_mode="complete_episodes",
-        )
+        # No remote runner: a sweep runs many trials at a time, and one of them plays an episode in milliseconds.
+        self.env_runners(env_runner_cls=WholeEpisodeRunner, num_envs_per_env_runner=1, batch_mode="complete_episodes")
         self.learners(num_learners=0)
-        self.reporting(
-            metrics_num_episodes_for_smoothing=RECENT,
-            min_time_s_per_iteration=0,
-            min_sample_timesteps_per_iteration=0,
-            min_train_timesteps_per_iteration=0,
-        )
-        self.debugging(log_sys_usage=False, log_level="ERROR")
 
     def set_settings(self, values: Mapping[str, Any]) -> None:
         """Set attributes by the settings' names, those of a study's trials aside; nothing is checked."""
@@ -187,10 +168,7 @@ class LatentSAC(Algorithm):
         self.curve: list[dict[Any, Any]] = []  # rows of the predictions table, with the number of episodes
         env = self.env_runner.env.unwrapped.envs[0]
         check_slices(env, self._rollout_steps, "model.rollout_steps")
-        self.spaces = {
-            "observation": describe_space(env.observation_space),
-            "action": describe_space(env.action_space),
-        }
+        self.spaces = {"observation": describe_space(env.observation_space), "action": describe_space(env.action_space)}
         self.obs_size, self.num_actions = space_sizes(env)
         self.world = world_of(env)
         self.replay = TransitionReplay(self.config.replay_capacity, self.obs_size)
@@ -310,7 +288,7 @@ class LatentSAC(Algorithm):
 
     def phase_results(self) -> dict[str, Any]:
         """What was counted since the first episode."""
-        recent = self.scores[-RECENT:]
+        recent = self.scores[-RECENT_EPISODES:]
         return {
             "episodes": len(self.scores),
             "env_steps": self.counts["env_steps"],
@@ -323,11 +301,7 @@ class LatentSAC(Algorithm):
         """One result: a training step, with its losses and measurements."""
         began = time.perf_counter()
         results = super().step()
-        terms = {
-            name: float(value)
-            for name, value in results.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {}).items()
-            if isinstance(value, int | float) or getattr(value, "ndim", None) == 0
-        }
+        terms = learner_terms(results)
         results.update(self.phase_results())
         results["score"] = results["episode_return_mean"]
         results["losses"] = terms

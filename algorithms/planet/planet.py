@@ -60,7 +60,6 @@ class PlanetConfig(PhaseConfig):
         self.replay_buffer_config: dict[str, Any] = {}  # made by validate()
         self.grad_clip = 100.0
         self.grad_clip_by = "global_norm"
-        self.num_env_runners = 0
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """As RLlib asks."""

@@ -13,7 +13,7 @@ import gymnasium
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.env_context import EnvContext
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 from torch import nn
 from typing_extensions import Self
 
@@ -24,48 +24,12 @@ from parsecrl.algorithms.controllers.acting import describe_space
 from parsecrl.algorithms.registry.settings import Settings
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.rllib_private import registered_creator
-from parsecrl.algorithms.training.rllib_settings import SettingsConfig
+from parsecrl.algorithms.training.rllib_settings import SettingsConfig, learner_terms
 
 ENVIRONMENT = "parsecrl.envs:parsecrl/Control-v0"
 SPACES = ("observation", "action")
 # RLlib's name for what it clips, and ours for what we clip ourselves; the group is the optimiser.
 GRADIENT_NORM = re.compile(r"gradients_(?P<rllib>.+)_global_norm|(?P<own>.+)_gradient_norm")
-
-
-def configure_phase(
-    config: PhaseConfig,
-    settings: Settings,
-    env: dict[str, Any],
-    resources: Mapping[str, Any],
-    seed: int,
-    start_from: Folder | None,
-) -> None:
-    """Set what every phase has (environment, runners, learners), then the algorithm's settings.
-
-    env, resources: the spec's groups as plain dicts.
-    """
-    config.environment(ENVIRONMENT, env_config={"env_id": env["id"], "action_repeat": env["action_repeat"]})
-    config.env_runners(
-        num_env_runners=resources.get("num_env_runners", 0),
-        num_envs_per_env_runner=resources.get("num_envs_per_env_runner", 1),
-        num_cpus_per_env_runner=resources.get("num_cpus_per_env_runner", 1),
-        num_gpus_per_env_runner=resources.get("num_gpus_per_env_runner", 0),
-        sample_timeout_s=resources.get("sample_timeout_s", 1800.0),
-    )
-    main_cpus = resources.get("num_cpus_for_main_process", 1)
-    num_learners = resources.get("num_learners", 0)
-    config.learners(
-        num_learners=num_learners,
-        # A local learner runs in the main process; RLlib asks for the larger of the two.
-        num_cpus_per_learner=1 if num_learners else main_cpus,
-        num_gpus_per_learner=resources.get("num_gpus_per_learner", 0),
-    )
-    config.resources(num_cpus_for_main_process=main_cpus)
-    config.debugging(seed=seed)
-    config.algorithm_name = getattr(settings, "algorithm", config.algorithm_name)
-    own = settings.plain()
-    config.set_settings({name: own.get(name) for name in config.settings.model_fields})
-    config.start_from = start_from
 
 
 @dataclass(frozen=True)
@@ -103,21 +67,13 @@ class PhaseConfig(SettingsConfig):
         super().__init__(algo_class=algo_class)
         self.start_from_trusted = False
         self.algorithm_name = ""
-        self.framework("torch")
-        self.env_runners(num_env_runners=0, sample_timeout_s=1800.0, max_requests_in_flight_per_env_runner=1)
-        self.reporting(
-            metrics_num_episodes_for_smoothing=10,
-            min_time_s_per_iteration=0,
-            min_sample_timesteps_per_iteration=0,
-            min_train_timesteps_per_iteration=0,
-        )
-        self.debugging(log_sys_usage=False, log_level="ERROR")
+        self.env_runners(sample_timeout_s=1800.0, max_requests_in_flight_per_env_runner=1)
 
     @classmethod
     def from_phase(
         cls, settings: Settings, env: dict[str, Any], resources: Mapping[str, Any], seed: int, start_from: Folder | None
     ) -> Self:
-        """The config of a spec's phase; see `configure_phase`.
+        """The config of a spec's phase: environment, runners and learners, then the algorithm's settings.
 
         Args:
             settings: A phase, or the settings of `cls.settings` alone.
@@ -127,7 +83,28 @@ class PhaseConfig(SettingsConfig):
             start_from: The checkpoint that the phase starts from.
         """
         config = cls()
-        configure_phase(config, settings, env, resources, seed, start_from)
+        config.environment(ENVIRONMENT, env_config={"env_id": env["id"], "action_repeat": env["action_repeat"]})
+        config.env_runners(
+            num_env_runners=resources.get("num_env_runners", 0),
+            num_envs_per_env_runner=resources.get("num_envs_per_env_runner", 1),
+            num_cpus_per_env_runner=resources.get("num_cpus_per_env_runner", 1),
+            num_gpus_per_env_runner=resources.get("num_gpus_per_env_runner", 0),
+            sample_timeout_s=resources.get("sample_timeout_s", 1800.0),
+        )
+        main_cpus = resources.get("num_cpus_for_main_process", 1)
+        num_learners = resources.get("num_learners", 0)
+        config.learners(
+            num_learners=num_learners,
+            # A local learner runs in the main process; RLlib asks for the larger of the two.
+            num_cpus_per_learner=1 if num_learners else main_cpus,
+            num_gpus_per_learner=resources.get("num_gpus_per_learner", 0),
+        )
+        config.resources(num_cpus_for_main_process=main_cpus)
+        config.debugging(seed=seed)
+        config.algorithm_name = getattr(settings, "algorithm", config.algorithm_name)
+        own = settings.plain()
+        config.set_settings({name: own.get(name) for name in config.settings.model_fields})
+        config.start_from = start_from
         return config
 
     def trust_start_from(self) -> Self:
@@ -244,15 +221,11 @@ class PhaseMixin:
 
     def step(self) -> dict[str, Any]:
         results = super().step()  # type: ignore[misc]
-        runners, learner = results.get(ENV_RUNNER_RESULTS, {}), results.get(LEARNER_RESULTS, {})
+        runners = results.get(ENV_RUNNER_RESULTS, {})
         results["episode_return_mean"] = runners.get("episode_return_mean", float("nan"))
         results.update(self.phase_results())  # whose mean return, where it has one, RLlib's may lack or forget
         results["score"] = results["episode_return_mean"]  # of which Tune and the pipeline keep the best
-        results["losses"] = {
-            name: float(value)
-            for name, value in learner.get(DEFAULT_MODULE_ID, {}).items()
-            if isinstance(value, int | float) or getattr(value, "ndim", None) == 0
-        }
+        results["losses"] = learner_terms(results)
         results["measured"] = self._measured(results["losses"])
         return results
 
@@ -283,13 +256,8 @@ class PhaseMixin:
         """A copy of the learner's agent on the CPU."""
         agent = copy.deepcopy(self.env_runner.module.agent).cpu().eval()  # type: ignore[attr-defined]
         weights = self.learner_group.get_weights()[DEFAULT_MODULE_ID]  # type: ignore[attr-defined]
-        agent.load_state_dict(
-            {
-                name.removeprefix("agent."): torch.as_tensor(value)
-                for name, value in weights.items()
-                if name.startswith("agent.")
-            }
-        )
+        own = {name: torch.as_tensor(value) for name, value in weights.items() if name.startswith("agent.")}
+        agent.load_state_dict({name.removeprefix("agent."): value for name, value in own.items()})
         return agent
 
     def save_to_path(self, path: Any = None, *args: Any, **kwargs: Any) -> str:

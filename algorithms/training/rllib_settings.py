@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.utils.metrics import LEARNER_RESULTS
 from ray.tune.search.sample import Domain
 from typing_extensions import Self
 
@@ -39,6 +41,7 @@ INSTEAD = {  # RLlib's name -> what settings, or the end of their names, say in 
     "minibatch_size": "micro_batch",
     "replay_buffer_config": "replay_capacity",
 }
+RECENT_EPISODES = 10  # whose mean return is the score
 FROM_STATE = frozenset({"class", "worker_index"})  # attributes that RLlib adds to configs of its own making
 FROM_DICT = ("model", "optimizer", "replay_buffer_config")  # RLlib hands these to training() when it reads a dict
 
@@ -56,6 +59,15 @@ class SettingsConfig(AlgorithmConfig):
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class)
+        self.framework("torch")
+        self.env_runners(num_env_runners=0)
+        self.reporting(
+            metrics_num_episodes_for_smoothing=RECENT_EPISODES,
+            min_time_s_per_iteration=0,
+            min_sample_timesteps_per_iteration=0,
+            min_train_timesteps_per_iteration=0,
+        )
+        self.debugging(log_sys_usage=False, log_level="ERROR")
         self.set_settings(self.settings.defaults())
 
     def training(self, **settings: Any) -> Self:  # type: ignore[override]
@@ -119,6 +131,12 @@ class SettingsConfig(AlgorithmConfig):
     def _own(self, known: Iterable[str]) -> list[str]:
         """Names of attributes, those of settings first."""
         return [*(self.attributes.get(name, name) for name in self.settings.model_fields), *known]
+
+
+def learner_terms(results: Mapping[str, Any]) -> dict[str, float]:
+    """The single numbers that the learner reports in a training result, by name."""
+    terms = results.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
+    return {name: float(x) for name, x in terms.items() if isinstance(x, int | float) or getattr(x, "ndim", None) == 0}
 
 
 def is_searched(value: Any) -> bool:
