@@ -123,5 +123,6 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def short(value: Any) -> str:
+    """A value as an error shows it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -72,12 +72,8 @@ def evaluate_checkpoint(
 
 def made_here(checkpoint: Location) -> bool:
     """Whether this user made the run that the checkpoint lies in, as <run>/<phase>/<trial>/checkpoint_*."""
-    record = checkpoint.absolute() if isinstance(checkpoint, Path) else checkpoint
-    record = record.parent.parent.parent / trust.RECORD
-    try:
-        return record.is_file() and trust.is_own(record.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        return False
+    place = checkpoint.absolute() if isinstance(checkpoint, Path) else checkpoint
+    return trust.is_own(trust.record_in(place.parent.parent.parent))
 
 
 def find_checkpoint(path: Location) -> Location:

@@ -77,9 +77,7 @@ class Phase:
     status: str = ""  # running, finished or failed, as the pipeline recorded it
     chosen: str = ""  # the name of the trial whose checkpoint is the phase's
     entry: Algorithm | None = None  # of an algorithm that is known here
-    reached: dict[str, Any] = field(
-        default_factory=dict
-    )  # what that checkpoint's trial had reached when it was written
+    reached: dict[str, Any] = field(default_factory=dict)  # what its trial had reached when it was written
 
     @property
     def algorithm(self) -> str:
@@ -135,7 +133,7 @@ class Run:
     @property
     def is_own(self) -> bool:
         """Whether it was made by this user, so that code that its checkpoints name may be run."""
-        return _is_own(self.folder)
+        return trust.is_own(trust.record_in(self.folder))
 
     @property
     def env(self) -> dict[str, Any]:
@@ -176,7 +174,7 @@ def _load(folder: Path, shown: Location) -> Run:
     spec_file = folder / "spec.yaml"
     if not spec_file.is_file():
         raise UserError(f"a run folder holds a spec.yaml, {shown} does not; give the folder that `parsec run` printed")
-    trust.check_layout(_record(folder), shown)
+    trust.check_layout(trust.record_in(folder), shown)
     spec_text = spec_file.read_text(encoding="utf-8", errors="replace")
     spec, summary = _dict(_read_yaml(spec_text)), _read_json(folder / "summary.json")
     file = folder / "evaluation.csv"
@@ -191,15 +189,6 @@ def _load(folder: Path, shown: Location) -> Run:
     return Run(folder, str(spec.get("name") or folder.name), spec, spec_text, summary, tuple(phases), random, origins)
 
 
-def _record(folder: Path) -> str | None:
-    file = folder / trust.RECORD
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
-
-
-def _is_own(folder: Path) -> bool:
-    return trust.is_own(_record(folder))
-
-
 def _phase(
     folder: Path, spec: dict[str, Any], summary: dict[str, Any], episodes: pd.DataFrame, earlier: list[Phase]
 ) -> Phase:
@@ -208,7 +197,7 @@ def _phase(
     trials, stored = read_trials(phase_folder, _dict(spec.get("search"))), best_checkpoint(phase_folder)
     chosen = str(summary.get("best_trial") or (stored.trial if stored else ""))
     draft = Phase(name, spec, {}, "", summary, trials, chosen=chosen)
-    draft = replace(draft, entry=entry_of(draft.algorithm, is_own=_is_own(folder)))
+    draft = replace(draft, entry=entry_of(draft.algorithm, is_own=trust.is_own(trust.record_in(folder))))
     best = draft.best
     checkpoint = _find_checkpoint(phase_folder, summary.get("checkpoint"), stored)
     controller = _controller(draft, best, checkpoint, earlier)

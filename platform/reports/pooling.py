@@ -17,9 +17,10 @@ from parsecrl.algorithms.reporting.study_report import Tables
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports.loaded_run import Phase, Run
 from parsecrl.platform.reports.studies import study_report_of
-from parsecrl.platform.runs.run_folder import POOLED_FILE, STATE_FILE, write_atomically
-from parsecrl.platform.runs.tables import FOLDER, read_tables
+from parsecrl.platform.runs.run_folder import POOLED_FILE, STATE_FILE
+from parsecrl.platform.runs.tables import read_tables, write_tables
 from parsecrl.platform.specs import set_path
+from parsecrl.platform.storage import write_atomically
 
 NOT_SETTINGS = ("search", "seed", "checkpoint_every", "num_cpus_per_trial", "num_gpus_per_trial")
 
@@ -104,10 +105,7 @@ def write_pools(folder: Path, shown: Sequence[Study], origins: Sequence[str]) ->
     folder.mkdir(parents=True, exist_ok=True)
     spec = {"name": folder.name, "seed": seeds.pop(), "phases": [pool.spec for pool in pools]}
     for pool in pools:
-        place = folder / FOLDER / pool.phase.name
-        place.mkdir(parents=True, exist_ok=True)
-        for table, rows in pool.tables.items():
-            write_atomically(place / f"{table}.csv", rows.to_csv(index=False))
+        write_tables(folder, pool.phase.name, pool.tables)
     write_atomically(folder / "spec.yaml", yaml.safe_dump(spec, sort_keys=False))
     write_atomically(folder / POOLED_FILE, json.dumps({"runs": list(origins)}, indent=1))
 

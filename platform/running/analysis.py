@@ -56,7 +56,7 @@ def analyse_ended_trials(run_dir: Path) -> list[str]:
         goals, known = phase.stop.conditions, phase.stop_conditions
         ended = [trial for trial in trials if fraction_done(goals, known, trial.metrics) >= 1.0]
         if ended:
-            write_tables(folder, phase.name, phase.entry.analyse(ended, map))
+            write_tables(run_dir, phase.name, phase.entry.analyse(ended, map))
             lines.append(f"{phase.name}: not at its end; {len(ended)} trials are, of which this is the report")
     return lines
 
@@ -74,12 +74,11 @@ def unanalysed(folder: RunFolder) -> list[Phase]:
 
 def analyse(folder: RunFolder, line: StatusLine) -> None:
     """Make the tables of the phases that have no agent to evaluate."""
+    parallel_map = functools.partial(in_ray_tasks, patience_s=folder.spec.resources.no_progress_timeout_s)
     for phase in unanalysed(folder):
         line.show(f"analysis of {phase.name}")
         trials = trained_trials(folder.path / phase.name, phase_config(folder, phase))
-        patience_s = folder.spec.resources.no_progress_timeout_s
-        parallel_map = functools.partial(in_ray_tasks, patience_s=patience_s)
-        write_tables(folder, phase.name, phase.entry.analyse(trials, parallel_map))
+        write_tables(folder.path, phase.name, phase.entry.analyse(trials, parallel_map))
         # With its time, so that a report is drawn anew where tables were taken away and made once more.
         folder.record(f"analysis of {phase.name}", {"of": folder.state(phase.name), "made_at": round(time.time())})
         line.show(f"analysis of {phase.name}: {len(trials)} trials", final=True)

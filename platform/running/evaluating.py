@@ -60,11 +60,8 @@ def evaluate_agents(folder: RunFolder, line: StatusLine) -> None:
         line.show(f"evaluation of {name}: {len(rows)} episodes, median {rows.episode_return.median():.1f}", final=True)
         others = evaluated_episodes(folder)
         table = pd.concat([others[others["phase"] != name], rows]) if len(others) else rows
-        table = (
-            table.sort_values("phase", key=lambda p: p.map(wanted(spec).index), kind="stable")
-            if (set(table["phase"]) <= set(wanted(spec)))
-            else table
-        )
+        if set(table["phase"]) <= set(wanted(spec)):
+            table = table.sort_values("phase", key=lambda p: p.map(wanted(spec).index), kind="stable")
         write_atomically(folder.path / "evaluation.csv", table.to_csv(index=False))
         folder.record(f"evaluation of {name}", {"checkpoint": stored, "episodes": len(rows)})
         write_summary(folder)

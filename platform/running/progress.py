@@ -79,15 +79,8 @@ class PhaseProgress(tune.Callback):
         self.awaited: set[str] | None = None  # trials that write a checkpoint before the run stops
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
-        return {
-            **self.__dict__,
-            "line": None,
-            "check_lock": None,
-            "results": {},
-            "recent": {},
-            "awaited": None,
-            "checkpointed": {},
-        }
+        none = dict.fromkeys(("line", "check_lock", "awaited"))
+        return {**self.__dict__, **none, "results": {}, "recent": {}, "checkpointed": {}}
 
     def setup(
         self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any

@@ -65,7 +65,7 @@ class RunFolder:
     @property
     def is_own(self) -> bool:
         """Whether it was made by this user, so that what its spec names may be run."""
-        return trust.is_own(self._made_by())
+        return trust.is_own(trust.record_in(self.path))
 
     @property
     def trusted_code(self) -> bool | set[str]:
@@ -78,7 +78,7 @@ class RunFolder:
             if self.path.exists() and (not self.path.is_dir() or any(map(_is_foreign, self.path.iterdir()))):
                 raise UserError(f"{self.path} exists and is no run folder; give another --name or --storage")
             return
-        trust.check_layout(self._made_by(), self.path)
+        trust.check_layout(trust.record_in(self.path), self.path)
         if (self.path / POOLED_FILE).exists():
             raise UserError(
                 f"{self.path} holds tables of several runs, and is no run to go on with; give another --name"
@@ -112,18 +112,12 @@ class RunFolder:
             phase for phase in self.spec.phases if not self.is_finished(phase) and (self.path / phase.name).exists()
         ]
         if begun and not self.trust and not self.is_own:
+            maker = trust.maker(trust.record_in(self.path))
             raise UserError(
-                f"{self.path} was not made here (it says: by {trust.maker(self._made_by())}), and continuing its "
-                f"phase {begun[0].name} would unpickle files in it, which can run any code; give --trust if you trust "
-                f"all who could write it, or --fresh for a new folder"
+                f"{self.path} was not made here (it says: by {maker}), and continuing its phase {begun[0].name} would "
+                f"unpickle files in it, which can run any code; give --trust if you trust all who could write it, or "
+                f"--fresh for a new folder"
             )
-
-    def _made_by(self) -> str | None:
-        file = self.path / trust.RECORD
-        try:
-            return file.read_text(encoding="utf-8") if file.exists() else None
-        except UnicodeDecodeError:
-            return None
 
     def _is_ahead(self, path: str) -> bool:
         """Whether a dotted path of the spec concerns a phase that has not begun, which may still be planned anew."""
@@ -180,18 +174,6 @@ class RunFolder:
     def states(self) -> dict[str, dict[str, Any]]:
         """All that is recorded, by the name of a phase or of what was made of it."""
         return read_json(self.path / STATE_FILE)
-
-
-__all__ = [
-    "FAILED",
-    "FINISHED",
-    "POOLED_FILE",
-    "RUNNING",
-    "STATE_FILE",
-    "RunFolder",
-    "writable_storage",
-    "write_atomically",
-]
 
 
 def _is_foreign(entry: Location) -> bool:

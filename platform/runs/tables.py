@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from parsecrl.platform.runs.run_folder import RunFolder, write_atomically
-from parsecrl.platform.storage import Location
+from parsecrl.platform.runs.run_folder import RunFolder
+from parsecrl.platform.storage import Location, write_atomically
 
 FOLDER = "analysis"
 
@@ -16,8 +16,8 @@ def tables_folder(folder: RunFolder, phase: str) -> Location:
     return folder.path / FOLDER / phase
 
 
-def write_tables(folder: RunFolder, phase: str, tables: dict[str, pd.DataFrame]) -> None:
-    place = tables_folder(folder, phase)
+def write_tables(run_dir: Location, phase: str, tables: dict[str, pd.DataFrame]) -> None:
+    place = run_dir / FOLDER / phase
     place.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         write_atomically(place / f"{name}.csv", table.to_csv(index=False))

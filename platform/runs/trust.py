@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from parsecrl.platform.errors import UserError
+from parsecrl.platform.storage import Location
 
 RECORD = "made_by.json"
 LAYOUT = 2  # of a run folder and of what is pickled in it; others are refused
@@ -35,6 +36,15 @@ def new_record() -> dict[str, str | int]:
         user = f"user {os.getuid()}"
     made: dict[str, str | int] = {"layout": LAYOUT, "version": version("parsec-rl")}
     return {**made, "user": user, "host": socket.gethostname(), "run": run, "mark": _mark(key, run) if key else ""}
+
+
+def record_in(folder: Location) -> str | None:
+    """The text of a run folder's record; None where there is none that can be read as text."""
+    file = folder / RECORD
+    try:
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+    except UnicodeDecodeError:
+        return None
 
 
 def check_layout(record: str | None, folder: object) -> None:

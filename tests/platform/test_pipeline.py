@@ -27,8 +27,9 @@ from parsecrl.platform.errors import UserError
 from parsecrl.platform.running import tune_state
 from parsecrl.platform.running.progress import PhaseProgress
 from parsecrl.platform.runs import stored_checkpoints
-from parsecrl.platform.runs.run_folder import RunFolder, writable_storage
+from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
+from parsecrl.platform.storage import writable_storage
 from parsecrl.platform.terminal import StatusLine
 from tests.platform.tiny import DRIVER, TINY
 
@@ -457,7 +458,7 @@ def test_every_stop_condition_of_a_spec_ends_a_trial_and_is_shown(tmp_path):
 
 
 def test_writes_are_whole_or_not_at_all(tmp_path):
-    from parsecrl.platform.runs.run_folder import write_atomically
+    from parsecrl.platform.storage import write_atomically
 
     file = tmp_path / "summary.json"
     write_atomically(file, "old")
