@@ -37,12 +37,4 @@ gymnasium.register(
 )
 gymnasium.register("parsecrl/GoalsMaze-v0", entry_point="parsecrl.envs.goals_maze:GoalsMaze", disable_env_checker=True)
 
-__all__ = [
-    "CONTROL_ID",
-    "ActionRepeat",
-    "GridWorld",
-    "Topology",
-    "choose_rendering_backend",
-    "control_env",
-    "make_env",
-]
+__all__ = ["CONTROL_ID", "ActionRepeat", "GridWorld", "Topology", "choose_rendering_backend", "control_env", "make_env"]

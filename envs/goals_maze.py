@@ -60,15 +60,7 @@ class GoalsMaze(FirstPersonWorld):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode in a new maze. The first reset builds the world, which takes a second.
-
-        Args:
-            seed: Of mazes, textures and the task.
-            options: Are not read.
-
-        Returns:
-            Observation uint8 [80, 80, 3] and an empty info.
-        """
+        """Begin an episode in a new maze. The first reset builds the world, which takes a second. The info is empty."""
         super().reset(seed=seed)
         if self._env is None:
             with _global_numpy_seed(0):
@@ -82,18 +74,7 @@ class GoalsMaze(FirstPersonWorld):
         return self._look(step), {}
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Take one action.
-
-        Args:
-            action: 0 to 5.
-
-        Returns:
-            Observation uint8 [80, 80, 3], reward, terminated, truncated and an empty info.
-
-        Raises:
-            ValueError: action is another number.
-            gymnasium.error.ResetNeeded: The episode is over.
-        """
+        """Take an action, 0 to 5, else ValueError; ResetNeeded after the episode's end. The info is empty."""
         controls = self._controls[self.check_action(action)]
         if self._is_over:
             raise gymnasium.error.ResetNeeded("the episode is over; call reset")

@@ -122,17 +122,7 @@ class GridWorld(gymnasium.Env[np.ndarray, np.int64]):
         return self.observations[self._state].copy(), self._info(goal_observation=self.observations[self._goal].copy())
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Take one action.
-
-        Args:
-            action: 0 to 4.
-
-        Returns:
-            Observation [O], reward of 1 or -1, False (nothing terminates), whether the steps are over, and info.
-
-        Raises:
-            ValueError: action is another number.
-        """
+        """Take an action, 0 to 4, else ValueError. Nothing terminates; truncated when the steps are over."""
         if not self.action_space.contains(action):
             raise ValueError(f"the action must be a whole number from 0 to 4 ({', '.join(ACTIONS)}), got {action!r}")
         reward = 1.0 if self._state == self._goal else -1.0

@@ -54,18 +54,7 @@ class HealthGathering(FirstPersonWorld):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode. The first reset starts the engine's process.
-
-        Args:
-            seed: Of the engine.
-            options: Are not read.
-
-        Returns:
-            Observation uint8 [80, 80, 3] and info.
-
-        Raises:
-            RuntimeError: The engine breaks.
-        """
+        """Begin an episode. The first reset starts the engine's process; RuntimeError where the engine breaks."""
         super().reset(seed=seed)
         if self._game is None:
             self._game = self._start()
@@ -75,19 +64,7 @@ class HealthGathering(FirstPersonWorld):
         return self._look(), {"health": self._health}
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Take one action.
-
-        Args:
-            action: 0 to 5.
-
-        Returns:
-            Observation uint8 [80, 80, 3], change in health, whether one died, whether the time is over, and info.
-
-        Raises:
-            ValueError: action is another number.
-            gymnasium.error.ResetNeeded: The episode is over.
-            RuntimeError: The engine breaks.
-        """
+        """Take an action, 0 to 5, else ValueError; ResetNeeded after the end, RuntimeError where the engine breaks."""
         buttons = self._buttons[self.check_action(action)]
         if self._game is None or self._game.is_episode_finished():
             raise gymnasium.error.ResetNeeded("the episode is over; call reset")

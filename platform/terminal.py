@@ -45,14 +45,7 @@ class StatusLine:
 
 
 def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int | None = None, rule: str = "") -> str:
-    """Aligned columns.
-
-    Args:
-        headings: A cell a column.
-        rows: Each as many cells.
-        left: How many columns, from the first, are aligned to the left; by default all.
-        rule: What underlines the headings, such as "-"; by default nothing does.
-    """
+    """Aligned columns, all or the first `left` of them to the left. rule: underlines the headings."""
     cells = [headings, *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     if rule:

@@ -34,11 +34,6 @@ class EmbeddingLearner:
     At temperature 0 the gradient passes the decoder at the z that was found, and not the search (appendix C). Every
     draw comes from a generator seeded by (seed, role, index of the update). So no generator has a state to be saved,
     and an interrupted training continues with the numbers that it would have had.
-
-    Args:
-        dynamics: The system.
-        settings: Of decoder, search and optimiser.
-        seed: Of all draws.
     """
 
     def __init__(self, dynamics: KnownDynamics, settings: EmbeddingSettings, seed: int):
@@ -103,11 +98,7 @@ class EmbeddingLearner:
 
     @torch.no_grad()
     def validate(self) -> Validation:
-        """Plan from the fixed validation states, with the same draws each time, and lower the learning rate if due.
-
-        Returns:
-            The plans' costs, and whether their mean is the lowest so far.
-        """
+        """Plan from the fixed validation states, with the same draws each time, and lower the learning rate if due."""
         generator = torch.Generator().manual_seed(derive_seed(VALIDATION_SEED, "validation_noise"))
         costs = self._costs(self.validation_states, generator)
         mean = float(costs.mean())
@@ -176,25 +167,12 @@ def make_decoder(dynamics: KnownDynamics, settings: EmbeddingSettings) -> Action
 
 def make_controller(decoder: ActionDecoder, settings: EmbeddingSettings) -> EmbeddedController:
     """Make the controller that plans through a decoder."""
-    return EmbeddedController(
-        decoder,
-        num_samples=settings.controller.num_samples,
-        num_elites=settings.controller.num_elites,
-        num_iterations=settings.controller.num_iterations,
-        init_std=settings.controller.init_std,
-        temperature=settings.controller.temperature,
-        normalize=True,
-    )
+    return EmbeddedController(decoder, **settings.controller.model_dump(exclude={"latent_size", "horizon"}))
 
 
 def make_expert(dynamics: KnownDynamics, settings: EmbeddingSettings) -> FullSpaceController:
     """Make CEM over whole action sequences. Its initial standard deviation is half of the range of the action."""
-    return FullSpaceController(
-        settings.controller.horizon,
-        dynamics.action_size,
-        **settings.expert.plain(),
-        init_std=1.0,
-    )
+    return FullSpaceController(settings.controller.horizon, dynamics.action_size, **settings.expert.plain())
 
 
 def plan_costs(dynamics: KnownDynamics, states: Tensor, actions: Tensor) -> Tensor:

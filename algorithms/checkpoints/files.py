@@ -28,17 +28,10 @@ Folder = str | Path | FolderElsewhere
 
 @contextmanager
 def local_file(folder: Folder, name: str) -> Iterator[Path]:
-    """A checkpoint's file on this machine, while the context lasts.
+    """A checkpoint's file on this machine, while the context lasts; a path where there may be no file.
 
-    Args:
-        folder: A path, or a folder elsewhere, whose file is copied here first.
-        name: The file's.
-
-    Returns:
-        Its path, where there may be no file.
-
-    Raises:
-        ValueError: The folder is a text that is an address and no path.
+    The file of a folder elsewhere is copied here first. Raises ValueError where the folder is a text that is an address
+    and no path.
     """
     if isinstance(folder, str):
         check_local(folder, "read")

@@ -25,15 +25,10 @@ REMEDY = "correct it; docs/plugins.md has the protocol"
 
 
 def make_world_model(obs_size: int, action_size: int, settings: Mapping[str, Any]) -> WorldModel:
-    """The model that a spec's `world_model` group describes.
+    """The model that a spec's `world_model` group describes, for observations [O] and actions [A].
 
-    Args:
-        obs_size: O.
-        action_size: A.
-        settings: kind, `rssm` (the default) or module:name; the sizes of an RSSM, or the `options` of one's own.
-
-    Raises:
-        ValueError: There is no such model, or it does not meet `WorldModel`.
+    settings: kind, `rssm` (the default) or module:name; the sizes of an RSSM, or the `options` of one's own.
+    Raises ValueError where there is no such model, or it does not meet `WorldModel`.
     """
     own = dict(settings)
     kind = own.pop("kind", "rssm")
@@ -49,16 +44,11 @@ def make_world_model(obs_size: int, action_size: int, settings: Mapping[str, Any
 
 
 def make_controller(model: WorldModel, settings: Mapping[str, Any], decoder: Mapping[str, Any]) -> Controller:
-    """The controller that a spec's `controller` and `decoder` groups describe.
+    """The controller that a spec's `controller` and `decoder` groups describe, to plan in a model.
 
-    Args:
-        model: What it will plan in.
-        settings: kind, `full` (the default), `embedded` or module:name; horizon, objective, and the kind's own keys,
-            or the `options` of one's own.
-        decoder: Of an embedded controller.
-
-    Raises:
-        ValueError: There is no such controller or objective, or it does not meet its protocol.
+    settings: kind, `full` (the default), `embedded` or module:name; horizon, objective, and the kind's own keys, or the
+    `options` of one's own. Raises ValueError where there is no such controller or objective, or it does not meet its
+    protocol.
     """
     own = dict(settings)
     kind, horizon = own.pop("kind", "full"), own.pop("horizon", 12)

@@ -22,13 +22,7 @@ from parsecrl.algorithms.models import Belief
 from parsecrl.algorithms.training.finite_checks import register_optimizers
 from parsecrl.algorithms.training.rllib_private import OwnUpdate
 
-COLUMNS = (
-    *DECISION,
-    Columns.ACTIONS,
-    Columns.ACTION_LOGP,
-    Postprocessing.ADVANTAGES,
-    Postprocessing.VALUE_TARGETS,
-)
+COLUMNS = (*DECISION, Columns.ACTIONS, Columns.ACTION_LOGP, Postprocessing.ADVANTAGES, Postprocessing.VALUE_TARGETS)
 
 LOSSES = ("policy_loss", "value_loss", "entropy", "clip_fraction", "fine_tuned_gradient_norm")  # what results show
 
@@ -109,14 +103,7 @@ class DCEMPPOLearner(OwnUpdate, PPOTorchLearner):
         return dict(means) | {"max_ratio_deviation": largest}
 
     def update_value(self, decisions: dict[str, Tensor]) -> Tensor:
-        """Take `value_updates` steps on the squared error to the standardised value targets.
-
-        Args:
-            decisions: Columns [M, ...] of `select_decisions`.
-
-        Returns:
-            The first error, [].
-        """
+        """Take `value_updates` steps on the squared error to the standardised value targets; the first error, []."""
         module: DCEMPPORLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
         belief = Belief(decisions[H], decisions[S])
         targets = module.value_norm(decisions[Postprocessing.VALUE_TARGETS][:, None])[:, 0]

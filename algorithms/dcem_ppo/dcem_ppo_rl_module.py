@@ -180,7 +180,7 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         return standard * self._value_std() + self.value_norm.mean
 
     def standard_values(self, belief: Belief) -> Tensor:
-        """Values [...] of beliefs [...] in units of `value_norm`: a learning rate then suits any scale of the reward."""
+        """Values [...] of beliefs [...] in units of `value_norm`: a learning rate suits any scale of the reward."""
         return self.value_net(torch.cat(belief, -1)).squeeze(-1)
 
     def _value_std(self) -> Tensor:

@@ -39,13 +39,7 @@ class EnergyRegression(Trainable):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "initialisation"))
             self.energy = make_energy(c.energy.plain())
-        self.learner = Learner(
-            self.energy,
-            self.solver,
-            lr=c.lr,
-            max_grad_norm=c.max_grad_norm,
-            compile=c.compile,
-        )
+        self.learner = Learner(self.energy, self.solver, lr=c.lr, max_grad_norm=c.max_grad_norm, compile=c.compile)
         self.seed = seed
         self.generator = torch.Generator().manual_seed(derive_seed(seed, "updates"))
         self.inputs = training_inputs(c.num_points)  # [num_points, 1]

@@ -111,21 +111,7 @@ class InnerSolver:
     def predict(
         self, energy: Energy, x: Tensor, y_size: int, noise: Tensor, num_iterations: int | None = None
     ) -> Tensor:
-        """The minimisers of all inputs' energies, found together: the last of `iterates`.
-
-        Args:
-            energy: What is minimised.
-            x: Inputs [B, X].
-            y_size: Y.
-            noise: From `draw_noise`, for as many iterations.
-            num_iterations: T, in place of the solver's own.
-
-        Returns:
-            [B, Y].
-
-        Raises:
-            ValueError: As the solver does, and as `objective_of` says.
-        """
+        """The minimisers [B, Y] of all inputs' energies, found together: the last of `iterates`, with its arguments."""
         objective, init, T = objective_of(energy, x), x.new_zeros(len(x), y_size), num_iterations or self.num_iterations
         if self.kind == "unrolled_gd":
             return unrolled_gd(objective, init, self.learning_rate, T).mean
@@ -227,15 +213,9 @@ class Learner:
         return mean
 
     def update(self, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-        """One step of Adam on `loss`.
+        """One step of Adam on `loss`, which is returned as it was before, [].
 
-        Args:
-            x: Inputs [B, X].
-            y: Targets [B, Y].
-            noise: From the solver's `draw_noise`.
-
-        Returns:
-            The loss before the step, [].
+        x: inputs [B, X]. y: targets [B, Y]. noise: of the solver's `draw_noise`.
         """
         loss = self.loss(x, y, noise)
         self.optimizer.zero_grad()

@@ -12,11 +12,7 @@ from parsecrl.algorithms.models import TransitionSequence
 
 
 class Experience:
-    """Episodes below each other. action[i] leads from obs[i] to obs[i + 1], -1 in an episode's last row.
-
-    Args:
-        obs_size: O.
-    """
+    """Episodes below each other. action[i] leads from obs[i] to obs[i + 1], -1 in an episode's last row."""
 
     def __init__(self, obs_size: int):
         self.obs = torch.empty(0, obs_size)  # [M, O]
@@ -48,18 +44,9 @@ class Experience:
         return rows[remaining >= length]
 
     def sample(self, num_slices: int, length: int, generator: torch.Generator) -> TransitionSequence:
-        """Draw slices uniformly and with replacement from all there are.
+        """Draw slices [num_slices, length] uniformly and with replacement from all there are.
 
-        Args:
-            num_slices: B.
-            length: L, transitions of a slice.
-            generator: Of the draws.
-
-        Returns:
-            Slices [B, L].
-
-        Raises:
-            ValueError: No episode has that many transitions.
+        Raises ValueError where no episode has that many transitions.
         """
         starts = self.starts(length)
         if len(starts) == 0:

@@ -46,15 +46,9 @@ class Task:
 
 
 def epsilon_of(number: int, num_tasks: int, exponent: float) -> float:
-    """E(N) = 1 - ((N - 1) / T)^V, the share of random actions in a task (appendix A.7).
+    """E(N) = 1 - ((N - 1) / T)^V, the share of random actions in a task (appendix A.7); 0 beyond T.
 
-    Args:
-        number: N, from 1.
-        num_tasks: T.
-        exponent: V.
-
-    Returns:
-        In [0, 1]; 0 beyond T.
+    number: N, from 1. num_tasks: T. exponent: V.
     """
     return max(0.0, 1.0 - ((number - 1) / num_tasks) ** exponent)
 
@@ -102,15 +96,8 @@ class PlanningExperiment:
             self.optimizer = torch.optim.Adam(self.model.parameters(), c.learning_rate, fused=True)
         self.slice_length = c.slices
         check_slices(self.env, self.slice_length, "slice_length")
-        budget = c.chosen_budget
-        self.controller = CategoricalController(
-            sizes[1],
-            budget.horizon,
-            budget.num_samples,
-            budget.num_elites,
-            budget.num_iterations,
-            c.deduplicate,
-        )
+        search = c.chosen_budget.model_dump(exclude={"gradient_steps"})
+        self.controller = CategoricalController(sizes[1], **search, deduplicate=c.deduplicate)
         self.experience = Experience(self.model.obs_size)
         self.tasks: list[Task] = []
         self.plans: list[PlanTime] = []  # of the last task that was played here
@@ -128,11 +115,7 @@ class PlanningExperiment:
     def play(self, number: int) -> Task:
         """Play an episode: at every step the first action of a new plan, or with probability epsilon a random one.
 
-        Args:
-            number: Of the task, from 1.
-
-        Returns:
-            The task as it was played.
+        number: of the task, from 1.
         """
         task = Task(number, epsilon_of(number, self.settings.num_tasks, self.settings.epsilon_exponent))
         self.plans = []

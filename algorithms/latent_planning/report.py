@@ -158,11 +158,7 @@ def draw_tasks(scores: pd.DataFrame, figure: Figure, theme: Theme) -> None:
 def smoothed(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Scores of one model in one environment: each seed's smoothed over tasks, then the interval over seeds.
 
-    Args:
-        part: Rows of `scores`. Tasks that a seed has not played are left out for all.
-
-    Returns:
-        Tasks [n], and (mean, low, high) over seeds [n, 3].
+    Returns tasks [n], and (mean, low, high) over seeds [n, 3]. Tasks that a seed has not played are left out for all.
     """
     table = part.pivot_table(index="episode", columns="seed", values="score").dropna()
     values = gaussian_filter1d(table.to_numpy(dtype=float), SMOOTHING, axis=0, mode="nearest")  # [tasks, seeds]

@@ -32,27 +32,17 @@ def save_trial(
 ) -> None:
     """Write into an existing folder; each file appears whole or not at all.
 
-    Args:
-        folder: Of the checkpoint.
-        description: What the trial is, and its scores; as JSON takes it.
-        weights: The module's, by name.
-        visited: How often each action was taken in each cell, [S, A].
+    description: what the trial is, and its scores, as JSON takes it. weights: the module's, by name. visited: how often
+    each action was taken in each cell, [S, A].
     """
     tensors = {name: value for name, value in weights.items() if name.startswith(KEPT)}
     FILES.write(folder, description, {**tensors, "visited": torch.from_numpy(visited.copy())})
 
 
 def load_trial(folder: Folder) -> tuple[LatentDynamics, World | None, np.ndarray, dict[str, Any]]:
-    """Read a trial.
+    """The model, the world that it was trained in, how often each transition was visited [S, A], and the description.
 
-    Args:
-        folder: Of the checkpoint.
-
-    Returns:
-        The model, the world that it was trained in, how often each transition was visited [S, A], the description.
-
-    Raises:
-        ValueError: The folder holds no such trial of this format, or a damaged one.
+    Raises ValueError where the folder holds no such trial of this format, or a damaged one.
     """
     description, tensors = FILES.read_description(folder), FILES.read_tensors(folder)
     with _whole(folder):

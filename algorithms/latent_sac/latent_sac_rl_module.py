@@ -88,14 +88,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         return list(CRITICS)
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The lower of the two targets' values.
-
-        Args:
-            batch: Latents [B, Z] in the column LATENTS.
-
-        Returns:
-            "q", [B, A].
-        """
+        """The lower of the two targets' values: LATENTS [B, Z] -> "q" [B, A]."""
         z = batch[LATENTS]
         return {"q": torch.minimum(self.qf_target(z), self.qf_twin_target(z))}
 
@@ -115,14 +108,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         return self.policy_loss(batch) if Columns.NEXT_OBS in batch else self.dynamics_loss(batch)
 
     def dynamics_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The model's own loss.
-
-        Args:
-            batch: obs [B, T + 1, O], actions [B, T] and UPDATE.
-
-        Returns:
-            "loss" [] and "terms", detached.
-        """
+        """The model's own loss on obs [B, T + 1, O], actions [B, T] and UPDATE: "loss" [] and "terms", detached."""
         seed = derive_seed(self.model_config["trial_seed"], "noise", int(batch[UPDATE][0]))
         generator = torch.Generator(batch[Columns.OBS].device).manual_seed(seed)
         found = self.model.loss(TransitionSequence(batch[Columns.OBS], batch[Columns.ACTIONS]), generator)

@@ -86,13 +86,7 @@ class PredictionErrors(NamedTuple):
 
 @torch.no_grad()
 def prediction_errors(
-    model: LatentDynamics,
-    world: World,
-    visited: np.ndarray,
-    new: bool,
-    steps: int = 5,
-    walks: int = 500,
-    seed: int = 0,
+    model: LatentDynamics, world: World, visited: np.ndarray, new: bool, steps: int = 5, walks: int = 500, seed: int = 0
 ) -> PredictionErrors:
     """Predict many steps along walks whose first transition was never visited in training, or was.
 

@@ -39,11 +39,7 @@ MODEL_TITLES = {
     "true_dynamics": "true dynamics",
     "random": "random actions",
 }
-ENV_TITLES = {
-    "parsecrl/Gridworld-v0": "gridworld",
-    "parsecrl/FourRooms-v0": "four rooms",
-    "parsecrl/Torus-v0": "torus",
-}
+ENV_TITLES = {"parsecrl/Gridworld-v0": "gridworld", "parsecrl/FourRooms-v0": "four rooms", "parsecrl/Torus-v0": "torus"}
 OURS = "parsimonious"
 BOUNDS = ("true_dynamics", "random")  # what nothing needs to be better than
 SMOOTHED = 100  # a curve of more points than this is drawn as the mean of neighbouring ones
@@ -159,13 +155,9 @@ def draw_curves(scores: pd.DataFrame, figure: Figure, theme: Theme) -> None:
 
 
 def curve(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of one model in one environment, over seeds.
+    """Episodes [n], and (mean, low, high) over seeds [n, 3], of the scores of one model in one environment.
 
-    Args:
-        part: Rows of `scores`. More than SMOOTHED episodes are averaged over groups of neighbouring ones.
-
-    Returns:
-        Episodes [n], and (mean, low, high) over seeds [n, 3].
+    More than SMOOTHED episodes are averaged over groups of neighbouring ones.
     """
     width = math.ceil(int(part["episode"].max()) / SMOOTHED)
     group = (part["episode"] - 1) // width

@@ -25,12 +25,7 @@ SPLITS = ("train", "held_out")
 
 
 class EpisodeDataset:
-    """Episodes of one split, in the order of their numbers. Iterating gives an ImageSequence of B = 1 for each episode.
-
-    Args:
-        episodes: At least one.
-        num_actions: Of the world.
-    """
+    """One or more episodes of a split, by their numbers. Iterating gives an ImageSequence of B = 1 for each episode."""
 
     def __init__(self, episodes: list[Episode], num_actions: int):
         self.episodes, self.num_actions = episodes, num_actions
@@ -53,16 +48,9 @@ class EpisodeDataset:
         return sum(map(usable_images, self.episodes))
 
     def stack(self, length: int) -> ImageSequence:
-        """The first images of every episode: for held-out ones, the test sequences.
+        """The first `length` images of every episode: for held-out ones, the test sequences.
 
-        Args:
-            length: Images of each, at least 1.
-
-        Returns:
-            [number of episodes, length].
-
-        Raises:
-            ValueError: An episode is shorter.
+        Raises ValueError where an episode is shorter.
         """
         shortest = min(map(usable_images, self.episodes))
         if not 1 <= length <= shortest:
@@ -104,20 +92,10 @@ def usable_images(episode: Episode) -> int:
 
 
 def open_dataset(folder: str | Path, split: str, *, verify: bool = True) -> EpisodeDataset:
-    """Open the episodes of a split.
+    """Open the episodes of a split, "train" or "held_out", of a folder that `collect` of the platform filled.
 
-    Episodes whose files are damaged are named in a warning each and left out.
-
-    Args:
-        folder: What `collect` of the platform filled.
-        split: "train" or "held_out".
-        verify: Read all of it once, against the checksums.
-
-    Returns:
-        The episodes, their images mapped into memory.
-
-    Raises:
-        ValueError: There is no dataset, or nothing of it can be read.
+    Episodes whose files are damaged are named in a warning each and left out. verify: read all of it once, against the
+    checksums. Raises ValueError where there is no dataset, or nothing of it can be read.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")

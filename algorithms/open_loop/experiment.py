@@ -36,13 +36,6 @@ class OpenLoopExperiment:
     """One model, its optimiser, and the noise of its training.
 
     The noise of update n is seeded by (seed, n), so that a checkpoint between two updates has no generator to keep.
-
-    Args:
-        settings: Of model and training.
-        num_actions: A.
-        image_size: S.
-        seed: Of weights and noise.
-        device: As torch names it.
     """
 
     def __init__(self, settings: OpenLoopSettings, num_actions: int, image_size: int, seed: int, device: str = "cpu"):

@@ -50,11 +50,7 @@ class PlanetRLModule(TorchRLModule):
         self.plan_log = PlanLog()
 
     def seed(self, seed: int) -> None:
-        """Restart this module's random numbers.
-
-        Args:
-            seed: 0 or more.
-        """
+        """Restart this module's random numbers."""
         self._seed = seed
         self._generators.clear()
 
@@ -204,16 +200,7 @@ def followed(is_first: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
 
 
 def make_agent(observation_space: Any, action_space: Any, settings: dict[str, Any]) -> PlanningAgent:
-    """Make the agent of a phase.
-
-    Args:
-        observation_space: A Box [O].
-        action_space: A Box [A].
-        settings: The groups world_model, controller and decoder.
-
-    Returns:
-        The agent.
-    """
+    """Make the agent of a phase for Boxes [O] and [A]. settings: has the groups world_model, controller and decoder."""
     return PlanningAgent(
         observation_space.shape[0],
         action_space.shape[0],

@@ -96,12 +96,7 @@ class Algorithm:
         raise NotImplementedError
 
     def make_config(
-        self,
-        phase: Any,
-        env: dict[str, Any] | None,
-        resources: Mapping[str, Any],
-        seed: int,
-        start_from: str | None,
+        self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any], seed: int, start_from: str | None
     ) -> AlgorithmConfig | dict[str, Any]:
         """The config of a trial: RLlib's, or a dict for a plain trainable, which is the default.
 
@@ -223,8 +218,7 @@ def is_own(module: str) -> bool:
 def algorithm_named(name: str) -> Algorithm:
     """The algorithm of a registered name, or of module:NAME.
 
-    Raises:
-        RegistryError: There is none, it cannot be imported, or it lacks a part.
+    Raises RegistryError where there is none, it cannot be imported, or it lacks a part.
     """
     points = registered()
     if name in points:

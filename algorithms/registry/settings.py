@@ -80,13 +80,9 @@ class Settings(Group):
 
     @classmethod
     def from_config(cls: type[AnySettings], config: Mapping[str, Any]) -> AnySettings:
-        """The settings in a plain trial's config, checked.
+        """The settings in a plain trial's config, checked. Raises ValueError on an unknown key or a value out of range.
 
-        Args:
-            config: The settings by name. What the run adds (`RUN_KEYS`) and Tune's own `__keys__` are left aside.
-
-        Raises:
-            ValueError: A key is unknown, or a value is out of range.
+        What the run adds (`RUN_KEYS`) and Tune's own `__keys__` are left aside.
         """
         own = {key: value for key, value in config.items() if key not in RUN_KEYS and not key.startswith("__")}
         return cls.checked(own)
@@ -95,8 +91,7 @@ class Settings(Group):
     def each_checked(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Some of the settings, each checked by itself, as plain data: rules between keys are left for later.
 
-        Raises:
-            ValueError: A name is unknown, or a value is out of range.
+        Raises ValueError on an unknown name or a value out of range.
         """
         model = _without_rules(cls)
         try:

@@ -22,15 +22,9 @@ def own_code_of(description: Mapping[str, Any]) -> list[str]:
 
 
 def own_function(name: Any, key: str, known: Iterable[str]) -> Callable[..., Any]:
-    """Import what is named as module:name.
+    """Import the function or class that is named as module:name. key, known: for messages; what else the key may be.
 
-    Args:
-        name: Of a function or class of a module that Python finds.
-        key: The spec's key, for messages.
-        known: What else the key may be, for messages.
-
-    Raises:
-        ValueError: There is none, or its module fails.
+    Raises ValueError where there is none, or its module fails.
     """
     if not names_code(name):
         raise ValueError(
@@ -56,15 +50,8 @@ def call_with_options(
 ) -> Any:
     """function(*arguments, **options), with the options checked against its signature first.
 
-    Args:
-        function: Imported from `name`, the value of the spec's `key`.
-        name: For messages.
-        key: Such as controller.kind; the options stand beside it.
-        arguments: What every function of this key gets.
-        options: The spec's `options`.
-
-    Raises:
-        ValueError: An option that the function does not take or that is missing, or whatever the function raises.
+    name, key: for messages; the spec's key, such as controller.kind, and its value. options: stand beside the key.
+    Raises ValueError on an option that the function does not take or that is missing, or with what the function raises.
     """
     where = f"{key.rpartition('.')[0]}.options"
     try:

@@ -27,16 +27,10 @@ def milliseconds(value: float | None) -> str:
 
 
 def interval(values: pd.Series | np.ndarray | Sequence[float], form: str, least: float = -math.inf) -> str:
-    """The mean and its 95 % interval over trials, by Student's t.
+    """The mean of trials' values and its 95 % interval, by Student's t: "mean [low, high]", written in a form as ".3g".
 
-    Args:
-        values: One a trial, in any unit. Those that are not numbers count as missing.
-        form: How a number is written, as in Python's format strings.
-        least: What the values cannot lie below, so that the interval does not either.
-
-    Returns:
-        "mean [low, high]"; the mean alone of a single trial, or where the interval is as narrow as the number is told;
-        NOTHING without values.
+    The mean alone of a single trial, or where the interval is as narrow as the number is told; NOTHING without values,
+    as which NaN counts. least: what the values cannot lie below, so that the interval does not either.
     """
     x = np.asarray(values, dtype=float)
     x = x[~np.isnan(x)]

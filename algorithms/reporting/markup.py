@@ -39,15 +39,9 @@ def details(summary: str, *parts: str) -> Markup:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], swatches: Sequence[str] = ()) -> Markup:
-    """A table of text; a column whose cells all start like a number is set right.
+    """A table of text; a column whose cells all start like a number is set right. It scrolls where it is too wide.
 
-    Args:
-        headings: Of the columns.
-        rows: A cell for each heading.
-        swatches: A colour for each row, shown before its first cell.
-
-    Returns:
-        The table, which scrolls sideways where it is too wide.
+    swatches: a colour for each row, shown before its first cell.
     """
     rows = [list(row) for row in rows]
     right = [

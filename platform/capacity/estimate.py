@@ -126,10 +126,7 @@ def estimate_phases(spec: Spec, constants: Constants, cpus: float, gpus: float, 
         if not isinstance(phase, PlanetSettings | DCEMPPOSettings):
             continue
         stage = within_time(stage_of(spec, phase, sizes, constants), phase, constants)
-        fitting = min(
-            cpus / stage.cores if stage.cores else math.inf,
-            gpus / stage.gpus if stage.gpus else math.inf,
-        )
+        fitting = min(cpus / stage.cores if stage.cores else math.inf, gpus / stage.gpus if stage.gpus else math.inf)
         if fitting < 1 - 1e-6:
             raise UserError(
                 f"a trial of phase {phase.name} needs {stage.cores:g} CPUs and {stage.gpus:g} GPUs, got {cpus:g} and "
@@ -188,17 +185,11 @@ def scaled(c: Constants, matrix_flops: float) -> Constants:
 def capacity_table(
     spec: Spec, cpus: float, gpus: float = 0.0, gpu_flops: float | None = None, calibrate: bool = False
 ) -> str:
-    """What `parsec capacity` prints.
+    """What `parsec capacity` prints, of a cluster with so many cores and GPUs.
 
-    Args:
-        spec: With an environment.
-        cpus: Cores of the cluster.
-        gpus: GPUs of the cluster.
-        gpu_flops: FLOP/s that plans and updates reach on one of them.
-        calibrate: Measure this machine's matrix products for half a second, and scale plans and updates with them.
-
-    Raises:
-        UserError: The spec has no environment, a trial does not fit, or a GPU's speed is not known.
+    gpu_flops: FLOP/s that plans and updates reach on a GPU. calibrate: measure this machine's matrix products for half
+    a second, and scale plans and updates with them. Raises UserError where the spec has no environment, a trial does
+    not fit, or a GPU's speed is not known.
     """
     sizes, constants = sizes_of(spec), Constants(gpu_flops=gpu_flops)
     reference = f"a core of {REFERENCE}, at {constants.matrix_flops / 1e9:.0f} GFLOP/s in matrix products"

@@ -73,9 +73,8 @@ METRICS = (
         "the belief's update included. Random actions do not count. In results: mean, p50 and p95 of the iteration. "
         "In Prometheus `_sum` is Ray's estimate from the buckets' middles.",
         "measured/planning_seconds",
-        buckets=tuple(
-            round(m * 10.0**e, 6) for e in (-4, -3, -2, -1, 0) for m in (1, 2, 5)
-        ),  # 0.1 ms to 5 s; a CPU's are 5 to 200 ms
+        # 0.1 ms to 5 s; a CPU's are 5 to 200 ms
+        buckets=tuple(round(m * 10.0**e, 6) for e in (-4, -3, -2, -1, 0) for m in (1, 2, 5)),
     ),
     Metric(
         "trajectories",

@@ -10,16 +10,8 @@ from parsecrl.platform.storage import RemotePath, download, in_parallel, upload
 
 # Of a run folder. Not the replay buffer, weights or RLlib's own files, which make up nearly all of it.
 WANTED = (
-    *(
-        "made_by.json",
-        "spec.yaml",
-        "state.json",
-        "pooled.json",
-        "summary.json",
-        "evaluation.csv",
-        "videos/*.mp4",
-        "analysis/*/*.csv",
-    ),
+    *("made_by.json", "spec.yaml", "state.json", "pooled.json", "summary.json", "evaluation.csv"),
+    *("videos/*.mp4", "analysis/*/*.csv"),
     *("*/*/params.json", "*/*/result.json", "*/*/error.txt"),
     *("*/*/checkpoint_*/agent.json", "*/*/checkpoint_*/metrics.json"),
 )

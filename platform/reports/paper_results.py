@@ -41,13 +41,7 @@ RESULTS: dict[str, dict[str, PaperResult]] = {
 
 # (steps on the figure's axis, return). The axis says "1k steps"; the action repeat behind it is not stated.
 CURVES: dict[tuple[str, str], tuple[tuple[int, float], ...]] = {
-    ("cheetah.run", "full"): (
-        (100_000, 505),
-        (200_000, 542),
-        (500_000, 641),
-        (1_000_000, 673),
-        (2_000_000, 672),
-    ),
+    ("cheetah.run", "full"): ((100_000, 505), (200_000, 542), (500_000, 641), (1_000_000, 673), (2_000_000, 672)),
     ("walker.walk", "full"): (
         (100_000, 166),
         (200_000, 255),

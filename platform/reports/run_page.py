@@ -46,18 +46,10 @@ PLANNING_HEADINGS = (
 
 
 def build_report(run_dir: str | Location | Run, *, iterates: bool = True) -> Location:
-    """Write report/index.html into a run folder, finished or not.
+    """Write report/index.html into a run folder, finished or not; the page, where the run is.
 
-    Args:
-        run_dir: A path, an address in an object store, or a run that was loaded from there.
-        iterates: Also load each phase's checkpoint and plan once with it, to show what the planner tries: seconds a
-            phase.
-
-    Returns:
-        The page, where the run is.
-
-    Raises:
-        UserError: The folder holds no run.
+    iterates: also load each phase's checkpoint and plan once with it, to show what the planner tries: seconds a phase.
+    Raises UserError where the folder holds no run.
     """
     run = run_dir if isinstance(run_dir, Run) else load_run(run_dir)
     out = run.folder / "report"
@@ -244,13 +236,7 @@ def _commands(run: Run) -> list[str]:
     stated = run.summary.get("command")
     if run.pooled_from:
         again = " ".join(map(shlex.quote, run.pooled_from))
-        return [
-            "# these tables",
-            f"parsec report {again} --out {folder}",
-            "",
-            "# this page",
-            f"parsec report {folder}",
-        ]
+        return ["# these tables", f"parsec report {again} --out {folder}", "", "# this page", f"parsec report {folder}"]
     lines = ["# this run"]
     lines += [str(stated)] if stated else []
     lines += [f"parsec run {spec} --name {shlex.quote(run.folder.name)} --storage {storage}"]

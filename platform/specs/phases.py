@@ -33,8 +33,7 @@ class PhaseBase(Group):
     )
     start_from: str | None = Field(None, description="earlier phase to start from")
     search: dict[str, Domain] = Field(
-        default_factory=dict,
-        description="where the values of keys come from, by dotted key",
+        default_factory=dict, description="where the values of keys come from, by dotted key"
     )
     scheduler: Literal["none", "asha"] = Field("none", description="asha ends trials early that do badly")
     num_samples: Count = Field(1, description="samples of the search space; a grid is repeated so many times")

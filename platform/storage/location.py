@@ -25,16 +25,10 @@ Location = Path | RemotePath
 
 
 def location_of(text: Any) -> Location:
-    """The place that a text names. Readers of checkpoints take it as their folder.
+    """The place that a path, a file:// URI, an s3:// or gs:// address names. Readers of checkpoints take it.
 
-    Args:
-        text: A path, a file:// URI, an s3:// or gs:// address, or such a place.
-
-    Returns:
-        A pathlib.Path, or a RemotePath with the same methods, which is pickled as its address.
-
-    Raises:
-        UserError: It is none of these, or an object store that this process has no credentials for or cannot reach.
+    Raises UserError where it is none of these, or an object store that this process has no credentials for or cannot
+    reach. A RemotePath is pickled as its address.
     """
     location = well_formed(text)
     if isinstance(location, RemotePath) and location is not text:

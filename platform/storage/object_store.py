@@ -63,13 +63,7 @@ class ObjectStore:
     """
 
     def __init__(self, scheme: str, bucket: str, patience: float | None = None):
-        """Asks the store for nothing.
-
-        Args:
-            scheme: "s3" or "gs".
-            bucket: Its name.
-            patience: Seconds that an operation is tried again for, >= 0; by default those of the environment.
-        """
+        """Asks the store for nothing. patience: seconds that an operation is tried again for, or the environment's."""
         self.scheme, self.bucket, self.patience = scheme, bucket, patience
 
     def __str__(self) -> str:

@@ -288,11 +288,7 @@ def every_row() -> Iterator[None]:
 @pytest.mark.parametrize("kind", ["parsimonious", "encoder_only", "beta_vae"])
 @pytest.mark.parametrize(
     ("world", "batch_size", "wide"),
-    [
-        ("parsecrl/Gridworld-v0", 150, True),
-        ("parsecrl/FourRooms-v0", 350, True),
-        ("parsecrl/Gridworld-v0", 64, False),
-    ],
+    [("parsecrl/Gridworld-v0", 150, True), ("parsecrl/FourRooms-v0", 350, True), ("parsecrl/Gridworld-v0", 64, False)],
 )
 @pytest.mark.parametrize("what", ["model", "policy"])
 def test_equal_rows_once(

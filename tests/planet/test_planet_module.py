@@ -250,10 +250,7 @@ def test_the_same_update_twice_gives_the_same_weights():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"decoder_training": "never"},
-            "must be 'online', 'offline' or 'after_planning', got 'never'",
-        ),
+        ({"decoder_training": "never"}, "must be 'online', 'offline' or 'after_planning', got 'never'"),
         ({"decoder_training": "offline"}, "train on the replay of an earlier phase"),
     ],
 )

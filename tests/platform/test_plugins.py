@@ -238,12 +238,7 @@ def test_controller_model_and_cost_of_an_installed_package_run_to_the_report(ins
     assert rows["episode_return"].between(-2000, 0).all()
     assert [line for line in said.splitlines() if line.startswith("planet") and MPPI in line]
     agent = json.loads(next(run.glob("planet/*/checkpoint_*/agent.json")).read_text())
-    assert agent["controller"] == {
-        "kind": MPPI,
-        "horizon": 5,
-        "objective": COST,
-        "options": {"num_samples": 16},
-    }
+    assert agent["controller"] == {"kind": MPPI, "horizon": 5, "objective": COST, "options": {"num_samples": 16}}
     assert agent["world_model"] == {"kind": MODEL, "options": {"hidden_size": 16}}
     results = [json.loads(line) for line in next(run.glob("planet/*/result.json")).read_text().splitlines()]
     assert results[-1]["num_updates"] > 0

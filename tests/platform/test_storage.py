@@ -277,10 +277,7 @@ def test_profiles_of_aws_are_read(s3, profile, key, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "setting"),
-    [
-        ({"type": "authorized_user"}, "application_credentials"),
-        ({"type": "external_account"}, "credential_provider"),
-    ],
+    [({"type": "authorized_user"}, "application_credentials"), ({"type": "external_account"}, "credential_provider")],
 )
 def test_googles_credentials_are_read_by_their_kind(content, setting, monkeypatch, tmp_path):
     monkeypatch.delenv(object_store.GCS_EMULATOR, raising=False)

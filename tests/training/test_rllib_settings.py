@@ -34,11 +34,7 @@ def test_training_sets_what_it_is_given():
         (PlanetConfig, {"train_ratio": -1.0}, r"train_ratio must be greater than 0, got -1\.0"),
         (PlanetConfig, {"batch_size": 2.5}, "batch_size must be a valid integer"),
         (PlanetConfig, {"controller": {"kind": "full", "num_elites": 9999}}, "num_elites must lie in"),
-        (
-            PlanetConfig,
-            {"lr": 1e-3},
-            "no effect on Planet; set learning_rate or decoder_learning_rate",
-        ),
+        (PlanetConfig, {"lr": 1e-3}, "no effect on Planet; set learning_rate or decoder_learning_rate"),
         (PlanetConfig, {"gamma": 0.9}, "gamma is RLlib's, .*; leave it out"),
         (DCEMPPOConfig, {"clip_param": 0.1}, "clip_param is RLlib's, and has no effect on DCEMPPO; set clip$"),
         (DCEMPPOConfig, {"gamma": 0.9}, "set discount$"),
