@@ -55,9 +55,7 @@ class FileLock:
         try:
             self.lock.acquire()
         except filelock.Timeout:
-            raise UserError(
-                f"{self.folder} is in use by another parsec run; wait for it to end, or give another --name"
-            ) from None
+            raise _in_use(self.folder) from None
         except (OSError, NotImplementedError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(
@@ -116,10 +114,7 @@ class Lease:
                 return version
             renewed = first is not None and any(lease.get(key) != first.get(key) for key in ("beat", "token"))
             if alive or renewed:
-                raise UserError(
-                    f"{self.folder} is in use by another parsec run ({_owner(lease)}); "
-                    f"wait for it to end, or give another --name"
-                )
+                raise _in_use(self.folder, f" ({_owner(lease)})")
             if not told:
                 told = True
                 print(
@@ -138,10 +133,7 @@ class Lease:
         expired = self._expired()
         self.conditional = self._refuses_late_writes()
         if not self._write(expired, self.file.store):
-            raise UserError(
-                f"{self.folder} is in use by another parsec run ({_owner(self.taken_by or {})}); "
-                f"wait for it to end, or give another --name"
-            )
+            raise _in_use(self.folder, f" ({_owner(self.taken_by or {})})")
         self.ended.clear()
         self.thread = threading.Thread(target=self._renew, name="parsec-lease", daemon=True)
         self.thread.start()
@@ -275,6 +267,10 @@ class Lease:
             return now - self.file.stat().st_mtime
         except FileNotFoundError:
             return EXPIRY_SECONDS
+
+
+def _in_use(folder: Path | RemotePath, by: str = "") -> UserError:
+    return UserError(f"{folder} is in use by another parsec run{by}; wait for it to end, or give another --name")
 
 
 def _owner(lease: dict[str, Any]) -> str:
