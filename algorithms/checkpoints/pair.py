@@ -63,8 +63,9 @@ class CheckpointPair:
             with local_file(folder, self.description_file) as file:
                 description = json.loads(file.read_text())
         except (*MISSING, ValueError) as error:
+            why = f" ({error})" if isinstance(error, ValueError) else ""  # a missing one is named by its folder
             raise ValueError(
-                f"{folder} holds no readable {self.description_file} ({error}); give a checkpoint of {self.what}"
+                f"{folder} holds no readable {self.description_file}{why}; give a checkpoint of {self.what}"
             ) from error
         if not isinstance(description, dict):
             raise ValueError(

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from parsecrl.algorithms.registry.algorithm import is_own
 from parsecrl.algorithms.registry.settings import BadSetting
+from parsecrl.algorithms.registry.user_functions import one_line
 from parsecrl.algorithms.reporting.study_report import StudyReport
 from parsecrl.platform.cluster.nodes import check_resources
-from parsecrl.platform.errors import UserError, one_line
+from parsecrl.platform.errors import UserError
 from parsecrl.platform.running.configs import env_of
 from parsecrl.platform.specs import Phase, Spec, set_path
 

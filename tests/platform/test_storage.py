@@ -392,7 +392,7 @@ def test_an_agent_is_read_from_a_store(store, tmp_path):
     found, description = load_agent(folder)
     assert description["obs_size"] == 3
     assert all((value == agent.state_dict()[name]).all() for name, value in found.state_dict().items())
-    with pytest.raises(ValueError, match=r"://bucket/.*/none holds no agent.json"):
+    with pytest.raises(ValueError, match=r"://bucket/.*/none holds no readable agent.json;"):
         load_agent(folder / "none")
 
 

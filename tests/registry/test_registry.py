@@ -190,7 +190,11 @@ def test_a_package_of_ones_own_brings_an_algorithm(install, tmp_path: Path, algo
         ("counter = counters:NO_CLASS", "counter", ["trainable() must return a subclass of ray.tune.Trainable"]),
         ("counter = counters:LOCAL_CLASS", "counter", ["a class of a module's top level"]),
         ("counter = counters:ODD_REPORT", "counter", ["report() must return a StudyReport or None, got 3"]),
-        ("counter = counters:NO_CONFIG", "counter", ["phases.count.algorithm counter cannot be used ('stride')"]),
+        (
+            "counter = counters:NO_CONFIG",
+            "counter",
+            ["phases.count.algorithm counter cannot be used (KeyError: 'stride')"],
+        ),
         ("planet = counters:PLANET", "planet", ["planet = counters:PLANET of the package counters", "shadows"]),
         ("", "counters:PLANET", ["module:NAME 'counters:PLANET' shadows the registered algorithm 'planet'"]),
         ("", "counters:NOTHING", ["module:NAME 'counters:NOTHING' cannot be imported"]),
