@@ -19,6 +19,7 @@ from parsecrl.algorithms.checkpoints.agent import read_description, save_agent
 from parsecrl.algorithms.controllers import Controller, PlanningAgent
 from parsecrl.algorithms.controllers.own_parts import parts
 from parsecrl.algorithms.models import WorldModel
+from parsecrl.algorithms.registry.algorithm import Algorithm
 from parsecrl.platform.cli import main
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.runs import trust
@@ -119,6 +120,9 @@ def test_the_how_to_quotes_what_the_example_does(on_path, tmp_path):
     assert torch.equal(quoted["upright"](*predicted), cost)
     for protocol in (Controller, WorldModel):
         assert all(f"`{part}" in text for part in parts(protocol))
+    algorithm = text[text.index("## An algorithm") : text.index("## An environment")]
+    own = Algorithm.__annotations__.keys() | {part for part in vars(Algorithm) if not part.startswith("_")}
+    assert set(re.findall(r"^\| `(\w+)", algorithm, re.MULTILINE)) == own
 
 
 # --- trust ----------------------------------------------------------------------------------------------------------
