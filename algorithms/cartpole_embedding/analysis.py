@@ -115,7 +115,14 @@ def analyse(checkpoint: Any) -> Tables:
 
 
 def load_trial(checkpoint: Any) -> tuple[EmbeddingLearner, dict[str, Any]]:
-    """The learner of a trial's checkpoint, with its best decoder and without gradients, and the description."""
+    """Read a trial with its best decoder, without gradients.
+
+    Args:
+        checkpoint: Its folder.
+
+    Returns:
+        The learner and the description.
+    """
     description = FILES.read_description(checkpoint)
     learner = EmbeddingLearner(
         make_dynamics(description["dynamics"]), EmbeddingSettings.checked(description["settings"]), seed=0
@@ -128,9 +135,16 @@ def load_trial(checkpoint: Any) -> tuple[EmbeddingLearner, dict[str, Any]]:
 
 @torch.no_grad()
 def search_costs(dynamics: KnownDynamics, settings: EmbeddingSettings, controller: Any, role: str) -> Tensor:
-    """What a controller's plans cost from each validation state, the mean over several searches that `role` seeds.
+    """What a controller's plans cost from each validation state, the mean over several searches.
 
-    Returns [num_states], in units of the dynamics' cost.
+    Args:
+        dynamics: The system.
+        settings: How many states there are.
+        controller: What plans.
+        role: Seeds the searches.
+
+    Returns:
+        [num_states], in units of the dynamics' cost.
     """
     states = validation_states(dynamics, settings.validation_states)
     belief = dynamics.belief(states)
@@ -142,16 +156,31 @@ def search_costs(dynamics: KnownDynamics, settings: EmbeddingSettings, controlle
 
 
 def expert_costs(dynamics: KnownDynamics, settings: EmbeddingSettings) -> Tensor:
-    """`search_costs` [num_states] of CEM in the full space."""
+    """`search_costs` of CEM in the full space.
+
+    Args:
+        dynamics: The system.
+        settings: Of the states and of CEM.
+
+    Returns:
+        [num_states], in units of the dynamics' cost.
+    """
     return search_costs(dynamics, settings, make_expert(dynamics, settings), "expert")
 
 
 def control_episodes(
     dynamics: KnownDynamics, settings: EmbeddingSettings, controller: Any, warm: bool = True
 ) -> Episode:
-    """Receding-horizon control from each of the first validation states; random actions where `controller` is None.
+    """Receding-horizon control from the first validation states.
 
-    warm: each search starts at the last plan, moved on by a step.
+    Args:
+        dynamics: The system.
+        settings: How many states and steps.
+        controller: What plans; None for random actions.
+        warm: Whether each search starts at the last plan, moved on by a step.
+
+    Returns:
+        An episode from each state.
     """
     states = validation_states(dynamics, settings.validation_states)[: settings.control_states]
     return control(dynamics, controller, states, settings.control_steps, _generator("control"), warm)
@@ -175,7 +204,11 @@ def _episode_table(controller: str, episode: Episode) -> pd.DataFrame:
 def sample_table(checkpoint: Any) -> pd.DataFrame:
     """What both controllers try from one state, first action variable; four iterations each (figure 3).
 
-    Columns controller, iteration, sample (-1 is the mean after the iteration), step, action, cost.
+    Args:
+        checkpoint: Folder of the trial whose embedding is shown.
+
+    Returns:
+        Columns controller, iteration, sample (-1 is the mean after the iteration), step, action, cost.
     """
     learner, _ = load_trial(checkpoint)
     dynamics, settings = learner.dynamics, learner.settings
@@ -210,9 +243,13 @@ def sample_table(checkpoint: Any) -> pd.DataFrame:
 
 @torch.no_grad()
 def surface_tables(learner: EmbeddingLearner) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """C(z) over the plane of a latent of two dimensions for several states, and where the search ends (figure 10).
+    """C(z) over the latent plane for several states, and where the search ends (figure 10).
 
-    Columns state, z_1, z_2, cost of the surfaces, and state, z_1, z_2 of the solutions.
+    Args:
+        learner: With a latent of two dimensions.
+
+    Returns:
+        Columns state, z_1, z_2, cost of the surfaces, and state, z_1, z_2 of the solutions.
     """
     axis = torch.linspace(-1.0, 1.0, GRID)
     z = torch.cartesian_prod(axis, axis)  # [GRID * GRID, 2]
@@ -233,7 +270,13 @@ def initial_decoders(settings: EmbeddingSettings, num_samples: int = 40) -> pd.D
     """Outputs of untrained decoders without biases for z ~ N(0, I), before the sigmoid, by activation and scale.
 
     The scale multiplies the weights of Xavier's initialisation; weights and z are the same for all.
-    Columns activation, scale, sample, step, output.
+
+    Args:
+        settings: Sizes of the decoder.
+        num_samples: Draws of z.
+
+    Returns:
+        Columns activation, scale, sample, step, output.
     """
     parts = []
     for name, activation in ACTIVATIONS.items():

@@ -14,7 +14,13 @@ _NUMBERS = ("num_updates", "best_cost", "validations_since_best")
 
 
 def save_embedding(folder: str | Path, learner: EmbeddingLearner, description: dict[str, Any]) -> None:
-    """Write everything into an existing folder; `description` is added to the learner's own."""
+    """Write everything into an existing folder.
+
+    Args:
+        folder: Of the checkpoint.
+        learner: What is kept.
+        description: What is added to the learner's own.
+    """
     state = learner.state_dict()
     text = {
         "settings": learner.settings.plain(),
@@ -27,9 +33,17 @@ def save_embedding(folder: str | Path, learner: EmbeddingLearner, description: d
 
 
 def load_embedding(folder: Any, learner: EmbeddingLearner) -> dict[str, Any]:
-    """Fill a learner of the same settings, and return the description.
+    """Fill a learner of the same settings.
 
-    Raises ValueError where a file is missing, damaged, or of a decoder of other sizes.
+    Args:
+        folder: Of the checkpoint.
+        learner: What is filled.
+
+    Returns:
+        The description.
+
+    Raises:
+        ValueError: A file is missing, damaged, or of a decoder of other sizes.
     """
     description, groups = FILES.read_description(folder), FILES.read_groups(folder)
     for part in _DECODERS:

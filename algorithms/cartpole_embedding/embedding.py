@@ -115,7 +115,16 @@ class EmbeddingLearner:
         return Validation(costs, improved)
 
     def plan(self, states: Tensor, generator: torch.Generator | None = None, **options: Any) -> Plan:
-        """Plan from states [B, S] with the embedding; actions in [-1, 1]. options: of the controller's `plan`."""
+        """Plan with the embedding.
+
+        Args:
+            states: [B, S].
+            generator: Of the search.
+            **options: Further arguments of the controller's `plan`.
+
+        Returns:
+            Plans, actions in [-1, 1].
+        """
         return self.controller.plan(self.dynamics, self.dynamics.belief(states), generator=generator, **options)
 
     def _costs(self, states: Tensor, generator: torch.Generator | None, noise: Tensor | None = None) -> Tensor:
@@ -146,7 +155,11 @@ class EmbeddingLearner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken, by a learner of the same settings."""
+        """Go on where `state_dict` was taken.
+
+        Args:
+            state: What it returned, of a learner of the same settings.
+        """
         self.controller.decoder.load_state_dict(state["decoder"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best_decoder = _copy(state["best_decoder"])
@@ -155,7 +168,15 @@ class EmbeddingLearner:
 
 
 def make_decoder(dynamics: KnownDynamics, settings: EmbeddingSettings) -> ActionDecoder:
-    """Make a decoder, its weights drawn from torch's global generator, as all modules'."""
+    """Make a decoder, its weights drawn from torch's global generator, as all modules'.
+
+    Args:
+        dynamics: Gives the size of an action.
+        settings: Give the other sizes.
+
+    Returns:
+        The decoder.
+    """
     return ActionDecoder(
         settings.controller.latent_size,
         settings.controller.horizon,
@@ -176,12 +197,29 @@ def make_expert(dynamics: KnownDynamics, settings: EmbeddingSettings) -> FullSpa
 
 
 def plan_costs(dynamics: KnownDynamics, states: Tensor, actions: Tensor) -> Tensor:
-    """What plans [B, H, A] in [-1, 1] cost from states [B, S]: [B], in units of the dynamics' cost."""
+    """What plans cost.
+
+    Args:
+        dynamics: The system.
+        states: Where the plans start, [B, S].
+        actions: Plans [B, H, A] in [-1, 1].
+
+    Returns:
+        [B], in units of the dynamics' cost.
+    """
     return -dynamics.predict_rewards(dynamics.belief(states), actions.unsqueeze(1)).sum(-1).squeeze(1)
 
 
 def validation_states(dynamics: KnownDynamics, count: int = 100) -> Tensor:
-    """The fixed initial states [count, S] that every training of a system is validated on."""
+    """The fixed initial states that every training of a system is validated on.
+
+    Args:
+        dynamics: The system.
+        count: How many.
+
+    Returns:
+        [count, S].
+    """
     generator = torch.Generator().manual_seed(derive_seed(VALIDATION_SEED, "validation_states"))
     return dynamics.sample_states(count, generator)
 

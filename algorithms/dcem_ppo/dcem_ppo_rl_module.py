@@ -75,7 +75,11 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         self.plan_log = PlanLog()
 
     def seed(self, seed: int) -> None:
-        """Restart this module's random numbers."""
+        """Restart this module's random numbers.
+
+        Args:
+            seed: 0 or more.
+        """
         self._generator.manual_seed(seed)
 
     def _check_agent(self) -> None:
@@ -107,13 +111,28 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         return {name: value[0].cpu() for name, value in self.agent.initial_state(1).items()}
 
     def plan(self, batch: dict[str, Tensor], checkpoint: bool = False) -> Any:
-        """Plan stored decisions, columns DECISION of [B, ...]. checkpoint: recompute each iteration in backward."""
+        """Plan stored decisions.
+
+        Args:
+            batch: Columns DECISION, [B, ...] each.
+            checkpoint: Recompute each iteration in backward.
+
+        Returns:
+            The plans.
+        """
         noise = self.noise_bank[batch[NOISE_INDEX]].transpose(0, 1)  # [I, B, N, n]
         warm_start = {"plan": batch[WARM_START]}
         return self.agent.plan(Belief(batch[H], batch[S]), warm_start, noise=noise, checkpoint=checkpoint)
 
     def distribution_inputs(self, mean: Tensor) -> Tensor:
-        """Mean [B, A] -> mean and log standard deviation [B, 2 A], as RLlib's diagonal Gaussian wants them."""
+        """What RLlib's diagonal Gaussian wants.
+
+        Args:
+            mean: [B, A].
+
+        Returns:
+            Mean and log standard deviation, [B, 2 A].
+        """
         return torch.cat([mean, self.log_std.expand_as(mean)], -1)
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

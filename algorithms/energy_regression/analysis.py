@@ -114,7 +114,16 @@ def energy_surface(energy: Energy, x: Tensor, y: Tensor) -> tuple[np.ndarray, np
 
 
 def surface_table(energy: Energy, num_x: int = 80, num_y: int = 81) -> pd.DataFrame:
-    """`energy_surface` over the range of the data, as a table with the columns x, y, energy, normalized, log."""
+    """`energy_surface` over the range of the data, as a table.
+
+    Args:
+        energy: What rates.
+        num_x: Points in x.
+        num_y: Points in y.
+
+    Returns:
+        Columns x, y, energy, normalized, log.
+    """
     x, y = training_inputs(num_x), torch.linspace(*Y_RANGE, num_y)
     energies, normalized, log = energy_surface(energy, x, y)
     return pd.DataFrame(

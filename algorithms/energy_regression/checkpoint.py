@@ -26,7 +26,12 @@ def save_state(
 ) -> None:
     """Write everything into an existing folder.
 
-    description: what the regression is, and its curve, as JSON takes it. others: further tensors by name.
+    Args:
+        folder: Of the checkpoint.
+        description: What the regression is, and its curve; as JSON takes it.
+        energy: What was trained.
+        optimizer: Of the energy.
+        others: Further tensors by name.
     """
     tensors = {"energy": energy.state_dict(), "optimizer": optimizer_tensors(optimizer), "other": others}
     FILES.write_groups(folder, description, tensors)
@@ -35,9 +40,18 @@ def save_state(
 def load_state(
     folder: Any, energy: nn.Module, optimizer: torch.optim.Optimizer | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Fill an energy, and unless it is None its optimizer, and return the description and the other tensors by name.
+    """Fill an energy and its optimizer from a folder.
 
-    Raises ValueError where a file is missing, damaged, or of an energy of other sizes.
+    Args:
+        folder: Of the checkpoint.
+        energy: Of the sizes that were saved.
+        optimizer: Of the energy; None leaves its state aside.
+
+    Returns:
+        The description, and the other tensors by name.
+
+    Raises:
+        ValueError: A file is missing, damaged, or of an energy of other sizes.
     """
     description, groups = FILES.read_description(folder), FILES.read_groups(folder)
     stored = groups.get("energy", {})
@@ -71,9 +85,16 @@ def make_energy(options: Mapping[str, Any]) -> nn.Module:
 
 
 def load_regression(folder: Any) -> tuple[nn.Module, InnerSolver, dict[str, Any]]:
-    """The energy of a checkpoint, the solver that it was trained through, and the description.
+    """Read a trained regression.
 
-    Raises ValueError where a file is missing or damaged.
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        The energy, the solver that it was trained through, and the description.
+
+    Raises:
+        ValueError: A file is missing or damaged.
     """
     energy = make_energy(FILES.read_description(folder)["energy"])
     description, _ = load_state(folder, energy)

@@ -80,7 +80,11 @@ class EnergyRegression(Trainable):
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
-        """train_loss and test_loss, with as many inner steps as in training, and the same noise at every call."""
+        """Evaluate with as many inner steps as in training, and the same noise at every call.
+
+        Returns:
+            train_loss and test_loss.
+        """
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "evaluation"))
         means = []
         for inputs in (self.inputs, held_out_inputs(len(self.inputs))):

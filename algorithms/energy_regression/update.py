@@ -20,17 +20,38 @@ Energy = Callable[[Tensor, Tensor], Tensor]  # x [B, X], y [B, N, Y] -> one ener
 
 
 def target(x: Tensor) -> Tensor:
-    """The function to learn, x sin x (DCEM paper, section 5.1), elementwise."""
+    """The function to learn, x sin x (DCEM paper, section 5.1).
+
+    Args:
+        x: [..., 1].
+
+    Returns:
+        [..., 1].
+    """
     return x * x.sin()
 
 
 def training_inputs(num_points: int = 100) -> Tensor:
-    """Inputs [num_points, 1] equally spaced in [0, 2 pi], both ends among them; num_points is at least 2."""
+    """Inputs equally spaced in [0, 2 pi], both ends among them.
+
+    Args:
+        num_points: At least 2.
+
+    Returns:
+        [num_points, 1].
+    """
     return torch.linspace(0.0, 2 * math.pi, num_points).unsqueeze(-1)
 
 
 def held_out_inputs(num_points: int = 100) -> Tensor:
-    """Inputs [num_points - 1, 1] in the middle between the training inputs: none of them is ever trained on."""
+    """Inputs in the middle between the training inputs: none of them is ever trained on.
+
+    Args:
+        num_points: Of the training inputs, at least 2.
+
+    Returns:
+        [num_points - 1, 1].
+    """
     x = training_inputs(num_points)
     return (x[1:] + x[:-1]) / 2
 
@@ -199,11 +220,29 @@ class Learner:
             self.iteration = torch.compile(lambda *tensors: solver.iteration(energy, *tensors), fullgraph=True)
 
     def loss(self, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-        """The mean over B of |prediction - y|^2, []; arguments as of `update`."""
+        """The mean over B of |prediction - y|^2.
+
+        Args:
+            x: Inputs [B, X].
+            y: Targets [B, Y].
+            noise: From the solver's `draw_noise`.
+
+        Returns:
+            [].
+        """
         return (self.predict(x, y.shape[-1], noise) - y).square().sum(-1).mean()
 
     def predict(self, x: Tensor, y_size: int, noise: Tensor) -> Tensor:
-        """Predict [B, Y] as the solver does, by the compiled iteration where there is one; x [B, X]."""
+        """Predict as the solver does, by the compiled iteration where there is one.
+
+        Args:
+            x: Inputs [B, X].
+            y_size: Y.
+            noise: From the solver's `draw_noise`.
+
+        Returns:
+            [B, Y].
+        """
         if self.iteration is None:
             return self.solver.predict(self.energy, x, y_size, noise)
         mean = x.new_zeros(len(x), y_size)

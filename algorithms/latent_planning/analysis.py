@@ -45,7 +45,16 @@ analyse_all = partial(tables_of_trials, analyse, NAMING)
 
 
 def visits(experience: Experience, num_states: int, num_actions: int) -> np.ndarray:
-    """How often each action was taken in each state of the world, [num_states, num_actions] int64."""
+    """How often each action was taken in each state of the world.
+
+    Args:
+        experience: What was seen.
+        num_states: S.
+        num_actions: A.
+
+    Returns:
+        [S, A] int64.
+    """
     taken = (experience.action >= 0).numpy()
     found = np.zeros((num_states, num_actions), dtype=np.int64)
     np.add.at(found, (experience.state.numpy()[taken], experience.action.numpy()[taken]), 1)

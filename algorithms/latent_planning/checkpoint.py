@@ -30,9 +30,14 @@ def save_experiment(folder: str | Path, experiment: PlanningExperiment) -> None:
 
 
 def load_experiment(folder: Any, experiment: PlanningExperiment) -> None:
-    """Go on, with the same settings and seed, where a checkpoint was written.
+    """Go on where a checkpoint was written.
 
-    Raises ValueError where a file is missing, damaged, or of another model or seed.
+    Args:
+        folder: Of the checkpoint.
+        experiment: Of the same settings and seed.
+
+    Raises:
+        ValueError: A file is missing, damaged, or of another model or seed.
     """
     description, groups = FILES.read_description(folder), FILES.read_groups(folder)
     check_seed(folder, description["seed"], experiment.seed)
@@ -44,7 +49,17 @@ def load_experiment(folder: Any, experiment: PlanningExperiment) -> None:
 
 
 def read_experiment(folder: Any) -> tuple[PlanningExperiment, dict[str, Any]]:
-    """The experiment of a checkpoint, on the CPU, and its description. Raises ValueError as `load_experiment` does."""
+    """Read the experiment of a checkpoint, on the CPU.
+
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        The experiment and the description.
+
+    Raises:
+        ValueError: A file is missing or damaged.
+    """
     description = FILES.read_description(folder)
     experiment = PlanningExperiment(description["config"], description["seed"])
     load_experiment(folder, experiment)

@@ -37,7 +37,14 @@ class Experience:
         return int((self.action >= 0).sum())
 
     def starts(self, length: int) -> Tensor:
-        """Rows (int64) at which `length` transitions of one episode begin."""
+        """Where slices can begin.
+
+        Args:
+            length: L, transitions of a slice.
+
+        Returns:
+            Rows at which L transitions of one episode begin, int64.
+        """
         ends = torch.where(self.action < 0)[0]  # [episodes]
         rows = torch.arange(len(self.action))
         remaining = ends[torch.searchsorted(ends, rows)] - rows  # [M] transitions from here to the episode's end
@@ -60,5 +67,9 @@ class Experience:
         return {"obs": self.obs, "action": self.action, "state": self.state}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take the columns that `tensors` returned in place of what is here."""
+        """Take the columns of a checkpoint in place of what is here.
+
+        Args:
+            tensors: What `tensors` returned.
+        """
         self.obs, self.action, self.state = tensors["obs"], tensors["action"], tensors["state"]

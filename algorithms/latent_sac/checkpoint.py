@@ -54,9 +54,16 @@ def load_trial(folder: Folder) -> tuple[LatentDynamics, World | None, np.ndarray
 
 
 def load_policy(folder: Folder) -> tuple[DiscretePolicy, dict[str, Any]]:
-    """The policy of a trial's checkpoint, and the description; the environment is not needed.
+    """Read the policy of a trial; the environment is not needed.
 
-    Raises ValueError as `load_trial` does.
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        The policy and the description.
+
+    Raises:
+        ValueError: As `load_trial` does.
     """
     description, tensors = FILES.read_description(folder), FILES.read_tensors(folder)
     with _whole(folder):

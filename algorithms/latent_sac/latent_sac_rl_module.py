@@ -181,7 +181,12 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 def check_target_entropy(nats: float | None, num_actions: int) -> None:
     """Check that a policy can exceed the target entropy: alpha would grow for ever otherwise.
 
-    Raises ValueError where it is that of uniform actions or more; None, of a fixed alpha, passes.
+    Args:
+        nats: The target; None for a fixed alpha.
+        num_actions: A.
+
+    Raises:
+        ValueError: It is that of uniform actions or more.
     """
     most = math.log(num_actions)
     if nats is not None and nats >= most:
@@ -192,5 +197,15 @@ def check_target_entropy(nats: float | None, num_actions: int) -> None:
 
 
 def latent_model(settings: dict[str, Any], obs_size: int, num_actions: int, trial_seed: int) -> LatentDynamics:
-    """Make the model of a trial from settings as `make_model` takes them; trial_seed, mixed, is that of the weights."""
+    """Make the model of a trial.
+
+    Args:
+        settings: As `make_model` takes them.
+        obs_size: O.
+        num_actions: A.
+        trial_seed: Of the weights, mixed.
+
+    Returns:
+        The model.
+    """
     return make_model(settings, obs_size, num_actions, derive_seed(trial_seed, "model"))

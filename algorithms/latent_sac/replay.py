@@ -66,7 +66,15 @@ class TransitionReplay:
             self._forget_unused()
 
     def sample(self, count: int, rng: np.random.Generator) -> Transitions:
-        """Draw `count` transitions uniformly, with replacement."""
+        """Draw transitions uniformly, with replacement.
+
+        Args:
+            count: B.
+            rng: Of the draws.
+
+        Returns:
+            B transitions.
+        """
         c, i = self._columns, rng.integers(len(self), size=count)
         return Transitions(
             self._table[c["obs"][i]], c["action"][i], c["reward"][i], self._table[c["next_obs"][i]], c["terminated"][i]
@@ -97,13 +105,21 @@ class TransitionReplay:
         return self._table[rows], self._columns["action"][i]
 
     def save(self, file: Path) -> None:
-        """Write everything into a file .npz, which appears whole or not at all."""
+        """Write everything; the file appears whole or not at all.
+
+        Args:
+            file: Its name ends in .npz.
+        """
         temporary = file.with_name("tmp_" + file.name)
         np.savez(temporary, table=self._table, **self._columns)  # type: ignore[arg-type]  # its stub knows one keyword
         os.replace(temporary, file)
 
     def load(self, file: Path) -> None:
-        """Read what `save` wrote, in place of what is here."""
+        """Read what `save` wrote, in place of what is here.
+
+        Args:
+            file: What was written.
+        """
         with np.load(file, allow_pickle=False) as arrays:
             self._table = arrays["table"]
             self._columns = {name: arrays[name] for name in DTYPES}

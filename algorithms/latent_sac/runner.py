@@ -26,6 +26,9 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
     The policy of Algorithm 1 stays the same within an episode, and a grid world has few observations. So the action
     probabilities of each are computed once, and those of the last EXPECTED ones together. RLlib's own `sample`, with
     its connectors at every step, still works.
+
+    Args:
+        **kwargs: RLlib's.
     """
 
     def __init__(self, **kwargs: Any):
@@ -35,8 +38,13 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
     def play(self, weights: Any, seed: int, explore: bool = True) -> list[SingleAgentEpisode]:
         """Play an episode in each environment.
 
-        weights: of the RLModule, that act. seed: of all that is drawn, the resets among it. explore: draw actions;
-        otherwise the most probable one is taken.
+        Args:
+            weights: Of the RLModule, that act.
+            seed: Of all that is drawn, the resets among it.
+            explore: Draw actions; otherwise the most probable one is taken.
+
+        Returns:
+            The episodes.
         """
         self.set_state({"rl_module": weights})
         envs: list[gymnasium.Env] = self.env.unwrapped.envs

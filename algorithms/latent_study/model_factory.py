@@ -96,6 +96,14 @@ def make_model(
 
 
 def check_model(settings: dict[str, Any], env: gymnasium.Env) -> None:
-    """Raise ValueError where `make_model` would for these settings in this environment, without making weights."""
+    """Check settings as `make_model` does, without making weights.
+
+    Args:
+        settings: As for `make_model`.
+        env: The environment that the model is for.
+
+    Raises:
+        ValueError: Where `make_model` would.
+    """
     with torch.device("meta"):
         make_model(settings, *space_sizes(env), seed=0, world=world_of(env))

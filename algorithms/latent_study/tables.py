@@ -69,5 +69,13 @@ def prediction_table(
 
 
 def labelled(tables: Tables, **labels: Any) -> Tables:
-    """The tables with `labels` as first columns, the same in every row."""
+    """Name what tables are of.
+
+    Args:
+        tables: By name.
+        **labels: First columns of each, and their value in every row.
+
+    Returns:
+        The tables with these columns.
+    """
     return {name: table.assign(**labels)[[*labels, *table.columns]] for name, table in tables.items()}

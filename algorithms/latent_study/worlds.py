@@ -25,9 +25,17 @@ class World:
 
 
 def make_env(env: dict[str, Any], layout_seed: int) -> gymnasium.Env:
-    """Make the environment of a spec's group; see `env_arguments`.
+    """Make the environment of a spec's group.
 
-    Raises ValueError where Gymnasium does not know the id, or the environment refuses an argument.
+    Args:
+        env: Its `id`, and the other keys as arguments.
+        layout_seed: Of the cells' vectors, where the group sets none.
+
+    Returns:
+        The environment.
+
+    Raises:
+        ValueError: Gymnasium does not know the id, or the environment refuses an argument.
     """
     id, options = env_arguments(env, layout_seed)
     try:
@@ -44,7 +52,15 @@ def make_env(env: dict[str, Any], layout_seed: int) -> gymnasium.Env:
 
 
 def check_spaces(obs: spaces.Space, action: spaces.Space) -> None:
-    """Raise ValueError unless observations are vectors and actions discrete, as latent dynamics need."""
+    """Check that a world is one for latent dynamics.
+
+    Args:
+        obs: Of observations.
+        action: Of actions.
+
+    Raises:
+        ValueError: Observations are no vectors, or actions are not discrete.
+    """
     if not isinstance(obs, spaces.Box) or len(obs.shape) != 1 or not isinstance(action, spaces.Discrete):
         raise ValueError(
             f"a world must have vectors for observations and discrete actions, got {obs} and {action}; "
@@ -53,9 +69,14 @@ def check_spaces(obs: spaces.Space, action: spaces.Space) -> None:
 
 
 def env_arguments(env: dict[str, Any], layout_seed: int) -> tuple[str, dict[str, Any]]:
-    """What gymnasium.make, or RLlib's `environment`, takes for a spec's group: `id`, and the other keys as arguments.
+    """Turn a spec's group into what gymnasium.make, or RLlib's `environment`, takes.
 
-    layout_seed: of the cells' vectors, where the group sets none.
+    Args:
+        env: Its `id`, and the other keys as arguments.
+        layout_seed: Of the cells' vectors, where the group sets none.
+
+    Returns:
+        The id and the keyword arguments.
     """
     options = {key: tuple(value) if key in TUPLES and value is not None else value for key, value in env.items()}
     id = str(options.pop("id"))
@@ -67,7 +88,14 @@ def env_arguments(env: dict[str, Any], layout_seed: int) -> tuple[str, dict[str,
 
 
 def space_sizes(env: gymnasium.Env) -> tuple[int, int]:
-    """The length of an observation and the number of actions of a world with vectors and discrete actions."""
+    """Sizes of a world with vectors for observations and discrete actions.
+
+    Args:
+        env: The world.
+
+    Returns:
+        The length of an observation and the number of actions.
+    """
     obs, action = env.observation_space, env.action_space
     assert isinstance(obs, spaces.Box)
     assert isinstance(action, spaces.Discrete)
@@ -75,7 +103,14 @@ def space_sizes(env: gymnasium.Env) -> tuple[int, int]:
 
 
 def world_of(env: gymnasium.Env) -> World | None:
-    """The tables of a grid world; None of any other environment."""
+    """The tables of a grid world.
+
+    Args:
+        env: Any environment.
+
+    Returns:
+        Its tables, or None of one that is no grid world.
+    """
     world: Any = env.unwrapped
     topology = getattr(world, "topology", None)
     if topology is None:
@@ -84,9 +119,15 @@ def world_of(env: gymnasium.Env) -> World | None:
 
 
 def check_slices(env: gymnasium.Env, length: int, key: str) -> None:
-    """Raise ValueError where no episode can hold a slice of `length` transitions, which the setting `key` asks for.
+    """Check that an episode can hold a training slice. Of an environment that tells no limit nothing can be said.
 
-    Of an environment that tells no limit nothing can be said.
+    Args:
+        env: The environment.
+        length: Transitions of a slice.
+        key: Of the setting that asks for them, for the message.
+
+    Raises:
+        ValueError: No episode is that long.
     """
     spec = env.unwrapped.spec
     steps = getattr(env.unwrapped, "episode_steps", None) or (spec.max_episode_steps if spec else None)

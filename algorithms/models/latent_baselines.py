@@ -66,7 +66,15 @@ class EncoderOnly(LatentDynamics):
         return self.encoder(obs)
 
     def predict(self, state: Tensor, action: Tensor) -> Tensor:
-        """Raise ValueError: there is no transition model."""
+        """Refuse: there is no transition model.
+
+        Args:
+            state: Is not read.
+            action: Is not read.
+
+        Raises:
+            ValueError: Always.
+        """
         raise ValueError("planning needs a model that predicts, got one with an encoder alone; choose another model")
 
     def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:

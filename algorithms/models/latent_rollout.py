@@ -102,7 +102,14 @@ class DistinctGoalCost(GoalCost):
 
     @torch.no_grad()
     def __call__(self, actions: Tensor) -> Tensor:
-        """As `GoalCost`."""
+        """Rate plans.
+
+        Args:
+            actions: [B, N, H] int64 in [0, A).
+
+        Returns:
+            Costs -G [B, N].
+        """
         B, N, _ = actions.shape
         roots = torch.arange(B, device=actions.device)
         level = _Level(self.state, self.state.new_zeros(B), roots, _Numbering(actions.device))

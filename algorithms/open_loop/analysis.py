@@ -85,7 +85,14 @@ def analyse_all(
 
 
 def mean_of(dataset: EpisodeDataset) -> Tensor:
-    """The mean of every EVERY-th image of the episodes, [3, S, S] in [0, 1]."""
+    """The mean of every EVERY-th image of the episodes.
+
+    Args:
+        dataset: The episodes.
+
+    Returns:
+        [3, S, S] in [0, 1].
+    """
     total, count = np.zeros((dataset.image_size, dataset.image_size, 3)), 0
     for episode in dataset.episodes:
         images = episode.images[: usable_images(episode) : EVERY]
@@ -95,7 +102,14 @@ def mean_of(dataset: EpisodeDataset) -> Tensor:
 
 
 def encode(images: Tensor) -> str:
-    """Images uint8 [T, 3, S, S] side by side as one PNG of S x T S pixels, base64."""
+    """Encode images as one PNG, side by side.
+
+    Args:
+        images: uint8 [T, 3, S, S].
+
+    Returns:
+        A PNG of S x T S pixels, base64.
+    """
     import imageio.v3 as imageio
 
     wide = images.permute(2, 0, 3, 1).flatten(1, 2).numpy()  # [S, T S, 3]
@@ -105,7 +119,14 @@ def encode(images: Tensor) -> str:
 
 
 def decode(frames: str) -> np.ndarray:
-    """The images uint8 [T, S, S, 3] that `encode` made into a PNG."""
+    """Decode what `encode` made.
+
+    Args:
+        frames: A PNG, base64.
+
+    Returns:
+        uint8 [T, S, S, 3].
+    """
     import imageio.v3 as imageio
 
     wide = imageio.imread(base64.b64decode(frames), extension=".png")

@@ -29,9 +29,17 @@ def save_experiment(folder: str | Path, experiment: OpenLoopExperiment, batches:
 
 
 def load_experiment(folder: Any, experiment: OpenLoopExperiment) -> dict[str, int]:
-    """Go on, with the same settings and seed, where a checkpoint was written; returns the state of its data.
+    """Go on where a checkpoint was written.
 
-    Raises ValueError where a file is missing, damaged, or of another model or seed.
+    Args:
+        folder: Of the checkpoint.
+        experiment: Of the same settings and seed.
+
+    Returns:
+        The state of its data.
+
+    Raises:
+        ValueError: A file is missing, damaged, or of another model or seed.
     """
     description, groups = FILES.read_description(folder), FILES.read_groups(folder)
     check_seed(folder, description["seed"], experiment.seed)
@@ -42,7 +50,17 @@ def load_experiment(folder: Any, experiment: OpenLoopExperiment) -> dict[str, in
 
 
 def read_experiment(folder: Any) -> tuple[OpenLoopExperiment, dict[str, Any]]:
-    """The experiment of a checkpoint, on the CPU, and its description. Raises ValueError as `load_experiment` does."""
+    """Read the experiment of a checkpoint, on the CPU.
+
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        The experiment and the description.
+
+    Raises:
+        ValueError: A file is missing or damaged.
+    """
     description = FILES.read_description(folder)
     settings = OpenLoopSettings.checked(description["config"])
     sizes = description["num_actions"], description["image_size"]

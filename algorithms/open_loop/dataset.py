@@ -87,6 +87,12 @@ def usable_images(episode: Episode) -> int:
     """Count the images of an episode, without the last one of an episode that the world ended.
 
     A world may have no picture of its end.
+
+    Args:
+        episode: The episode.
+
+    Returns:
+        How many can be used.
     """
     return len(episode.images) - episode.terminated
 
@@ -168,7 +174,14 @@ class SequenceBatches:
         self._taken = 0
 
     def draw(self, number: int) -> ImageSequence:
-        """Draw batch `number`, from 0, here and now: [B, T]."""
+        """Draw a batch, here and now.
+
+        Args:
+            number: Of the batch, from 0.
+
+        Returns:
+            [B, T].
+        """
         rng = np.random.default_rng(derive_seed(self.seed, "batch", number))
         drawn = rng.integers(self._ends[-1], size=self.batch_size)
         episodes = np.searchsorted(self._ends, drawn, side="right")
@@ -192,7 +205,11 @@ class SequenceBatches:
         return {"batches": self._taken}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches that were taken, as `state_dict` counted them."""
+        """Go on after the batches that were taken.
+
+        Args:
+            state: What `state_dict` returned.
+        """
         self.close()
         self._taken = int(state["batches"])
 

@@ -114,18 +114,34 @@ def read_episode(folder: Path, number: int, *, verify: bool = True) -> Episode:
 
 
 def numbers(folder: Path) -> list[int]:
-    """The numbers, in order, of the episodes that are in a dataset's folder, whole or damaged."""
+    """List the episodes that are there, whole or damaged.
+
+    Args:
+        folder: Of the dataset.
+
+    Returns:
+        Their numbers in order.
+    """
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit() and entry.is_dir())
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what writers that were killed left behind in a dataset's folder; call only while nobody writes."""
+    """Remove what writers that were killed left behind; call only while nobody writes.
+
+    Args:
+        folder: Of the dataset.
+    """
     for entry in folder.glob(f".*{PARTIAL}"):
         shutil.rmtree(entry, ignore_errors=True)
 
 
 def write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Write metadata.json of the dataset and its copy, in place of those before."""
+    """Write metadata.json of the dataset and its copy, in place of those before.
+
+    Args:
+        folder: Of the dataset.
+        metadata: As JSON takes it.
+    """
     for name in (METADATA, METADATA_COPY):
         partial = folder / (name + PARTIAL)
         partial.write_text(json.dumps(metadata))
@@ -134,9 +150,16 @@ def write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """Read metadata.json of the dataset, or with a warning its copy where it is damaged; {} where there is none.
+    """Read metadata.json of the dataset, or with a warning its copy where it is damaged.
 
-    Raises ValueError where both are damaged.
+    Args:
+        folder: Of the dataset.
+
+    Returns:
+        The metadata, {} where there is none.
+
+    Raises:
+        ValueError: Both are damaged.
     """
     if not (folder / METADATA).exists() and not (folder / METADATA_COPY).exists():
         return {}
@@ -164,7 +187,15 @@ def dataset_metadata(
 ) -> dict[str, Any]:
     """Describe a dataset as Minari expects it, without its counts.
 
-    env_spec: Gymnasium's, as JSON; None leaves it out. settings: what the data depend on.
+    Args:
+        name: Of the dataset.
+        image_size: S.
+        num_actions: Of the world.
+        env_spec: Gymnasium's, as JSON; None leaves it out.
+        settings: What the data depend on.
+
+    Returns:
+        The metadata.
     """
     shape = [image_size, image_size, 3]
     low, high = (np.full(shape, bound).tolist() for bound in (0, 255))

@@ -19,9 +19,18 @@ PARSIMONIOUS_ONLY = ("transformation", "code_size", "parsimony_weight", "initial
 
 
 def make_model(options: Mapping[str, Any], num_actions: int, image_size: int) -> PixelDynamics:
-    """Make the model of `kind` that a spec's `model` group describes; of the other keys its class gets those it takes.
+    """Make the model that a spec's `model` group describes.
 
-    Raises ValueError where the kind is unknown, or its class refuses an option.
+    Args:
+        options: `kind` and, of the other keys, those that its class takes.
+        num_actions: A.
+        image_size: S.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: The kind is unknown, or its class refuses an option.
     """
     own = dict(options)
     kind = own.pop("kind", "parsimonious")

@@ -213,7 +213,12 @@ def make_agent(observation_space: Any, action_space: Any, settings: dict[str, An
 def make_proposals(agent: PlanningAgent, settings: dict[str, Any]) -> FullSpaceController | None:
     """Make CEM over whole action sequences beside an embedded controller, of the same horizon and cost.
 
-    None without settings or decoder.
+    Args:
+        agent: Whose decoder gives the sizes.
+        settings: Of the search.
+
+    Returns:
+        The controller; None without settings or decoder.
     """
     if not settings or agent.decoder is None:
         return None
@@ -224,7 +229,14 @@ def make_proposals(agent: PlanningAgent, settings: dict[str, Any]) -> FullSpaceC
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Within it, no graph is built for a module's own parameters; gradients still pass through to its inputs."""
+    """Within it, no graph is built for a module's own parameters; gradients still pass through to its inputs.
+
+    Args:
+        module: What is frozen.
+
+    Yields:
+        Nothing.
+    """
     parameters = [p for p in module.parameters() if p.requires_grad]
     for p in parameters:
         p.requires_grad_(False)

@@ -16,7 +16,14 @@ REPLAY_FILE = "replay.npz"
 
 
 def bare_episode(episode: SingleAgentEpisode) -> SingleAgentEpisode:
-    """The same episode, or chunk of one, without model outputs and infos, which no update reads."""
+    """Drop model outputs and infos, which no update reads.
+
+    Args:
+        episode: An episode or a chunk of one.
+
+    Returns:
+        The same episode without them.
+    """
     return SingleAgentEpisode(
         id_=episode.id_,
         observations=list(np.asarray(episode.get_observations(), dtype=np.float32)),
@@ -30,9 +37,13 @@ def bare_episode(episode: SingleAgentEpisode) -> SingleAgentEpisode:
 
 
 def save_replay(buffer: EpisodeReplayBuffer, folder: str | Path) -> None:
-    """Write all episodes, E of T steps each, into REPLAY_FILE of the folder, as plain arrays.
+    """Write all episodes as plain arrays.
 
     They are obs [sum(T + 1), O], action [sum T, A], reward [sum T]; length, terminated and truncated [E].
+
+    Args:
+        buffer: With E episodes of T steps each.
+        folder: Where REPLAY_FILE is written.
     """
     episodes = list(buffer.episodes)
     arrays: dict[str, Any] = {
@@ -53,7 +64,14 @@ def save_replay(buffer: EpisodeReplayBuffer, folder: str | Path) -> None:
 def load_replay(folder: Folder) -> list[SingleAgentEpisode]:
     """Read the episodes that `save_replay` wrote. An unfinished one stays as it was cut.
 
-    Raises ValueError where there is no REPLAY_FILE.
+    Args:
+        folder: A path, or a folder elsewhere.
+
+    Returns:
+        The episodes.
+
+    Raises:
+        ValueError: There is no REPLAY_FILE.
     """
     with local_file(folder, REPLAY_FILE) as file:
         if not file.is_file():

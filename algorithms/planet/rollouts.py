@@ -51,7 +51,17 @@ def collect(runner: SingleAgentEnvRunner, weights: Any, seed: int) -> Rollout:
 
 
 def raise_errors(rollouts: list[Rollout]) -> list[Rollout]:
-    """Hand rollouts on. Raises RuntimeError, the first error that a runner met, if there is one."""
+    """Hand rollouts on, if none met an error.
+
+    Args:
+        rollouts: What runners brought back.
+
+    Returns:
+        The rollouts as they are.
+
+    Raises:
+        RuntimeError: The first error that a runner met.
+    """
     for rollout in rollouts:
         if rollout.error:
             raise RuntimeError(f"a runner failed while it gathered a rollout: {rollout.error}")

@@ -12,9 +12,15 @@ from parsecrl.algorithms.reporting import markup
 
 
 def write_page(path: Path, template: str, **values: Any) -> Path:
-    """Write a page from a template beside this file, whole or not at all; its folder is made where it is missing.
+    """Write a page, whole or not at all.
 
-    The template has the functions of `markup`, and escapes all text but what these return.
+    Args:
+        path: The page; its folder is made where it is missing.
+        template: A file beside this one. It has the functions of `markup`, and escapes all text but what these return.
+        values: What it shows.
+
+    Returns:
+        The path.
     """
     loader = PackageLoader(__package__, "")
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -37,9 +37,16 @@ NOTE_WIDTH = 120
 
 
 def format_table(run: str | Location | Run) -> str:
-    """The table that ends a run, as text: a row a phase that acts, then a table for each study.
+    """The table that ends a run, as text.
 
-    Raises UserError where the folder holds no run.
+    Args:
+        run: A run folder, on disk or in an object store, or a run that was loaded.
+
+    Returns:
+        Lines: a row a phase that acts, then a table for each study.
+
+    Raises:
+        UserError: The folder holds no run.
     """
     if not isinstance(run, Run):
         run = load_run(run)
@@ -66,10 +73,17 @@ def study_table(study: Study, title: str) -> list[str]:
 
 
 def study_sections(study: Study, name: str, title: str, folder: Path, note: str = "") -> list[Markup]:
-    """A study's sections of a page.
+    """A study's part of a page.
 
-    name: in the page's links, and in the names of the figures' files, which are drawn into `folder`. title: what the
-    page calls it. note: below the table.
+    Args:
+        study: With its tables, or not analysed yet.
+        name: In the page's links, and in the names of the figures' files.
+        title: What the page calls it.
+        folder: Figures are drawn into it.
+        note: Below the table.
+
+    Returns:
+        Sections of HTML.
     """
     report = study_report_of(study.phase.entry)
     if report is None or not study.tables:

@@ -7,9 +7,14 @@ from parsecrl.algorithms.reporting.study_report import StudyReport
 
 
 def entry_of(algorithm: str, *, is_own: bool) -> Algorithm | None:
-    """The registry's entry of an algorithm, as a run's spec says it; None of one that is not installed here.
+    """The registry's entry of an algorithm.
 
-    Unless this user made the run (is_own), what its spec names as module:NAME is not imported: None as well.
+    Args:
+        algorithm: As a run's spec says it.
+        is_own: Whether this user made the run: what its spec names as module:NAME may be imported.
+
+    Returns:
+        The entry; None of an algorithm that is not installed here, or whose code may not be imported.
     """
     if algorithm not in registered() and not (is_own and ":" in algorithm):
         return None
