@@ -22,9 +22,10 @@ from parsecrl.algorithms.models import WorldModel
 from parsecrl.algorithms.registry.algorithm import Algorithm
 from parsecrl.platform.cli import main
 from parsecrl.platform.errors import UserError
+from parsecrl.platform.running.configs import phase_config
 from parsecrl.platform.runs import trust
 from parsecrl.platform.runs.run_folder import RunFolder
-from parsecrl.platform.specs import dump, load_spec
+from parsecrl.platform.specs import dump, load_spec, parse_spec
 
 EXAMPLE = Path(__file__).parents[1] / "example_plugin"
 SPEC = EXAMPLE / "example.yaml"
@@ -157,6 +158,30 @@ def test_code_that_a_checkpoint_of_others_names_runs_only_when_trusted(checkpoin
     (checkpoint / "agent.json").write_text(json.dumps(description))
     assert main(arguments) == 2
     assert "world_model.kind 'gone:Model' cannot be imported (ModuleNotFoundError" in capsys.readouterr().err
+
+
+def test_a_run_lets_the_next_phase_run_the_code_that_its_spec_names_and_no_other(on_path, tmp_path, monkeypatch):
+    monkeypatch.setenv(trust.KEY_VARIABLE, str(tmp_path / "key"))
+    data = yaml.safe_load(SPEC.read_text())
+    data["phases"][0] |= {"controller": {"kind": "embedded", "horizon": 5, "objective": COST}, "world_model": {}}
+    data["phases"].append({"name": "tune", "algorithm": "dcem_ppo", "start_from": "planet", "stop": {"ppo_steps": 1}})
+    spec = parse_spec(data, "ppo.yaml")
+    groups = spec.phases[0].model_dump(include={"controller", "world_model", "decoder"}, exclude_none=True)
+    start_from = tmp_path / "run" / "planet" / "trial_00000" / "checkpoint_000000"
+    start_from.mkdir(parents=True)
+    described = {"algorithm": "planet", "env": {"id": "Pendulum-v1", "action_repeat": 20}, **groups, "env_steps": 1}
+    save_agent(start_from, PlanningAgent(3, 1, **groups), described)
+    folder = RunFolder(tmp_path / "other", spec)  # not this user's own, as long as it is not opened
+    folder.path.mkdir()
+    folder.record("planet", {"checkpoint": str(start_from)})
+    assert not folder.is_own
+    config = phase_config(folder, spec.phases[1])
+    assert config.start_from_trusted
+    config.validate()
+    own = {**described["controller"], "objective": "gone:cost"}
+    (start_from / "agent.json").write_text(json.dumps(read_description(start_from) | {"controller": own}))
+    with pytest.raises(UserError, match=r"made by the code gone:cost, .* give --trust"):
+        phase_config(folder, spec.phases[1])
 
 
 def test_the_checkpoints_of_an_acting_algorithm_by_module_and_name_are_evaluated(
