@@ -248,11 +248,6 @@ def usable() -> list[Algorithm]:
     return found
 
 
-def acts(name: str) -> bool:
-    """Whether a registered algorithm's checkpoints hold an agent; of others nothing is known."""
-    return name in registered() and algorithm_named(name).acts
-
-
 def _loaded(point: EntryPoint, said: str) -> Algorithm:
     module, _, attribute = point.value.partition(":")
     try:

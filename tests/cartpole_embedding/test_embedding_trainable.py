@@ -75,7 +75,7 @@ def test_bad_checkpoints_are_named(tmp_path: Path):
         load_embedding(folder, trainable().learner)
     text = json.loads((folder / "embedding.json").read_text())
     (folder / "embedding.json").write_text(json.dumps({**text, "format": 99}))
-    with pytest.raises(ValueError, match="format 99, this version reads 1"):
+    with pytest.raises(ValueError, match=r"format 99, parsec-rl .* reads 1"):
         FILES.read_description(folder)
     with pytest.raises(ValueError, match=r"no readable embedding\.json"):
         FILES.read_description(tmp_path)
