@@ -6,6 +6,9 @@ Exploration noise is not a controller's business: whoever executes the action ad
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -83,7 +86,8 @@ class SearchController(nn.Module):
     def decode(self, x: Tensor, belief: Belief) -> Tensor:
         raise NotImplementedError
 
-    def _search(self, objective, checkpoint: bool, **arguments) -> Solution:  # type: ignore[no-untyped-def]
+    def _search(self, objective: Callable[[Tensor], Tensor], checkpoint: bool, **arguments: Any) -> Solution:
+        """The solver of a subclass; `arguments` are those that both solvers take."""
         raise NotImplementedError
 
 
@@ -109,7 +113,7 @@ class FullSpaceController(SearchController):
         super().__init__(horizon, action_size, plan_size, num_samples, num_elites, num_iterations, init_std, warm_start)
         self.decoder = None
 
-    def _search(self, objective, checkpoint: bool, **arguments) -> Solution:  # type: ignore[no-untyped-def]
+    def _search(self, objective: Callable[[Tensor], Tensor], checkpoint: bool, **arguments: Any) -> Solution:
         return cem(objective, **arguments)  # nothing is kept for a backward pass
 
     def decode(self, x: Tensor, belief: Belief) -> Tensor:
@@ -154,7 +158,7 @@ class EmbeddedController(SearchController):
         """Through a hard selection only the decoder's gradient passes, at the point that was found."""
         return ("decoder",) if self.temperature == 0 else ("reward", "transition", "decoder")
 
-    def _search(self, objective, checkpoint: bool, **arguments) -> Solution:  # type: ignore[no-untyped-def]
+    def _search(self, objective: Callable[[Tensor], Tensor], checkpoint: bool, **arguments: Any) -> Solution:
         return dcem(
             objective, temperature=self.temperature, normalize=self.normalize, checkpoint=checkpoint, **arguments
         )
