@@ -37,6 +37,15 @@ class Key(NamedTuple):
     meaning: str
 
 
+EXTENDS = Key(
+    "extends",
+    "text",
+    "none",
+    "",
+    "bundled spec or file whose keys this one changes; phases go by name, null takes a key or a phase away",
+)
+
+
 def keys_of(model: type[BaseModel], prefix: str = "", leave_out: frozenset[str] = frozenset()) -> Iterator[Key]:
     """The keys of a model and of the groups in it, in their order."""
     for name, field in model.model_fields.items():
@@ -138,7 +147,7 @@ def tables(algorithm: str | None = None) -> list[tuple[str, str, list[Key]]]:
     found: list[tuple[str, str, list[Key]]] = []
     if algorithm is None:
         found = [
-            ("spec", "The top of a spec file.", list(keys_of(Spec, leave_out=frozenset({"phases"})))),
+            ("spec", "The top of a spec file.", [EXTENDS, *keys_of(Spec, leave_out=frozenset({"phases"}))]),
             ("phase", "Every item of `phases`, whatever its algorithm.", list(keys_of(PhaseBase))),
         ]
     for name in [algorithm] if algorithm else sorted(registered()):

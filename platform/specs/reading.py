@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from parsecrl.algorithms.registry.messages import explain, nearest, short
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs.dotted_keys import leaves, set_path
+from parsecrl.platform.specs.extending import extended
 from parsecrl.platform.specs.groups import Domain
 from parsecrl.platform.specs.phases import UNSEARCHABLE, PhaseBase
 from parsecrl.platform.specs.spec import Spec
@@ -62,10 +63,7 @@ def bundled_specs() -> dict[str, Any]:
 
 def load_spec(path_or_name: str | Path, overrides: Iterable[str] = ()) -> Spec:
     """Read a spec by its file or by the name of a bundled one, apply `key=value` overrides, and check it."""
-    text, source = _read(str(path_or_name))
-    data = _parse_yaml(text, source)
-    if not isinstance(data, dict):
-        raise UserError(f"{source} must be a YAML mapping with the keys name, env, phases, got {short(data)}")
+    data, source = _read_whole(str(path_or_name), ())
     for override in overrides:
         _apply_override(data, override)
     return parse_spec(data, source)
@@ -93,6 +91,24 @@ def dump(spec: Spec) -> str:
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
+
+
+def _read_whole(name: str, extending: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    """The contents of a spec file merged into those of what it extends; `extending`: the files that led here."""
+    text, source = _read(name)
+    data = _parse_yaml(text, source)
+    if not isinstance(data, dict):
+        raise UserError(f"{source} must be a YAML mapping with the keys name, env, phases, got {short(data)}")
+    if "extends" not in data:
+        return data, source
+    base = data.pop("extends")
+    if source in extending:
+        raise UserError(f"extends leads back to {source} ({' -> '.join((*extending, source))}); take one of them out")
+    if not isinstance(base, str):
+        raise UserError(f"{source}: extends must name a bundled spec or a file, got {short(base)}")
+    beside = Path(source).parent / Path(base).expanduser()
+    base = str(beside) if Path(source).is_file() and beside.is_file() else base
+    return extended(_read_whole(base, (*extending, source))[0], data, source), source
 
 
 def _read(name: str) -> tuple[str, str]:

@@ -266,3 +266,70 @@ def test_differences_name_phases():
     assert differences(old, old) == []
     del new["phases"][2]
     assert differences(old, new)[0][0] == "phases"
+
+
+def _extending(tmp_path, text, file="child.yaml"):
+    (tmp_path / file).write_text(text)
+    return tmp_path / file
+
+
+def test_a_spec_extends_another_key_by_key_and_phase_by_phase(spec_file, tmp_path):
+    file = _extending(
+        tmp_path,
+        "extends: small.yaml\nname: child\nenv: {action_repeat: 2}\n"
+        "phases: {planet: {world_model: {deterministic_size: 30}}, embed: {search: null}, finetune: null}\n",
+    )
+    base, child = load_spec(spec_file), load_spec(file)
+    changed = {path: (old, new) for path, old, new in differences(base.model_dump(), child.model_dump())}
+    assert (child.env.id, child.env.action_repeat) == (base.env.id, 2)
+    assert [phase.name for phase in child.phases] == ["planet", "embed"]
+    assert child.phases[0].world_model.deterministic_size == 30
+    assert child.phases[0].world_model.hidden_size == 20
+    assert child.phases[1].world_model.deterministic_size == 30  # a phase that keeps the model has its sizes
+    assert child.phases[1].search == {}
+    assert child.phases[1].controller.kind == "embedded"
+    assert set(changed) == {"name", "env.action_repeat", "phases", "evaluate.phases"}
+
+
+def test_a_chain_of_extensions_with_a_list_of_phases_and_overrides(spec_file, tmp_path):
+    _extending(tmp_path, "extends: small.yaml\nname: middle\nseed: 3\n", "middle.yaml")
+    file = _extending(
+        tmp_path, "extends: middle.yaml\nname: last\nphases: [{name: finetune, std: {learned: true}}]\n", "last.yaml"
+    )
+    spec = load_spec(file, ["phases.finetune.std.value=0.3"])
+    assert (spec.name, spec.seed, spec.phase("finetune").std.learned, spec.phase("finetune").std.value) == (
+        "last",
+        3,
+        True,
+        0.3,
+    )
+    assert load_spec(spec_file).model_dump() | {"name": "", "seed": 3} == load_spec(
+        tmp_path / "middle.yaml"
+    ).model_dump() | {"name": ""}
+
+
+def test_a_group_whose_kind_changes_keeps_none_of_its_keys(tmp_path):
+    file = _extending(
+        tmp_path,
+        "extends: cheetah_run\nname: other\nphases: {planet: {controller: {kind: embedded}}, embed: null, "
+        "finetune: null}\nevaluate: {phases: [planet]}\n",
+    )
+    assert load_spec(file).phases[0].controller.num_samples == 100  # the embedded controller's default, not 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("extends: nowhere\nname: a\n", "no spec 'nowhere'"),
+        ("extends: cheetah_rum\nname: a\n", "did you mean 'cheetah_run'?"),
+        ("extends: child.yaml\nname: a\n", "extends leads back to"),
+        ("extends: [cheetah_run]\nname: a\n", "extends must name a bundled spec or a file, got ['cheetah_run']"),
+        ("extends: cheetah_run\nname: a\nphases: {embod: null}\n", "phases.embod is taken away and is not there"),
+        ("extends: cheetah_run\nname: a\nphases: [1]\n", "are groups by name"),
+        ("extends: cheetah_run\nname: a\nphases: {planet: {train_ration: 1}}\n", "train_ration"),
+    ],
+)
+def test_what_cannot_be_extended_is_said(text, said, tmp_path):
+    with pytest.raises(UserError) as error:
+        load_spec(_extending(tmp_path, text))
+    assert said in str(error.value)
