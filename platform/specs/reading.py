@@ -77,6 +77,7 @@ def parse_spec(data: dict[str, Any], source: str) -> Spec:
         raise UserError(f"{source}: {explain(error, data, Spec)}") from None
     for phase in spec.phases:
         _check_search(phase, source)
+    spec.stated = _without_aliases(data)
     return spec
 
 
@@ -87,6 +88,8 @@ def dump(spec: Spec) -> str:
         {"name": phase.name, "algorithm": phase.algorithm, "start_from": phase.start_from, **plain}
         for phase, plain in zip(spec.phases, data["phases"], strict=True)
     ]
+    if spec.variants:
+        data["variants"] = spec.variants  # with what they set to none
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
 
 
@@ -154,12 +157,27 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         raise UserError(
             f"--set takes key=value with a dotted key, such as phases.0.stop.env_steps=1000, got {override!r}"
         )
-    value = _parse_yaml(text, f"the value of --set {override}")
+    set_key(data, path.strip(), _parse_yaml(text, f"the value of --set {override}"), f"--set {override}")
+
+
+def set_key(data: dict[str, Any], path: str, value: Any, said: str) -> None:
+    """Set a value in a spec as it was read.
+
+    Args:
+        data: The spec; changed.
+        path: Dotted key, such as `phases.planet.train_ratio`; `phases.*` are all phases.
+        value: Of the key.
+        said: What messages call the change.
+
+    Raises:
+        UserError: The path leads to no phase, or through a value.
+    """
+    keys = path.split(".")
     groups: list[dict[str, Any]] = [data]
     if keys[0] == "phases" and len(keys) > 1:
-        groups, keys = _phases_named(data, keys[1], override), keys[2:]
+        groups, keys = _phases_named(data, keys[1], said), keys[2:]
         if not keys or not all(isinstance(phase, dict) for phase in groups):
-            raise UserError(f"--set {override} must name a key of the phase, such as phases.0.train_ratio=0.2")
+            raise UserError(f"{said} must name a key of the phase, such as phases.0.train_ratio=0.2")
         if keys[0] == "search" and len(keys) > 2:  # the keys of a search are dotted paths themselves
             last = [keys.pop()] if keys[-1] in Domain.model_fields else []
             keys = ["search", ".".join(keys[1:]), *last]
@@ -167,21 +185,21 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         for group in groups:
             set_path(group, keys, _without_aliases(value))
     except KeyError as error:
-        raise UserError(f"--set {override}: {error.args[0]} is a value, not a group of keys") from None
+        raise UserError(f"{said}: {error.args[0]} is a value, not a group of keys") from None
 
 
-def _phases_named(data: dict[str, Any], name: str, override: str) -> list[dict[str, Any]]:
+def _phases_named(data: dict[str, Any], name: str, said: str) -> list[dict[str, Any]]:
     """The phase of a name or a number, or with * all of them, as they were read."""
     phases = data.get("phases")
     if not isinstance(phases, list):
-        raise UserError(f"--set {override}: the spec has no list of phases")
+        raise UserError(f"{said}: the spec has no list of phases")
     if name == "*":
         return phases
     names = [str(phase.get("name")) if isinstance(phase, dict) else "?" for phase in phases]
     index = names.index(name) if name in names else int(name) if name.isdigit() else len(phases)
     if index >= len(phases):
         known = ", ".join(names)
-        raise UserError(f"--set {override}: no phase {name!r}; the spec has {known} (* for all){nearest(name, names)}")
+        raise UserError(f"{said}: no phase {name!r}; the spec has {known} (* for all){nearest(name, names)}")
     return [phases[index]]
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
 from parsecrl.algorithms.registry.settings import Count, Group, Natural, NonNegative, Positive
 from parsecrl.platform.specs.phases import PhaseBase, inherited, parse_phase
 
 Logger = Literal["tensorboard", "wandb", "mlflow"]
+REFERENCE = "reference"  # among the variants, the spec as it is
+VARIANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+
+
+MAX_SEED = 2**31 - 1
 
 
 class EnvSpec(Group):
@@ -86,7 +91,13 @@ class Spec(Group):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the run's folder")
     env: EnvSpec | None = Field(None, description="needed by phases that act")
-    seed: int = Field(0, ge=0, lt=2**31, description="everything random follows from it")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="everything random follows from it")
+    seeds: int | list[int] | None = Field(
+        None, description="a chain of all phases for each: a list, or how many, from `seed` on; none: `seed` alone"
+    )
+    variants: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="by name, changes of keys (dotted) that are compared with the spec as it is"
+    )
     resources: ResourcesSpec = Field(ResourcesSpec(), description="of each trial")
     runtime: RuntimeSpec = Field(default_factory=RuntimeSpec, description="of every process")
     phases: list[Annotated[SerializeAsAny[PhaseBase], BeforeValidator(parse_phase)]] = Field(
@@ -95,6 +106,21 @@ class Spec(Group):
     evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec, description="of phases that act")
     loggers: list[Logger] = Field(["tensorboard"], description="that Tune reports results to")
 
+    _stated: dict[str, Any] | None = PrivateAttr(None)
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The keys as they were read, before defaults and inheritance; variants are changes of these."""
+        return self._stated if self._stated is not None else self.model_dump(exclude_unset=True)
+
+    @stated.setter
+    def stated(self, data: dict[str, Any]) -> None:
+        self._stated = data
+
+    def __eq__(self, other: object) -> bool:
+        """Whether they say the same, however they were written."""
+        return isinstance(other, Spec) and self.model_dump() == other.model_dump()
+
     def phase(self, name: str) -> PhaseBase:
         return next(phase for phase in self.phases if phase.name == name)
 
@@ -102,6 +128,27 @@ class Spec(Group):
     def acting_phases(self) -> list[str]:
         """Names of the phases whose agents are evaluated in the environment."""
         return [phase.name for phase in self.phases if phase.acts]
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _different_seeds(cls, seeds: Any) -> Any:
+        listed = seeds if isinstance(seeds, list) else [0 if seeds is None else seeds]
+        whole = all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in listed)
+        if not (whole and listed and len(set(listed)) == len(listed) and seeds != 0):
+            raise ValueError(
+                f"seeds must be how many, 1 or more, or a list of different whole numbers of 0 or more, got {seeds}"
+            )
+        return seeds
+
+    @field_validator("variants")
+    @classmethod
+    def _named(cls, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name in variants:
+            if not VARIANT_NAME.fullmatch(name) or name == REFERENCE:
+                raise ValueError(
+                    f"variants need names of letters, digits and _, and {REFERENCE} is the spec as it is, got {name!r}"
+                )
+        return variants
 
     @model_validator(mode="before")
     @classmethod

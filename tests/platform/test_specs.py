@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.specs import bundled_specs, differences, dump, load_spec, parse_spec
+from parsecrl.platform.specs import bundled_specs, chains_of, differences, dump, load_spec, parse_spec, plan_rows
 
 SMALL = """
 name: small
@@ -333,3 +333,80 @@ def test_what_cannot_be_extended_is_said(text, said, tmp_path):
     with pytest.raises(UserError) as error:
         load_spec(_extending(tmp_path, text))
     assert said in str(error.value)
+
+
+VARIANTS = "variants={wide: {phases.embed.batch_length: 60}, brief: {phases.finetune.learning_rate: 1.0e-3}}"
+
+
+def _chains(spec_file, *overrides):
+    plain = ["phases.embed.search={}", "phases.finetune.search={}"]
+    return chains_of(load_spec(spec_file, [*plain, *overrides]))
+
+
+def test_chains_of_seeds_and_variants_share_what_is_the_same(spec_file):
+    chains = _chains(spec_file, "seed=5", "seeds=2", VARIANTS)
+    assert [(chain.name, chain.variant, chain.seed) for chain in chains] == [
+        ("reference-seed5", "reference", 5),
+        ("reference-seed6", "reference", 6),
+        ("wide-seed5", "wide", 5),
+        ("wide-seed6", "wide", 6),
+        ("brief-seed5", "brief", 5),
+        ("brief-seed6", "brief", 6),
+    ]
+    shared = {chain.name: chain.shared for chain in chains}
+    assert shared["reference-seed5"] == shared["reference-seed6"] == {}
+    assert shared["wide-seed6"] == {"planet": "reference-seed6"}
+    assert shared["brief-seed5"] == {"planet": "reference-seed5", "embed": "reference-seed5"}
+    brief = chains[-2].spec
+    assert (brief.seed, brief.seeds, brief.variants) == (5, None, {})
+    assert brief.phase("finetune").learning_rate == 1e-3
+    assert plan_rows(chains)[-1] == (
+        "brief-seed6",
+        "shared with reference-seed6",
+        "shared with reference-seed6",
+        "trained",
+    )
+
+
+def test_a_phase_is_shared_by_content_not_by_name(spec_file):
+    for change, shared in [
+        ("{env.action_repeat: 2}", {}),
+        ("{phases.planet.checkpoint_every: 2, phases.finetune.clip: 0.1}", {"planet", "embed"}),
+        ("{phases.planet.stop.env_steps: 50}", {}),
+        ("{evaluate.episodes: 3}", {"planet", "embed", "finetune"}),
+    ]:
+        assert set(_chains(spec_file, f"variants={{a: {change}}}")[-1].shared) == set(shared)
+
+
+def test_variants_shape_what_phases_inherit(spec_file):
+    *_, chain = _chains(spec_file, "variants={a: {phases.planet.world_model.hidden_size: 30}}")
+    assert chain.spec.phase("embed").world_model.hidden_size == 30
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("seeds=[1, 1]", "seeds must be how many, 1 or more, or a list of different whole numbers of 0 or more"),
+        ("seeds=[-1]", "got [-1]"),
+        ("seeds=0", "got 0"),
+        ("seeds=[]", "got []"),
+        ("seeds=two", "got two"),
+        ("seeds=true", "got True"),
+        ("variants={a: {phases.planet.train_ratio: 0.1}}", "variants.a must change something"),
+        ("variants={a: {}}", "variants.a must change something"),
+        ("variants={a: {phases.planet.train_ration: 0.2}}", "phases.planet.train_ration is not a known key"),
+        ("variants={a: {phases.planets.train_ratio: 0.2}}", "no phase 'planets'"),
+        ("variants={a: {seed: 3}}", "variants.a must change env, phases or evaluate, got 'seed'"),
+        ("variants={reference: {env.action_repeat: 3}}", "reference is the spec as it is"),
+        ("variants={a-b: {env.action_repeat: 3}}", "variants need names of letters, digits and _"),
+        (
+            "variants={a: {phases.embed.controller.num_iterations: 3}}",
+            "variants.a.phases.embed.controller.num_iterations has no effect, because the phase searches over",
+        ),
+    ],
+)
+def test_seeds_and_variants_that_make_no_sense(spec_file, override, said):
+    with pytest.raises(UserError) as error:
+        chains_of(load_spec(spec_file, [override]))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
