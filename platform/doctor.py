@@ -121,8 +121,8 @@ def _rendering() -> Iterator[Finding]:
 def _pixels() -> Iterator[Finding]:
     """The default world of first-person images, in a process of its own: it starts Doom's engine."""
     failure = _failure(
-        "import gymnasium, parsecrl.envs\n"
-        "env = gymnasium.make('parsecrl/HealthGathering-v0')\n"
+        "from parsecrl.envs import make_world\n"
+        "env = make_world('parsecrl/HealthGathering-v0')\n"
         "env.reset(seed=0)\n"
         "env.close()\n"
     )

@@ -20,7 +20,7 @@ from parsecrl.algorithms.controllers import CategoricalController
 from parsecrl.algorithms.latent_planning.experience import Experience
 from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
 from parsecrl.algorithms.latent_study.model_factory import make_model
-from parsecrl.algorithms.latent_study.worlds import check_slices, make_env, space_sizes, world_of
+from parsecrl.algorithms.latent_study.worlds import check_slices, make_vector_world, space_sizes, world_of
 from parsecrl.algorithms.models import TransitionSequence
 from parsecrl.algorithms.training.measurements import PlanTime
 from parsecrl.algorithms.training.seeding import derive_seed
@@ -58,12 +58,12 @@ def make_world(group: Mapping[str, Any], seed: int) -> gymnasium.Env:
 
     The project's own worlds draw start and goal for every task and their layout from `seed`, unless the group says
     otherwise. Any other must have the key "goal_observation" [O] in the info of `reset`. Raises ValueError where one
-    has not, and as `make_env` does.
+    has not, and as `make_vector_world` does.
     """
     options = dict(group)
     if options["id"].startswith("parsecrl/"):
         options = {"start": None, "goal": None, **options}
-    env = make_env(options, derive_seed(seed, "layout"))
+    env = make_vector_world(options, derive_seed(seed, "layout"))
     if "goal_observation" not in env.reset(seed=seed)[1]:
         raise ValueError(
             f"the info of reset must hold goal_observation, got none from {options['id']!r}; choose another world.id"
@@ -124,7 +124,7 @@ class PlanningExperiment:
         obs, info = self.env.reset(seed=derive_seed(self.seed, "task", number))
         task.start_state, task.goal_state = info.get("state", -1), info.get("goal_state", -1)
         task.distance = self._distance(task.start_state, task.goal_state)
-        goal = self.model.encode(self._row(info["goal_observation"]))
+        goal = self.model.encode(self._row(self.env.get_wrapper_attr("read")(info["goal_observation"], "the goal")))
         state = self.model.begin(self._row(obs))
         seen, actions, states, is_over = [obs], [], [task.start_state], False
         while not is_over:

@@ -28,10 +28,10 @@ class LatentSACAlgorithm(Algorithm):
     def check(self, phase: Any) -> None:
         from parsecrl.algorithms.latent_sac.latent_sac_rl_module import check_target_entropy
         from parsecrl.algorithms.latent_study.model_factory import check_model
-        from parsecrl.algorithms.latent_study.worlds import check_slices, make_env, space_sizes
+        from parsecrl.algorithms.latent_study.worlds import check_slices, make_vector_world, space_sizes
 
         with blamed_on("world"):
-            env = make_env(phase.world.plain(), layout_seed=0)
+            env = make_vector_world(phase.world.plain(), layout_seed=0)
         try:
             check_model(phase.model.plain(), env)
             check_slices(env, phase.model.rollout_steps, "model.rollout_steps")

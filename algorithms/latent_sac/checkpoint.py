@@ -18,7 +18,7 @@ from parsecrl.algorithms.checkpoints.files import Folder
 from parsecrl.algorithms.checkpoints.pair import CheckpointPair
 from parsecrl.algorithms.latent_sac.acting import DiscretePolicy
 from parsecrl.algorithms.latent_study.model_factory import make_model
-from parsecrl.algorithms.latent_study.worlds import World, make_env, space_sizes, world_of
+from parsecrl.algorithms.latent_study.worlds import World, make_vector_world, space_sizes, world_of
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.models.latent_dynamics import feedforward
 from parsecrl.algorithms.registry.user_functions import one_line
@@ -47,7 +47,7 @@ def load_trial(folder: Folder) -> tuple[LatentDynamics, World | None, np.ndarray
     description, tensors = FILES.read_description(folder), FILES.read_tensors(folder)
     with _whole(folder):
         world, layout_seed, visited = description["world"], description["layout_seed"], tensors["visited"].numpy()
-    env = make_env(world, layout_seed)
+    env = make_vector_world(world, layout_seed)
     with _whole(folder):
         model = _model(description, tensors, *space_sizes(env))
     return model, world_of(env), visited, description

@@ -28,12 +28,19 @@ from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
 from parsecrl.algorithms.latent_sac.settings import LatentSACSettings
 from parsecrl.algorithms.latent_study.measures import transformations_used
 from parsecrl.algorithms.latent_study.tables import prediction_table
-from parsecrl.algorithms.latent_study.worlds import NAMESPACE, check_slices, env_arguments, space_sizes, world_of
+from parsecrl.algorithms.latent_study.worlds import (
+    NAMESPACE,
+    WORLD,
+    check_slices,
+    space_sizes,
+    world_arguments,
+    world_of,
+)
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.registry.settings import StudySettings
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.process_tuning import make_process_quick
-from parsecrl.algorithms.training.rllib_private import registered_creator
+from parsecrl.algorithms.training.rllib_phase import UnnamedTask, named_task
 from parsecrl.algorithms.training.rllib_settings import RECENT_EPISODES, SettingsConfig, learner_terms
 from parsecrl.algorithms.training.seeding import derive_seed
 
@@ -94,8 +101,7 @@ class LatentSACConfig(SettingsConfig):
         config.trial_seed = derive_seed(settings.get("run_seed", 0), ROLE, own.seed)
         config.learners(num_gpus_per_learner=own.num_gpus_per_trial)
         config.debugging(seed=config.trial_seed)
-        id, options = env_arguments(config.world, config.layout_seed)
-        config.environment(id, env_config=options)
+        config.environment(WORLD, env_config=world_arguments(config.world, config.layout_seed))
         return config
 
     @property
@@ -112,16 +118,26 @@ class LatentSACConfig(SettingsConfig):
             )
         if self.trial_seed != (self.seed or 0):  # it was not made from a spec's phase
             self.trial_seed = self.given_seed = self.seed or 0
-        if isinstance(self.env, str) and registered_creator(self.env) is None:
-            made = env_arguments(self.world, self.layout_seed)
-            if (self.env, self.env_config) != made:
-                self.world = {**self.env_config, "id": self.env.removeprefix(NAMESPACE)}
-                made = env_arguments(self.world, self.layout_seed)
-            self.env, self.env_config = made
-        elif self.env is not None:
-            name = self.env if isinstance(self.env, str) else f"{self.env.__module__}:{self.env.__qualname__}"
-            self.world = {"id": name}
+        if self.env is not None:
+            self._wrap_world()
         super().validate()
+
+    def _wrap_world(self) -> None:
+        """Put parsecrl/World-v0, which RLlib makes by its id, around the world that was given."""
+        given = {**self.env_config}
+        task = named_task(given.pop("env_id") if self.env == WORLD else self.env)
+        if isinstance(task, UnnamedTask):
+            self.world = {"id": task.name}
+            made = self.env_config if self.env == WORLD else {"env_id": task, "kwargs": given}
+        else:
+            made = world_arguments(self.world, self.layout_seed)
+            if self.env != WORLD:
+                self.world = {**given, "id": task.removeprefix(NAMESPACE)}
+            elif self.env_config != made:
+                limit = given.pop("env_max_episode_steps", None)
+                self.world = {**given, "id": task.removeprefix(NAMESPACE), "max_episode_steps": limit}
+            made = world_arguments(self.world, self.layout_seed)
+        self.env, self.env_config = WORLD, made
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """As RLlib asks."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from parsecrl.algorithms.registry.settings import Count, Group, Natural, NonNegative, Positive
+from parsecrl.algorithms.registry.settings import Arguments, Count, Group, Natural, NonNegative, Positive
 
 Place = Annotated[list[int], Field(min_length=2, max_length=2)]  # row and column, from 0
 Transformation = Literal["rotation", "translation", "affine"]
@@ -28,6 +28,10 @@ class WorldSpec(Group):
         None, description="of an episode; none: the world's own, 50 where start or goal is drawn"
     )
     layout_seed: Natural | None = Field(None, description="of the cells' vectors; none: from the trial's seed")
+    kwargs: Arguments | None = Field(None, description="arguments of the world's own, by name")
+    max_episode_steps: Count | None = Field(
+        None, description="steps after which an episode is truncated; none: as the world is registered"
+    )
 
 
 class LatentModelSpec(Group):

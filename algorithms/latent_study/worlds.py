@@ -1,7 +1,8 @@
-"""A grid world as tables, and the environment that a spec's `env` group names."""
+"""The world that a spec's group names, and a grid world as tables."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 NAMESPACE = "parsecrl.envs:"  # imports the package that registers them
-TUPLES = ("start", "goal")  # cells, which a spec has as lists
+WORLD = f"{NAMESPACE}parsecrl/World-v0"
 
 
 @dataclass(frozen=True)
@@ -24,29 +25,20 @@ class World:
     neighbours: np.ndarray  # [E, 2] int64, each pair of cells one move apart once
 
 
-def make_env(env: dict[str, Any], layout_seed: int) -> gymnasium.Env:
-    """Make the environment of a spec's group.
+def make_vector_world(group: Mapping[str, Any], layout_seed: int) -> gymnasium.Env:
+    """Make the world of a spec's group, one for latent dynamics.
 
     Args:
-        env: Its `id`, and the other keys as arguments.
+        group: Its `id`, `kwargs` and `max_episode_steps`; other keys are arguments too.
         layout_seed: Of the cells' vectors, where the group sets none.
 
     Returns:
-        The environment.
+        The world, with float32 vectors for observations and actions from 0.
 
     Raises:
-        ValueError: Gymnasium does not know the id, or the environment refuses an argument.
+        ValueError: It cannot be made, has pictures for observations, or actions that are not discrete.
     """
-    id, options = env_arguments(env, layout_seed)
-    try:
-        made = gymnasium.make(id, disable_env_checker=True, **options)
-    except TypeError as error:
-        raise ValueError(f"{env['id']!r} takes no such arguments ({error}); leave them out") from None
-    except gymnasium.error.Error as error:
-        raise ValueError(
-            f"env.id must be an environment that Gymnasium knows, got {env['id']!r} ({error}); "
-            f"choose parsecrl/Gridworld-v0, parsecrl/FourRooms-v0 or parsecrl/Torus-v0"
-        ) from error
+    made = gymnasium.make(WORLD, **world_arguments(group, layout_seed))
     check_spaces(made.observation_space, made.action_space)
     return made
 
@@ -68,23 +60,48 @@ def check_spaces(obs: spaces.Space, action: spaces.Space) -> None:
         )
 
 
-def env_arguments(env: dict[str, Any], layout_seed: int) -> tuple[str, dict[str, Any]]:
-    """Turn a spec's group into what gymnasium.make, or RLlib's `environment`, takes.
+def make_pixel_world(group: Mapping[str, Any]) -> gymnasium.Env:
+    """Make the world of a spec's group, one of pixels.
 
     Args:
-        env: Its `id`, and the other keys as arguments.
-        layout_seed: Of the cells' vectors, where the group sets none.
+        group: As in `make_vector_world`.
 
     Returns:
-        The id and the keyword arguments.
+        The world, with square RGB pictures for observations and actions from 0.
+
+    Raises:
+        ValueError: It cannot be made, or has other observations or actions.
     """
-    options = {key: tuple(value) if key in TUPLES and value is not None else value for key, value in env.items()}
-    id = str(options.pop("id"))
+    made = gymnasium.make(WORLD, **world_arguments(group))
+    shape = made.observation_space.shape or ()
+    if not (len(shape) == 3 and shape[0] == shape[1] and shape[2] == 3):
+        made.close()
+        raise ValueError(
+            f"a world of pixels has uint8 pictures [S, S, 3] and discrete actions, got {made.observation_space} "
+            f"from {group['id']!r}; choose parsecrl/HealthGathering-v0 or parsecrl/GoalsMaze-v0"
+        )
+    return made
+
+
+def world_arguments(group: Mapping[str, Any], layout_seed: int | None = None) -> dict[str, Any]:
+    """Turn a spec's group into the arguments of `WORLD`, as gymnasium.make and RLlib's env_config take them.
+
+    Args:
+        group: As in `make_vector_world`.
+        layout_seed: As in `make_vector_world`; None of worlds that have none.
+
+    Returns:
+        The keyword arguments.
+    """
+    options = {key: value for key, value in group.items() if key not in {"id", "kwargs", "max_episode_steps"}}
+    options |= group.get("kwargs") or {}
+    id = str(group.get("id", ""))
     if id.startswith("parsecrl/"):
         id = NAMESPACE + id
-        if options.get("layout_seed") is None:
+        if layout_seed is not None and options.get("layout_seed") is None:
             options["layout_seed"] = layout_seed
-    return id, options
+    limit = group.get("max_episode_steps")
+    return {"env_id": id, "kwargs": options} | ({} if limit is None else {"env_max_episode_steps": limit})
 
 
 def space_sizes(env: gymnasium.Env) -> tuple[int, int]:
@@ -129,9 +146,9 @@ def check_slices(env: gymnasium.Env, length: int, key: str) -> None:
     Raises:
         ValueError: No episode is that long.
     """
-    spec = env.unwrapped.spec
-    steps = getattr(env.unwrapped, "episode_steps", None) or (spec.max_episode_steps if spec else None)
-    if steps is not None and length > steps:
+    limits = getattr(env.unwrapped, "episode_steps", None), env.get_wrapper_attr("max_episode_steps")
+    steps = min((limit for limit in limits if limit is not None), default=length)
+    if length > steps:
         raise ValueError(
             f"{key} must be at most the length of an episode, {steps}, got {length}; lower it, or lengthen the episodes"
         )

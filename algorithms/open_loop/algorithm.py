@@ -32,10 +32,10 @@ class OpenLoopAlgorithm(Algorithm):
         return {"num_updates": settings.data.episodes * settings.updates_per_episode}
 
     def check(self, phase: Any) -> None:
-        from parsecrl.algorithms.open_loop.collector import make_world
+        from parsecrl.algorithms.latent_study.worlds import make_pixel_world
 
         with blamed_on("world"):
-            make_world(phase.world.plain()).close()
+            make_pixel_world(phase.world.plain()).close()
 
     def resolve(self, phase: Any, data_folder: str) -> Any:
         """With an absolute data.folder: trials run in folders of their own."""

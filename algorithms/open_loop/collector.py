@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
-from gymnasium import spaces
 
+from parsecrl.algorithms.latent_study.worlds import make_pixel_world
 from parsecrl.algorithms.open_loop.episode_files import Episode
 from parsecrl.algorithms.training.seeding import derive_seed
 
@@ -34,42 +33,12 @@ class Collected(NamedTuple):
     attempts: int  # episodes that were played for it; more than 1 only where it must last
 
 
-def make_world(env_config: Mapping[str, Any]) -> gymnasium.Env:
-    """The world of `id` with the other keys as arguments.
-
-    Raises ValueError as it does itself, on an unknown id, and unless it has square RGB pictures and discrete actions.
-    """
-    options = dict(env_config)
-    id = str(options.pop("id", ""))
-    try:
-        env = gymnasium.make(
-            f"parsecrl.envs:{id}" if id.startswith("parsecrl/") else id, disable_env_checker=True, **options
-        )
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"env.id must be a world that Gymnasium can make with the arguments beside it, got {id!r} ({reason}); "
-            f"choose parsecrl/HealthGathering-v0 or parsecrl/GoalsMaze-v0"
-        ) from error
-    seen, action = env.observation_space, env.action_space
-    shape = seen.shape or ()
-    is_picture = isinstance(seen, spaces.Box) and seen.dtype == np.uint8 and len(shape) == 3 and shape[2] == 3
-    if not (is_picture and shape[0] == shape[1] and isinstance(action, spaces.Discrete) and action.start == 0):
-        env.close()
-        raise ValueError(
-            f"a world of pixels has uint8 pictures [S, S, 3] and discrete actions, got {seen} and {action} "
-            f"from {id!r}; "
-            f"choose parsecrl/HealthGathering-v0 or parsecrl/GoalsMaze-v0"
-        )
-    return env
-
-
 class Collector:
     """One worker: a world, and episodes from it by their number."""
 
     def __init__(self, env_config: Mapping[str, Any], seed: int):
         self.env_config, self.seed = env_config, seed
-        self.env = make_world(env_config)
+        self.env = make_pixel_world(env_config)
 
     def collect(self, task: Task) -> Collected:
         """Play the task's episode. Raises ValueError where none lasts that must."""
@@ -93,7 +62,7 @@ class Collector:
                 if not left:
                     raise
                 self.env.close()
-                self.env = make_world(self.env_config)
+                self.env = make_pixel_world(self.env_config)
         raise AssertionError
 
     def _play(self, task: Task, attempt: int) -> Episode:

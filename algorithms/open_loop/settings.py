@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from parsecrl.algorithms.registry.settings import Count, Group, Natural, NonNegative, Positive, StudySettings
+from parsecrl.algorithms.registry.settings import Arguments, Count, Group, Natural, NonNegative, Positive, StudySettings
 
 
 class PixelWorldSpec(Group):
@@ -15,6 +15,7 @@ class PixelWorldSpec(Group):
     id: str = Field("parsecrl/HealthGathering-v0", min_length=1, description="Gymnasium's name of the environment")
     frame_skip: Count | None = Field(None, description="frames of a step; none: the world's own")
     seconds: Positive | None = Field(None, description="of an episode, in worlds that ask; none: the world's own")
+    kwargs: Arguments | None = Field(None, description="arguments of the world's own, by name")
 
 
 class PixelDataSpec(Group):

@@ -5,12 +5,13 @@ Unknown keys, wrong types and values out of range are errors.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from parsecrl.algorithms.registry.messages import explain
 
@@ -19,12 +20,25 @@ Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Arguments = Annotated[dict[str, Any], AfterValidator(lambda values: _plain_data(values))]
 
 # Keys of a plain trial's config that the run adds to the algorithm's settings.
 RUN_KEYS = frozenset({"run_seed", "env"})
 
 AnyGroup = TypeVar("AnyGroup", bound="Group")
 AnySettings = TypeVar("AnySettings", bound="Settings")
+
+
+def _plain_data(values: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of an environment as they are. Raises ValueError on what checkpoints and reports cannot hold."""
+    for name, value in values.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"kwargs must hold numbers, text, lists and groups alone, got {value!r} for {name!r}; change it"
+            ) from None
+    return values
 
 
 class BadSetting(ValueError):

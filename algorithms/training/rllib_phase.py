@@ -27,6 +27,7 @@ from parsecrl.algorithms.training.rllib_private import registered_creator
 from parsecrl.algorithms.training.rllib_settings import SettingsConfig, learner_terms
 
 ENVIRONMENT = "parsecrl.envs:parsecrl/Control-v0"
+LIMIT = "env_max_episode_steps"  # its word for max_episode_steps, of which gymnasium.make makes a limit of decisions
 SPACES = ("observation", "action")
 # RLlib's name for what it clips, and ours for what we clip ourselves; the group is the optimiser.
 GRADIENT_NORM = re.compile(r"gradients_(?P<rllib>.+)_global_norm|(?P<own>.+)_gradient_norm")
@@ -50,8 +51,9 @@ class PhaseConfig(SettingsConfig):
     """The settings that the phases of a pipeline have in common.
 
     `.environment(...)` takes the id of a task with bounded continuous actions (Gymnasium's or Shimmy's), a class, or
-    the name of a creator that was registered with Tune. env_config: the task's own arguments, and `action_repeat`,
-    simulator steps per decision. Observations become float32 vectors and actions [-1, 1] (parsecrl/Control-v0).
+    the name of a creator that was registered with Tune. env_config: the task's own arguments; and `action_repeat`,
+    simulator steps per decision, and `max_episode_steps`, simulator steps after which an episode is truncated.
+    Observations become float32 vectors and actions [-1, 1] (parsecrl/Control-v0).
     """
 
     env: Any
@@ -83,7 +85,7 @@ class PhaseConfig(SettingsConfig):
             start_from: The checkpoint that the phase starts from.
         """
         config = cls()
-        config.environment(ENVIRONMENT, env_config={"env_id": env["id"], "action_repeat": env["action_repeat"]})
+        config.environment(ENVIRONMENT, env_config=env_arguments(env))
         config.env_runners(
             num_env_runners=resources.get("num_env_runners", 0),
             num_envs_per_env_runner=resources.get("num_envs_per_env_runner", 1),
@@ -125,19 +127,24 @@ class PhaseConfig(SettingsConfig):
         """Put parsecrl/Control-v0, which RLlib makes by its id, around the task that was given."""
         if self.env is None:
             return
-        arguments = {"action_repeat": 1, **self.env_config}
+        given = dict(self.env_config)
         if self.env not in (ENVIRONMENT, ENVIRONMENT.partition(":")[2]):
-            arguments["env_id"] = self.env
-        elif "env_id" not in arguments:
+            given["env_id"] = self.env
+        elif "env_id" not in given:
             raise ValueError(f"{self.env} needs a task; give .environment() the task's own id in its place")
-        arguments["env_id"] = named_task(arguments["env_id"])
-        self.env, self.env_config = ENVIRONMENT, arguments
+        env = {"id": named_task(given.pop("env_id")), "action_repeat": given.pop("action_repeat", 1)}
+        limits = [given.pop(key, None) for key in (LIMIT, "max_episode_steps")]
+        env["max_episode_steps"] = next((limit for limit in limits if limit is not None), None)
+        env["kwargs"] = {**(given.pop("kwargs", None) or {}), **given}
+        self.env, self.env_config = ENVIRONMENT, env_arguments(env)
 
     def task_description(self) -> dict[str, Any]:
         """The group `env` of agent.json; `id` is "" where none names the task, and `made_by` says what made it."""
-        arguments = {name: value for name, value in self.env_config.items() if name not in {"env_id", "action_repeat"}}
-        task = self.env_config["env_id"]
+        given = self.env_config
+        task, arguments = given["env_id"], given.get("kwargs")
         described = {"id": task, "action_repeat": self.action_repeat}
+        if LIMIT in given:
+            described["max_episode_steps"] = given[LIMIT]
         if isinstance(task, UnnamedTask):
             return {**described, "id": "", "made_by": task.name}
         if not arguments:
@@ -147,6 +154,16 @@ class PhaseConfig(SettingsConfig):
         except TypeError:
             return {**described, "id": "", "made_by": f"{task} with arguments that JSON cannot hold"}
         return {**described, "kwargs": arguments}
+
+
+def env_arguments(env: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a spec's group `env` into what parsecrl/Control-v0 takes, as env_config."""
+    found = {"env_id": env["id"], "action_repeat": env.get("action_repeat", 1)}
+    if env.get("kwargs"):
+        found["kwargs"] = dict(env["kwargs"])
+    if env.get("max_episode_steps") is not None:
+        found[LIMIT] = env["max_episode_steps"]
+    return found
 
 
 def named_task(task: Any) -> str | UnnamedTask:

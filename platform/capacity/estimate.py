@@ -151,14 +151,15 @@ def sizes_of(spec: Spec) -> Sizes:
     from parsecrl.envs import make_env
 
     try:
-        env = make_env(spec.env.id, spec.env.action_repeat)
+        env = make_env(**spec.env.plain())
     except ValueError as error:
         raise UserError(f"env.id: {error}") from None
     try:
         (obs,), (action,) = env.observation_space.shape, env.action_space.shape  # type: ignore[misc]
     finally:
         env.close()
-    return Sizes(obs, action, math.ceil(EPISODE_STEPS / spec.env.action_repeat))
+    steps = env.max_episode_steps or EPISODE_STEPS
+    return Sizes(obs, action, math.ceil(steps / spec.env.action_repeat))
 
 
 def matrix_rate(seconds: float = 0.5) -> float:

@@ -53,7 +53,9 @@ def evaluate_checkpoint(
             f"whole checkpoint"
         )
     if env_id is not None:
-        env = {"id": env_id, "action_repeat": env.get("action_repeat", 1)}
+        env = {key: value for key, value in env.items() if key in {"action_repeat", "max_episode_steps"}} | {
+            "id": env_id
+        }
     phase = folder.parent.parent.name or "checkpoint"
     rows = evaluate(folder, env, episodes=episodes, seed=seed, phase=phase, trust=trusted)
     found = summarize(rows["episode_return"].to_numpy())

@@ -170,8 +170,8 @@ def resolve(
             f"{controller} was trained on {env.get('made_by')}, which no id names; register it with gymnasium.register "
             f"in a module of yours, and give the id as module:ID (--env)"
         )
-    found = {"id": env["id"], "action_repeat": env.get("action_repeat", 1)}
-    return agent, found | ({"kwargs": env["kwargs"]} if env.get("kwargs") else {})
+    given = {key: env[key] for key in ("kwargs", "max_episode_steps") if env.get(key)}
+    return agent, {"id": env["id"], "action_repeat": env.get("action_repeat", 1), **given}
 
 
 def check_sizes(agent: PlanningAgent | None, env: Mapping[str, Any], controller: Controller) -> None:

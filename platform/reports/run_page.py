@@ -97,7 +97,10 @@ def _drawn(plot: Plot, folder: Path, name: str) -> Markup:
 
 
 def _facts(run: Run) -> list[str]:
-    world = f"{run.env.get('id', 'unknown environment')}, action repeat {run.env.get('action_repeat', 1)}"
+    env = run.env
+    world = f"{env.get('id', 'unknown environment')}, action repeat {env.get('action_repeat', 1)}"
+    world += "".join(f", {name} = {value}" for name, value in (env.get("kwargs") or {}).items())
+    world += f", at most {limit} steps an episode" if (limit := env.get("max_episode_steps")) else ""
     return [
         *([world] if run.acting else []),
         f"seed {run.spec.get('seed', 0)}",

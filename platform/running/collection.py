@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parsecrl.algorithms.latent_study.worlds import make_pixel_world
 from parsecrl.algorithms.open_loop import episode_files
-from parsecrl.algorithms.open_loop.collector import TRIES, Collector, Task, make_world
+from parsecrl.algorithms.open_loop.collector import TRIES, Collector, Task
 from parsecrl.algorithms.open_loop.episode_files import DamagedEpisode
 from parsecrl.algorithms.registry.algorithm import Episodes
 from parsecrl.platform.errors import RunFailed, UserError, last_line
@@ -66,12 +67,12 @@ def collect(wanted: Episodes, show: StatusLine | None = None, patience_s: float 
 def _look_at(env_config: Mapping[str, Any]) -> tuple[int, int, str | None]:
     """(side of a picture, number of actions, Gymnasium's description) of the world."""
     try:
-        env = make_world(env_config)
+        env = make_pixel_world(env_config)
     except ValueError as error:
         raise UserError(str(error)) from None
-    spaces: Any = env  # make_world has seen pictures and discrete actions, where Gymnasium's types say any space
+    spaces: Any = env  # make_pixel_world has seen pictures and discrete actions, where Gymnasium's types say any space
     S, n = spaces.observation_space.shape[0], int(spaces.action_space.n)
-    spec = env.spec.to_json() if env.spec else None
+    spec = env.unwrapped.spec.to_json() if env.unwrapped.spec else None
     env.close()
     return S, n, spec
 

@@ -34,5 +34,5 @@ def resolved(folder: RunFolder, phase: Phase) -> Phase:
 
 
 def env_of(spec: Spec) -> dict[str, Any]:
-    """The spec's group `env`; empty where no phase acts."""
-    return spec.env.model_dump() if spec.env else {}
+    """The spec's group `env`, as `make_env` takes it; empty where no phase acts."""
+    return spec.env.plain() if spec.env else {}

@@ -24,7 +24,7 @@ def check_environment(spec: Spec) -> None:
     from parsecrl.envs import make_env
 
     try:
-        env = make_env(spec.env.id, spec.env.action_repeat)
+        env = make_env(**env_of(spec))
     except ValueError as error:
         raise UserError(f"env.id: {error}") from None
     env.close()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
-from parsecrl.algorithms.registry.settings import Count, Group, Natural, NonNegative, Positive
+from parsecrl.algorithms.registry.settings import Arguments, Count, Group, Natural, NonNegative, Positive
 from parsecrl.platform.specs.phases import PhaseBase, inherited, parse_phase
 
 Logger = Literal["tensorboard", "wandb", "mlflow"]
@@ -23,6 +23,10 @@ class EnvSpec(Group):
 
     id: str = Field(min_length=1, description="Gymnasium's name, such as dm_control/<domain>-<task>-v0")
     action_repeat: Count = Field(1, description="simulator steps per decision")
+    kwargs: Arguments | None = Field(None, description="arguments of the environment's own, by name")
+    max_episode_steps: Count | None = Field(
+        None, description="simulator steps after which an episode is truncated; none: as the environment is registered"
+    )
 
 
 class ResourcesSpec(Group):

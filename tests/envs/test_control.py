@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from parsecrl.envs import ActionRepeat, make_env
+from parsecrl.envs import make_env
 
 CHEETAH = "dm_control/cheetah-run-v0"
 WALKER = "dm_control/walker-walk-v0"
@@ -35,7 +35,7 @@ class Counter(gymnasium.Env):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_action_repeat_sums_rewards_and_stops_at_the_end(fails):
-    env = ActionRepeat(Counter(7, fails), 3)
+    env = make_env(lambda arguments: Counter(7, fails), 3)
     env.reset()
     steps = [env.step(np.zeros(1)) for _ in range(3)]
     assert [s[1] for s in steps] == [1 + 2 + 3, 4 + 5 + 6, 7]

@@ -311,7 +311,7 @@ def test_a_world_of_ones_own_is_played_too(line: str, tmp_path: Path):
         LatentPlanning({**settings("true_dynamics"), "world": {"id": line}})
     with pytest.raises(ValueError, match="must hold goal_observation"):
         LatentPlanning({**config, "world": {"id": "parsecrl_tests/Silent-v0"}})
-    with pytest.raises(ValueError, match="vectors for observations and discrete actions"):
+    with pytest.raises(ValueError, match="the actions of a world must be Discrete"):
         LatentPlanning({**config, "world": {"id": "parsecrl_tests/Continuous-v0"}})
 
 

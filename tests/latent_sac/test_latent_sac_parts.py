@@ -378,7 +378,7 @@ def test_episodes_are_whole_and_those_of_their_seed():
 def test_what_is_played_is_what_the_world_does():
     played = runner()
     (episode,) = played.play(played.module.get_state(), 0)
-    env = gymnasium.make("parsecrl.envs:parsecrl/Gridworld-v0", **played.config.env_config)
+    env = gymnasium.make(played.config.env, **played.config.env_config)
     obs, _ = env.reset()
     np.testing.assert_array_equal(obs, episode.get_observations(0))
     for t, action in enumerate(episode.get_actions()):

@@ -8,7 +8,7 @@ from torch import Tensor
 from parsecrl.algorithms.latent_study.measures import latent_map, prediction_errors, transformations_used
 from parsecrl.algorithms.latent_study.model_factory import make_model
 from parsecrl.algorithms.latent_study.tables import model_tables
-from parsecrl.algorithms.latent_study.worlds import make_env, world_of
+from parsecrl.algorithms.latent_study.worlds import make_vector_world, world_of
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.models.latent_dynamics import DynamicsLoss
 
@@ -17,7 +17,7 @@ SMALL = {"latent_size": 4, "hidden_size": 16}
 
 
 def world(id: str = GRID, **options: object):
-    found = world_of(make_env({"id": id, **options}, layout_seed=3))
+    found = world_of(make_vector_world({"id": id, **options}, layout_seed=3))
     assert found is not None
     return found
 
@@ -45,16 +45,16 @@ class Coordinates(LatentDynamics):
 def test_the_layout_is_of_the_seed_given_or_of_the_groups_own():
     drawn = world().observations
     np.testing.assert_array_equal(drawn, world().observations)
-    other = world_of(make_env({"id": GRID}, layout_seed=4)).observations
+    other = world_of(make_vector_world({"id": GRID}, layout_seed=4)).observations
     assert not np.array_equal(drawn, other)
     np.testing.assert_array_equal(world(layout_seed=4).observations, other)
     small = world(size=3, start=[0, 0], goal=[2, 2], observation_size=7)
     assert small.observations.shape == (9, 11)
-    assert world_of(make_env({"id": "CartPole-v1"}, 0)) is None
+    assert world_of(make_vector_world({"id": "CartPole-v1"}, 0)) is None
     with pytest.raises(
-        ValueError, match=r"env\.id must be an environment that Gymnasium knows, got 'parsecrl/Maze-v0'"
+        ValueError, match=r"must be one that parsecrl.envs registers, got 'parsecrl.envs:parsecrl/Maze-v0'"
     ):
-        make_env({"id": "parsecrl/Maze-v0"}, 0)
+        make_vector_world({"id": "parsecrl/Maze-v0"}, 0)
 
 
 def test_the_map_is_the_grid_where_the_latents_are():

@@ -7,7 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from parsecrl.algorithms.open_loop.collector import Collector, Task, make_world
+from parsecrl.algorithms.latent_study.worlds import make_pixel_world
+from parsecrl.algorithms.open_loop.collector import Collector, Task
 from parsecrl.algorithms.open_loop.dataset import open_dataset
 from parsecrl.algorithms.registry.algorithm import Episodes
 from parsecrl.envs import choose_rendering_backend
@@ -91,15 +92,15 @@ def test_an_engine_that_dies_is_started_again(collector, monkeypatch):
 @pytest.mark.parametrize(
     ("world", "message"),
     [
-        ({"id": "parsecrl/HealthGathering-v1"}, r"env\.id must be a world that Gymnasium can make"),
-        ({"id": "parsecrl/HealthGathering-v0", "frames": 3}, "unexpected keyword argument 'frames'"),
+        ({"id": "parsecrl/HealthGathering-v1"}, r"HealthGathering-v1.; did you mean parsecrl/HealthGathering-v0"),
+        ({"id": "parsecrl/HealthGathering-v0", "frames": 3}, "takes no argument 'frames', it takes frame_skip"),
         ({"id": "parsecrl/Torus-v0"}, r"uint8 pictures \[S, S, 3\] and discrete actions"),
         ({"id": "parsecrl/HealthGathering-v0", "frame_skip": 0}, "frame_skip must be a whole number of 1 or more"),
     ],
 )
 def test_worlds_that_are_not_of_pixels_are_refused(tmp_path, world, message):
     with pytest.raises(ValueError, match=message):
-        make_world(world)
+        make_pixel_world(world)
     with pytest.raises(UserError, match=message):
         run(tmp_path / "data", world=world)
     assert not (tmp_path / "data").exists()

@@ -10,7 +10,7 @@ import pytest
 from parsecrl.algorithms.latent_study import report_parts as shared
 from parsecrl.algorithms.latent_study.model_factory import make_model
 from parsecrl.algorithms.latent_study.tables import labelled, model_tables
-from parsecrl.algorithms.latent_study.worlds import make_env, world_of
+from parsecrl.algorithms.latent_study.worlds import make_vector_world, world_of
 from parsecrl.algorithms.reporting.figures import Plot, render_all
 from parsecrl.algorithms.reporting.statistics import mean_interval, probability_of_improvement
 from parsecrl.algorithms.reporting.study_report import stacked
@@ -95,7 +95,7 @@ def test_a_long_curve_is_averaged_over_groups_of_episodes():
 def test_the_figures_are_drawn(tmp_path: Path):
     parts = []
     for env in (GRID, TORUS):
-        world = world_of(make_env({"id": env, "size": 4, "start": [0, 0], "goal": [3, 3]}, 0))
+        world = world_of(make_vector_world({"id": env, "size": 4, "start": [0, 0], "goal": [3, 3]}, 0))
         for kind in ("parsimonious", "encoder_only"):
             for seed in range(2):
                 sizes = {"latent_size": 3, "hidden_size": 8, "code_size": 4}

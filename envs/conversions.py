@@ -1,0 +1,280 @@
+"""Between a task's own spaces and plain numbers: observations to vectors or pictures, actions to the task's own.
+
+Axes: O entries of a vector observation, A dimensions of an action.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+
+class Misfit(ValueError):
+    """What does not fit its space; the text says which part of it, the rule and the value."""
+
+
+class Leaf(NamedTuple):
+    """A part of an observation that has a place of its own in the vector."""
+
+    where: str  # such as ['position']
+    start: int
+    shape: tuple[int, ...]
+    write: Callable[[np.ndarray, Any], None]  # (vector, the whole observation)
+
+
+class Vectors:
+    """Observations of a space as float32 vectors [O], in the order of `gymnasium.spaces.flatten`; always a new array.
+
+    A Dict comes in the order of its space, each Box in C order, what is Discrete one-hot. Numbers are cast to float32:
+    a float64 observation keeps what 24 bits hold, 1e6 plus 0.01 becomes 1e6.
+
+    Args:
+        space: Of the observations, one that flattens to a vector.
+    """
+
+    def __init__(self, space: spaces.Space):
+        flat = spaces.flatten_space(space)
+        assert isinstance(flat, spaces.Box)
+        with np.errstate(over="ignore"):  # a bound of float64 that float32 has not is none
+            low, high = flat.low.astype(np.float32), flat.high.astype(np.float32)
+        self.space = spaces.Box(low, high, dtype=np.float32)
+        self._size = len(low)
+        self._leaves: list[Leaf] = []
+        self._add(space, "", 0, lambda obs: obs)
+
+    def read(self, obs: Any) -> np.ndarray:
+        """Turn one observation into a vector.
+
+        Args:
+            obs: Of the space.
+
+        Returns:
+            float32 [O], finite.
+
+        Raises:
+            Misfit: A part is missing, has another shape, is no number, lies outside a Discrete space, or is not finite.
+        """
+        vector = np.zeros(self._size, np.float32)
+        for leaf in self._leaves:
+            leaf.write(vector, obs)
+        # A sum of squares is the fastest look at every entry; it is not finite where the squares alone are too large.
+        if not math.isfinite(vector.dot(vector)):
+            self._check_finite(vector, obs)
+        return vector
+
+    def _check_finite(self, vector: np.ndarray, obs: Any) -> None:
+        wrong = np.flatnonzero(~np.isfinite(vector))
+        if len(wrong) == 0:
+            return
+        index = int(wrong[0])
+        leaf = next(leaf for leaf in reversed(self._leaves) if leaf.start <= index)
+        place = np.unravel_index(index - leaf.start, leaf.shape) if leaf.shape else ()
+        entry = f"{leaf.where}[{', '.join(str(int(i)) for i in place)}]" if leaf.shape else leaf.where
+        raise Misfit(f"{entry} must be a finite number in float32, got {vector[index]}")
+
+    def _add(self, space: spaces.Space, where: str, start: int, part: Callable[[Any], Any]) -> int:
+        """Add the leaves of a space from an entry on; returns the entry behind them."""
+        if isinstance(space, spaces.Dict | spaces.Tuple):
+            items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+            count = len(space.spaces) if isinstance(space, spaces.Tuple) else None
+            for key, inner in items:
+                start = self._add(inner, f"{where}[{key!r}]", start, _part(part, key, where, count))
+            return start
+        size = spaces.flatdim(space)
+        shape = space.shape if isinstance(space, spaces.Box | spaces.MultiBinary) else (size,)
+        write = _writer(space, where, slice(start, start + size), part)
+        self._leaves.append(Leaf(where, start, shape or (), write))
+        return start + size
+
+
+def _part(whole: Callable[[Any], Any], key: Any, where: str, count: int | None) -> Callable[[Any], Any]:
+    """Take a key of a dict, or an item of a tuple of `count`, out of what `whole` takes."""
+
+    def take(obs: Any) -> Any:
+        group = whole(obs)
+        if count is not None and (not isinstance(group, tuple | list) or len(group) != count):
+            raise Misfit(f"{where} must be a tuple of {count}, got {_short(group)}")
+        if count is None and (not isinstance(group, Mapping) or key not in group):
+            raise Misfit(f"{where} must be a dict with the key {key!r}, got {_short(group)}")
+        return group[key]
+
+    return take
+
+
+def _writer(
+    space: spaces.Space, where: str, span: slice, part: Callable[[Any], Any]
+) -> Callable[[np.ndarray, Any], None]:
+    if isinstance(space, spaces.Box | spaces.MultiBinary):
+        shape = space.shape
+
+        def write(vector: np.ndarray, obs: Any) -> None:
+            vector[span] = numbers(part(obs), where, shape).ravel()
+
+    elif isinstance(space, spaces.Discrete):
+        first, count = int(space.start), int(space.n)
+
+        def write(vector: np.ndarray, obs: Any) -> None:
+            value = numbers(part(obs), where, ()).item()
+            if value != value or math.isinf(value) or int(value) != value or not 0 <= int(value) - first < count:
+                raise Misfit(f"{where} must be a whole number from {first} to {first + count - 1}, got {value!r}")
+            vector[span.start + int(value) - first] = 1.0
+
+    elif isinstance(space, spaces.MultiDiscrete):
+        shape, sizes, firsts = space.shape, space.nvec.ravel(), np.asarray(space.start).ravel()
+        offsets = span.start + np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(int)
+
+        def write(vector: np.ndarray, obs: Any) -> None:
+            values = numbers(part(obs), where, shape).ravel()
+            index = values.astype(np.int64) - firsts
+            if (values != values.astype(np.int64)).any() or (index < 0).any() or (index >= sizes).any():
+                raise Misfit(f"{where} must lie in {space}, got {_short(values)}")
+            vector[offsets + index] = 1.0
+
+    else:  # Text, OneOf and what others invent
+
+        def write(vector: np.ndarray, obs: Any) -> None:
+            value = part(obs)
+            try:
+                vector[span] = spaces.flatten(space, value)
+            except Exception as error:
+                raise Misfit(f"{where} must lie in {space}, got {_short(value)}") from error
+
+    return write
+
+
+class Pictures:
+    """Observations that stay as they are: uint8 [height, width, channels]; always a new array.
+
+    Args:
+        space: Of the pictures.
+    """
+
+    def __init__(self, space: spaces.Box):
+        self.space = space
+
+    def read(self, obs: Any) -> np.ndarray:
+        """Copy one picture.
+
+        Args:
+            obs: Of the space, in any dtype whose numbers are whole and fit in 8 bits.
+
+        Returns:
+            uint8 of the space's shape.
+
+        Raises:
+            Misfit: It has another shape or other numbers.
+        """
+        array = numbers(obs, "", self.space.shape).reshape(self.space.shape)
+        if array.dtype == np.uint8:
+            return array.copy()
+        with np.errstate(invalid="ignore"):
+            picture = array.astype(np.uint8)
+        if not (picture == array).all():
+            raise Misfit(f" must hold whole numbers from 0 to 255, got {_short(array)}")
+        return picture
+
+
+def numbers(value: Any, where: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Check that a value is an array of numbers; a single number may come in any shape.
+
+    Args:
+        value: What came from the environment.
+        where: What it is, for the message.
+        shape: That it must have.
+
+    Returns:
+        The array, not copied; of one entry and any shape where that is asked for.
+
+    Raises:
+        Misfit: It holds other things, or has another shape.
+    """
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        raise Misfit(f"{where} must be an array of numbers, got {_short(value)}") from error
+    if array.dtype.kind not in "biuf":
+        raise Misfit(f"{where} must be an array of numbers, got {_short(value)}")
+    if array.shape != shape and not array.size == math.prod(shape) == 1:
+        raise Misfit(f"{where} must have the shape {shape} of its space, got {array.shape}")
+    return array
+
+
+def box_action(box: spaces.Box) -> Callable[[Any], np.ndarray]:
+    """Map [-1, 1]^A onto a bounded Box: -1 is its lower bound, 1 its upper one, exactly.
+
+    A Box of whole numbers takes the nearest.
+
+    Args:
+        box: Of any shape and dtype.
+
+    Returns:
+        A function from an action [A] to a new one of the Box; it clips what is outside [-1, 1], and raises ValueError
+        where the shape is another or an entry is nan.
+    """
+    work = np.result_type(box.dtype, np.float64)
+    own_low, own_high, dtype, shape = box.low.ravel(), box.high.ravel(), box.dtype, box.shape
+    half_low, half_high = 0.5 * own_low.astype(work), 0.5 * own_high.astype(work)
+    size, is_whole = len(own_low), dtype.kind in "iu"
+    one = np.ones(1, work)  # arrays: a Python number costs a step some time
+    minus_one = -one
+    # A float of 32 bits cannot miss its bounds by the rounding of 64.
+    is_exact = (dtype.kind == "f" and dtype.itemsize <= 4) or dtype.kind == "b"
+    if is_whole:  # the largest number of `work` that can be cast: 2**63 is one too many
+        castable = np.nextafter(work.type(2.0 ** (8 * dtype.itemsize - (dtype.kind == "i"))), work.type(0.0))
+
+    def convert(action: Any) -> np.ndarray:
+        unit = np.asarray(action, work)
+        if unit.shape != (size,):
+            raise ValueError(f"an action must have the shape {(size,)}, got {unit.shape}")
+        if math.isnan(unit.dot(unit)):
+            raise ValueError(f"an action must be of numbers, got {unit.tolist()}")
+        unit = np.minimum(np.maximum(unit, minus_one), one)
+        # Not low + share * (high - low), which can overflow and misses high.
+        value = (one - unit) * half_low + (one + unit) * half_high
+        if dtype.kind != "f":
+            value = np.rint(value)
+        if is_whole:
+            whole = np.minimum(value, castable).astype(dtype)
+            value = np.where(unit == one, own_high, np.where(unit == minus_one, own_low, whole))
+        value = value.astype(dtype)
+        if not is_exact:
+            value = np.minimum(np.maximum(value, own_low), own_high)
+        return value.reshape(shape)
+
+    return convert
+
+
+def discrete_action(space: spaces.Discrete) -> Callable[[Any], np.integer]:
+    """Map 0 ... n - 1 onto a Discrete space, whose numbers may begin elsewhere.
+
+    Args:
+        space: Of the actions.
+
+    Returns:
+        A function from a number to one of the space; it raises ValueError on any other number.
+    """
+    count, first, kind = int(space.n), int(space.start), space.dtype.type
+
+    def convert(action: Any) -> np.integer:
+        try:
+            index = operator.index(action)
+        except TypeError:
+            index = -1
+        if not 0 <= index < count:
+            raise ValueError(f"an action must be a whole number from 0 to {count - 1}, got {action!r}")
+        return kind(first + index)
+
+    return convert
+
+
+def _short(value: Any) -> str:
+    """At most some characters of a value, on one line."""
+    if isinstance(value, Mapping):
+        return f"a dict of {', '.join(map(str, value)) or 'nothing'}"
+    said = " ".join(repr(value).split())
+    return said if len(said) <= 80 else f"{said[:77]}..."
