@@ -248,6 +248,7 @@ class Planet(PhaseMixin, Algorithm):
             Columns.ACTIONS: rows["actions"].astype(np.float32),
             Columns.REWARDS: rows["rewards"].astype(np.float32),
             "is_first": rows["is_first"],
+            "is_terminated": rows["is_terminated"],
             UPDATE: np.full(c.batch_size, self.counts["updates"], dtype=np.int64),
             DECODER_ONLY: np.full(c.batch_size, decoder_only),
         }
