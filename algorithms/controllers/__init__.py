@@ -2,7 +2,7 @@
 
 from parsecrl.algorithms.controllers.agent import PlanningAgent
 from parsecrl.algorithms.controllers.categorical import CategoricalController, CategoricalPlan
-from parsecrl.algorithms.controllers.controller import Controller, Objective, Plan, predicted_cost
+from parsecrl.algorithms.controllers.controller import Controller, Objective, Plan, cost_scale, predicted_cost
 from parsecrl.algorithms.controllers.own_parts import make_controller, make_world_model
 from parsecrl.algorithms.controllers.planning import EmbeddedController, FullSpaceController, SearchController
 
@@ -16,6 +16,7 @@ __all__ = [
     "Plan",
     "PlanningAgent",
     "SearchController",
+    "cost_scale",
     "make_controller",
     "make_world_model",
     "predicted_cost",

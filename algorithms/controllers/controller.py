@@ -119,7 +119,8 @@ def predicted_cost(model: Any, belief: Belief, actions: Tensor, objective: Objec
         model: A `RewardModel`; with an objective, a `WorldModel`.
         belief: [B].
         actions: [B, N, H, A] in [-1, 1].
-        objective: Cost of what the model predicts; None: minus the sum of the predicted rewards (eq. 7).
+        objective: Cost of what the model predicts; None: minus the sum of the predicted rewards (eq. 7). Where
+            episodes terminate, the model has weighed the rewards by the probability that they are reached.
 
     Returns:
         Costs [B, N], environment units.
@@ -128,3 +129,16 @@ def predicted_cost(model: Any, belief: Belief, actions: Tensor, objective: Objec
         return -model.predict_rewards(belief, actions).sum(-1)
     observations, rewards = model.predict(belief, actions)
     return objective(observations, rewards, actions)
+
+
+def cost_scale(model: Any, objective: Objective | None) -> Tensor | float:
+    """What the costs of plans are divided by where their size matters, so that the rewards' unit does not.
+
+    Args:
+        model: A `RewardModel`.
+        objective: As of `predicted_cost`.
+
+    Returns:
+        The model's `reward_scale` []; 1 where it has none, and of an objective, whose unit is its author's choice.
+    """
+    return 1.0 if objective is not None else getattr(model, "reward_scale", 1.0)

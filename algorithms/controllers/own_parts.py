@@ -187,7 +187,9 @@ def _try_world_model(model: WorldModel, obs_size: int, action_size: int, trial: 
     obs, actions = torch.randn(B, T, obs_size, generator=draw), _uniform((B, T, action_size), draw)
     is_first = torch.zeros(B, T, dtype=torch.bool)
     is_first[:, 0] = is_first[0, 2] = True
-    sequence = ReplaySequence(obs, actions, torch.randn(B, T, generator=draw), is_first)
+    terminated = torch.zeros_like(is_first)
+    terminated[0, 1] = True
+    sequence = ReplaySequence(obs, actions, torch.randn(B, T, generator=draw), is_first, terminated)
     with torch.no_grad():
         belief = trial.call("initial_belief", model.initial_belief, B)
         trial.check_belief("initial_belief", belief, sizes, B)
@@ -203,7 +205,10 @@ def _try_world_model(model: WorldModel, obs_size: int, action_size: int, trial: 
         trial.check("predict", predicted[1], "rewards [B, N, H]", (B, N, T))
         rewards = trial.call("predict_rewards", model.predict_rewards, belief, plans)
         trial.check("predict_rewards", rewards, "rewards [B, N, H]", (B, N, T))
-    trial.call("update_statistics", model.update_statistics, obs)
+    trial.call("update_statistics", model.update_statistics, sequence)
+    scale = getattr(model, "reward_scale", 1.0)
+    if not float(scale) > 0:
+        raise trial.error(f"must have a reward_scale above 0, or none, got {float(scale):g}")
     result = trial.call("loss", model.loss, sequence, LossWeights(), draw)
     if not isinstance(result, tuple) or len(result) != 3 or not isinstance(result[1], dict):
         raise trial.error("must return a loss, a dict of its terms and the beliefs from loss")

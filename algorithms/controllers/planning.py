@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parsecrl.algorithms.controllers.controller import Objective, Plan, RewardModel, predicted_cost
+from parsecrl.algorithms.controllers.controller import Objective, Plan, RewardModel, cost_scale, predicted_cost
 from parsecrl.algorithms.models import ActionDecoder, Belief
 from parsecrl.algorithms.solvers import cem, dcem
 from parsecrl.algorithms.solvers.cem import Solution
@@ -66,6 +66,7 @@ class SearchController(nn.Module):
         mean = warm_start if warm_start is not None else belief.h.new_zeros(len(belief.h), self.plan_size)
         solution = self._search(
             lambda x: self.cost(model, belief, x),
+            cost_scale(model, self.objective),
             init_mean=mean,
             init_std=torch.full_like(mean, self.init_std),
             num_samples=self.num_samples,
@@ -86,8 +87,10 @@ class SearchController(nn.Module):
     def decode(self, x: Tensor, belief: Belief) -> Tensor:
         raise NotImplementedError
 
-    def _search(self, objective: Callable[[Tensor], Tensor], checkpoint: bool, **arguments: Any) -> Solution:
-        """The solver of a subclass; `arguments` are those that both solvers take."""
+    def _search(
+        self, objective: Callable[[Tensor], Tensor], scale: Tensor | float, checkpoint: bool, **arguments: Any
+    ) -> Solution:
+        """The solver of a subclass; scale: of `cost_scale`; `arguments` are those that both solvers take."""
         raise NotImplementedError
 
 
@@ -113,7 +116,9 @@ class FullSpaceController(SearchController):
         super().__init__(horizon, action_size, plan_size, num_samples, num_elites, num_iterations, init_std, warm_start)
         self.decoder = None
 
-    def _search(self, objective: Callable[[Tensor], Tensor], checkpoint: bool, **arguments: Any) -> Solution:
+    def _search(
+        self, objective: Callable[[Tensor], Tensor], scale: Tensor | float, checkpoint: bool, **arguments: Any
+    ) -> Solution:
         return cem(objective, **arguments)  # nothing is kept for a backward pass
 
     def decode(self, x: Tensor, belief: Belief) -> Tensor:
@@ -158,10 +163,13 @@ class EmbeddedController(SearchController):
         """Through a hard selection only the decoder's gradient passes, at the point that was found."""
         return ("decoder",) if self.temperature == 0 else ("reward", "transition", "decoder")
 
-    def _search(self, objective: Callable[[Tensor], Tensor], checkpoint: bool, **arguments: Any) -> Solution:
-        return dcem(
-            objective, temperature=self.temperature, normalize=self.normalize, checkpoint=checkpoint, **arguments
-        )
+    def _search(
+        self, objective: Callable[[Tensor], Tensor], scale: Tensor | float, checkpoint: bool, **arguments: Any
+    ) -> Solution:
+        temperature: Tensor | float = self.temperature
+        if temperature and not self.normalize:
+            temperature = temperature * scale
+        return dcem(objective, temperature=temperature, normalize=self.normalize, checkpoint=checkpoint, **arguments)
 
     def decode(self, x: Tensor, belief: Belief) -> Tensor:
         """Latent points [B, n] or [B, N, n] -> actions [B, H, A] or [B, N, H, A]."""

@@ -195,15 +195,11 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
             h, s = belief.h.clone(), belief.s.clone()
             h[extra], s[extra] = final
             belief = Belief(h, s)
-        standard = self.standard_values(belief)
-        return standard * self._value_std() + self.value_norm.mean
+        return self.value_norm.inverse(self.standard_values(belief))
 
     def standard_values(self, belief: Belief) -> Tensor:
         """Values [...] of beliefs [...] in units of `value_norm`: a learning rate suits any scale of the reward."""
         return self.value_net(torch.cat(belief, -1)).squeeze(-1)
-
-    def _value_std(self) -> Tensor:
-        return self.value_norm.var.sqrt().clamp(min=self.value_norm.min_std)
 
 
 def check_fine_tuned(agent: PlanningAgent, fine_tune: list[str], owner: str) -> None:

@@ -38,10 +38,12 @@ class ReplaySequence(NamedTuple):
     is_first marks where a piece begins: the first step of every slice, wherever in an episode, and each episode's
     beginning after it. action[:, t] is taken after obs[:, t] (the last one is repeated where an episode ends);
     reward[:, t] arrived with obs[:, t], as RLlib's episode buffers store it, so it belongs to action[:, t - 1] and is
-    not used where is_first.
+    not used where is_first. So did terminated[:, t]: obs[:, t] is the last of an episode that ended, other than by a
+    limit of its steps.
     """
 
     obs: Tensor  # [B, T, O] environment units
     action: Tensor  # [B, T, A] in [-1, 1]
     reward: Tensor  # [B, T] environment units, summed over the action repeat
     is_first: Tensor  # [B, T] bool
+    terminated: Tensor  # [B, T] bool

@@ -5,6 +5,7 @@ Axes: O numbers of a standardised vector, D deterministic state.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -34,34 +35,47 @@ def mlp(
 
 
 class RunningNorm(nn.Module):
-    """Standardise the last axis by the running mean and standard deviation of all that `update` has seen.
+    """Standardise the last axis by the running mean and standard deviation of what `update` has seen.
 
-    The statistics are buffers: they travel with the weights and need no second place to be kept. Before the first
-    update the layer is the identity.
+    The statistics are buffers: they travel with the weights and need no second place to be kept. They are float64, in
+    which an offset of a million leaves a variance of 1 its digits. Before the first update the layer is the identity.
+
+    No number depends on the data's unit. What varies by less than float32 can tell is a constant, and stays one.
 
     Args:
         size: O.
-        min_std: Standard deviations below it are taken for it, > 0, in data units.
+        limit: Standardised values are cut to [-limit, limit], > 0: what was constant until now has no scale yet.
+        outlier: Standard deviations from the mean, > 0. What lies further off counts as that far, so that values rarer
+            than 1 in outlier^2 do not decide the scale.
+        memory: Rows, > 0. What is older than so many rows fades, so that the scale follows what comes.
     """
 
-    mean: Tensor  # [O]
-    var: Tensor  # [O]
+    mean: Tensor  # [O] float64
+    var: Tensor  # [O] float64
     count: Tensor  # []
 
-    def __init__(self, size: int, min_std: float = 1e-2):
+    def __init__(self, size: int, limit: float = math.inf, outlier: float = math.inf, memory: float = math.inf):
         super().__init__()
-        self.min_std = min_std
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("var", torch.ones(size))
+        self.limit, self.outlier, self.memory = limit, outlier, memory
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(size, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def std(self) -> Tensor:
+        """What values are divided by, [O] float64, > 0; 1 where all that was seen is 0."""
+        resolution = torch.finfo(torch.float32)
+        std = torch.maximum(self.var.sqrt(), 2 * resolution.eps * self.mean.abs())
+        return torch.where(std > resolution.tiny, std, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardise [..., O] in data units; the result is dimensionless."""
-        return (x - self.mean) / self.var.sqrt().clamp(min=self.min_std)
+        z = (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
+        return z if self.limit == math.inf else z.clamp(-self.limit, self.limit)
 
     def inverse(self, x: Tensor) -> Tensor:
         """x [..., O] standardised -> [..., O] in data units."""
-        return x * self.var.sqrt().clamp(min=self.min_std) + self.mean
+        return x * self.std.to(x.dtype) + self.mean.to(x.dtype)
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
@@ -70,20 +84,23 @@ class RunningNorm(nn.Module):
         Args:
             x: [..., O] in data units.
         """
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.reshape(-1, x.shape[-1]).double()
         n = rows.shape[0]
         if n == 0:
             return
+        if self.outlier < math.inf:
+            # What has not varied yet has no outliers.
+            reach = torch.where((self.count > 0) & (self.var > 0), self.outlier * self.std, math.inf)
+            rows = rows.clamp(self.mean - reach, self.mean + reach)
         total = self.count + n
-        share = (n / total).to(rows.dtype)  # weight of the new rows
+        share = n / total  # weight of the new rows
         delta = rows.mean(0) - self.mean
-        self.var.copy_(
-            (1 - share) * self.var * (self.count > 0)
-            + share * rows.var(0, unbiased=False)
-            + share * (1 - share) * delta**2
-        )
-        self.mean.add_(share * delta)
-        self.count.copy_(total)
+        var = (1 - share) * self.var * (self.count > 0) + share * rows.var(0, unbiased=False)
+        var = var + share * (1 - share) * delta**2
+        finite = var.isfinite()  # rows of NaN or infinity are for the loss to report, and leave no trace here
+        self.var.copy_(torch.where(finite, var, self.var))
+        self.mean.copy_(torch.where(finite, self.mean + share * delta, self.mean))
+        self.count.copy_(total.clamp(max=self.memory))
 
 
 def gru_step(from_input: Tensor, from_h: Tensor, h: Tensor) -> Tensor:

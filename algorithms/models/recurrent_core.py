@@ -20,6 +20,8 @@ from parsecrl.algorithms.models.beliefs import Belief, Gaussian
 from parsecrl.algorithms.models.layers import RunningNorm, gru_step, mlp
 from parsecrl.algorithms.models.matrix_products import linear
 
+OBS_LIMIT = 10.0  # standard deviations; observations further off count as that far
+
 
 class Posterior(NamedTuple):
     """What filtering a sequence gives; all [B, T, ...]."""
@@ -82,7 +84,7 @@ class RecurrentCore(nn.Module):
         self.deterministic_size, self.stochastic_size, self.min_std = deterministic_size, stochastic_size, min_std
         self.readout_size = readout_size or deterministic_size
         U, S, K = self.readout_size, stochastic_size, hidden_size
-        self.obs_norm = RunningNorm(embedding_size) if standardize else nn.Identity()
+        self.obs_norm = RunningNorm(embedding_size, OBS_LIMIT) if standardize else nn.Identity()
         self.gru = nn.GRUCell(S + action_size, deterministic_size)
         if prior:
             self.prior_net = mlp([U, K, K, 2 * S])

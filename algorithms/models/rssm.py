@@ -3,17 +3,18 @@
     h_t = f(h_{t-1}, s_{t-1}, u_{t-1})      GRU
     s_t ~ p(s_t | h_t)                      prior
     s_t ~ q(s_t | h_t, o_t)                 posterior
-    o_t ~ p(o_t | h_t, s_t),  r_t ~ p(r_t | h_t, s_t)
+    o_t ~ p(o_t | h_t, s_t),  r_t ~ p(r_t | h_t, s_t),  c_t ~ p(c_t | h_t, s_t)      c_t: not terminated
 
 Axes: B sequences or beliefs, N candidates, T steps, H horizon, O observation, A action, D deterministic, S stochastic.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from parsecrl.algorithms.models.beliefs import Belief, Gaussian, ReplaySequence
 from parsecrl.algorithms.models.layers import RunningNorm, gru_step, mlp
@@ -27,11 +28,30 @@ class LossWeights(NamedTuple):
     """Weights of the terms of the likelihood bound; the spec's `loss` group."""
 
     observation_weight: float = 0.5  # times the squared error summed over the standardised observation
-    reward_weight: float = 20.0  # times the squared error of the reward
+    reward_weight: float = 20.0  # times the error of the standardised reward, squared where small
     kl_weight: float = 1.0
     free_nats: float = 1.0  # per step; below it the KL term gives no gradient
     overshooting_steps: int = 1  # D of the multi-step bound; 1 is the one-step bound
     overshooting_weight: float = 1.0  # beta_d, d > 1
+    continuation_weight: float = 1.0  # times the cross-entropy of termination, in nats
+
+
+REWARD_OUTLIER, REWARD_MEMORY = 100.0, 1e6  # of `RunningNorm`: rewards rarer than 1 in 10,000 do not decide the scale
+HUBER = 2.0  # standard deviations, where the reward's error goes over from square to linear
+MOST_WEIGHT = 100.0  # of a terminal step against another
+
+
+def pseudo_huber(error: Tensor, width: float = HUBER) -> Tensor:
+    """The square of small errors, 2 width |error| of large ones (Charbonnier et al. 1997).
+
+    Args:
+        error: [...].
+        width: Where one goes over into the other, > 0.
+
+    Returns:
+        [...].
+    """
+    return 2 * width**2 * ((1 + (error / width) ** 2).sqrt() - 1)
 
 
 class RSSM(RecurrentCore):
@@ -47,6 +67,8 @@ class RSSM(RecurrentCore):
     """
 
     obs_norm: RunningNorm
+    steps: Tensor  # [] float64, that could have been terminal
+    terminations: Tensor  # [] float64, that were
 
     def __init__(
         self,
@@ -61,7 +83,14 @@ class RSSM(RecurrentCore):
         super().__init__(obs_size, action_size, D, S, K, min_std, standardize=True)
         self.obs_size = obs_size
         self.obs_net = mlp([D + S, K, K, obs_size])
-        self.reward_net = mlp([D + S, K, K, 1])
+        self.reward_net = mlp([D + S, K, K, 1])  # standardised
+        self.reward_norm = RunningNorm(1, outlier=REWARD_OUTLIER, memory=REWARD_MEMORY)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("terminations", torch.zeros((), dtype=torch.float64))
+        self._terminates: bool | None = False  # None: to be read from the buffer
+        # On the side: what is made after the model draws the same weights as without this part.
+        with torch.random.fork_rng(devices=[]):
+            self.continuation_net = mlp([D + S, K, K, 1])
 
     @property
     def belief_size(self) -> int:
@@ -76,9 +105,31 @@ class RSSM(RecurrentCore):
         """What makes a reward of a predicted state."""
         return list(self.reward_net.parameters())
 
-    def update_statistics(self, obs: Tensor) -> None:
-        """Take observations [B, T, O] in environment units into the running mean and standard deviation."""
-        self.obs_norm.update(obs)
+    @property
+    def reward_scale(self) -> Tensor:
+        """The rewards' running standard deviation [], environment units."""
+        return self.reward_norm.std[0].to(self.gru.weight_hh.dtype)
+
+    @property
+    def terminates(self) -> bool:
+        """Whether a termination was seen. Read from the device once after weights have come, not in every plan."""
+        if self._terminates is None:
+            self._terminates = bool(self.terminations > 0)
+        return self._terminates
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*arguments, **options)
+        self._terminates = None
+
+    @torch.no_grad()
+    def update_statistics(self, sequence: ReplaySequence) -> None:
+        """As `WorldModel.update_statistics`: observations, rewards, and how often episodes terminate."""
+        known = ~sequence.is_first
+        self.obs_norm.update(sequence.obs)
+        self.reward_norm.update(sequence.reward[known][:, None])
+        self.steps += known.sum()
+        self.terminations += (known & sequence.terminated).sum()
+        self._terminates = None
 
     def update_belief(self, belief: Belief, action: Tensor, obs: Tensor) -> Belief:
         """As `WorldModel.update_belief`, with the posterior's mean."""
@@ -124,13 +175,14 @@ class RSSM(RecurrentCore):
 
         Returns:
             The loss [], its terms (detached) and the beliefs [B, T]. Terms: "observation", "reward", "kl" in nats,
-            "overshooting_kl" where there is overshooting, "model_loss".
+            "overshooting_kl" where there is overshooting, "continuation" where a termination was seen, "model_loss".
         """
         belief, prior, posterior = self.observe(sequence, self._noise(sequence, generator))
         features = torch.cat(belief, -1)
         obs_error = ((self.obs_net(features) - self.obs_norm(sequence.obs)) ** 2).sum(-1)  # [B, T]
         known = (~sequence.is_first).to(features.dtype)  # no reward arrives with a first observation
-        reward_error = (self.reward_net(features).squeeze(-1) - sequence.reward) ** 2 * known
+        difference = self.reward_net(features) - self.reward_norm(sequence.reward[..., None])
+        reward_error = pseudo_huber(difference.squeeze(-1)) * known
         kl = kl_divergence(posterior, prior)
         terms = {"observation": obs_error.mean(), "reward": reward_error.mean(), "kl": kl.mean()}
         divergence = kl.clamp(min=weights.free_nats).mean()
@@ -143,8 +195,39 @@ class RSSM(RecurrentCore):
             + weights.reward_weight * terms["reward"]
             + weights.kl_weight * divergence
         )
+        if self.terminates:
+            terms["continuation"] = self._continuation_loss(features, sequence)
+            loss = loss + weights.continuation_weight * terms["continuation"]
         terms["model_loss"] = loss
         return loss, {name: term.detach() for name, term in terms.items()}, belief
+
+    def _continuation_loss(self, features: Tensor, sequence: ReplaySequence) -> Tensor:
+        """Cross-entropy [] of features [B, T, D + S], in which terminal and other steps weigh alike."""
+        known = (~sequence.is_first).to(features.dtype)
+        weight = known * torch.where(sequence.terminated, self._terminal_weight(), 1.0)
+        logit, goes_on = self.continuation_net(features).squeeze(-1), (~sequence.terminated).to(features.dtype)
+        entropy = nn.functional.binary_cross_entropy_with_logits(logit, goes_on, weight, reduction="none")
+        return entropy.mean()
+
+    def _terminal_weight(self) -> Tensor:
+        """How much rarer a terminal step is than another, [].
+
+        A loss in which both weigh alike learns rare terminations as soon as frequent ones. Its odds are too low by this
+        factor, which `continuation_logit` makes good.
+        """
+        ratio = (self.steps - self.terminations) / self.terminations.clamp(min=1)
+        return ratio.clamp(1 / MOST_WEIGHT, MOST_WEIGHT).to(self.gru.weight_hh.dtype)
+
+    def continuation_logit(self, features: Tensor) -> Tensor:
+        """The logit of p(not terminated | h, s); an untrained head says how often episodes terminate in all.
+
+        Args:
+            features: h and s, [..., D + S].
+
+        Returns:
+            [...].
+        """
+        return self.continuation_net(features).squeeze(-1) + self._terminal_weight().log()
 
     def _overshooting_kl(
         self,
@@ -193,7 +276,13 @@ class RSSM(RecurrentCore):
 
     def _rewards(self, features: Tensor, actions: Tensor) -> Tensor:
         B, N, H, _ = actions.shape
-        return self.reward_net(features).view(H, B, N).permute(1, 2, 0)
+        rewards = self.reward_norm.inverse(self.reward_net(features)).view(H, B, N)
+        if self.terminates and H > 1:
+            # Of all steps but the last, after which nothing counts.
+            log_goes_on = logsigmoid(self.continuation_logit(features[: -B * N])).view(H - 1, B, N)
+            survival = log_goes_on.cumsum(0).exp()
+            rewards = torch.cat([rewards[:1], rewards[1:] * survival])
+        return rewards.permute(1, 2, 0)
 
     def _roll_out(self, belief: Belief, actions: Tensor) -> Tensor:
         """The states [H * B * N, D + S] that actions [B, N, H, A] lead to, differentiable.

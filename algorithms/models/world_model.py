@@ -28,6 +28,8 @@ class WorldModel(Protocol):
         action_size: A.
         deterministic_size: D, of `Belief.h`.
         stochastic_size: S, of `Belief.s`; 0 where a belief has one part.
+        reward_scale: Optional: [], a standard deviation of the rewards, environment units, > 0. What depends on the
+            size of costs divides them by it; 1 where a model has none.
     """
 
     obs_size: int
@@ -61,8 +63,12 @@ class WorldModel(Protocol):
         """The beliefs [B, T] after each observation; what comes before an is_first step has no influence after it."""
         ...
 
-    def update_statistics(self, obs: Tensor) -> None:
-        """Take observations [B, T, O] into running statistics, before each `loss`; nothing where there are none."""
+    def update_statistics(self, sequence: ReplaySequence) -> None:
+        """Take what is replayed into running statistics, before each `loss`; nothing where there are none.
+
+        Args:
+            sequence: The B slices of T steps that `loss` gets next.
+        """
         ...
 
     def loss(
@@ -82,6 +88,10 @@ class WorldModel(Protocol):
 
     def predict(self, belief: Belief, actions: Tensor) -> tuple[Tensor, Tensor]:
         """What candidate action sequences lead to, differentiable.
+
+        A model of tasks that terminate weighs each reward by the probability that the episode lasts until the decision
+        before it: the reward that arrives with the last observation counts in full. `ReplaySequence.terminated` says
+        where episodes ended.
 
         Args:
             belief: [B].

@@ -11,7 +11,10 @@ from parsecrl.algorithms.planet.planet_rl_module import UPDATE
 from parsecrl.algorithms.training.finite_checks import check_finite, finite_gradients, register_optimizers
 
 # The terms that the module computes, as far as its settings have them.
-LOSSES = ("model_loss", "observation", "reward", "kl", "overshooting_kl", "decoder_loss", "decoder_distance")
+LOSSES = (
+    *("model_loss", "observation", "reward", "kl", "overshooting_kl", "continuation"),
+    *("decoder_loss", "decoder_distance"),
+)
 
 
 class PlanetLearner(TorchLearner):

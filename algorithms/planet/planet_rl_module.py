@@ -13,7 +13,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
 from parsecrl.algorithms.checkpoints.agent import load_matching_weights
-from parsecrl.algorithms.controllers import FullSpaceController, Plan, PlanningAgent, predicted_cost
+from parsecrl.algorithms.controllers import FullSpaceController, Plan, PlanningAgent, cost_scale, predicted_cost
 from parsecrl.algorithms.models import Belief, LossWeights, ReplaySequence
 from parsecrl.algorithms.training.measurements import PlanLog
 from parsecrl.algorithms.training.seeding import derive_seed
@@ -101,7 +101,8 @@ class PlanetRLModule(TorchRLModule):
         """obs [B, T, O] and so on -> {"loss": scalar, "terms": detached scalars}."""
         self.seed(derive_seed(self.model_config["seed"], "update", int(batch[UPDATE][0])))
         sequence = ReplaySequence(
-            batch[Columns.OBS], batch[Columns.ACTIONS], batch[Columns.REWARDS], batch["is_first"].bool()
+            *(batch[name] for name in (Columns.OBS, Columns.ACTIONS, Columns.REWARDS)),
+            *(batch[name].bool() for name in ("is_first", "is_terminated")),
         )
         model = self.agent.model
         terms: dict[str, Tensor] = {}
@@ -110,7 +111,7 @@ class PlanetRLModule(TorchRLModule):
                 beliefs = model.filter_sequence(sequence, self._generator())
             loss = sequence.obs.new_zeros(())
         else:
-            model.update_statistics(sequence.obs)
+            model.update_statistics(sequence)
             loss, terms, beliefs = model.loss(sequence, self.loss_weights, self._generator())
         if self.agent.decoder is not None:
             chosen, target = self._decoder_beliefs(batch, sequence, beliefs)
@@ -119,7 +120,8 @@ class PlanetRLModule(TorchRLModule):
                     target = self.proposals.plan(model, chosen, generator=self._generator()).actions
             cost, distance = self.decoder_loss(chosen, target)
             terms |= {"decoder_loss": cost.detach(), "decoder_distance": distance.detach()}
-            loss = loss + cost + self.model_config["decoder_anchor"] * distance
+            scale = cost_scale(model, self.agent.controller.objective)
+            loss = loss + cost / scale + self.model_config["decoder_anchor"] * distance
         return {"loss": loss, "terms": terms}
 
     @torch.no_grad()
@@ -159,8 +161,8 @@ class PlanetRLModule(TorchRLModule):
             target: Actions that were taken there (NaN: unknown), or full-space CEM's proposals, [M, H, A].
 
         Returns:
-            The mean predicted cost of the plans. And, not in the paper, their mean squared distance from the target,
-            summed over H and A. Both are [].
+            The mean predicted cost of the plans, environment units. And, not in the paper, their mean squared distance
+            from the target, summed over H and A. Both are [].
         """
         model, controller = self.agent.model, self.agent.controller
         with frozen(model):

@@ -112,12 +112,17 @@ WorldModel = Annotated[Annotated[WorldModelSpec, Tag("rssm")] | Annotated[OwnPar
 class LossSpec(Group):
     """Weights of the model's loss."""
 
-    observation_weight: NonNegative = Field(0.5, description="weight of the observations' squared error")
-    reward_weight: NonNegative = Field(20.0, description="weight of the rewards' squared error")
+    observation_weight: NonNegative = Field(0.5, description="weight of the standardised observations' squared error")
+    reward_weight: NonNegative = Field(
+        20.0, description="weight of the standardised rewards' error: squared up to 2 deviations, then linear"
+    )
     kl_weight: NonNegative = Field(1.0, description="weight of the divergence of posterior from prior")
     free_nats: NonNegative = Field(1.0, description="divergence that costs nothing, in nats")
     overshooting_steps: Count = Field(1, description="longest prediction that the divergence is taken of; 1: the next")
     overshooting_weight: NonNegative = Field(1.0, description="weight of the longer predictions' divergence")
+    continuation_weight: NonNegative = Field(
+        1.0, description="weight of the cross-entropy of termination, where episodes terminate"
+    )
 
 
 class PlanetSettings(Settings):

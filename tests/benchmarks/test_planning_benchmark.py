@@ -164,6 +164,7 @@ def test_rssm_update(benchmark: BenchmarkFixture):
         action=(2 * torch.rand(B, T, A, generator=g) - 1).to(DEVICE),
         reward=torch.randn(B, T, generator=g).to(DEVICE),
         is_first=(torch.rand(B, T, generator=g) < 0.01).to(DEVICE),
+        terminated=torch.zeros(B, T, dtype=torch.bool).to(DEVICE),
     )
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
 

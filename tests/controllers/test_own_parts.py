@@ -190,7 +190,7 @@ def test_a_hand_written_cost_is_what_plans_minimise(model):
 def test_a_cost_sees_what_the_model_predicts_in_units_of_the_environment():
     torch.manual_seed(0)
     model = RSSM(OBS, A, **RSSM_SIZES)
-    model.update_statistics(100 + 5 * torch.randn(50, OBS, generator=seeded(0)))
+    model.obs_norm.update(100 + 5 * torch.randn(50, OBS, generator=seeded(0)))
     belief = Belief(torch.randn(2, 8, generator=seeded(1)), torch.randn(2, 3, generator=seeded(2)))
     actions = 2 * torch.rand(2, 5, H, A, generator=seeded(3)) - 1
     obs, rewards = model.predict(belief, actions)
@@ -259,7 +259,7 @@ def test_own_model_with_an_own_controller_filters_as_it_learns():
     obs, action = torch.randn(2, 6, OBS, generator=g).requires_grad_(), 2 * torch.rand(2, 6, A, generator=g) - 1
     is_first = torch.zeros(2, 6, dtype=torch.bool)
     is_first[:, 0] = is_first[:, 3] = True
-    whole = model.filter_sequence(ReplaySequence(obs, action, torch.zeros(2, 6), is_first))
+    whole = model.filter_sequence(ReplaySequence(obs, action, torch.zeros(2, 6), is_first, 0 * is_first > 0))
     belief = model.initial_belief(2)
     for t in range(6):
         first = bool(is_first[0, t])

@@ -39,6 +39,53 @@ def test_running_norm_of_a_constant_is_finite():
     assert norm(torch.full((1, 2), 3.1)).isfinite().all()
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_running_norm_does_not_see_units(unit, offset):
+    """Down to what float32 holds of an offset: the rounding at 1e6 is a sixteenth."""
+    x = torch.randn(4000, 1, generator=seeded(3), dtype=torch.float64) + offset
+    norm = RunningNorm(1)
+    for rows in (x * unit).float().split(100):
+        norm.update(rows)
+    standardised = norm((x * unit).float())
+    torch.testing.assert_close(standardised.double(), (x - x.mean()) / x.std(), rtol=0, atol=0.1 if offset else 1e-3)
+    torch.testing.assert_close(norm.inverse(standardised), (x * unit).float())
+
+
+def test_running_norm_keeps_a_constant_and_rounding_small_and_cuts_what_is_new():
+    norm = RunningNorm(3, limit=10.0)
+    third, zero = 1000 / 3, 0.0
+    jitter = torch.where(torch.rand(500, generator=seeded(0)) < 0.5, third, float(np.nextafter(np.float32(third), 999)))
+    rows = torch.stack([torch.full((500,), third), jitter, torch.full((500,), zero)], -1)
+    norm.update(rows)
+    standardised = norm(rows)
+    assert (standardised[:, [0, 2]] == 0).all()
+    assert standardised[:, 1].abs().max() < 0.5
+    assert norm(torch.tensor([third + 1, third - 1, 0.5])).tolist() == [10.0, -10.0, 0.5]
+
+
+def test_running_norm_forgets_outliers_and_follows_what_is_frequent():
+    g = seeded(0)
+    norm = RunningNorm(1, outlier=100.0, memory=1e5)
+
+    def update(number: int, *outliers: float) -> None:
+        for _ in range(number):
+            rows = torch.randn(2500, 1, generator=g)
+            rows[: len(outliers), 0] = torch.tensor(outliers)
+            norm.update(rows)
+
+    update(1, 1e6)  # with the first rows there is nothing to tell it by
+    assert norm.std > 1e4
+    update(900)
+    assert norm.std < 2
+    for _ in range(10):
+        update(5)
+        update(1, 1e6)  # 1 of 15,000 rows
+    assert norm.std < 2
+    update(150, *[1e6] * 25)  # 1 of 100
+    assert norm.std == pytest.approx(1e5, rel=0.2)
+
+
 def test_running_norm_ignores_an_empty_batch():
     norm = RunningNorm(2)
     norm.update(torch.zeros(0, 2))

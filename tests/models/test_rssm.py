@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from parsecrl.algorithms.models import RSSM, Belief, Gaussian, LossWeights, ReplaySequence
+from parsecrl.algorithms.models.layers import mlp
+from parsecrl.algorithms.models.recurrent_core import RecurrentCore
 from parsecrl.algorithms.models.rssm import kl_divergence
 
 OBS, A = 5, 2
@@ -15,18 +17,23 @@ def small_model(**options) -> RSSM:
     torch.manual_seed(0)
     model = RSSM(OBS, A, **{"deterministic_size": 16, "stochastic_size": 4, "hidden_size": 24, **options})
     model.obs_norm.update(3 * torch.randn(100, OBS, generator=seeded(9)) + 1)
+    model.reward_norm.update(5 * torch.randn(100, 1, generator=seeded(10)) + 2)
     return model
 
 
-def replay(B: int = 3, T: int = 8, first: tuple[int, ...] = (), seed: int = 0) -> ReplaySequence:
+def replay(
+    B: int = 3, T: int = 8, first: tuple[int, ...] = (), seed: int = 0, terminal: tuple[int, ...] = ()
+) -> ReplaySequence:
     g = seeded(seed)
-    is_first = torch.zeros(B, T, dtype=torch.bool)
+    is_first, terminated = torch.zeros(2, B, T, dtype=torch.bool)
     is_first[:, list(first)] = True
+    terminated[:, list(terminal)] = True
     return ReplaySequence(
         obs=torch.randn(B, T, OBS, generator=g),
         action=2 * torch.rand(B, T, A, generator=g) - 1,
         reward=torch.randn(B, T, generator=g),
         is_first=is_first,
+        terminated=terminated,
     )
 
 
@@ -147,7 +154,8 @@ def naive_rewards(model: RSSM, belief: Belief, actions: torch.Tensor) -> torch.T
             for t in range(H):
                 h = model.gru(torch.cat([s, actions[b, n, t][None]], -1), h)
                 s = model.prior_net(h)[:, : model.stochastic_size]
-                rewards[b, n, t] = model.reward_net(torch.cat([h, s], -1)).squeeze()
+                standard = model.reward_net(torch.cat([h, s], -1)).squeeze()
+                rewards[b, n, t] = model.reward_norm.mean + standard * model.reward_norm.var.sqrt()
     return rewards
 
 
@@ -207,7 +215,8 @@ def brute_force_loss(model: RSSM, sequence: ReplaySequence, weights: LossWeights
     eps = [torch.randn(B, T - i, S, generator=g) for i in range(min(D, T - 1) - 1)]
     features = torch.cat(filtered.belief, -1)
     obs_error = (model.obs_net(features) - model.obs_norm(sequence.obs)).square().sum(-1).mean()
-    reward_error = (model.reward_net(features)[..., 0] - sequence.reward).square()
+    standard = (sequence.reward - model.reward_norm.mean.float()) / model.reward_norm.var.sqrt().float()
+    reward_error = 8 * ((1 + (model.reward_net(features)[..., 0] - standard).square() / 4).sqrt() - 1)
     reward_error = reward_error.masked_fill(sequence.is_first, 0.0).mean()
     divergence = kl_divergence(filtered.posterior, filtered.prior).clamp(min=weights.free_nats).mean()
     for d in range(2, min(D, T - 1) + 1):
@@ -297,6 +306,176 @@ def test_the_same_generator_seed_gives_the_same_loss():
     assert losses[0] == losses[1] != losses[2]
 
 
+# Units
+
+
+UNITS = [(1e-4, 0.0), (1e4, 0.0), (1.0, 1e5), (30.0, -1e4)]
+
+
+def in_units(sequence: ReplaySequence, obs_unit: float, obs_offset: float, reward_unit: float) -> ReplaySequence:
+    return sequence._replace(obs=sequence.obs * obs_unit + obs_offset, reward=sequence.reward * reward_unit)
+
+
+@pytest.mark.parametrize("reward_unit", [1e-3, 1e4])
+@pytest.mark.parametrize(("obs_unit", "obs_offset"), UNITS)
+def test_the_units_of_observations_and_rewards_change_nothing_but_the_predictions_units(
+    obs_unit, obs_offset, reward_unit
+):
+    plain = replay(6, 20, first=(0, 9), terminal=(8,))
+    results = []
+    for unit, offset, scale in ((1.0, 0.0, 1.0), (obs_unit, obs_offset, reward_unit)):
+        sequence = in_units(plain, unit, offset, scale)
+        torch.manual_seed(0)
+        model = RSSM(OBS, A, deterministic_size=16, stochastic_size=4, hidden_size=24)
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3, eps=1e-4)
+        for i in range(3):
+            model.update_statistics(sequence)
+            loss, _, _ = model.loss(sequence, LossWeights(), seeded(i))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            belief = model.update_belief(model.initial_belief(6), torch.zeros(6, A), sequence.obs[:, 0])
+            obs, rewards = model.predict(belief, sequence.action[:, None])
+        results.append((loss.detach(), belief.h, (obs - offset) / unit, rewards / scale))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.02, atol=0.02)
+
+
+def test_an_outlier_among_the_rewards_moves_its_gradient_no_further_than_a_near_one():
+    model, sequence = small_model(), replay()
+    gradients = []
+    for reward in (1e2, 1e6):
+        sequence.reward[1, 3] = reward
+        loss, _, _ = model.loss(sequence, LossWeights(0.0, 20.0, 0.0), seeded(0))
+        gradients.append(torch.autograd.grad(loss, model.reward_net[-1].bias)[0].abs())
+    assert gradients[1] < 1.1 * gradients[0]
+
+
+# Termination
+
+
+def observed(model: RSSM, *terminal: int) -> RSSM:
+    model.update_statistics(replay(first=(0,), terminal=terminal))
+    return model
+
+
+def test_survival_weights_equal_an_enumeration_of_all_outcomes():
+    """Of four decisions: in each outcome the rewards until the termination, its own included."""
+    model, B, N, H = observed(small_model(), 5), 2, 3, 4
+    belief, actions = random_belief(model, B), 2 * torch.rand(B, N, H, A, generator=seeded(4)) - 1
+    with torch.no_grad():
+        # The layer's output grows until probabilities differ.
+        model.continuation_net[-1].weight *= 30
+        features = model._roll_out(belief, actions)
+        goes_on = model.continuation_logit(features).sigmoid().view(H, B, N)
+        rewards = model.reward_norm.inverse(model.reward_net(features)).view(H, B, N)
+        expected = torch.zeros(B, N)
+        for end in range(H):  # the decision that ends the episode, or the last one without an end
+            probability = goes_on[:end].prod(0) * (1 - goes_on[end] if end < H - 1 else 1.0)
+            expected += probability * rewards[: end + 1].sum(0)
+        predicted = model.predict_rewards(belief, actions)
+    assert 0.05 < goes_on.min() < goes_on.max() < 0.999
+    torch.testing.assert_close(predicted.sum(-1), expected)
+    torch.testing.assert_close(model.predict(belief, actions)[1], predicted)
+
+
+def test_without_a_termination_nothing_depends_on_the_continuation_head():
+    """Neither predictions nor the loss nor what is made after the model; a termination changes predictions alone."""
+    outcomes = []
+    for scale in (1.0, float("nan")):
+        model = observed(small_model())
+        drawn = torch.rand(1)
+        with torch.no_grad():
+            model.continuation_net[-1].weight *= scale
+            rewards = model.predict_rewards(random_belief(model, 2), torch.zeros(2, 3, 4, A))
+        loss, terms, _ = model.loss(replay(), LossWeights(), seeded(0))
+        loss.backward()
+        assert all(p.grad is None for p in model.continuation_net.parameters())
+        assert "continuation" not in terms
+        outcomes.append((drawn, rewards, loss, model.gru.weight_hh.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
+    observed(model, 5)
+    assert model.predict_rewards(random_belief(model, 2), torch.zeros(2, 3, 4, A)).isnan().any()
+
+
+def test_the_model_before_the_head_draws_the_weights_that_it_always_drew():
+    model = small_model()
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    core = RecurrentCore(OBS, A, 16, 4, 24, standardize=True)
+    nets = mlp([20, 24, 24, OBS]), mlp([20, 24, 24, 1])
+    for made, known in ((core.gru, model.gru), (nets[0], model.obs_net), (nets[1], model.reward_net)):
+        assert all(torch.equal(a, b) for a, b in zip(made.parameters(), known.parameters(), strict=True))
+    assert torch.equal(torch.rand(1), after)
+
+
+def test_an_untrained_head_says_how_often_episodes_terminate():
+    model = small_model()
+    for terminal in ((), (), (5,)):
+        observed(model, *terminal)
+    with torch.no_grad():
+        for p in model.continuation_net.parameters():
+            p.zero_()
+        logit = model.continuation_logit(torch.zeros(20))
+    assert torch.sigmoid(-logit) == pytest.approx(1 / (3 * 7), rel=1e-4)
+
+
+def test_a_termination_is_known_where_the_weights_have_gone():
+    model, other = observed(small_model(), 5), small_model()
+    belief, actions = random_belief(model, 2), torch.zeros(2, 3, 4, A)
+    before = other.predict_rewards(belief, actions)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.predict_rewards(belief, actions), model.predict_rewards(belief, actions))
+    assert not torch.equal(other.predict_rewards(belief, actions), before)
+    assert observed(small_model()).terminates is False
+
+
+def test_a_first_step_and_the_future_say_nothing_of_termination():
+    """What is masked has no gradient; the rewards after a step do not move the probability of reaching it."""
+    model, sequence = observed(small_model(), 5), replay(first=(0, 4), terminal=(0, 3, 4))
+    masked = sequence._replace(terminated=sequence.terminated & ~sequence.is_first)
+    losses = [model.loss(s, LossWeights(), seeded(0))[1]["continuation"] for s in (sequence, masked)]
+    assert losses[0] == losses[1]
+    actions = torch.zeros(2, 3, 4, A).requires_grad_()
+    (gradient,) = torch.autograd.grad(model.predict_rewards(random_belief(model, 2), actions)[..., 1].sum(), actions)
+    assert (gradient[:, :, :2] != 0).all()
+    assert (gradient[:, :, 2:] == 0).all()
+
+
+@pytest.mark.learn
+def test_the_head_learns_rare_terminations_and_their_probability():
+    """Place and velocity of a walk; beyond 2 it ends in 2 of 3 cases. One step in some 200 is terminal."""
+    model = RSSM(1, 1, deterministic_size=32, stochastic_size=4, hidden_size=32)
+    optimizer, g = torch.optim.Adam(model.parameters(), 3e-3), seeded(0)
+
+    def walks(B: int, T: int = 20) -> ReplaySequence:
+        action = 2 * torch.rand(B, T, 1, generator=g) - 1
+        place = torch.randn(B, 1, 1, generator=g) * 0.7 + 0.5 * (action.cumsum(1) - action)
+        fatal = (place[..., 0] > 2) & (torch.rand(B, T, generator=g) < 2 / 3)
+        over = fatal.cumsum(1)
+        rows = (over - fatal.long()) == 0  # until the end, itself included
+        is_first = ~rows  # what follows is of no use: each step its own episode
+        is_first[:, 0] = True
+        return ReplaySequence(place, action, torch.zeros(B, T), is_first, fatal & rows)
+
+    for _ in range(500):
+        sequence = walks(32)
+        model.update_statistics(sequence)
+        loss, _, _ = model.loss(sequence, LossWeights(), g)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert 0.001 < model.terminations / model.steps < 0.05
+    sequence = walks(2000)
+    with torch.no_grad():
+        features = torch.cat(model.filter_sequence(sequence, g), -1)
+        ends = (-model.continuation_logit(features)).sigmoid()
+    known, place = ~sequence.is_first, sequence.obs[..., 0]
+    assert ends[known & (place < 1)].mean() < 0.02
+    assert 0.3 < ends[known & (place > 2.3)].mean() < 0.9  # 2 in 3; the average rate is below 0.05
+
+
 @pytest.mark.learn
 def test_overfits_one_batch():
     model, sequence = small_model(deterministic_size=48, hidden_size=48, stochastic_size=8), replay(4, 12, first=(0,))
@@ -315,6 +494,7 @@ def test_overfits_one_batch():
 def test_parameters_keep_the_names_and_order_that_checkpoints_and_optimizers_know():
     names = [name for name, _ in small_model().named_parameters()]
     parts = list(dict.fromkeys(name.partition(".")[0] for name in names))
-    assert parts == ["gru", "prior_net", "posterior_net", "obs_net", "reward_net"]
-    assert {name for name, _ in small_model().named_buffers()} == {"obs_norm.mean", "obs_norm.var", "obs_norm.count"}
+    assert parts == ["gru", "prior_net", "posterior_net", "obs_net", "reward_net", "continuation_net"]
+    statistics = {f"{norm}.{name}" for norm in ("obs_norm", "reward_norm") for name in ("mean", "var", "count")}
+    assert {name for name, _ in small_model().named_buffers()} == statistics | {"steps", "terminations"}
     assert small_model().posterior_net[0].weight.shape == (24, 16 + OBS)

@@ -44,6 +44,7 @@ def small_batch(seed=0, **extra) -> dict[str, torch.Tensor]:
         Columns.ACTIONS: rng.uniform(-1, 1, size=(4, 6, 1)).astype(np.float32),
         Columns.REWARDS: rng.normal(size=(4, 6)).astype(np.float32),
         "is_first": is_first,
+        "is_terminated": np.zeros((4, 6), dtype=bool),
         UPDATE: np.full(4, 7, dtype=np.int64),
         DECODER_ONLY: np.zeros(4, dtype=bool),
         INITIAL_OBS: rng.normal(size=(4, 3)).astype(np.float32),
@@ -122,7 +123,8 @@ def test_the_bound_alone_gives_the_model_its_gradient():
 
 
 def sequence_of(batch: dict[str, torch.Tensor]) -> ReplaySequence:
-    return ReplaySequence(batch[Columns.OBS], batch[Columns.ACTIONS], batch[Columns.REWARDS], batch["is_first"])
+    names = (Columns.OBS, Columns.ACTIONS, Columns.REWARDS, "is_first", "is_terminated")
+    return ReplaySequence(*(batch[name] for name in names))
 
 
 def test_planned_beliefs_replace_replayed_ones():

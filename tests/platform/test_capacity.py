@@ -166,6 +166,7 @@ def test_work_of_an_update_is_what_torch_multiplies(steps):
         action=torch.zeros(B, T, 6),
         reward=torch.zeros(B, T),
         is_first=torch.zeros(B, T, dtype=torch.bool),
+        terminated=torch.zeros(B, T, dtype=torch.bool),
     )
     with FlopCounterMode(display=False) as counter:
         RSSM(17, 6).loss(sequence, LossWeights(overshooting_steps=steps))[0].backward()

@@ -65,8 +65,8 @@ class GRUModel(nn.Module):
         h, s = (torch.stack(steps, 1) for steps in zip(*ahead, strict=True))
         return Belief(h, seen), Belief(h, s)
 
-    def update_statistics(self, obs: Tensor) -> None:
-        self.obs_norm.update(obs)
+    def update_statistics(self, sequence: ReplaySequence) -> None:
+        self.obs_norm.update(sequence.obs)
 
     def loss(
         self, sequence: ReplaySequence, weights: LossWeights, generator: torch.Generator | None = None
