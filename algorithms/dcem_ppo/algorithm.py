@@ -64,11 +64,6 @@ class DCEMPPOAlgorithm(Algorithm):
                 check_fine_tuned(agent, parts, repr(phase.start_from))
 
     def check_resources(self, phase: Any, resources: Any) -> None:
-        if phase.episodes_per_step % max(1, resources.num_env_runners):
-            raise ValueError(
-                f"phases.{phase.name}.episodes_per_step must be a multiple of resources.num_env_runners, "
-                f"got {phase.episodes_per_step} with {resources.num_env_runners}"
-            )
         if resources.num_learners > 1:
             raise ValueError(
                 f"resources.num_learners must be 0 or 1 for the algorithm of phases.{phase.name}, dcem_ppo, "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,28 +18,25 @@ from ray.rllib.utils.metrics import (
     ENV_RUNNER_SAMPLING_TIMER,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
-    NUM_ENV_STEPS_SAMPLED,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     TIMERS,
 )
-from typing_extensions import Self
 
 from parsecrl.algorithms.checkpoints.agent import check_trust, read_description
-from parsecrl.algorithms.checkpoints.files import Folder
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import LOSSES, DCEMPPOLearner
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DCEMPPORLModule
+from parsecrl.algorithms.dcem_ppo.episodes import play_episodes
 from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings, check_planner
 from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
-from parsecrl.algorithms.registry.settings import Settings
 from parsecrl.algorithms.training.process_tuning import make_process_quick
-from parsecrl.algorithms.training.rllib_phase import PhaseConfig, PhaseMixin
+from parsecrl.algorithms.training.rllib_phase import PhaseConfig, PhaseMixin, simulator_steps
 from parsecrl.algorithms.training.seeding import derive_seed
 
 
 class DCEMPPOConfig(PhaseConfig, PPOConfig):
     """Config of phase 3; `DCEMPPOSettings` says what the settings mean. `start_from`: checkpoint of an embedded agent.
 
-    Where episodes differ in length, give a runner one environment: RLlib returns those that end first.
+    A PPO step's episodes are a fixed set, whatever the number of runners and environments.
     """
 
     settings = DCEMPPOSettings
@@ -57,18 +55,6 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
         self.grad_clip = 0.5
         self.grad_clip_by = "global_norm"
         self.batch_mode = "complete_episodes"
-
-    @classmethod
-    def from_phase(
-        cls, settings: Settings, env: dict[str, Any], resources: Mapping[str, Any], seed: int, start_from: Folder | None
-    ) -> Self:
-        """The config of a spec's phase, with as many environments a runner as let the episodes of a PPO step come out
-        even, at most those that `resources` grants."""
-        config = super().from_phase(settings, env, resources, seed, start_from)
-        per_runner = config.episodes_per_step // max(1, config.num_env_runners)
-        fitting = [n for n in range(1, config.num_envs_per_env_runner + 1) if per_runner % n == 0]
-        config.num_envs_per_env_runner = max(fitting)
-        return config
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """As RLlib asks."""
@@ -107,12 +93,6 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
         kind = self.controller.get("kind", "full")
         temperatures = [self.controller["temperature"]] if "temperature" in self.controller else []
         check_planner(kind, temperatures, [self.fine_tune], str(self.start_from), "")
-        together = max(1, self.num_env_runners) * self.num_envs_per_env_runner
-        if self.episodes_per_step % together:
-            raise ValueError(
-                f"episodes_per_step must be a multiple of runners x environments, got {self.episodes_per_step} with "
-                f"{max(1, self.num_env_runners)} x {self.num_envs_per_env_runner}; change one of them"
-            )
         if self.num_learners > 1:
             raise ValueError(f"dcem_ppo runs on one learner, got num_learners={self.num_learners}; set it to 0 or 1")
 
@@ -135,7 +115,7 @@ class DCEMPPO(PhaseMixin, PPO):
     def setup(self, config: Any) -> None:
         """As RLlib asks."""
         make_process_quick()
-        self.counts = {"decisions": 0, "ppo_steps": 0, "rounds": 0, "trajectories": 0}
+        self.counts = dict.fromkeys(("decisions", "env_steps", "ppo_steps", "trajectories"), 0)
         super().setup(config)
 
     def training_step(self) -> None:
@@ -152,38 +132,60 @@ class DCEMPPO(PhaseMixin, PPO):
         self.counts["ppo_steps"] += 1
 
     def _gather(self) -> list[SingleAgentEpisode]:
-        """Exactly `episodes_per_step` whole episodes; what lost runners owe, the others gather."""
-        group, config = self.env_runner_group, self.config
-        weights = self.learner_group.get_weights()
-        episodes: list[SingleAgentEpisode] = []
+        """The episodes of this PPO step, in their order: which ones, no runner decides.
+
+        What lost runners owe, the others play.
+        """
+        group, config, step = self.env_runner_group, self.config, self.counts["ppo_steps"]
+        collect_owed = partial(
+            collect_episodes,
+            weights=self.learner_group.get_weights(),
+            seed=config.seed or 0,
+            step=step,
+            patience_s=config.sample_timeout_s,
+        )
+        episodes: dict[int, SingleAgentEpisode] = {}
         deadline = time.monotonic() + config.sample_timeout_s
-        while len(episodes) < config.episodes_per_step:
-            work = partial(collect_episodes, weights=weights, seed=config.seed or 0, round_=self.counts["rounds"])
-            rollouts: list[Rollout] = group.foreach_env_runner(
-                work, local_env_runner=group.num_remote_env_runners() == 0, timeout_seconds=config.sample_timeout_s
-            )
-            raise_errors(rollouts)
-            self.counts["rounds"] += 1
-            gathered = [episode for rollout in rollouts for episode in rollout.episodes]
-            if gathered:
+        while owed := [number for number in range(config.episodes_per_step) if number not in episodes]:
+            rollouts = raise_errors(self._ask_runners(collect_owed, owed))
+            found = {int(episode.id_): episode for rollout in rollouts for episode in rollout.episodes}
+            if found:
+                episodes |= found
+                self._log_rollouts(rollouts)
                 deadline = time.monotonic() + config.sample_timeout_s
             elif time.monotonic() < deadline:  # all runners are lost, and return nothing at once
                 self.restore_env_runners(group)
                 time.sleep(RESTORE_PAUSE_S)
-                continue
             else:
                 raise RuntimeError(
-                    f"PPO step {self.counts['ppo_steps'] + 1} gathered no episode within sample_timeout_s="
+                    f"PPO step {step + 1} gathered no episode within sample_timeout_s="
                     f"{config.sample_timeout_s:.0f} s from {group.num_healthy_remote_workers()} healthy of "
                     f"{group.num_remote_env_runners()} remote runners; see their logs, or raise sample_timeout_s if "
                     f"planning is that slow"
                 )
-            episodes += gathered
-            self._log_rollouts(rollouts)
-        return episodes[: config.episodes_per_step]
+        return [episodes[number] for number in range(config.episodes_per_step)]
+
+    def _ask_runners(self, collect_owed: Callable[..., Rollout], owed: list[int]) -> list[Rollout]:
+        """Share the episodes `owed` out among the runners that are there; less what lost ones do not bring."""
+        group, config = self.env_runner_group, self.config
+        if group.num_remote_env_runners() == 0:
+            return [collect_owed(group.local_env_runner, numbers=owed)]
+        runners = group.healthy_env_runner_ids()[: len(owed)]
+        if not runners:
+            return []
+        # Each episode in turn has sample_timeout_s, and one more passes until a runner that hangs is given up.
+        in_turn = math.ceil(len(owed) / len(runners) / config.num_envs_per_env_runner)
+        return group.foreach_env_runner(
+            [partial(collect_owed, numbers=owed[i :: len(runners)]) for i in range(len(runners))],
+            local_env_runner=False,
+            remote_worker_ids=runners,
+            timeout_seconds=(in_turn + 1) * config.sample_timeout_s,
+        )
 
     def _log_rollouts(self, rollouts: list[Rollout]) -> None:
-        self.counts["decisions"] += sum(int(rollout.metrics.get(NUM_ENV_STEPS_SAMPLED, 0)) for rollout in rollouts)
+        for episode in (episode for rollout in rollouts for episode in rollout.episodes):
+            self.counts["decisions"] += len(episode)
+            self.counts["env_steps"] += simulator_steps(episode, self.config.action_repeat)
         self.metrics.aggregate([rollout.metrics for rollout in rollouts], key=ENV_RUNNER_RESULTS)
         for rollout in rollouts:
             self.measurements.add(rollout.times)
@@ -194,8 +196,7 @@ class DCEMPPO(PhaseMixin, PPO):
 
     def phase_results(self) -> dict[str, Any]:
         """What was counted in this phase."""
-        env_steps = self.counts["decisions"] * self.config.action_repeat
-        return {name: self.counts[name] for name in ("ppo_steps", "trajectories")} | {"env_steps": env_steps}
+        return {name: self.counts[name] for name in ("env_steps", "ppo_steps", "trajectories")}
 
     def step(self) -> dict[str, Any]:
         """One result: a training step, with its losses."""
@@ -206,19 +207,25 @@ class DCEMPPO(PhaseMixin, PPO):
         return results
 
 
-def collect_episodes(runner: SingleAgentEnvRunner, weights: Any, seed: int, round_: int) -> Rollout:
-    """One whole episode of each of a runner's environments; runs inside the runner.
+def collect_episodes(
+    runner: SingleAgentEnvRunner, weights: Any, seed: int, step: int, numbers: Sequence[int], patience_s: float
+) -> Rollout:
+    """Play some episodes of a PPO step; runs inside the runner.
 
-    It seeds the runner's draws and its environments for this round, so that no two rounds or runners begin in the same
-    states: RLlib itself gives its `seed` to every reset before a sample. A restored run draws what it would have.
+    Each has a seed of its own, whoever plays it, so that no two begin in the same states, and a restored run draws what
+    it would have.
 
     Args:
         runner: Whose module is a DCEMPPORLModule.
         weights: Of the module.
         seed: Of the phase.
-        round_: Number of the round, from 0.
+        step: Number of the PPO step, from 0.
+        numbers: Of the episodes in the step, from 0; each becomes an episode's `id_`.
+        patience_s: The longest time that an episode may take.
 
     Returns:
         The episodes; an exception inside is the rollout's `error`.
     """
-    return collect(runner, weights, derive_seed(seed, "ppo_rollout", round_, runner.worker_index))
+    seeds = [derive_seed(seed, "ppo_episode", step, number) for number in numbers]
+    play = partial(play_episodes, seeds=seeds, names=[str(number) for number in numbers], patience_s=patience_s)
+    return collect(runner, weights, derive_seed(seed, "ppo_rollout", step), play)

@@ -37,6 +37,7 @@ from parsecrl.algorithms.training.seeding import derive_seed
 # Columns that a rollout stores for each decision, beside RLlib's own.
 H, S, WARM_START, NOISE_INDEX = "belief_h", "belief_s", "warm_start", "noise_index"
 DECISION = (H, S, WARM_START, NOISE_INDEX)
+ACTION_NOISE = "action_noise"  # [B, A] standard normal, of a rollout's batch alone
 PARTS = ("reward", "transition", "decoder")
 
 
@@ -143,16 +144,21 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
 
     @torch.no_grad()
     def _decide(self, batch: dict[str, Any], explore: bool) -> dict[str, Any]:
-        """One decision per environment: obs [B, 1, O], state [B, ...] -> columns [B, 1, ...], next state [B, ...]."""
+        """One decision per environment: obs [B, 1, O], state [B, ...] -> columns [B, 1, ...], next state [B, ...].
+
+        A batch that lacks NOISE_INDEX [B] and ACTION_NOISE gets draws of this module's own.
+        """
         start = time.perf_counter()
         state, obs = batch[Columns.STATE_IN], batch[Columns.OBS][:, 0].float()
         belief = self.agent.update_belief(state, obs)
-        index = torch.randint(len(self.noise_bank), (len(obs),), generator=self._generator).to(obs.device)
+        index, eps = batch.get(NOISE_INDEX), batch.get(ACTION_NOISE)
+        if index is None or eps is None:
+            index = torch.randint(len(self.noise_bank), (len(obs),), generator=self._generator).to(obs.device)
+            eps = torch.randn(state["action"].shape, generator=self._generator).to(obs.device)
         columns = {H: belief.h, S: belief.s, WARM_START: state["plan"], NOISE_INDEX: index}
         plan = self.plan(columns)
         inputs = self.distribution_inputs(plan.actions[:, 0])
         mean, log_std = inputs.chunk(2, -1)
-        eps = torch.randn(mean.shape, generator=self._generator).to(mean.device)
         action = mean + log_std.exp() * eps if explore else mean
         columns[Columns.ACTIONS] = action
         columns[Columns.ACTION_LOGP] = TorchDiagGaussian.from_logits(inputs).logp(action)

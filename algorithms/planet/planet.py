@@ -31,7 +31,7 @@ from parsecrl.algorithms.planet.replay import bare_episode, beginnings, load_rep
 from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
 from parsecrl.algorithms.planet.settings import PlanetSettings
 from parsecrl.algorithms.training.process_tuning import make_process_quick
-from parsecrl.algorithms.training.rllib_phase import PhaseConfig, PhaseMixin
+from parsecrl.algorithms.training.rllib_phase import PhaseConfig, PhaseMixin, simulator_steps
 from parsecrl.algorithms.training.seeding import derive_seed
 
 SEED_UPDATES = 100  # as PlaNet before its first planned episode (Hafner et al. 2018, algorithm 1)
@@ -112,9 +112,9 @@ class Planet(PhaseMixin, Algorithm):
         make_process_quick()
         super().setup(config)
         self.counts = dict.fromkeys(
-            ("decisions", "updates", "decoder_only_updates", "requests", "episodes", "trajectories"), 0
+            ("decisions", "env_steps", "updates", "decoder_only_updates", "requests", "episodes", "trajectories"), 0
         )
-        self.counts["seed_decisions"] = -1  # until the seed episodes are in
+        self.counts["seed_steps"] = -1  # until the seed episodes are in
         self._recent_beliefs: list[np.ndarray] = []  # not in checkpoints: a new rollout brings new ones
         self._running_returns: dict[str, float] = {}  # of episodes that have not ended
         self._last_returns: deque[float] = deque(maxlen=10)
@@ -194,6 +194,7 @@ class Planet(PhaseMixin, Algorithm):
             raise RuntimeError("a runner returned a rollout without a step; see its log for what failed")
         self.counts["decisions"] += steps
         for episode in rollout.episodes:
+            self.counts["env_steps"] += simulator_steps(episode, self.config.action_repeat)
             total = self._running_returns.pop(episode.id_, 0.0) + float(np.sum(episode.get_rewards()))
             if episode.is_done:
                 self.counts["episodes"] += 1
@@ -226,12 +227,11 @@ class Planet(PhaseMixin, Algorithm):
     def _updates_due(self) -> int:
         """What is owed: train_ratio per simulator step since the seed episodes, which owe SEED_UPDATES at most."""
         c, ratio = self.counts, self.config.train_ratio
-        if c["seed_decisions"] < 0:
+        if c["seed_steps"] < 0:
             if c["episodes"] < self.config.seed_episodes and not self.starts_with_data:
                 return 0
-            c["seed_decisions"] = 0 if self.starts_with_data else c["decisions"]
-        seed_steps = c["seed_decisions"] * self.config.action_repeat
-        owed = ratio * (self.env_steps - seed_steps) + min(SEED_UPDATES, ratio * seed_steps)
+            c["seed_steps"] = 0 if self.starts_with_data else c["env_steps"]
+        owed = ratio * (c["env_steps"] - c["seed_steps"]) + min(SEED_UPDATES, ratio * c["seed_steps"])
         return int(owed) - (c["updates"] - c["decoder_only_updates"])
 
     @property
@@ -277,15 +277,10 @@ class Planet(PhaseMixin, Algorithm):
 
     # Results and checkpoints.
 
-    @property
-    def env_steps(self) -> int:
-        """Simulator steps of this phase."""
-        return self.counts["decisions"] * self.config.action_repeat
-
     def phase_results(self) -> dict[str, Any]:
         """What was counted in this phase."""
         return {
-            "env_steps": self.env_steps,
+            "env_steps": self.counts["env_steps"],
             "num_updates": self.counts["updates"],
             "trajectories": self.counts["trajectories"],
             "replay_decisions": self.local_replay_buffer.get_num_timesteps(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import methodcaller
 from typing import Any, NamedTuple
 
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
@@ -22,7 +24,12 @@ class Rollout(NamedTuple):
     error: str = ""
 
 
-def collect(runner: SingleAgentEnvRunner, weights: Any, seed: int) -> Rollout:
+def collect(
+    runner: SingleAgentEnvRunner,
+    weights: Any,
+    seed: int,
+    play: Callable[[SingleAgentEnvRunner], list[SingleAgentEpisode]] = methodcaller("sample"),
+) -> Rollout:
     """Sample one fragment with given weights; runs inside the runner.
 
     The weights travel with the request: a runner acts with those of the moment when it was asked, also when it has
@@ -33,6 +40,7 @@ def collect(runner: SingleAgentEnvRunner, weights: Any, seed: int) -> Rollout:
         runner: Its module has `plan_log` and `seed`, as PlanetRLModule.
         weights: Of the module.
         seed: Of the module's draws.
+        play: Has the runner play.
 
     Returns:
         The fragment; an exception inside is its `error`.
@@ -43,7 +51,7 @@ def collect(runner: SingleAgentEnvRunner, weights: Any, seed: int) -> Rollout:
     module.seed(seed)
     seed_runner(runner, seed)
     try:
-        episodes = runner.sample()
+        episodes = play(runner)
     except Exception as error:  # whatever the task or the planner raises
         # RLlib would take an exception for a lost runner, and ask it again without a word.
         return Rollout([], {}, RolloutTimes(), f"{type(error).__name__}: {error}")

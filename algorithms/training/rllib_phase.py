@@ -13,6 +13,7 @@ import gymnasium
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 from torch import nn
 from typing_extensions import Self
@@ -176,6 +177,17 @@ def named_task(task: Any) -> str | UnnamedTask:
     if callable(task):
         return UnnamedTask(f"{task.__module__}:{task.__qualname__}", task)
     raise ValueError(f"an environment must be an id, a class or a registered name, got {task!r}")
+
+
+def simulator_steps(episode: SingleAgentEpisode, action_repeat: int) -> int:
+    """Simulator steps of an episode, or of a piece of one.
+
+    Args:
+        episode: With infos, which parsecrl/Control-v0 gives "env_steps": fewer at an early end.
+        action_repeat: What a decision counts of whose info says nothing.
+    """
+    infos = episode.get_infos()[1:]  # the first came with the observation before any decision
+    return sum(int(info.get("env_steps", action_repeat)) for info in infos)
 
 
 class PhaseMixin:

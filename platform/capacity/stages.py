@@ -219,7 +219,7 @@ def _ppo_stage(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> Stage:
     assert spec.env is not None
     R = max(r.num_env_runners, 1)
     share = phase.episodes_per_step / R
-    E = max(n for n in range(1, r.num_envs_per_env_runner + 1) if phase.episodes_per_step // R % n == 0)
+    E = min(r.num_envs_per_env_runner, math.ceil(share))
     decisions = share * sizes.episode_decisions
     act_s = decisions * (spec.env.action_repeat * c.env_step_s + c.decision_s)
     plan_s = decisions / E * _plan_s(source, sizes, E, r, c)

@@ -36,10 +36,10 @@ def test_loop(benchmark, num_env_runners):
     def gather() -> tuple[float, float]:
         """Environment steps per second, and the share of the machine's time that was idle."""
         psutil.cpu_percent()
-        start, before = time.perf_counter(), algorithm.env_steps
+        start, before = time.perf_counter(), algorithm.counts["env_steps"]
         while time.perf_counter() - start < SECONDS:
             algorithm.train()
-        return (algorithm.env_steps - before) / (time.perf_counter() - start), 1 - psutil.cpu_percent() / 100
+        return (algorithm.counts["env_steps"] - before) / (time.perf_counter() - start), 1 - psutil.cpu_percent() / 100
 
     rate, idle = benchmark.pedantic(gather, rounds=1)
     algorithm.stop()

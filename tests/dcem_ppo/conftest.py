@@ -62,14 +62,14 @@ def write_agent() -> Callable[..., Path]:
     return _write_agent
 
 
-def _write_agent(folder: Path, **controller: Any) -> Path:
-    """An untrained agent whose belief depends strongly on what it sees."""
+def _write_agent(folder: Path, sizes: tuple[int, int] = (1, 1), **controller: Any) -> Path:
+    """An untrained agent whose belief depends strongly on what it sees. sizes: of observations and actions."""
     settings = {**CONTROLLER, **controller}
     if settings["kind"] == "full":
         settings.pop("latent_size")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        agent = PlanningAgent(1, 1, WORLD_MODEL, settings, {"hidden_size": 16})
+        agent = PlanningAgent(*sizes, WORLD_MODEL, settings, {"hidden_size": 16})
     with torch.no_grad():
         for parameter in [*agent.model.posterior_net.parameters(), agent.model.gru.weight_ih]:
             parameter.mul_(3.0)

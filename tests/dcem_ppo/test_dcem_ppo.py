@@ -6,27 +6,22 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.dcem_ppo.dcem_ppo import DCEMPPO, collect_episodes
+from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import NOISE_INDEX, H
+from parsecrl.algorithms.planet.rollouts import raise_errors
+from parsecrl.algorithms.training.seeding import derive_seed
 
-
-@pytest.mark.parametrize(
-    ("resources", "environments"),
-    [((0, 8, 10), 5), ((2, 8, 10), 5), ((2, 4, 10), 1), ((1, 10, 10), 10), ((0, 1, 3), 1)],
-)
-def test_as_many_environments_as_let_the_episodes_come_out_even(make_config, resources, environments):
-    runners, granted, episodes = resources
-    config = make_config(runners=runners, environments=granted, episodes_per_step=episodes)
-    config.validate()
-    assert config.num_envs_per_env_runner == environments
+LONG = "parsecrl-tests/LongTarget-v0"
+TWO_LENGTHS, ENDLESS = (f"tests.envs.case_worlds:{name}-v0" for name in ("TwoLengths", "PointWithoutEnd"))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"runners": 3, "episodes_per_step": 10}, "multiple of runners x environments, got 10 with 3 x"),
         ({"fine_tune": []}, "fine_tune must have at least 1 item"),
         ({"fine_tune": ["critic"]}, "'reward', 'transition' or 'decoder', got 'critic'"),
         ({"start_from": None}, "start_from=None"),
@@ -96,20 +91,55 @@ def test_a_search_may_change_any_setting_later(make_config):
     assert (config.gamma, config.lambda_) == (0.5, 0.25)
 
 
-def test_every_round_and_runner_begins_in_other_states(make_config):
-    config = make_config(seed=3)
+def play(config: Any, numbers: Any, step: int = 0) -> dict[str, Any]:
+    """Episodes of a PPO step by their numbers, as a runner with the config's environments plays them."""
     config.validate()
-    starts: dict[Any, Any] = {}
-    for worker in (1, 2):
-        runner = SingleAgentEnvRunner(config=config, worker_index=worker)
-        for round_ in (0, 1):
-            rollout = collect_episodes(runner, runner.module.get_state(), 3, round_)
-            starts[worker, round_] = np.concatenate([episode.get_actions() for episode in rollout.episodes])
-        again = collect_episodes(runner, runner.module.get_state(), 3, 0)
-        same = np.concatenate([episode.get_actions() for episode in again.episodes])
-        np.testing.assert_array_equal(same, starts[worker, 0])
-    keys = list(starts)
-    assert all(not np.array_equal(starts[a], starts[b]) for i, a in enumerate(keys) for b in keys[:i])
+    runner = SingleAgentEnvRunner(config=config, worker_index=0)
+    rollout = collect_episodes(runner, runner.module.get_state(), config.seed, step, numbers, patience_s=60.0)
+    (rollout,) = raise_errors([rollout])
+    assert rollout.times.num_decisions == sum(map(len, rollout.episodes))  # none is planned for nothing
+    return {episode.id_: episode for episode in rollout.episodes}
+
+
+@pytest.mark.parametrize("environments", [1, 3, 4, 64])
+def test_a_step_plays_a_fixed_set_of_episodes_of_any_length(make_config, write_agent, tmp_path, environments):
+    """Half of the episodes last 2 steps, half 40. Those that end first are not preferred."""
+    folder = write_agent(tmp_path, sizes=(2, 1), num_iterations=1)
+    episodes = play(make_config(TWO_LENGTHS, start_from=folder, environments=environments), range(32))
+    lengths = [len(episodes[str(number)]) for number in range(32)]
+    assert lengths == [40 if kind > 0 else 2 for kind in first_observations(32)]
+    assert set(lengths) == {2, 40}
+
+
+def first_observations(count: int) -> list[float]:
+    """What episodes of PPO step 0 of seed 0 begin with, in the bare task."""
+    task = gymnasium.make(TWO_LENGTHS)
+    return [task.reset(seed=derive_seed(0, "ppo_episode", 0, number))[0][0] for number in range(count)]
+
+
+def test_an_episode_is_the_same_whoever_plays_it_among_others(make_config):
+    alone = play(make_config(LONG, environments=1), [2, 5])
+    among = play(make_config(LONG, environments=3), range(7))
+    other = play(make_config(LONG, environments=3), range(7), step=1)
+    for number, episode in alone.items():
+        for name in (Columns.ACTIONS, NOISE_INDEX, Columns.ACTION_LOGP, H):
+            one, many, next_step = (column(found, name) for found in (episode, among[number], other[number]))
+            np.testing.assert_allclose(one, many, atol=1e-4)
+            assert not np.allclose(one, next_step, atol=1e-4)
+    assert len({tuple(episode.get_actions()[:, 0]) for episode in among.values()}) == 7
+
+
+def column(episode: Any, name: str) -> np.ndarray:
+    return episode.get_actions() if name == Columns.ACTIONS else episode.get_extra_model_outputs(name)
+
+
+def test_an_episode_without_end_is_an_error_that_says_so(make_config, write_agent, tmp_path):
+    config = make_config(ENDLESS, start_from=write_agent(tmp_path, sizes=(2, 1)))
+    config.validate()
+    runner = SingleAgentEnvRunner(config=config, worker_index=0)
+    rollout = collect_episodes(runner, runner.module.get_state(), 0, 0, range(4), patience_s=0.2)
+    with pytest.raises(RuntimeError, match=r"did not end within sample_timeout_s=0\.2 s.*env\.max_episode_steps"):
+        raise_errors([rollout])
 
 
 def without_times(result: dict[str, Any]) -> dict[str, Any]:

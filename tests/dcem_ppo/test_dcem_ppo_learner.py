@@ -16,6 +16,7 @@ from parsecrl.algorithms.dcem_ppo.dcem_ppo import collect_episodes
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import DCEMPPOLearner, policy_loss, select_decisions
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DECISION, NOISE_INDEX, H, S
 from parsecrl.algorithms.models import Belief
+from parsecrl.algorithms.planet.rollouts import raise_errors
 
 LONG = "parsecrl-tests/LongTarget-v0"
 SUBSETS = [parts for n in (1, 2, 3) for parts in itertools.combinations(("reward", "transition", "decoder"), n)]
@@ -30,12 +31,13 @@ class Trainer:
         self.runner = SingleAgentEnvRunner(config=config, worker_index=0)
         self.learner: DCEMPPOLearner = config.build_learner(env=self.runner.env.unwrapped)
         self.module = self.learner.module[DEFAULT_MODULE_ID]
-        self.rounds = 0
+        self.steps = 0
 
     def sample(self) -> list:
-        rollout = collect_episodes(self.runner, self.module.get_state(), self.config.seed, self.rounds)
-        self.rounds += 1
-        return rollout.episodes
+        numbers = range(self.config.episodes_per_step)
+        rollout = collect_episodes(self.runner, self.module.get_state(), self.config.seed, self.steps, numbers, 60.0)
+        self.steps += 1
+        return raise_errors([rollout])[0].episodes
 
     def decisions(self) -> dict[str, torch.Tensor]:
         """What the learner makes of one round of episodes."""

@@ -50,7 +50,7 @@ def test_counts_and_results(build):
     assert result["env_steps"] == algorithm.counts["decisions"] * 20 == result["replay_decisions"] * 20
     assert result["env_steps"] >= 4 * 10 * 20
     # Two seed episodes of 10 decisions owe 4 updates; each later step owes a hundredth.
-    seed_steps = algorithm.counts["seed_decisions"] * 20
+    seed_steps = algorithm.counts["seed_steps"]
     assert seed_steps >= 2 * 10 * 20
     assert result["num_updates"] == int(0.01 * (result["env_steps"] - seed_steps) + min(100, 0.01 * seed_steps))
     assert result["planning_ms"] > 0

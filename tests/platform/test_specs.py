@@ -125,7 +125,6 @@ def test_overrides(spec_file, override, get, value):
         ("phases.embed.start_from=finetune", ["start_from must name an earlier phase (planet)"]),
         ("phases.embed.start_from=embed", ["start_from must name an earlier phase (planet)"]),
         ("phases.finetune.start_from=planet", ["embedded controller", "'full'"]),
-        ("resources.num_env_runners=4", ["phases.finetune.episodes_per_step", "multiple", "got 10 with 4"]),
         ("resources.num_learners=2", ["num_learners must be 0 or 1", "phases.finetune", "got 2"]),
         ("phases.embed.name=planet", ["different names", "'planet'"]),
         ("phases.planet.name=random", ["cannot be called 'random'"]),
