@@ -44,6 +44,7 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
     # Those that are read here; all of the settings are attributes.
     fine_tune: list[str]
     passes: int
+    minibatches: int
     episodes_per_step: int
     discount: float
     gae_lambda: float
@@ -98,10 +99,11 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
 
 
 class DCEMPPO(PhaseMixin, PPO):
-    """Gather whole episodes with the planner as a stochastic policy, then take `passes` PPO steps through it.
+    """Gather whole episodes with the planner as a stochastic policy, then learn from them in minibatches through it.
 
-    Result keys at top level: env_steps (simulator steps of this phase), ppo_steps, episode_return_mean, planning_ms
-    (per decision), ratio_deviation (mean |ratio - 1| on the first pass), losses.
+    Result keys at top level: env_steps (simulator steps of this phase), ppo_steps, num_updates (gradient steps of the
+    policy), episode_return_mean, planning_ms (per decision), ratio_deviation (mean |ratio - 1| on the first minibatch),
+    losses.
     """
 
     config: DCEMPPOConfig
@@ -115,21 +117,20 @@ class DCEMPPO(PhaseMixin, PPO):
     def setup(self, config: Any) -> None:
         """As RLlib asks."""
         make_process_quick()
-        self.counts = dict.fromkeys(("decisions", "env_steps", "ppo_steps", "trajectories"), 0)
+        self.counts = dict.fromkeys(("decisions", "env_steps", "ppo_steps", "updates", "trajectories"), 0)
         super().setup(config)
 
     def training_step(self) -> None:
-        """Gather `episodes_per_step` whole episodes, then take `passes` PPO steps on them."""
+        """Gather `episodes_per_step` whole episodes, then make `passes` passes through them in minibatches."""
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)), self.measurements.time("waiting"):
             episodes = self._gather()
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)), self.measurements.time("learning"):
             results = self.learner_group.update(
-                episodes=episodes,
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.counts["decisions"]},
-                num_epochs=self.config.passes,
+                episodes=episodes, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.counts["decisions"]}
             )
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
         self.counts["ppo_steps"] += 1
+        self.counts["updates"] += self.config.passes * min(self.config.minibatches, sum(map(len, episodes)))
 
     def _gather(self) -> list[SingleAgentEpisode]:
         """The episodes of this PPO step, in their order: which ones, no runner decides.
@@ -196,7 +197,8 @@ class DCEMPPO(PhaseMixin, PPO):
 
     def phase_results(self) -> dict[str, Any]:
         """What was counted in this phase."""
-        return {name: self.counts[name] for name in ("env_steps", "ppo_steps", "trajectories")}
+        counted = {name: self.counts[name] for name in ("env_steps", "ppo_steps", "trajectories")}
+        return counted | {"num_updates": self.counts["updates"]}
 
     def step(self) -> dict[str, Any]:
         """One result: a training step, with its losses."""

@@ -1,13 +1,16 @@
-"""PPO's update through the planner: the policy's gradient in micro-batches, the value network on its own.
+"""PPO's update through the planner: passes in minibatches, the policy's gradient of each in micro-batches.
 
-Axes: B rows of T steps as RLlib's connectors pad them; M decisions, the padding dropped; m decisions of a micro-batch.
+Axes: B rows of T steps as RLlib's connectors pad them; M decisions, the padding dropped; m decisions of a minibatch.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -21,18 +24,20 @@ from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DECISION, DCEMPPORLM
 from parsecrl.algorithms.models import Belief
 from parsecrl.algorithms.training.finite_checks import register_optimizers
 from parsecrl.algorithms.training.rllib_private import OwnUpdate
+from parsecrl.algorithms.training.seeding import derive_seed
 
 COLUMNS = (*DECISION, Columns.ACTIONS, Columns.ACTION_LOGP, Postprocessing.ADVANTAGES, Postprocessing.VALUE_TARGETS)
 
-LOSSES = ("policy_loss", "value_loss", "entropy", "clip_fraction", "fine_tuned_gradient_norm")  # what results show
+# What results show.
+LOSSES = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction", "fine_tuned_gradient_norm")
+DEVIATIONS = ("ratio_deviation", "max_ratio_deviation")
 
 
 class DCEMPPOLearner(OwnUpdate, PPOTorchLearner):
     """One optimiser for the fine-tuned parts, one for the value network, one for a learned standard deviation.
 
-    A pass is one gradient step of the policy on all decisions, whatever the micro-batch, and `value_updates` steps of
-    the value network, which are cheap. Raises FloatingPointError on a loss or gradient that is not finite, before any
-    step is taken with it.
+    A minibatch is one gradient step of each, whatever the micro-batch. Raises FloatingPointError on a loss or gradient
+    that is not finite, before any step is taken with it.
     """
 
     config: Any  # a DCEMPPOConfig
@@ -48,27 +53,50 @@ class DCEMPPOLearner(OwnUpdate, PPOTorchLearner):
             optimizers["std"] = Adam([module.log_std], config.value_learning_rate)
         register_optimizers(self, module_id, optimizers)
 
-    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """As RLlib's; the next pass is the first one."""
-        super().before_gradient_based_update(timesteps=timesteps)
-        self._first_pass = True
-
     def update_with(self, batch: dict[str, Any]) -> Tensor:
-        """One pass through all episodes of the batch."""
+        """`passes` passes through all episodes of the batch; logged are means over the minibatches of the last one.
+
+        RLlib's own passes (num_epochs) would take a part of the rows for all of them where episodes are short.
+        """
         decisions = select_decisions(batch[DEFAULT_MODULE_ID])
+        module: DCEMPPORLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
+        module.value_norm.update(decisions[Postprocessing.VALUE_TARGETS][:, None])
+        for number in range(self.config.passes):
+            steps = [self.update_on(minibatch) for minibatch in self.minibatches(decisions, number)]
+            if number == 0:  # in the first minibatch the policy is still that of the rollouts
+                self._log({name: steps[0][name] for name in DEVIATIONS})
+        means = {name: torch.stack([terms[name] for terms in steps]).mean() for name in steps[0]}
+        self._log({name: mean for name, mean in means.items() if name not in DEVIATIONS})
+        return means["policy_loss"] + means["value_loss"]
+
+    def minibatches(self, decisions: dict[str, Tensor], number: int) -> Iterator[dict[str, Tensor]]:
+        """Divide decisions [M, ...] at random into `minibatches` parts that differ by one at most; none is left out.
+
+        There are fewer parts where there are fewer decisions. number: of the pass.
+        """
+        M = len(decisions[Columns.ACTIONS])
+        seed = derive_seed(self.config.seed or 0, "minibatches", self.update_calls, number)
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(M)).to(self.device)
+        for rows in order.tensor_split(min(M, self.config.minibatches)):
+            yield {name: column[rows] for name, column in decisions.items()}
+
+    def update_on(self, decisions: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One gradient step of every optimiser.
+
+        The value network learns in every minibatch, as in the implementation that the paper used.
+
+        Args:
+            decisions: Columns [m, ...] of a minibatch.
+
+        Returns:
+            The terms of both losses before the step, the gradients' norms, and the deviations of the ratios from 1.
+        """
         terms = self.accumulate_policy_gradient(decisions)
         self._check_finite(terms)
         for name in self.policy_optimizers:
             terms[f"{name}_gradient_norm"] = self._step(name)
-        if self._first_pass:
-            self._log({name: terms[name] for name in ("ratio_deviation", "max_ratio_deviation")})
-            self.module[DEFAULT_MODULE_ID].unwrapped().value_norm.update(
-                decisions[Postprocessing.VALUE_TARGETS][:, None]
-            )
-            self._first_pass = False
         terms["value_loss"] = self.update_value(decisions)
-        self._log({name: term for name, term in terms.items() if "deviation" not in name})
-        return terms["policy_loss"] + terms["value_loss"]
+        return terms
 
     @property
     def policy_optimizers(self) -> list[str]:
@@ -76,12 +104,12 @@ class DCEMPPOLearner(OwnUpdate, PPOTorchLearner):
         return ["fine_tuned", "std"] if self.config.std["learned"] else ["fine_tuned"]
 
     def accumulate_policy_gradient(self, decisions: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Leave in `.grad` the gradient of the mean loss over all decisions.
+        """Leave in `.grad` the gradient of the mean loss over decisions.
 
         Memory is that of one micro-batch: each one's graph is gone before the next is made.
 
         Args:
-            decisions: Columns [M, ...] of `select_decisions`.
+            decisions: Columns [m, ...] of `select_decisions`.
 
         Returns:
             Means of the loss's terms, and the largest deviation of a ratio from 1.
@@ -89,12 +117,12 @@ class DCEMPPOLearner(OwnUpdate, PPOTorchLearner):
         module: DCEMPPORLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
         for _, optimizer in self.get_optimizers_for_module(DEFAULT_MODULE_ID):
             optimizer.zero_grad(set_to_none=True)
-        M = len(decisions[Columns.ACTIONS])
+        m = len(decisions[Columns.ACTIONS])
         means: dict[str, Tensor] = defaultdict(float)  # type: ignore[arg-type]
         largest = torch.zeros((), device=self.device)
-        for start in range(0, M, self.config.micro_batch):
-            micro = {name: column[start : start + self.config.micro_batch] for name, column in decisions.items()}
-            share = len(micro[Columns.ACTIONS]) / M
+        for rows in torch.arange(m, device=self.device).tensor_split(math.ceil(m / self.config.micro_batch)):
+            micro = {name: column[rows] for name, column in decisions.items()}
+            share = len(rows) / m
             loss, terms = policy_loss(module.forward_train(micro), micro, self.config.clip, self.config.entropy_weight)
             (share * loss).backward()
             largest = torch.maximum(largest, terms.pop("max_ratio_deviation"))
@@ -103,19 +131,15 @@ class DCEMPPOLearner(OwnUpdate, PPOTorchLearner):
         return dict(means) | {"max_ratio_deviation": largest}
 
     def update_value(self, decisions: dict[str, Tensor]) -> Tensor:
-        """Take `value_updates` steps on the squared error to the standardised value targets; the first error, []."""
+        """Take a step on the squared error to the standardised value targets; returns the error before the step, []."""
         module: DCEMPPORLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
-        belief = Belief(decisions[H], decisions[S])
         targets = module.value_norm(decisions[Postprocessing.VALUE_TARGETS][:, None])[:, 0]
-        losses = []
-        for _ in range(self.config.value_updates):
-            loss = (module.standard_values(belief) - targets).square().mean()
-            self._check_finite({"value_loss": loss})
-            module.value_net.zero_grad(set_to_none=True)
-            loss.backward()
-            self._step("value")
-            losses.append(loss.detach())
-        return losses[0]
+        loss = (module.standard_values(Belief(decisions[H], decisions[S])) - targets).square().mean()
+        self._check_finite({"value_loss": loss})
+        module.value_net.zero_grad(set_to_none=True)
+        loss.backward()
+        self._step("value")
+        return loss.detach()
 
     def _step(self, optimizer_name: str) -> Tensor:
         """One step with the accumulated gradient, clipped to `grad_clip`; returns its norm before that."""
@@ -172,7 +196,8 @@ def policy_loss(
         The loss [], a mean over m decisions, and its terms (detached).
     """
     distribution = TorchDiagGaussian.from_logits(policy[Columns.ACTION_DIST_INPUTS])
-    ratio = torch.exp(distribution.logp(decisions[Columns.ACTIONS]) - decisions[Columns.ACTION_LOGP])  # [m]
+    log_ratio = distribution.logp(decisions[Columns.ACTIONS]) - decisions[Columns.ACTION_LOGP]  # [m]
+    ratio = log_ratio.exp()
     advantage = decisions[Postprocessing.ADVANTAGES]
     surrogate = torch.minimum(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip)).mean()
     entropy = distribution.entropy().mean()
@@ -180,6 +205,8 @@ def policy_loss(
     terms = {
         "policy_loss": -surrogate.detach(),
         "entropy": entropy.detach(),
+        # KL(policy of the rollouts || policy as it is), by draws of the former: an unbiased estimate, never below 0.
+        "kl": (ratio - 1 - log_ratio).detach().mean(),
         "ratio_deviation": deviation.mean(),
         "max_ratio_deviation": deviation.max(),
         "clip_fraction": (deviation > clip).to(deviation.dtype).mean(),

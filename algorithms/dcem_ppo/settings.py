@@ -32,20 +32,22 @@ class DCEMPPOSettings(Settings):
     fine_tune: Annotated[list[Part], AfterValidator(_no_part_twice)] = Field(
         ["reward", "decoder"], min_length=1, description="what PPO changes"
     )
-    passes: Count = Field(1, description="policy gradient steps on the episodes of a PPO step, each on all of them")
+    passes: Count = Field(1, description="passes through the episodes of a PPO step")
+    minibatches: Count = Field(
+        32, description="parts of a pass, each a gradient step; 1 is a step on all decisions at once"
+    )
     episodes_per_step: Count = Field(10, description="episodes of a PPO step")
     std: StdSpec = Field(default_factory=StdSpec, description="of the policy")
     learning_rate: Positive = Field(1.0e-4, description="of the fine-tuned parts")
     value_learning_rate: Positive = Field(3.0e-4, description="of the value network")
-    value_updates: Count = Field(
-        10, description="gradient steps of the value network per pass; not in the paper, where it would learn slowly"
-    )
     clip: Positive = Field(0.2, description="of the likelihood ratio around 1")
     gae_lambda: Fraction = Field(0.95, description="lambda of generalised advantage estimation")
     discount: Fraction = Field(0.99, description="of rewards, per decision")
     entropy_weight: NonNegative = Field(0.0, description="weight of the policy's entropy")
     noise_bank_size: Count = Field(16, description="draws of DCEM's noise that rollouts and updates share")
-    micro_batch: Count = Field(64, description="decisions whose plans are differentiated at once; bounds the memory")
+    micro_batch: Count = Field(
+        64, description="most decisions of a minibatch whose plans are differentiated at once; bounds the memory"
+    )
 
 
 def check_planner(

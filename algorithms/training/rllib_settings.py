@@ -38,7 +38,7 @@ INSTEAD = {  # RLlib's name -> what settings, or the end of their names, say in 
     "entropy_coeff": "entropy_weight",
     "train_batch_size": "batch_size",
     "train_batch_size_per_learner": "batch_size",
-    "minibatch_size": "micro_batch",
+    "minibatch_size": "minibatches",
     "replay_buffer_config": "replay_capacity",
 }
 RECENT_EPISODES = 10  # whose mean return is the score

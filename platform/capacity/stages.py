@@ -223,7 +223,9 @@ def _ppo_stage(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> Stage:
     decisions = share * sizes.episode_decisions
     act_s = decisions * (spec.env.action_repeat * c.env_step_s + c.decision_s)
     plan_s = decisions / E * _plan_s(source, sizes, E, r, c)
-    per_decision = DIFFERENTIATED * _plan_s(source, sizes, phase.micro_batch, r, c, learner=True) / phase.micro_batch
+    minibatches = min(phase.minibatches, R * decisions)
+    micro = min(phase.micro_batch, math.ceil(R * decisions / minibatches))
+    per_decision = DIFFERENTIATED * _plan_s(source, sizes, micro, r, c, learner=True) / micro
     steps = phase.stop.conditions.get("ppo_steps", math.inf)
     wanted = phase.stop.conditions.get("env_steps", math.inf) / (spec.env.action_repeat * decisions)
     return Stage(
@@ -241,7 +243,7 @@ def _ppo_stage(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> Stage:
         iterations_per_checkpoint=phase.checkpoint_every,
         checkpoint_s=c.checkpoint_s,
         checkpoint_bytes=c.checkpoint_bytes,
-        updates_per_step=phase.passes / (R * decisions * spec.env.action_repeat),
+        updates_per_step=phase.passes * minibatches / (R * decisions * spec.env.action_repeat),
         overhead_s=c.start_s,
         replay_bytes=0.0,
         flight_bytes=R * (decisions * c.decision_bytes + c.weights_bytes),

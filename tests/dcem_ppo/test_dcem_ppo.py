@@ -1,5 +1,7 @@
 """Settings, seeds, results and checkpoints of the dcem_ppo algorithm."""
 
+import os
+import signal
 import sys
 from typing import Any
 
@@ -158,8 +160,11 @@ def test_same_seed_same_numbers_also_across_a_checkpoint(ray_runtime, make_confi
     agent = algorithm.current_agent()
     algorithm.stop()
 
-    assert (first["env_steps"], first["ppo_steps"]) == (4 * 3 * 2, 1)  # five steps are three decisions of two
-    assert (second["env_steps"], second["ppo_steps"]) == (4 * 3 * 2 * 2, 2)
+    assert (first["env_steps"], first["ppo_steps"]) == (
+        4 * 5,
+        1,
+    )  # three decisions of two steps, of which the last is cut
+    assert (second["env_steps"], second["ppo_steps"]) == (2 * 4 * 5, 2)
     assert second["planning_ms"] > 0
     assert second["ratio_deviation"] <= 1e-4
     assert {"policy_loss", "value_loss", "entropy"} <= set(second["losses"])
@@ -188,10 +193,33 @@ def test_same_seed_same_numbers_also_across_a_checkpoint(ray_runtime, make_confi
     twin.stop()
 
 
+def kill_runners(algorithm: Any, count: int) -> None:
+    """As a node that is lost would take them."""
+    pids = algorithm.env_runner_group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)
+    for pid in pids[:count]:
+        os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.ray
-def test_no_samples_are_an_error(ray_runtime, make_config, monkeypatch):
-    algorithm = make_config().env_runners(sample_timeout_s=0.1).build_algo()
-    monkeypatch.setattr(algorithm.env_runner_group, "foreach_env_runner", lambda *args, **kwargs: [])
+def test_what_a_lost_runner_owes_the_others_play(ray_runtime, make_config):
+    settings = {"env_id": LONG, "episodes_per_step": 5, "environments": 2}
+    alone = make_config(**settings).build_algo()
+    expected = alone.train()
+    alone.stop()
+    algorithm = make_config(**settings, runners=2).build_algo()
+    kill_runners(algorithm, 1)
+    result = algorithm.train()
+    algorithm.stop()
+    assert result["env_steps"] == expected["env_steps"] == 5 * 5
+    assert result["episode_return_mean"] == pytest.approx(expected["episode_return_mean"], abs=1e-3)
+    assert result["num_updates"] == expected["num_updates"] == 25  # as many as there are decisions, of 32 at most
+
+
+@pytest.mark.ray
+def test_no_samples_are_an_error(ray_runtime, make_config):
+    config = make_config(runners=1).env_runners(sample_timeout_s=1.0).fault_tolerance(restart_failed_env_runners=False)
+    algorithm = config.build_algo()
+    kill_runners(algorithm, 1)
     with pytest.raises(RuntimeError, match="PPO step 1 gathered no episode"):
         algorithm.train()
     algorithm.stop()

@@ -18,7 +18,7 @@ from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DECISION, NOISE_INDE
 from parsecrl.algorithms.models import Belief
 from parsecrl.algorithms.planet.rollouts import raise_errors
 
-LONG = "parsecrl-tests/LongTarget-v0"
+ENV_ID, LONG = "parsecrl-tests/Target-v0", "parsecrl-tests/LongTarget-v0"
 SUBSETS = [parts for n in (1, 2, 3) for parts in itertools.combinations(("reward", "transition", "decoder"), n)]
 
 
@@ -50,7 +50,7 @@ class Trainer:
         ]
 
     def update(self) -> dict[str, float]:
-        results = self.learner.update(episodes=self.sample(), num_epochs=self.config.passes)[DEFAULT_MODULE_ID]
+        results = self.learner.update(episodes=self.sample())[DEFAULT_MODULE_ID]
         return {name: float(value.peek()) for name, value in results.items()}
 
 
@@ -136,6 +136,51 @@ def test_update_leaves_the_frozen_parts_bitwise(make_config, parts):
     changed = {part_of(name) for name, value in parameters_of(trainer.module).items() if (value != before[name]).any()}
     assert changed == {*parts, "value"}
     assert all(torch.equal(value, norm[name]) for name, value in trainer.module.agent.named_buffers())
+
+
+@pytest.mark.parametrize(("minibatches", "parts"), [(1, 1), (6, 6), (32, 20)])
+def test_a_pass_is_in_minibatches_that_leave_no_decision_out(make_config, minibatches, parts):
+    trainer = Trainer(make_config(LONG, minibatches=minibatches))
+    numbered = {Columns.ACTIONS: torch.arange(20)}
+    order, other = ([m[Columns.ACTIONS] for m in trainer.learner.minibatches(numbered, number)] for number in (0, 1))
+    assert len(order) == parts
+    assert max(map(len, order)) - min(map(len, order)) <= 1
+    assert sorted(torch.cat(order).tolist()) == list(range(20))
+    assert not torch.equal(torch.cat(order), torch.cat(other))
+
+
+@pytest.mark.parametrize(("episodes", "steps"), [(4, 2 * 6), (3, 2 * 3)])
+def test_every_minibatch_is_one_step_of_policy_and_value(make_config, episodes, steps):
+    """Also where episodes are of one step, and fewer than minibatches: no RLlib batch is rounded to nothing."""
+    env_id = LONG if episodes == 4 else ENV_ID
+    trainer = Trainer(make_config(env_id, passes=2, minibatches=6, micro_batch=2, episodes_per_step=episodes))
+    results = trainer.update()
+    for name in ("fine_tuned", "value"):
+        state = trainer.learner.get_optimizer(DEFAULT_MODULE_ID, name).state.values()
+        assert {int(slot["step"]) for slot in state} == {steps}
+    assert results["max_ratio_deviation"] <= 1e-4
+    assert results["kl"] > 0
+
+
+def test_ratios_are_exact_where_episodes_differ_in_length(make_config, write_agent, tmp_path):
+    config = make_config(
+        "tests.envs.case_worlds:TwoLengths-v0",
+        start_from=write_agent(tmp_path, sizes=(2, 1)),
+        environments=3,
+        episodes_per_step=6,
+        learning_rate=1e-2,
+    )
+    trainer = Trainer(config)
+    lengths = [len(episode) for episode in trainer.sample()]
+    assert set(lengths) == {2, 40}
+    assert len(trainer.decisions()[H]) == sum(len(episode) for episode in resampled(trainer, step=1))
+    assert trainer.update()["max_ratio_deviation"] <= 1e-4
+
+
+def resampled(trainer: Trainer, step: int) -> list:
+    """The episodes of a PPO step once more."""
+    trainer.steps = step
+    return trainer.sample()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
@@ -262,21 +307,28 @@ def test_standard_deviation_is_fixed_or_learned(make_config):
 
 
 @pytest.mark.learn
+@pytest.mark.parametrize(("minibatches", "learning_rate"), [(1, 3e-3), (8, 1e-3)])
 @pytest.mark.parametrize("parts", [("reward", "decoder"), ("reward", "transition", "decoder")], ids="+".join)
-def test_policy_gradient_through_the_planner_reaches_a_known_optimum(make_config, parts):
+def test_policy_gradient_through_the_planner_reaches_a_known_optimum(make_config, parts, minibatches, learning_rate):
     """Mean 0.6 side, so that the exploration alone costs: -0.1^2 = -0.01 a step. The model knows no reward yet.
 
     On the way lies a saddle, the same mean on both sides (-0.37), which an agent leaves after 15 to 45 updates: how
     soon hangs on the seed, and on the last bits of a product.
     """
     config = make_config(
-        fine_tune=list(parts), passes=2, episodes_per_step=64, environments=64, learning_rate=3e-3, noise_bank_size=16
+        fine_tune=list(parts),
+        passes=2,
+        minibatches=minibatches,
+        episodes_per_step=64,
+        environments=64,
+        learning_rate=learning_rate,
+        noise_bank_size=16,
     )
     trainer = Trainer(config)
     returns: list[float] = []
     while len(returns) < 120 and np.mean(returns[-5:] or -1.0) < -0.05:
         episodes = trainer.sample()
         returns.append(np.mean([episode.get_return() for episode in episodes]))
-        trainer.learner.update(episodes=episodes, num_epochs=2)
+        trainer.learner.update(episodes=episodes)
     assert returns[0] < -0.3
     assert np.mean(returns[-5:]) > -0.05
