@@ -116,6 +116,7 @@ class Planet(PhaseMixin, Algorithm):
         )
         self.counts["seed_steps"] = -1  # until the seed episodes are in
         self._recent_beliefs: list[np.ndarray] = []  # not in checkpoints: a new rollout brings new ones
+        self._last_end = time.monotonic()  # of an episode
         self._running_returns: dict[str, float] = {}  # of episodes that have not ended
         self._last_returns: deque[float] = deque(maxlen=10)
         if self.config.start_from and self.config.keep_replay:
@@ -198,6 +199,7 @@ class Planet(PhaseMixin, Algorithm):
             total = self._running_returns.pop(episode.id_, 0.0) + float(np.sum(episode.get_rewards()))
             if episode.is_done:
                 self.counts["episodes"] += 1
+                self._last_end = time.monotonic()
                 self._last_returns.append(total)
             else:
                 self._running_returns[episode.id_] = total
@@ -229,10 +231,31 @@ class Planet(PhaseMixin, Algorithm):
         c, ratio = self.counts, self.config.train_ratio
         if c["seed_steps"] < 0:
             if c["episodes"] < self.config.seed_episodes and not self.starts_with_data:
+                self._check_seed_episodes()
                 return 0
             c["seed_steps"] = 0 if self.starts_with_data else c["env_steps"]
         owed = ratio * (c["env_steps"] - c["seed_steps"]) + min(SEED_UPDATES, ratio * c["seed_steps"])
         return int(owed) - (c["updates"] - c["decoder_only_updates"])
+
+    def why_untrained(self) -> str:
+        """What the first update waits for."""
+        c, steps, ended = self.config, self.counts["env_steps"], self.counts["episodes"]
+        if self.counts["seed_steps"] < 0:
+            return (
+                f"{ended} of {c.seed_episodes} seed_episodes ended in {steps:,} simulator steps; prolong the phase, "
+                f"lower seed_episodes, or limit episodes by env.max_episode_steps"
+            )
+        return f"train_ratio={c.train_ratio:g} makes no whole update of {steps:,} simulator steps; raise one of them"
+
+    def _check_seed_episodes(self) -> None:
+        """Raise RuntimeError where no episode ends: without one there is never an update."""
+        limit = self.config.sample_timeout_s
+        if time.monotonic() - self._last_end > limit:
+            raise RuntimeError(
+                f"no episode ended within sample_timeout_s={limit:g} s, where seed_episodes asks for "
+                f"{self.config.seed_episodes}; limit episodes by env.max_episode_steps, or raise "
+                f"resources.sample_timeout_s"
+            )
 
     @property
     def starts_with_data(self) -> bool:

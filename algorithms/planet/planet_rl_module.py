@@ -130,20 +130,21 @@ class PlanetRLModule(TorchRLModule):
     ) -> tuple[Belief, Tensor]:
         """The beliefs [M] of one decoder update and the actions [M, H, A] that were taken from there.
 
-        Beliefs of the replayed sequences (filtered [B, T]) or those just planned from, and initial ones beside them. Of
-        ones just planned from, what follows is not known yet: their actions are NaN.
+        Beliefs of the replayed sequences (filtered [B, T]) or those just planned from, and initial ones beside them.
+        Actions that are not known are NaN: those behind an episode's end, and of beliefs just planned from all.
         """
         c, model, horizon = self.model_config, self.agent.model, self.agent.controller.horizon
         if PLANNED_H in batch:
             chosen = Belief(batch[PLANNED_H], batch[PLANNED_S])
             actions = sequence.action.new_full((len(chosen.h), horizon, sequence.action.shape[-1]), float("nan"))
         else:
-            rows, steps = followed(sequence.is_first, horizon)
+            rows, steps, known = followed(sequence.is_first, horizon)
             index = torch.randperm(len(rows), generator=self._generator(), device=rows.device)[: c["decoder_beliefs"]]
             rows, steps = rows[index], steps[index]
             chosen = Belief(filtered.h[rows, steps], filtered.s[rows, steps])
-            ahead = steps[:, None] + torch.arange(horizon, device=steps.device)
-            actions = sequence.action[rows[:, None], ahead]
+            ahead = torch.arange(horizon, device=steps.device)
+            actions = sequence.action[rows[:, None], (steps[:, None] + ahead).clamp(max=sequence.action.shape[1] - 1)]
+            actions[ahead >= known[index, None]] = float("nan")
         count = c["decoder_initial_beliefs"]
         obs = batch[INITIAL_OBS][:count]
         state = self.agent.initial_state(obs.shape[0])
@@ -174,8 +175,8 @@ class PlanetRLModule(TorchRLModule):
         return cost, distance
 
 
-def followed(is_first: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-    """Find the steps that `horizon` actions of the same episode follow.
+def followed(is_first: Tensor, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the steps from which all actions are known, up to the horizon or to the episode's end, one at least.
 
     At an episode's last observation the buffer repeats an action that was never taken there: it does not count.
 
@@ -184,7 +185,7 @@ def followed(is_first: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         horizon: H.
 
     Returns:
-        Rows and steps, [M] int64 each.
+        Rows, steps, and how many actions are known, in [1, H]; [M] int64 each.
 
     Raises:
         ValueError: H > T: no sequence can be so long.
@@ -194,11 +195,14 @@ def followed(is_first: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"batch_length must be at least controller.horizon, got {T} with horizon={horizon}; raise batch_length"
         )
-    episode = is_first.to(torch.int64).cumsum(1)  # [B, T] the episode's number within the row
-    after = torch.cat([episode[:, horizon:], episode[:, -1:]], 1)  # of the step after the last action, where known
-    same = after == episode[:, : T - horizon + 1]
-    rows, steps = same.nonzero(as_tuple=True)
-    return rows, steps
+    step = torch.arange(T, device=is_first.device)
+    after = torch.where(is_first, step, T).roll(-1, 1)  # [B, T] the step after, where it begins an episode, else T
+    after[:, -1] = T
+    begins = after.flip(1).cummin(1).values.flip(1)  # [B, T] where the next episode does
+    ends_here = begins < T
+    known = begins - step - ends_here.to(torch.int64)
+    rows, steps = ((known >= horizon) | (ends_here & (known > 0))).nonzero(as_tuple=True)
+    return rows, steps, known[rows, steps].clamp(max=horizon)
 
 
 def make_agent(observation_space: Any, action_space: Any, settings: dict[str, Any]) -> PlanningAgent:

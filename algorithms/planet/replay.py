@@ -108,7 +108,7 @@ def _read_episodes(file: Path) -> list[SingleAgentEpisode]:
 def beginnings(
     buffer: EpisodeReplayBuffer, count: int, horizon: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How episodes began that are drawn uniformly. Of an episode that is shorter, the last action is repeated.
+    """How episodes began that are drawn uniformly.
 
     Args:
         buffer: With one episode or more.
@@ -117,12 +117,12 @@ def beginnings(
         rng: Of the draws.
 
     Returns:
-        First observations [B, O] and first H actions [B, H, A].
+        First observations [B, O] and first H actions [B, H, A], NaN behind the end of a shorter episode.
     """
-    obs, actions = [], []
-    for i in rng.integers(len(buffer.episodes), size=count):
-        episode = buffer.episodes[i]
-        steps = np.minimum(np.arange(horizon), len(episode) - 1)
-        obs.append(np.asarray(episode.get_observations(0), dtype=np.float32))
-        actions.append(np.asarray(episode.get_actions(slice(0, steps[-1] + 1)), dtype=np.float32)[steps])
-    return np.stack(obs), np.stack(actions)
+    drawn = [buffer.episodes[i] for i in rng.integers(len(buffer.episodes), size=count)]
+    obs = np.stack([np.asarray(episode.get_observations(0), dtype=np.float32) for episode in drawn])
+    taken = [np.asarray(episode.get_actions(slice(0, horizon)), dtype=np.float32) for episode in drawn]
+    actions = np.full((count, horizon, taken[0].shape[-1]), np.nan, np.float32)
+    for row, own in zip(actions, taken, strict=True):
+        row[: len(own)] = own
+    return obs, actions

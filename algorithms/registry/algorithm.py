@@ -32,6 +32,10 @@ OWN_PACKAGE = "parsecrl."
 PHASE_KEYS = ("name", "algorithm", "stop", "search", "scheduler", "num_samples", "checkpoint_every")
 TRAIN_KEYS = frozenset({*PHASE_KEYS, "start_from"})  # keys of a phase that no plain trial is told
 
+UNTRAINED = (
+    "untrained"  # result key: why there was no update yet; a trial that reaches its phase's end with it has failed
+)
+
 ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # as the built-in map, in order
 
 

@@ -22,6 +22,7 @@ from parsecrl.algorithms.checkpoints.agent import save_agent
 from parsecrl.algorithms.checkpoints.files import Folder, check_local
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.controllers.acting import describe_space
+from parsecrl.algorithms.registry.algorithm import UNTRAINED
 from parsecrl.algorithms.registry.settings import Settings
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.rllib_private import registered_creator
@@ -242,6 +243,10 @@ class PhaseMixin:
         """Counters for the top level of each result; has env_steps."""
         raise NotImplementedError
 
+    def why_untrained(self) -> str:
+        """What an update still waits for, and the remedy; asked where `num_updates` of the results is 0."""
+        return "nothing was learned from; prolong the phase"
+
     def save_phase_files(self, folder: str) -> None:
         """Further files of a checkpoint."""
 
@@ -253,6 +258,8 @@ class PhaseMixin:
         runners = results.get(ENV_RUNNER_RESULTS, {})
         results["episode_return_mean"] = runners.get("episode_return_mean", float("nan"))
         results.update(self.phase_results())  # whose mean return, where it has one, RLlib's may lack or forget
+        if results.get("num_updates") == 0:
+            results[UNTRAINED] = self.why_untrained()
         results["score"] = results["episode_return_mean"]  # of which Tune and the pipeline keep the best
         results["losses"] = learner_terms(results)
         results["measured"] = self._measured(results["losses"])

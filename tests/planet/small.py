@@ -9,10 +9,10 @@ FULL = {"kind": "full", "horizon": 3, "num_samples": 8, "num_elites": 2, "num_it
 EMBEDDED = {**FULL, "kind": "embedded", "latent_size": 2}
 
 
-def small_config(controller=EMBEDDED, resources=None, start_from=None, seed=0, **phase):
+def small_config(controller=EMBEDDED, resources=None, start_from=None, seed=0, env=PENDULUM, **phase):
     phase = {"world_model": SMALL_MODEL, "controller": controller, "batch_size": 4, "batch_length": 6, **phase}
     phase.setdefault("seed_episodes", 2)
     phase.setdefault("rollout_fragment_length", 5)
     phase.setdefault("train_ratio", 0.01)
     settings = PlanetSettings.checked({"start_from": start_from and str(start_from), **phase})
-    return PlanetConfig.from_phase(settings, PENDULUM, resources or {}, seed, start_from)
+    return PlanetConfig.from_phase(settings, env, resources or {}, seed, start_from)

@@ -1,11 +1,14 @@
 """The module and the learner of phases 1 and 2; no Ray runtime."""
 
+import itertools
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
@@ -154,9 +157,28 @@ def test_replayed_actions_are_those_taken_from_the_belief():
     filtered = Belief(number[..., None].expand(4, 6, 12), torch.zeros(4, 6, 4))
     beliefs, actions = module._decoder_beliefs(batch, sequence_of(batch), filtered)
     first = beliefs.h[:, 0]
-    torch.testing.assert_close(actions[..., 0], (first[:, None] + torch.arange(3)) / 24)
-    # Four starts in a row of six steps; in row 1 no three actions lie before its last observation, step 2.
-    assert sorted(first.tolist()) == [0, 1, 2, 3, 9, 12, 13, 14, 15, 18, 19, 20, 21]
+    taken = (first[:, None] + torch.arange(3)) / 24
+    taken[(first[:, None] + torch.arange(3) >= 8) & (first < 9)[:, None] & (first > 5)[:, None]] = float("nan")
+    torch.testing.assert_close(actions[..., 0], taken, equal_nan=True)
+    # Four starts in a row of six steps; in row 1 an episode of two actions, at whose last observation none was taken.
+    assert sorted(first.tolist()) == [0, 1, 2, 3, 6, 7, 9, 12, 13, 14, 15, 18, 19, 20, 21]
+
+
+@given(st.integers(1, 6), st.integers(0, 2**12 - 1))
+def test_every_row_has_a_step_whose_actions_are_known(horizon, borders):
+    """Rows as the buffer makes them: a piece has one action or more, then its last observation."""
+    is_first = torch.zeros(2, 6, dtype=torch.bool)
+    is_first[:, 0] = True
+    for b, t in itertools.product(range(2), range(2, 6)):
+        is_first[b, t] = bool(borders >> (6 * b + t) & 1) and not is_first[b, t - 1]
+    rows, steps, known = followed(is_first, horizon)
+    assert set(rows.tolist()) == {0, 1}
+    assert ((known >= 1) & (known <= horizon)).all()
+    for b, t, n in zip(rows.tolist(), steps.tolist(), known.tolist(), strict=True):
+        rest = is_first[b, t + 1 :].tolist()
+        actions = rest.index(True) if True in rest else 6 - t  # before the last observation of the piece, or in the row
+        assert n == min(actions, horizon)
+        assert n == horizon or True in rest
 
 
 def test_a_horizon_longer_than_the_sequences():
