@@ -43,7 +43,7 @@ class Vectors:
         with np.errstate(over="ignore"):  # a bound of float64 that float32 has not is none
             low, high = flat.low.astype(np.float32), flat.high.astype(np.float32)
         self.space = spaces.Box(low, high, dtype=np.float32)
-        self._size = len(low)
+        self._size, self._zeros = len(low), np.zeros(len(low), np.float32)
         self._leaves: list[Leaf] = []
         self._add(space, "", 0, lambda obs: obs)
 
@@ -62,20 +62,16 @@ class Vectors:
         vector = np.zeros(self._size, np.float32)
         for leaf in self._leaves:
             leaf.write(vector, obs)
-        # A sum of squares is the fastest look at every entry; it is not finite where the squares alone are too large.
-        if not math.isfinite(vector.dot(vector)):
-            self._check_finite(vector, obs)
+        if vector.dot(self._zeros) != 0.0:  # the fastest look at every entry: nan and infinity times 0 are nan
+            raise self._misfit(vector)
         return vector
 
-    def _check_finite(self, vector: np.ndarray, obs: Any) -> None:
-        wrong = np.flatnonzero(~np.isfinite(vector))
-        if len(wrong) == 0:
-            return
-        index = int(wrong[0])
+    def _misfit(self, vector: np.ndarray) -> Misfit:
+        index = int(np.flatnonzero(~np.isfinite(vector))[0])
         leaf = next(leaf for leaf in reversed(self._leaves) if leaf.start <= index)
         place = np.unravel_index(index - leaf.start, leaf.shape) if leaf.shape else ()
         entry = f"{leaf.where}[{', '.join(str(int(i)) for i in place)}]" if leaf.shape else leaf.where
-        raise Misfit(f"{entry} must be a finite number in float32, got {vector[index]}")
+        return Misfit(f"{entry} must be a finite number in float32, got {vector[index]}")
 
     def _add(self, space: spaces.Space, where: str, start: int, part: Callable[[Any], Any]) -> int:
         """Add the leaves of a space from an entry on; returns the entry behind them."""
@@ -216,14 +212,16 @@ def box_action(box: spaces.Box) -> Callable[[Any], np.ndarray]:
         A function from an action [A] to a new one of the Box; it clips what is outside [-1, 1], and raises ValueError
         where the shape is another or an entry is nan.
     """
-    work = np.result_type(box.dtype, np.float64)
-    own_low, own_high, dtype, shape = box.low.ravel(), box.high.ravel(), box.dtype, box.shape
-    half_low, half_high = 0.5 * own_low.astype(work), 0.5 * own_high.astype(work)
-    size, is_whole = len(own_low), dtype.kind in "iu"
+    dtype: Any = box.dtype
+    own_low, own_high, shape = box.low.ravel(), box.high.ravel(), box.shape
+    work = np.result_type(dtype, np.float64)
+    low, high = own_low.astype(work), own_high.astype(work)
+    middle, half = 0.5 * high + 0.5 * low, 0.5 * high - 0.5 * low
+    # Where both bounds come out exactly, rounding, which is monotone, keeps all between them inside.
+    is_plain = bool((middle + half == high).all() and (middle - half == low).all())
+    size, is_whole = len(low), dtype.kind in "iu"
     one = np.ones(1, work)  # arrays: a Python number costs a step some time
     minus_one = -one
-    # A float of 32 bits cannot miss its bounds by the rounding of 64.
-    is_exact = (dtype.kind == "f" and dtype.itemsize <= 4) or dtype.kind == "b"
     if is_whole:  # the largest number of `work` that can be cast: 2**63 is one too many
         castable = np.nextafter(work.type(2.0 ** (8 * dtype.itemsize - (dtype.kind == "i"))), work.type(0.0))
 
@@ -231,20 +229,19 @@ def box_action(box: spaces.Box) -> Callable[[Any], np.ndarray]:
         unit = np.asarray(action, work)
         if unit.shape != (size,):
             raise ValueError(f"an action must have the shape {(size,)}, got {unit.shape}")
+        unit = np.minimum(np.maximum(unit, minus_one), one)
         if math.isnan(unit.dot(unit)):
             raise ValueError(f"an action must be of numbers, got {unit.tolist()}")
-        unit = np.minimum(np.maximum(unit, minus_one), one)
-        # Not low + share * (high - low), which can overflow and misses high.
-        value = (one - unit) * half_low + (one + unit) * half_high
+        if is_plain:
+            value = unit * half + middle
+        else:
+            value = np.clip(0.5 * (one - unit) * low + 0.5 * (one + unit) * high, low, high)
         if dtype.kind != "f":
             value = np.rint(value)
         if is_whole:
             whole = np.minimum(value, castable).astype(dtype)
             value = np.where(unit == one, own_high, np.where(unit == minus_one, own_low, whole))
-        value = value.astype(dtype)
-        if not is_exact:
-            value = np.minimum(np.maximum(value, own_low), own_high)
-        return value.reshape(shape)
+        return value.astype(dtype).reshape(shape)
 
     return convert
 
@@ -258,7 +255,8 @@ def discrete_action(space: spaces.Discrete) -> Callable[[Any], np.integer]:
     Returns:
         A function from a number to one of the space; it raises ValueError on any other number.
     """
-    count, first, kind = int(space.n), int(space.start), space.dtype.type
+    dtype: Any = space.dtype
+    count, first, kind = int(space.n), int(space.start), dtype.type
 
     def convert(action: Any) -> np.integer:
         try:
