@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from parsecrl.algorithms.latent_study.settings import LatentModelSpec, WorldSpec
 from parsecrl.algorithms.registry.settings import Count, Fraction, Group, Natural, NonNegative, Positive, StudySettings
@@ -55,3 +55,13 @@ class LatentSACSettings(StudySettings):
     measure_at: list[Count] = Field(
         [5, 10, 20, 50, 100, 200, 500], description="episodes after which predictions are tested"
     )
+
+    @model_validator(mode="after")
+    def _learns(self) -> LatentSACSettings:
+        trained = self.dynamics_updates if self.model.kind != "encoder_only" else 0
+        if not self.policy_updates + trained:
+            raise ValueError(
+                f"there must be updates of the policy, or of a model with an objective, got policy_updates=0 and "
+                f"dynamics_updates={self.dynamics_updates} with model.kind={self.model.kind}; raise policy_updates"
+            )
+        return self

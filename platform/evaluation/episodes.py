@@ -72,7 +72,7 @@ def evaluate(
         worker busy. Give the same one to repeat single episodes exactly.
     device: of the planning; cuda by default where num_gpus_per_worker > 0.
     progress: called with (episodes done, episodes in all) after each batch.
-    patience_s: longest wait for a batch of the Ray tasks, such as for a node that is gone; None waits on.
+    patience_s: longest wait for a batch, such as for a node that is gone or an episode without an end; None waits on.
     trust: whether code that a checkpoint names may be run, or the names that may; see `load_agent`.
     Raises UserError when the checkpoint's sizes are not the environment's, RunFailed when the patience ends.
     """
@@ -83,7 +83,7 @@ def evaluate(
     batch_size = batch_size or _default_batch_size(len(numbers), max(num_workers, 1))
     work = Work(agent, env, seed, device or ("cuda" if num_gpus_per_worker else "cpu"), num_threads)
     batches = _batches(numbers, batch_size)
-    run = _run_here(work, batches)
+    run = _run_here(work, batches, patience_s)
     if num_workers:
         run = _run_in_ray(work, batches, num_workers, num_gpus_per_worker, patience_s)
     results: list[EpisodeResult] = []
@@ -97,9 +97,9 @@ def evaluate(
     return table[COLUMNS]
 
 
-def _run_here(work: Work, batches: list[Rows]) -> Iterator[list[EpisodeResult]]:
+def _run_here(work: Work, batches: list[Rows], patience_s: float | None) -> Iterator[list[EpisodeResult]]:
     for rows in batches:
-        yield run_batch(work.agent, work.env, rows, work.seed, work.device, work.num_threads)
+        yield run_batch(work.agent, work.env, rows, work.seed, work.device, work.num_threads, patience_s)
 
 
 def _run_in_ray(

@@ -22,7 +22,7 @@ from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.controllers.acting import planning_noise
 from parsecrl.envs import make_env
-from parsecrl.platform.errors import UserError
+from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.storage import Location, RemotePath, location_of
 
 RANDOM = "random"
@@ -93,24 +93,39 @@ def run_batch(
     seed: int,
     device: str = "cpu",
     num_threads: int = 1,
+    patience_s: float | None = None,
 ) -> list[EpisodeResult]:
     """Run the episodes in `rows` in lockstep to their ends; a None is a row without an episode.
 
     Rows without an episode, and those whose episode is over, are planned all the same and their actions dropped: the
-    batch keeps its shape, so that no episode notices when another ends.
+    batch keeps its shape, so that no episode notices when another ends. patience_s: as `check_patience`.
     """
     episodes = [episode for episode in rows if episode is not None]
     with torch_threads(num_threads, device):
         envs = {row: make_env(**env) for row, episode in enumerate(rows) if episode is not None}
         try:
-            return _lockstep(agent, envs, rows, seed, device) if episodes else []
+            return _lockstep(agent, envs, rows, seed, device, patience_s) if episodes else []
         finally:
             for task in envs.values():
                 task.close()
 
 
+def check_patience(began: float, patience_s: float | None, decisions: int) -> None:
+    """Raise RunFailed where episodes that began at `began`, of time.monotonic(), take longer than patience_s."""
+    if patience_s is not None and time.monotonic() - began > patience_s:
+        raise RunFailed(
+            f"an episode of evaluation did not end within resources.no_progress_timeout_s={patience_s:g} s, after "
+            f"{decisions} decisions; limit episodes by env.max_episode_steps, or raise the timeout"
+        )
+
+
 def _lockstep(
-    agent: PlanningAgent | None, envs: dict[int, gymnasium.Env], rows: Sequence[int | None], seed: int, device: str
+    agent: PlanningAgent | None,
+    envs: dict[int, gymnasium.Env],
+    rows: Sequence[int | None],
+    seed: int,
+    device: str,
+    patience_s: float | None,
 ) -> list[EpisodeResult]:
     first = next(iter(envs.values()))
     policy = Policy(agent, int(np.prod(first.action_space.shape or ())), seed, len(rows), device)
@@ -119,8 +134,10 @@ def _lockstep(
     totals, steps = np.zeros(len(rows)), np.zeros(len(rows), int)
     for row, task in envs.items():
         obs[row], _ = task.reset(seed=episode_seed(seed, rows[row] or 0))
-    running = set(envs)
+    running, began, decisions = set(envs), time.monotonic(), 0
     while running:
+        check_patience(began, patience_s, decisions)
+        decisions += 1
         actions = policy.act(obs)
         for row in sorted(running):
             obs[row], reward, terminated, truncated, info = envs[row].step(actions[row])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,15 @@ import numpy as np
 
 from parsecrl.algorithms.reporting.video import DrawingError, Video, new_video
 from parsecrl.envs import choose_rendering_backend, make_env
-from parsecrl.platform.evaluation.lockstep import Controller, Policy, check_sizes, episode_seed, resolve, torch_threads
+from parsecrl.platform.evaluation.lockstep import (
+    Controller,
+    Policy,
+    check_patience,
+    check_sizes,
+    episode_seed,
+    resolve,
+    torch_threads,
+)
 from parsecrl.platform.storage import Location, upload
 
 logger = logging.getLogger(__name__)
@@ -32,12 +41,14 @@ def record_video(
     device: str = "cpu",
     num_threads: int = 1,
     trust: bool | Collection[str] = False,
+    patience_s: float | None = None,
 ) -> Location | None:
     """Run evaluation episode `episode` of the spec's `seed` and write it as MP4 (H.264), in simulated time.
 
-    A frame a decision, at most 50 frames a second. max_seconds cuts the episode short. trust: as `evaluate`.
+    A frame a decision, at most 50 frames a second. max_seconds cuts the episode short, in simulated time. trust,
+    patience_s: as `evaluate`.
     Returns the path, or None, after a warning, where no rendering back end or encoder works; `file` is then as it was.
-    Raises UserError as `evaluate` does.
+    Raises UserError and RunFailed as `evaluate` does.
     """
     agent, env = resolve(controller, env, trust)
     check_sizes(agent, env, controller)
@@ -52,7 +63,7 @@ def record_video(
             policy = Policy(agent, int(np.prod(task.action_space.shape or ())), seed, 1, device)
             policy.start([episode])
             obs, _ = task.reset(seed=episode_seed(seed, episode))
-            return _write(task, policy, obs, file, max_seconds)
+            return _write(task, policy, obs, file, max_seconds, patience_s)
     except DrawingError as error:
         logger.warning("no video %s: %s", file, error)
         return None
@@ -60,15 +71,23 @@ def record_video(
         task.close()
 
 
-def _write(task: gymnasium.Env, policy: Policy, obs: np.ndarray, file: Location, max_seconds: float | None) -> Location:
+def _write(
+    task: gymnasium.Env,
+    policy: Policy,
+    obs: np.ndarray,
+    file: Location,
+    max_seconds: float | None,
+    patience_s: float | None,
+) -> Location:
     rate = float(task.metadata["render_fps"])  # decisions in a simulated second
     every = max(1, round(rate / MAX_FPS))
     limit = None if max_seconds is None else max(1, round(max_seconds * rate))
     frame = _draw(task)  # before the first plan: a machine that cannot draw shall not plan an episode for nothing
     with _new_video(file, rate / every) as video:
         video.add(frame)
-        decision, over = 0, False
+        decision, over, began = 0, False, time.monotonic()
         while not over and (limit is None or decision < limit):
+            check_patience(began, patience_s, decision)
             obs, _, terminated, truncated, _ = task.step(policy.act(obs[None])[0])
             decision, over = decision + 1, terminated or truncated
             if decision % every == 0:

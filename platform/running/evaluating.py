@@ -84,7 +84,13 @@ def record_videos(folder: RunFolder, line: StatusLine) -> None:
             continue
         line.show(f"video of {name}")
         made = record_video(
-            folder.path / stored, env_of(spec), spec.seed, file, max_seconds=VIDEO_SECONDS, trust=folder.trusted_code
+            folder.path / stored,
+            env_of(spec),
+            spec.seed,
+            file,
+            max_seconds=VIDEO_SECONDS,
+            trust=folder.trusted_code,
+            patience_s=spec.resources.no_progress_timeout_s,
         )
         if made is None:
             line.note("videos: none, because this machine cannot draw (see `parsec doctor`)")

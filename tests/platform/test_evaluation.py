@@ -10,7 +10,7 @@ from parsecrl.algorithms.checkpoints.agent import save_agent
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.controllers.acting import planning_noise
 from parsecrl.envs import make_env
-from parsecrl.platform.errors import UserError
+from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.evaluation.episodes import COLUMNS, _batches, _default_batch_size, evaluate
 from parsecrl.platform.evaluation.lockstep import ACTION_ROLE, episode_seed
 
@@ -100,6 +100,22 @@ def test_rows_that_end_early_wait_for_the_others(controller):
     assert len(set(steps)) > 1
     assert table.env_steps.tolist() == steps
     assert table.episode_return.tolist() == [10.0 * n for n in steps]
+
+
+ENDLESS = {"id": "tests.envs.case_worlds:PointWithoutEnd-v0", "action_repeat": 1}
+
+
+@pytest.mark.parametrize("controller", ["random", small_agent("embedded", 2, 1)])
+def test_an_episode_without_end_is_given_up(controller):
+    with pytest.raises(
+        RunFailed, match=r"no_progress_timeout_s=0\.3 s, after [1-9]\d* decisions; limit episodes by env\."
+    ):
+        evaluate(controller, ENDLESS, episodes=2, patience_s=0.3)
+
+
+def test_episodes_in_decisions_of_seven_have_the_steps_that_they_have():
+    table = evaluate("random", {"id": "tests.envs.case_worlds:Point-v0", "action_repeat": 7}, episodes=2)
+    assert table.env_steps.tolist() == [30, 30]
 
 
 def test_the_spec_seed_matters_and_global_state_does_not():
