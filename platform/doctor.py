@@ -22,7 +22,7 @@ Finding = tuple[str, str, str]  # how, what, detail
 
 def examine(address: str | None = None) -> Iterator[Finding]:
     """Each check in turn; one that fails is a finding, never an exception."""
-    for check in (_versions, _processors, _gpus, _rendering, _pixels, lambda: _ray(address), _disk):
+    for check in (_versions, _processors, _products, _gpus, _rendering, _pixels, lambda: _ray(address), _disk):
         try:
             yield from check()
         except Exception as error:
@@ -43,11 +43,14 @@ def machine() -> dict[str, Any]:
     """What numbers are measured on, for the summary of a run."""
     import torch
 
+    from parsecrl.algorithms.models.matrix_products import describe
+
     return {
         "system": platform.platform(),
         "python": platform.python_version(),
         "processor": _processor(),
         "cpus": os.cpu_count(),
+        "products": describe(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "versions": package_versions(),
     }
@@ -88,6 +91,12 @@ def _versions() -> Iterator[Finding]:
 def _processors() -> Iterator[Finding]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     yield OK, "cpu", f"{os.cpu_count()} cores ({_processor()}), {memory:.0f} GiB memory"
+
+
+def _products() -> Iterator[Finding]:
+    from parsecrl.algorithms.models.matrix_products import describe
+
+    yield OK, "products", describe()
 
 
 def _gpus() -> Iterator[Finding]:

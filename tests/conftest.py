@@ -9,6 +9,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: threads only wait for each other
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("PARSEC_PRODUCTS", "torch")  # runs that are compared to the bit shall not measure
 os.environ.setdefault("PARSEC_KEY_FILE", os.path.join(tempfile.gettempdir(), "parsecrl-tests", "key"))  # not the user's
 
 import pytest

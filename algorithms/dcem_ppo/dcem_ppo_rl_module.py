@@ -31,6 +31,7 @@ from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.models import Belief
 from parsecrl.algorithms.models.layers import RunningNorm, mlp
+from parsecrl.algorithms.models.matrix_products import ProductChoice
 from parsecrl.algorithms.training.measurements import PlanLog
 from parsecrl.algorithms.training.seeding import derive_seed
 
@@ -57,6 +58,7 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         """As RLlib asks: load the agent, draw the noise bank, make the value network."""
         config = self.model_config
         self.agent, _ = load_agent(config["start_from"], trust=config["start_from_trusted"])
+        self.products = ProductChoice()  # likelihood ratios of another product's plans would not be exact
         self._check_agent()
         controller = self.agent.controller
         self.agent.requires_grad_(False)

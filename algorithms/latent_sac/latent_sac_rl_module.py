@@ -23,6 +23,7 @@ from parsecrl.algorithms.latent_study.worlds import check_spaces
 from parsecrl.algorithms.models import LatentDynamics, TransitionSequence
 from parsecrl.algorithms.models.deduplication import distinct_rows_of_pair
 from parsecrl.algorithms.models.latent_dynamics import feedforward
+from parsecrl.algorithms.models.matrix_products import ProductChoice
 from parsecrl.algorithms.training.seeding import derive_seed
 
 UPDATE = "update"  # column [B] int64: the number of the update, in every row
@@ -46,6 +47,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         check_spaces(self.observation_space, self.action_space)
         num_actions = int(self.action_space.n)
         check_target_entropy(c["target_entropy"], num_actions)
+        self.products = ProductChoice()
         self.model = latent_model(c["latent_model"], self.observation_space.shape[0], num_actions, c["trial_seed"])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(c["trial_seed"], "policy"))

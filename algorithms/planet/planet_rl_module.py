@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from parsecrl.algorithms.checkpoints.agent import load_matching_weights
 from parsecrl.algorithms.controllers import FullSpaceController, Plan, PlanningAgent, cost_scale, predicted_cost
 from parsecrl.algorithms.models import Belief, LossWeights, ReplaySequence
+from parsecrl.algorithms.models.matrix_products import ProductChoice
 from parsecrl.algorithms.training.measurements import PlanLog
 from parsecrl.algorithms.training.seeding import derive_seed
 
@@ -44,6 +45,7 @@ class PlanetRLModule(TorchRLModule):
         if c["start_from"] and c["keep_model"]:
             load_matching_weights(self.agent, c["start_from"])
         self.loss_weights = LossWeights(**c["loss"])
+        self.products = ProductChoice()
         self.proposals = make_proposals(self.agent, c["decoder_proposals"])
         self._generators: dict[torch.device, torch.Generator] = {}
         self.seed(derive_seed(c["seed"], "module"))

@@ -20,7 +20,7 @@ LOCAL = "local"
 CLIENT_ATTEMPTS = 3  # of Ray Client to be served
 # From this process's environment to the workers'. Never credentials: Ray shows a job's environment to all who can look.
 PASSED_ON = (
-    *("MUJOCO_GL", "OMP_NUM_THREADS", "PARSEC_STORAGE_RETRY_S"),
+    *("MUJOCO_GL", "OMP_NUM_THREADS", "PARSEC_STORAGE_RETRY_S", "PARSEC_PRODUCTS"),
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
     "CLOUD_STORAGE_EMULATOR_ENDPOINT",
 )

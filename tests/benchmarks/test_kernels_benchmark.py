@@ -30,7 +30,7 @@ from parsecrl.algorithms.models import parsimonious
 from parsecrl.algorithms.models.cartpole import FORCE_COST, POSITION_COST, STANDARD, cartpole
 from parsecrl.algorithms.models.deduplication import DistinctRows, DistinctRowsOfPair
 from parsecrl.algorithms.models.latent_dynamics import DistinctSlices, feedforward
-from parsecrl.algorithms.models.matrix_products import Linear, has_fast_product, product
+from parsecrl.algorithms.models.matrix_products import ONEDNN, Linear, product
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 
 LEAST = 1.3
@@ -54,7 +54,7 @@ def machine() -> str:
     """Vector width, and what a core does in square float32 products of 1024, the best of several."""
     a, b = torch.ones(1024, 1024), torch.ones(1024, 1024)
     multiply: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"torch.mm": torch.mm}
-    if has_fast_product(a, b):
+    if ONEDNN:
         multiply["oneDNN"] = product
     rates = {
         name: 2 * 1024**3 / min(seconds(lambda f=f: f(a, b)) for _ in range(6)) / 1e9 for name, f in multiply.items()

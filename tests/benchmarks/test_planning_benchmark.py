@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights, ReplaySequence
-from parsecrl.algorithms.models.matrix_products import has_fast_product, product
+from parsecrl.algorithms.models.matrix_products import ONEDNN, product
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 OBS, A, H, LATENT = 17, 6, 12, 16  # cheetah.run; the paper's horizon
@@ -76,7 +76,7 @@ def matmul_rates() -> dict[str, float]:
     """FLOP/s of a square float32 product, the best of several: by torch.mm, and by the models' own if it is another."""
     a, b = (torch.ones(MATMUL, MATMUL, device=DEVICE) for _ in range(2))
     products = {"torch.mm": torch.mm}
-    if has_fast_product(a, b):
+    if ONEDNN and DEVICE.type == "cpu":
         products["oneDNN"] = product
     rates = {}
     for name, multiply in products.items():

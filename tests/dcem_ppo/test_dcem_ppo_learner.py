@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,17 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from parsecrl.algorithms.dcem_ppo.dcem_ppo import collect_episodes
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import DCEMPPOLearner, policy_loss, select_decisions
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DECISION, NOISE_INDEX, H, S
-from parsecrl.algorithms.models import Belief
+from parsecrl.algorithms.models import Belief, matrix_products
 from parsecrl.algorithms.planet.rollouts import raise_errors
 
 ENV_ID, LONG = "parsecrl-tests/Target-v0", "parsecrl-tests/LongTarget-v0"
 SUBSETS = [parts for n in (1, 2, 3) for parts in itertools.combinations(("reward", "transition", "decoder"), n)]
+
+
+@pytest.fixture(autouse=True)
+def _products() -> Iterator[None]:
+    yield
+    matrix_products.use(None)
 
 
 class Trainer:
@@ -71,10 +78,21 @@ def part_of(name: str) -> str:
     return next((part for prefix, part in prefixes.items() if name.startswith(prefix)), "frozen")
 
 
-def test_ratios_are_exact_on_the_first_pass(make_config):
-    # The runner plans for 4 environments at once, the learner for 7 decisions.
+@pytest.mark.parametrize("products", [(False,) * 4, (True,) * 4, (False, False, True, True)])
+def test_ratios_are_exact_on_the_first_pass(make_config, products):
+    # The runner plans for 4 environments at once, the learner for 7 decisions: few rows in one, many in the other.
+    matrix_products.use(products)
     results = Trainer(make_config(LONG, micro_batch=7, learning_rate=1e-2)).update()
     assert results["max_ratio_deviation"] <= 1e-4
+
+
+def test_the_products_of_the_learner_travel_to_a_runner_with_its_weights(make_config):
+    matrix_products.use((False, True, False, True))
+    trainer = Trainer(make_config())
+    weights = trainer.learner.get_state(components="rl_module", inference_only=True)["rl_module"]
+    matrix_products.use(None)  # another process
+    trainer.runner.set_state({"rl_module": weights})
+    assert matrix_products.choice() == (False, True, False, True)
 
 
 def test_a_planning_cost_by_hand_keeps_ratios_exact_and_passes_the_gradient(

@@ -136,9 +136,11 @@ def test_a_server_serves_in_turn_and_cores_are_shared():
 
 
 @pytest.fixture
-def torchs_products(monkeypatch):
+def torchs_products():
     """torch counts the FLOP of its own products only."""
-    monkeypatch.setattr(matrix_products, "ONEDNN", False)
+    matrix_products.use((False,) * len(matrix_products.PROBES))
+    yield
+    matrix_products.use(None)
 
 
 @pytest.mark.usefixtures("torchs_products")

@@ -238,6 +238,8 @@ def test_doctor_tells_what_it_finds(folder, monkeypatch, capsys):
     assert doctor.report() is False
     out = capsys.readouterr().out
     assert "torch" in out
+    assert "products    torch (fixed by PARSEC_PRODUCTS)" in out
+    assert doctor.machine()["products"] == "torch (fixed by PARSEC_PRODUCTS)"
     assert "unreachable" in out
     assert "ZeroDivisionError" in out
 
