@@ -310,6 +310,41 @@ def test_a_task_without_an_id_is_trained_and_refused_elsewhere(ray_runtime, tmp_
     assert len(evaluate(path, {"id": REACH}, episodes=1)) == 1
 
 
+class Halved(parsecrl.RSSM):
+    """Its rewards are half of what its parent predicts."""
+
+    def predict_rewards(self, *arguments: Any, **options: Any) -> Any:
+        return super().predict_rewards(*arguments, **options) / 2
+
+
+@pytest.mark.ray
+def test_a_subclass_of_the_model_in_a_users_module_is_saved_loaded_and_evaluated(ray_runtime, tmp_path):
+    from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+    from parsecrl.algorithms.planet.planet_rl_module import PlanetRLModule
+
+    class HalvedModule(PlanetRLModule):
+        def setup(self):
+            super().setup()
+            self.agent.model = Halved(3, 1, **MODEL)
+
+    algorithm = planet().rl_module(rl_module_spec=RLModuleSpec(module_class=HalvedModule)).build_algo()
+    algorithm.train()
+    path = algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    steps = algorithm.phase_results()["env_steps"]
+    algorithm.restore_from_path(path)
+    assert algorithm.train()["env_steps"] > steps
+    algorithm.stop()
+    with pytest.raises(ValueError, match=r"made by the code tests\.test_python_door:Halved, .* --trust"):
+        parsecrl.load_agent(path)
+    agent = parsecrl.load_agent(path, trust=True)
+    described = agent.description["world_model"]
+    assert described["kind"] == "tests.test_python_door:Halved"
+    assert described["options"].items() >= MODEL.items()
+    assert agent.act(np.array([1, 0, 0], np.float32), agent.initial_state())[0].shape == (1,)
+    assert evaluate(path, episodes=1, trust=True).env_steps.tolist() == [200]
+
+
 @pytest.mark.ray
 def test_a_model_that_the_settings_do_not_describe_is_refused_at_build(ray_runtime):
     from ray.rllib.core.rl_module.rl_module import RLModuleSpec

@@ -22,6 +22,7 @@ from parsecrl.algorithms.checkpoints.agent import save_agent
 from parsecrl.algorithms.checkpoints.files import Folder, check_local
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.controllers.acting import describe_space
+from parsecrl.algorithms.models import RSSM
 from parsecrl.algorithms.registry.algorithm import UNTRAINED
 from parsecrl.algorithms.registry.settings import Settings
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
@@ -197,6 +198,7 @@ class PhaseMixin:
     # mypy does not know that super() is Algorithm here: hence the ignores.
     counts: dict[str, int]
     config: Any
+    world_model: dict[str, Any]  # as agent.json has it
     loss_terms: ClassVar[tuple[str, ...]] = ()  # those of results["losses"] that are losses
     plans: list[PlanTime] = []  # noqa: RUF012 (replaced, never changed) of the last step
 
@@ -227,16 +229,17 @@ class PhaseMixin:
                 f"{type(module).__name__} without one; subclass the module that it replaces"
             )
         c, sizes = self.config, (agent.model.obs_size, agent.model.action_size)
+        self.world_model = described_model(agent.model, c.world_model)
         with torch.random.fork_rng(devices=[]):
-            described = _parts(PlanningAgent(*sizes, c.world_model, c.controller, c.decoder))
+            described = _parts(PlanningAgent(*sizes, self.world_model, c.controller, c.decoder))
         own = _parts(agent)
         for name in [*described, *own]:
             got, wanted = (parts.get(name, "nothing") for parts in (own, described))
             if got != wanted:
                 raise ValueError(
                     f"no checkpoint of {type(module).__name__} could be loaded: its agent.{name} is {got}, and the "
-                    f"settings describe {wanted}; name your class in the settings: world_model={{'kind': "
-                    f"'module:Class'}}"
+                    f"settings describe {wanted}; move your class to the top level of a module and name it in the "
+                    f"settings: world_model={{'kind': 'module:Class'}}"
                 )
 
     def phase_results(self) -> dict[str, Any]:
@@ -281,7 +284,7 @@ class PhaseMixin:
             "algorithm": c.algorithm_name or type(self).__name__.lower(),
             "env": c.task_description(),
             "spaces": self.spaces,
-            "world_model": c.world_model,
+            "world_model": self.world_model,
             "controller": c.controller,
             "decoder": c.decoder,
             "env_steps": self.phase_results()["env_steps"],
@@ -318,6 +321,16 @@ class PhaseMixin:
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)  # type: ignore[misc]
         self.counts.update(state.get("counts", {}))
+
+
+def described_model(model: nn.Module, settings: dict[str, Any]) -> dict[str, Any]:
+    """The group world_model of agent.json: the settings, or a subclass of RSSM by its name, where a module has it."""
+    kind = type(model)
+    is_own = isinstance(model, RSSM) and kind is not RSSM and settings.get("kind", "rssm") == "rssm"
+    if not is_own or "<locals>" in kind.__qualname__ or kind.__module__ == "__main__":
+        return settings
+    options = {name: value for name, value in settings.items() if name != "kind"}
+    return {"kind": f"{kind.__module__}:{kind.__qualname__}", "options": options}
 
 
 def _parts(agent: nn.Module) -> dict[str, Any]:
