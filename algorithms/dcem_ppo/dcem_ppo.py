@@ -158,7 +158,7 @@ class DCEMPPO(PhaseMixin, PPO):
                 self.restore_env_runners(group)
                 time.sleep(RESTORE_PAUSE_S)
             else:
-                raise RuntimeError(
+                raise TimeoutError(
                     f"PPO step {step + 1} gathered no episode within sample_timeout_s="
                     f"{config.sample_timeout_s:.0f} s from {group.num_healthy_remote_workers()} healthy of "
                     f"{group.num_remote_env_runners()} remote runners; see their logs, or raise sample_timeout_s if "
@@ -226,7 +226,7 @@ def collect_episodes(
         patience_s: The longest time that an episode may take.
 
     Returns:
-        The episodes; an exception inside is the rollout's `error`.
+        The episodes; an exception inside a remote runner is the rollout's `failure`.
     """
     seeds = [derive_seed(seed, "ppo_episode", step, number) for number in numbers]
     play = partial(play_episodes, seeds=seeds, names=[str(number) for number in numbers], patience_s=patience_s)

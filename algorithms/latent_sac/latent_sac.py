@@ -38,6 +38,7 @@ from parsecrl.algorithms.latent_study.worlds import (
 )
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.registry.settings import StudySettings
+from parsecrl.algorithms.training.finite_checks import check_transitions
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.rllib_phase import UnnamedTask, named_task
@@ -226,6 +227,7 @@ class LatentSAC(Algorithm):
         obs = np.asarray(episode.get_observations(), np.float32)  # [T + 1, O]
         action = np.asarray(episode.get_actions(), np.int64)
         reward = np.asarray(episode.get_rewards(), np.float32)
+        check_transitions(self.config.world["id"], obs, reward)
         self.replay.add(obs, action, reward, episode.is_terminated)
         self.counts["env_steps"] += len(action)
         self.scores.append(float(reward.sum(dtype=np.float64)))

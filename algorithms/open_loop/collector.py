@@ -33,6 +33,10 @@ class Collected(NamedTuple):
     attempts: int  # episodes that were played for it; more than 1 only where it must last
 
 
+class NoEpisodeLasts(ValueError):
+    """The settings ask for longer episodes than the world has."""
+
+
 class Collector:
     """One worker: a world, and episodes from it by their number."""
 
@@ -41,12 +45,12 @@ class Collector:
         self.env = make_pixel_world(env_config)
 
     def collect(self, task: Task) -> Collected:
-        """Play the task's episode. Raises ValueError where none lasts that must."""
+        """Play the task's episode. Raises NoEpisodeLasts where none lasts that must."""
         for attempt in range(ATTEMPTS):
             episode = self._play_safely(task, attempt)
             if not task.must_last or (len(episode.actions) == task.steps and not episode.terminated):
                 return Collected(episode, attempt + 1)
-        raise ValueError(
+        raise NoEpisodeLasts(
             f"held-out sequences need episodes that last, got none of {task.steps} steps in {ATTEMPTS} of "
             f"{self.env_config['id']}; lower held_out_steps or env.frame_skip"
         )

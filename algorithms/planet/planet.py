@@ -28,8 +28,9 @@ from parsecrl.algorithms.planet.planet_rl_module import (
     PlanetRLModule,
 )
 from parsecrl.algorithms.planet.replay import bare_episode, beginnings, load_replay, save_replay
-from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
+from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, arrays_of, collect, raise_errors
 from parsecrl.algorithms.planet.settings import PlanetSettings
+from parsecrl.algorithms.training.finite_checks import check_transitions
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.rllib_phase import PhaseConfig, PhaseMixin, simulator_steps
 from parsecrl.algorithms.training.seeding import derive_seed
@@ -158,7 +159,7 @@ class Planet(PhaseMixin, Algorithm):
             if not group.healthy_env_runner_ids():
                 self.restore_env_runners(group)
                 time.sleep(RESTORE_PAUSE_S)
-        raise RuntimeError(
+        raise TimeoutError(
             f"no rollout arrived within sample_timeout_s={self.config.sample_timeout_s:.0f} s from "
             f"{group.num_healthy_remote_workers()} healthy of {group.num_remote_env_runners()} runners; "
             f"see their logs, or raise resources.sample_timeout_s if planning is that slow"
@@ -206,7 +207,10 @@ class Planet(PhaseMixin, Algorithm):
         self._add_to_replay([bare_episode(episode) for episode in rollout.episodes])
 
     def _add_to_replay(self, episodes: list[Any]) -> None:
-        self.local_replay_buffer.add([episode for episode in episodes if len(episode)])
+        episodes = [episode for episode in episodes if len(episode)]
+        for episode in episodes:
+            check_transitions(self.config.env_config.get("env_id"), *arrays_of(episode), episode.t_started)
+        self.local_replay_buffer.add(episodes)
 
     def _remember_beliefs(self, rollout: Rollout) -> None:
         for episode in rollout.episodes:

@@ -6,22 +6,25 @@ from collections.abc import Callable
 from operator import methodcaller
 from typing import Any, NamedTuple
 
+import numpy as np
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from parsecrl.algorithms.training.finite_checks import check_transitions
 from parsecrl.algorithms.training.measurements import RolloutTimes
 from parsecrl.algorithms.training.rllib_private import seed_runner
+from parsecrl.algorithms.training.user_errors import Failure
 
 RESTORE_PAUSE_S = 0.5  # between two looks whether lost runners are back
 
 
 class Rollout(NamedTuple):
-    """What one request to a runner brings back; `error` says what went wrong in it, if anything did."""
+    """What one request to a runner brings back; `failure` is what went wrong in it, if anything did."""
 
     episodes: list[SingleAgentEpisode]
     metrics: dict[str, Any]
     times: RolloutTimes
-    error: str = ""
+    failure: Failure | None = None
 
 
 def collect(
@@ -43,7 +46,11 @@ def collect(
         play: Has the runner play.
 
     Returns:
-        The fragment; an exception inside is its `error`.
+        The fragment; an exception inside a remote runner is its `failure`.
+
+    Raises:
+        Exception: What the task or the planner raises, where the runner is not remote.
+        FloatingPointError: The task gave NaN or infinity.
     """
     module: Any = runner.module
     module.plan_log.begin()
@@ -52,10 +59,19 @@ def collect(
     seed_runner(runner, seed)
     try:
         episodes = play(runner)
+        for episode in episodes:
+            check_transitions(runner.config.env_config.get("env_id"), *arrays_of(episode), episode.t_started)
     except Exception as error:  # whatever the task or the planner raises
+        if runner.worker_index == 0:
+            raise
         # RLlib would take an exception for a lost runner, and ask it again without a word.
-        return Rollout([], {}, RolloutTimes(), f"{type(error).__name__}: {error}")
+        return Rollout([], {}, RolloutTimes(), Failure.of(error))
     return Rollout(episodes, runner.get_metrics(), module.plan_log.finish())
+
+
+def arrays_of(episode: SingleAgentEpisode) -> tuple[np.ndarray, np.ndarray]:
+    """Observations [T + 1, O] and rewards [T] of an episode or a chunk of one, in float32."""
+    return np.asarray(episode.get_observations(), np.float32), np.asarray(episode.get_rewards(), np.float32)
 
 
 def raise_errors(rollouts: list[Rollout]) -> list[Rollout]:
@@ -68,9 +84,10 @@ def raise_errors(rollouts: list[Rollout]) -> list[Rollout]:
         The rollouts as they are.
 
     Raises:
-        RuntimeError: The first error that a runner met.
+        Failed: What a runner raised first, in one sentence.
+        FailedForNow: The same, of what may not happen again.
     """
     for rollout in rollouts:
-        if rollout.error:
-            raise RuntimeError(f"a runner failed while it gathered a rollout: {rollout.error}")
+        if rollout.failure:
+            rollout.failure.reraise()
     return rollouts

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -18,6 +20,7 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated import ray_client_pb2, ray_client_pb2_grpc
 from ray.exceptions import AuthenticationError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+from ray.tune.experiment import Trial
 from ray.util.client.common import GRPC_OPTIONS
 
 
@@ -94,6 +97,24 @@ def restore_tuner(path: str, reopened: bool, stop: Any, callbacks: list[tune.Cal
     restored = tuner._local_tuner.get_run_config()  # type: ignore[union-attr]  # Ray client mode has none
     restored.stop, restored.callbacks = stop, callbacks
     return tuner
+
+
+@contextmanager
+def failures_judged(is_lasting: Callable[[Trial, Exception | None], bool]) -> Iterator[None]:
+    """Within it, a trial does not start again after an error that lasts, however often it may fail. Tune's callbacks
+    hear of an error after Tune has decided, and its only rule counts failures."""
+    counted = Trial.handle_error
+
+    def judged(trial: Trial, error: Exception | None = None) -> None:
+        counted(trial, error)
+        if is_lasting(trial, error):
+            trial.run_metadata.num_failures = max(trial.run_metadata.num_failures, trial.max_failures + 1)
+
+    Trial.handle_error = judged  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Trial.handle_error = counted  # type: ignore[method-assign]
 
 
 class JobRequests:

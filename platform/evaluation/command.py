@@ -14,6 +14,7 @@ from parsecrl.algorithms.reporting.statistics import summarize
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import evaluate
 from parsecrl.platform.runs import trust
+from parsecrl.platform.runs.user_code import causes_told
 from parsecrl.platform.specs.spec import ResourcesSpec
 from parsecrl.platform.storage import Location, location_of
 
@@ -60,7 +61,8 @@ def evaluate_checkpoint(
             "id": env_id
         }
     phase = folder.parent.parent.name or "checkpoint"
-    rows = evaluate(folder, env, episodes=episodes, seed=seed, phase=phase, trust=trusted, patience_s=PATIENCE_S)
+    with causes_told(f"evaluation of {folder}"):
+        rows = evaluate(folder, env, episodes=episodes, seed=seed, phase=phase, trust=trusted, patience_s=PATIENCE_S)
     found = summarize(rows["episode_return"].to_numpy())
     print(
         f"{env['id']} | {kind} | {found.episodes} episodes"
@@ -71,7 +73,8 @@ def evaluate_checkpoint(
     if video is not None:
         from parsecrl.platform.evaluation.videos import record_video
 
-        made = record_video(folder, env, seed, video, trust=trusted, patience_s=PATIENCE_S)
+        with causes_told(f"video of {folder}"):
+            made = record_video(folder, env, seed, video, trust=trusted, patience_s=PATIENCE_S)
         print(f"video: {made}" if made else "video: none, because this machine cannot draw (see `parsec doctor`)")
 
 

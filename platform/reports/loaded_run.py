@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -19,13 +20,14 @@ import yaml
 
 from parsecrl.algorithms.registry.algorithm import Algorithm
 from parsecrl.algorithms.reporting.statistics import Statistics, summarize
+from parsecrl.algorithms.training.user_errors import sentence_in
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import COLUMNS, RANDOM
 from parsecrl.platform.reports import paper_results
 from parsecrl.platform.reports.local_copy import LocalCopy
 from parsecrl.platform.reports.studies import entry_of
 from parsecrl.platform.runs import trust
-from parsecrl.platform.runs.results import FAILURE
+from parsecrl.platform.runs.results import ERROR_FILE
 from parsecrl.platform.runs.run_folder import POOLED_FILE, STATE_FILE
 from parsecrl.platform.runs.stored_checkpoints import METRICS, Stored, best_checkpoint
 from parsecrl.platform.specs import get_path
@@ -241,13 +243,13 @@ def read_trials(folder: Path, search: dict[str, Any]) -> tuple[Trial, ...]:
             continue
         rows, config = _read_rows(child), _read_json(child / "params.json")
         parameters = {key: get_path(config, key.split(".")) for key in search}
-        failure = (
-            str(rows[FAILURE].iloc[-1]) if FAILURE in rows and len(rows) and rows[FAILURE].notna().iloc[-1] else None
-        )
         # The file stays when the trial went on after an error, from its last checkpoint, and reached its end.
         ended = "done" in rows and len(rows) and bool(rows["done"].iloc[-1])
-        if failure is None and not ended and (child / "error.txt").exists():
-            failure = f"an error, see {child.name}/error.txt"
+        failure = None
+        if not ended and (child / ERROR_FILE).exists():
+            text = (child / ERROR_FILE).read_text(encoding="utf-8", errors="replace")
+            said = sentence_in(re.split(r"^Failure # .*\n", text, flags=re.MULTILINE)[-1])
+            failure = f"{said}; the traceback is in {folder.name}/{child.name}/{ERROR_FILE}"
         trials.append(Trial(child.name, child, {k: v for k, v in parameters.items() if v is not None}, rows, failure))
     return tuple(trials)
 

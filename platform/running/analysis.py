@@ -14,6 +14,7 @@ from parsecrl.platform.runs.results import fraction_done
 from parsecrl.platform.runs.run_folder import STATE_FILE, RunFolder
 from parsecrl.platform.runs.tables import tables_folder, write_tables
 from parsecrl.platform.runs.trained_trials import trained_trials
+from parsecrl.platform.runs.user_code import causes_told
 from parsecrl.platform.specs import Phase, load_spec
 from parsecrl.platform.terminal import StatusLine
 
@@ -78,7 +79,9 @@ def analyse(folder: RunFolder, line: StatusLine) -> None:
     for phase in unanalysed(folder):
         line.show(f"analysis of {phase.name}")
         trials = trained_trials(folder.path / phase.name, phase_config(folder, phase))
-        write_tables(folder.path, phase.name, phase.entry.analyse(trials, parallel_map))
+        with causes_told(f"analysis of {phase.name}", folder.path / phase.name / "analysis_error.txt"):
+            tables = phase.entry.analyse(trials, parallel_map)
+        write_tables(folder.path, phase.name, tables)
         # With its time, so that a report is drawn anew where tables were taken away and made once more.
         folder.record(f"analysis of {phase.name}", {"of": folder.state(phase.name), "made_at": round(time.time())})
         line.show(f"analysis of {phase.name}: {len(trials)} trials", final=True)
@@ -91,4 +94,4 @@ def analyse_early(folder: RunFolder, line: StatusLine) -> None:
     except StorageUnreachable:
         raise
     except Exception as error:
-        line.note(f"analysis: not made yet ({type(error).__name__}: {error}); it is tried again after the last phase")
+        line.note(f"analysis: not made yet ({error}); it is tried again after the last phase")

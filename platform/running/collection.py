@@ -17,10 +17,12 @@ from typing import Any
 
 from parsecrl.algorithms.latent_study.worlds import make_pixel_world
 from parsecrl.algorithms.open_loop import episode_files
-from parsecrl.algorithms.open_loop.collector import TRIES, Collector, Task
+from parsecrl.algorithms.open_loop.collector import TRIES, Collector, NoEpisodeLasts, Task
 from parsecrl.algorithms.open_loop.episode_files import DamagedEpisode
 from parsecrl.algorithms.registry.algorithm import Episodes
-from parsecrl.platform.errors import RunFailed, UserError, last_line
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.runs.results import ERROR_FILE
+from parsecrl.platform.runs.user_code import causes_told
 from parsecrl.platform.terminal import StatusLine
 
 QUEUED = 2  # episodes a worker has been asked for: the next one need not wait for the writing of the last
@@ -152,15 +154,11 @@ def _collect(
             episode, attempts = ray.get(done)
             episode_files.write_episode(folder / task.split, task.number, episode, attempts=attempts)
             progress.add(len(episode.images))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ValueError):
+    except (ray.exceptions.RayTaskError, ray.exceptions.RayActorError) as error:
+        if isinstance(error, NoEpisodeLasts):
             raise UserError(str(error.cause)) from None
-        raise RunFailed(f"collecting episodes of {env_config['id']} failed ({last_line(error)})") from error
-    except ray.exceptions.RayActorError as error:
-        raise RunFailed(
-            f"a worker that collects episodes of {env_config['id']} ended {TRIES + 1} times ({last_line(error)}); "
-            f"the same command goes on from what there is"
-        ) from error
+        with causes_told(f"collecting episodes of {env_config['id']}", folder / ERROR_FILE):
+            raise
     finally:
         with contextlib.suppress(ray.exceptions.RayError):  # a world may have a program and a folder of its own
             ray.get([worker.close.remote() for worker in workers], timeout=10)

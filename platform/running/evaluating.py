@@ -9,8 +9,9 @@ import pandas as pd
 from parsecrl.platform.running.configs import env_of
 from parsecrl.platform.running.summary import evaluated_episodes, write_summary
 from parsecrl.platform.runs.run_folder import RunFolder
+from parsecrl.platform.runs.user_code import causes_told
 from parsecrl.platform.specs import Spec
-from parsecrl.platform.storage import write_atomically
+from parsecrl.platform.storage import Location, write_atomically
 from parsecrl.platform.terminal import StatusLine
 
 VIDEO_SECONDS = 10.0
@@ -36,6 +37,10 @@ def checkpoint_of(folder: RunFolder, name: str) -> str | None:
     return None if name == "random" else folder.state(name).get("checkpoint")
 
 
+def _trial_folder(folder: RunFolder, checkpoint: str | None) -> Location:
+    return folder.path if checkpoint is None else (folder.path / checkpoint).parent
+
+
 def evaluate_agents(folder: RunFolder, line: StatusLine) -> None:
     """Evaluate what is not evaluated yet."""
     from parsecrl.platform.evaluation.episodes import evaluate
@@ -45,18 +50,19 @@ def evaluate_agents(folder: RunFolder, line: StatusLine) -> None:
     waiting = [name for name in wanted(spec) if name not in done]
     for name in waiting:
         stored = checkpoint_of(folder, name)
-        rows = evaluate(
-            "random" if stored is None else folder.path / stored,
-            env_of(spec),
-            episodes=spec.evaluate.episodes,
-            seed=spec.seed,
-            phase=name,
-            num_workers=spec.resources.num_env_runners,
-            num_gpus_per_worker=spec.resources.num_gpus_per_env_runner,
-            progress=_show_progress(line, name),
-            patience_s=spec.resources.no_progress_timeout_s,
-            trust=folder.trusted_code,
-        )
+        with causes_told(f"evaluation of {name}", _trial_folder(folder, stored) / "evaluation_error.txt"):
+            rows = evaluate(
+                "random" if stored is None else folder.path / stored,
+                env_of(spec),
+                episodes=spec.evaluate.episodes,
+                seed=spec.seed,
+                phase=name,
+                num_workers=spec.resources.num_env_runners,
+                num_gpus_per_worker=spec.resources.num_gpus_per_env_runner,
+                progress=_show_progress(line, name),
+                patience_s=spec.resources.no_progress_timeout_s,
+                trust=folder.trusted_code,
+            )
         line.show(f"evaluation of {name}: {len(rows)} episodes, median {rows.episode_return.median():.1f}", final=True)
         others = evaluated_episodes(folder)
         table = pd.concat([others[others["phase"] != name], rows]) if len(others) else rows
@@ -83,15 +89,17 @@ def record_videos(folder: RunFolder, line: StatusLine) -> None:
         if stored is None or (file.exists() and folder.state(f"video of {name}").get("checkpoint") == stored):
             continue
         line.show(f"video of {name}")
-        made = record_video(
-            folder.path / stored,
-            env_of(spec),
-            spec.seed,
-            file,
-            max_seconds=VIDEO_SECONDS,
-            trust=folder.trusted_code,
-            patience_s=spec.resources.no_progress_timeout_s,
-        )
+        trust, patience_s = folder.trusted_code, spec.resources.no_progress_timeout_s
+        with causes_told(f"video of {name}", _trial_folder(folder, stored) / "video_error.txt"):
+            made = record_video(
+                folder.path / stored,
+                env_of(spec),
+                spec.seed,
+                file,
+                max_seconds=VIDEO_SECONDS,
+                trust=trust,
+                patience_s=patience_s,
+            )
         if made is None:
             line.note("videos: none, because this machine cannot draw (see `parsec doctor`)")
             return

@@ -1,15 +1,19 @@
-"""What a run does about lost processes and nodes: how often a trial starts again, and how long it waits in vain."""
+"""What a run does about failures: whether and how often a trial starts again, and how long it waits in vain."""
 
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
+from pathlib import PurePosixPath
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
+from parsecrl.algorithms.training.user_errors import is_lasting, sentence_of
 from parsecrl.platform.cluster.nodes import Cluster, resources
 from parsecrl.platform.errors import RunFailed
+from parsecrl.platform.terminal import StatusLine
 
 # A longer step of the driver counts as so many seconds of waiting: it was held up itself, as by a store that is away.
 LONGEST_STEP_S = 10.0
@@ -18,29 +22,56 @@ LONGEST_STEP_S = 10.0
 class FaultRules(tune.Callback):
     """Restarts without end for a trial that gets on, few for one that does not; and an end to waiting in vain.
 
-    A trial that fails goes on from its last checkpoint. It may fail max_failures times in a row: each new checkpoint
-    starts the count again, so that what a long run on unreliable nodes meets does not add up. patience_s: for so long
-    the phase may go without a result of any trial; then RunFailed says what was asked for and what there is.
+    What code raised, and would raise again, ends the trial at once (`judged`). A trial that lost a process, or met
+    another fault of the machine, goes on from its last checkpoint. It may fail max_failures times in a row: each new
+    checkpoint starts the count again, so that what a long run on unreliable nodes meets does not add up. patience_s:
+    for so long the phase may go without a result of any trial; then RunFailed says what was asked for and what there
+    is.
     """
 
     def __init__(self, phase: str, max_failures: int, patience_s: float):
         self.phase, self.max_failures, self.patience_s = phase, max_failures, patience_s
         self.waited_s = 0.0
         self._last_step: float | None = None
-        self._started: set[str] = set()  # trials, by this driver
+        self._knows_trials = False  # since this driver's first step
+        self._sentences: dict[str, str] = {}  # trial -> what it met last
+        self.line: StatusLine | None = None
         self._cluster = Cluster()
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
-        return {**self.__dict__, "_last_step": None, "_started": set(), "_cluster": Cluster()}
+        own = {"_last_step": None, "_knows_trials": False, "_sentences": {}, "line": None, "_cluster": Cluster()}
+        return {**self.__dict__, **own}
 
     def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
         self._cluster.look()
 
+    def judged(self) -> AbstractContextManager[None]:
+        """Within it, Tune asks these rules about every failure."""
+        from parsecrl.platform.cluster.ray_private import failures_judged
+
+        return failures_judged(self._is_lasting)
+
+    def _is_lasting(self, trial: Trial, error: Exception | None) -> bool:
+        if error is None:
+            return False
+        self._sentences[trial.trial_id] = sentence_of(error)
+        return is_lasting(error)
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if self._knows_trials:
+            return
+        self._knows_trials = True
+        for trial in trials:  # of a restored experiment, which brings along how often they failed
+            trial.max_failures = self.max_failures
+            trial.run_metadata.num_failures = 0
+
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         trial.max_failures = self.max_failures  # a restored experiment brings along what it began with
-        if trial.trial_id not in self._started:
-            self._started.add(trial.trial_id)
-            trial.run_metadata.num_failures = 0
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if self.line is not None and len(trials) > 1:  # of a single one the phase's end says it
+            name = PurePosixPath(trial.path or trial.trial_id).name
+            self.line.note(f"{self.phase}: {name} failed: {self._sentences.get(trial.trial_id, 'no reason known')}")
 
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
         trial.run_metadata.num_failures = 0

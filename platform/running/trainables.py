@@ -6,26 +6,28 @@ from functools import cache
 from typing import Any
 
 from parsecrl.algorithms.registry.algorithm import RegistryError, algorithm_named
+from parsecrl.algorithms.training.user_errors import causes_kept
 from parsecrl.platform.metrics.table import CountsNothing, ReportsMetrics
-from parsecrl.platform.runs.results import FAILURE
 
 
-class _StopOnBadLoss:
-    """Put before an algorithm: a loss that is not finite ends the trial.
+class _KeepsCauses:
+    """Put before an algorithm: what would fail the same way again says so, in a sentence. FaultRules reads that."""
 
-    As an exception it would be tried again from the last checkpoint, like the death of a process, and end the same way.
-    """
-
-    latest: dict[str, Any] | None = None
+    def __init__(self, *arguments: Any, **options: Any):
+        with causes_kept():
+            super().__init__(*arguments, **options)
 
     def step(self) -> dict[str, Any]:
-        try:
-            result = super().step()  # type: ignore[misc]
-        except FloatingPointError as error:
-            message = str(error).strip().splitlines()[-1].removeprefix("FloatingPointError: ")
-            return {**(self.latest or {}), FAILURE: message, "done": True}
-        self.latest = result
-        return result
+        with causes_kept():
+            return super().step()  # type: ignore[misc]
+
+    def save_checkpoint(self, checkpoint_dir: str) -> Any:
+        with causes_kept():
+            return super().save_checkpoint(checkpoint_dir)  # type: ignore[misc]
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        with causes_kept():
+            super().load_checkpoint(checkpoint)  # type: ignore[misc]
 
 
 @cache
@@ -42,7 +44,7 @@ def trainable_of(algorithm: str) -> Any:
         )
     reference = algorithm.replace(".", "/")  # a dot would name an attribute of an attribute
     place = {"__module__": __name__, "__qualname__": reference, "__doc__": own.__doc__}
-    return type(own.__name__, (_StopOnBadLoss, ReportsMetrics, own, CountsNothing), place)
+    return type(own.__name__, (_KeepsCauses, ReportsMetrics, own, CountsNothing), place)
 
 
 def __getattr__(reference: str) -> Any:

@@ -13,6 +13,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from parsecrl.algorithms.registry.algorithm import plain_resources
 from parsecrl.algorithms.training.seeding import derive_seed
+from parsecrl.algorithms.training.user_errors import sentence_of
 from parsecrl.platform.cluster.ray_private import restore_tuner
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.running import interruption, tune_state
@@ -22,7 +23,7 @@ from parsecrl.platform.running.loggers import logger_callbacks
 from parsecrl.platform.running.progress import PhaseProgress, StopWhenReached
 from parsecrl.platform.running.trainables import trainable_of
 from parsecrl.platform.runs import stored_checkpoints
-from parsecrl.platform.runs.results import FAILURE
+from parsecrl.platform.runs.results import ERROR_FILE
 from parsecrl.platform.runs.run_folder import FAILED, FINISHED, RUNNING, RunFolder
 from parsecrl.platform.specs import Phase, set_path
 from parsecrl.platform.specs.groups import Domain
@@ -72,13 +73,13 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
         _set_aside(path)
         tuner = _new_tuner(folder, phase, trainable, space, stop, callbacks)
         origin = folder.state(phase.start_from)["checkpoint"] if phase.start_from else None
-    progress.line, progress.check_lock = line, folder.check_lock
+    progress.line, progress.check_lock, rules.line = line, folder.check_lock, line
     progress.protected = _begun_from(folder)
     state = {**_lasting(before), "status": RUNNING, "stop": phase.stop.conditions, "reopened": reopened}
     if origin is not None:
         state["start_from"] = origin
     folder.record(phase.name, state)
-    with interruption.awaiting_checkpoints():
+    with interruption.awaiting_checkpoints(), rules.judged():
         results = tuner.fit()
     return _conclude(folder, phase, results, rules)
 
@@ -178,7 +179,7 @@ def _set_aside(path: Location) -> None:
 
 
 def _conclude(folder: RunFolder, phase: Phase, results: tune.ResultGrid, rules: FaultRules) -> dict[str, Any]:
-    problems = [problem for result in _each(results) if (problem := _problem(result))]
+    problems = [_problem(folder.path / phase.name, result) for result in _each(results) if result.error is not None]
     best = stored_checkpoints.best_checkpoint(folder.path / phase.name)
     if len(problems) == len(results) or best is None:
         lasting = _lasting(folder.state(phase.name))
@@ -213,13 +214,10 @@ def _latest(folder: RunFolder, phase: Phase) -> Location:
     return max(stored_checkpoints.stored_checkpoints(folder.path / phase.name), key=lambda c: c.written).path
 
 
-def _problem(result: tune.Result) -> str | None:
-    """Why a trial failed, in one line."""
+def _problem(path: Location, result: tune.Result) -> str:
+    """Why a trial failed, when, and where its traceback lies."""
+    assert result.error is not None
     metrics = result.metrics or {}
-    if FAILURE in metrics:
-        where = f"{metrics['env_steps']:,} environment steps" if "env_steps" in metrics else "its last result"
-        return f"{metrics[FAILURE]} (at {where})"
-    if result.error is None:
-        return None
-    lines = [line.strip() for line in str(result.error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(result.error).__name__
+    after = f" after {metrics['env_steps']:,} environment steps" if metrics.get("env_steps") else ""
+    file = path / PurePosixPath(result.path).name / ERROR_FILE
+    return f"{sentence_of(result.error)}{after}; the traceback is in {file}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from parsecrl.algorithms.registry.algorithm import StopCondition
 
-FAILURE = "failure"  # result key: why the trial cannot go on
+ERROR_FILE = "error.txt"  # of Tune's, in a trial's folder: the traceback of every failure, the last one below
 
 
 def fraction_done(

@@ -220,6 +220,6 @@ def test_no_samples_are_an_error(ray_runtime, make_config):
     config = make_config(runners=1).env_runners(sample_timeout_s=1.0).fault_tolerance(restart_failed_env_runners=False)
     algorithm = config.build_algo()
     kill_runners(algorithm, 1)
-    with pytest.raises(RuntimeError, match="PPO step 1 gathered no episode"):
+    with pytest.raises(TimeoutError, match="PPO step 1 gathered no episode"):
         algorithm.train()
     algorithm.stop()

@@ -199,7 +199,7 @@ def test_no_rollout_in_time_is_an_error(build):
         resources={"num_env_runners": 1, "num_cpus_for_main_process": 0.5, "sample_timeout_s": 0.2},
         rollout_fragment_length=1_000,  # a second of work
     )
-    with pytest.raises(RuntimeError, match=r"no rollout arrived within sample_timeout_s=.* healthy of 1 runners"):
+    with pytest.raises(TimeoutError, match=r"no rollout arrived within sample_timeout_s=.* healthy of 1 runners"):
         algorithm.training_step()
 
 

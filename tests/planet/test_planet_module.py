@@ -26,6 +26,9 @@ from parsecrl.algorithms.planet.planet_rl_module import (
     followed,
 )
 from parsecrl.algorithms.planet.rollouts import collect, raise_errors
+from parsecrl.algorithms.training.finite_checks import check_transitions
+from parsecrl.algorithms.training.rllib_phase import UnnamedTask
+from parsecrl.algorithms.training.user_errors import Failed
 from parsecrl.envs import make_env
 from tests.planet.small import EMBEDDED, FULL, PENDULUM, small_config
 
@@ -260,7 +263,7 @@ def test_exploration_noise_is_in_the_remembered_action_and_within_bounds():
 def test_a_nan_loss_names_the_update_and_the_term():
     batch = small_batch()
     batch[Columns.REWARDS][1, 2] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"'reward' became nan at update 7; the last checkpoint is good"):
+    with pytest.raises(FloatingPointError, match=r"'reward' became nan at update 7; lower"):
         update(small_learner(), batch)
 
 
@@ -298,14 +301,68 @@ def test_a_gradient_that_is_not_finite_stops_the_trial():
     assert all((a == b).all() for a, b in zip(before, agent.model.parameters(), strict=True))
 
 
-def test_what_fails_in_a_runner_is_said():
-    runner = SingleAgentEnvRunner(config=small_config(controller=FULL), worker_index=0)
+@pytest.mark.parametrize("worker_index", [0, 1])
+def test_what_fails_in_a_runner_arrives_as_itself(worker_index):
+    runner = SingleAgentEnvRunner(config=small_config(controller=FULL), worker_index=worker_index)
     weights = runner.module.get_state()
     weights["agent.trained"] = np.array(True)
     for name in weights:
         if "reward_net" in name:
             weights[name] = np.full_like(weights[name], np.nan)
-    rollout = collect(runner, weights, 0)
-    with pytest.raises(RuntimeError, match=r"a runner failed .*: ValueError: .*finite cost"):
-        raise_errors([rollout])
+    if worker_index == 0:  # in the trial's own process
+        with pytest.raises(ValueError, match="finite cost"):
+            collect(runner, weights, 0)
+    else:
+        rollout = collect(runner, weights, 0)
+        with pytest.raises(Failed, match=r"^ValueError: .*finite cost.* \(parsecrl/algorithms/solvers/cem.py:\d+\)$"):
+            raise_errors([rollout])
+        assert "in collect" in rollout.failure.traceback
     runner.stop()
+
+
+class Unsound(gymnasium.Env):
+    """Its third step gives what is not finite; `fault` says what."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, fault):
+        self.fault, self.time = fault, 0
+
+    def reset(self, seed=None, options=None):
+        self.time = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        obs, reward = np.zeros(3, np.float32), 0.0
+        if self.time == 3:
+            obs[1], reward = (np.nan, 0.0) if self.fault == "observation" else (0.0, np.inf)
+        return obs, reward, False, self.time == 5, {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("observation", "gave an observation that is not finite at step 3 of an episode: entry 1 is nan"),
+        ("reward", "gave a reward that is not finite at step 3 of an episode: inf"),
+    ],
+)
+def test_what_a_world_gives_that_is_not_finite_is_refused(fault, said):
+    config = small_config(controller=FULL)
+    config.env_config = {"env_id": UnnamedTask("unsound", lambda context: Unsound(fault))}
+    runner = SingleAgentEnvRunner(config=config, worker_index=0)
+    with pytest.raises((FloatingPointError, RuntimeError)) as told:
+        collect(runner, runner.module.get_state(), 0)
+    cause = told.value.__cause__ or told.value  # of RLlib's error, where the border raised
+    assert said in str(cause) or ("unsound" in str(cause) and "step 3" in str(cause))
+    runner.stop()
+    obs, reward = np.zeros((6, 3), np.float32), np.zeros(5, np.float32)
+    if fault == "observation":
+        obs[3, 1] = np.nan
+    else:
+        reward[2] = np.inf
+    with pytest.raises(FloatingPointError, match=f"^unsound {said}"):
+        check_transitions("unsound", obs, reward)
+    with pytest.raises(FloatingPointError, match="at step 13 of an episode"):
+        check_transitions("unsound", obs, reward, first_step=10)

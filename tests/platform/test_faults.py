@@ -67,9 +67,10 @@ def rules_at(seconds, patience_s, monkeypatch):
 
 def test_failures_count_since_the_last_checkpoint():
     rules, one = pickle.loads(pickle.dumps(FaultRules("planet", 3, 60.0))), trial()
-    rules.on_trial_start(0, [one], one)
+    rules.on_step_begin(0, [one])
     assert (one.max_failures, one.run_metadata.num_failures) == (3, 0)  # a new driver counts anew
     one.run_metadata.num_failures = 2
+    rules.on_step_begin(1, [one])
     rules.on_trial_start(1, [one], one)
     assert one.run_metadata.num_failures == 2  # the same driver does not, when the trial starts again
     rules.on_checkpoint(2, [one], one, checkpoint=None)

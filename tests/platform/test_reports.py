@@ -16,6 +16,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from parsecrl.algorithms.reporting.statistics import interquartile_mean, summarize
+from parsecrl.algorithms.training.user_errors import Failed
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports import build_comparison, build_report, format_table, paper_results
 from parsecrl.platform.reports.iterates import compute_iterates, nearest_iterations
@@ -288,11 +289,13 @@ def test_a_large_sweep_names_only_the_chosen_trial_in_its_legend(run_dir: Path, 
 def test_a_trial_that_failed_says_why(run_dir: Path, tmp_path: Path):
     unwanted = shutil.ignore_patterns("report", "checkpoint_*", "summary.json")
     copy = shutil.copytree(run_dir, tmp_path / "run", ignore=unwanted)
-    file = copy / "embed/trial_00001/result.json"
-    last = {"training_iteration": 21, "env_steps": 21_000, "failure": "the loss term 'kl' became nan at update 9"}
-    file.write_text(file.read_text() + json.dumps(last) + "\n")
+    first = "Failure # 1 (occurred at 2026-01-01)\nThe actor died\n\tclass_name: A\n"
+    last = 'ray::planet.train()\n  File "/a.py", line 3, in step\n    f()\n'
+    last += f"{Failed.__module__}.Failed: LicenceError: no licence (/home/me/worlds.py:12)\n"
+    (copy / "embed/trial_00001/error.txt").write_text(f"{first}Failure # 2 (occurred at 2026-01-01)\n{last}")
     text = read_page(build_report(copy)).text
-    assert "num_iterations=3, keep_replay=False ended early: the loss term 'kl' became nan at update 9" in text
+    assert "num_iterations=3, keep_replay=False ended early: LicenceError: no licence (/home/me/worlds.py:12)" in text
+    assert "the traceback is in embed/trial_00001/error.txt" in text
     assert "Phase embed has no checkpoint here" in text
 
 
@@ -300,7 +303,7 @@ def test_a_trial_that_went_on_after_an_error_did_not_fail(run_dir: Path, tmp_pat
     copy = shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
     (copy / "embed/trial_00001/error.txt").write_text("Failure # 1: the actor died")  # Tune leaves it there
     assert [trial.failure for trial in load_run(copy).phases[1].trials if trial.failure] == [
-        "an error, see trial_00001/error.txt"
+        "Failure # 1: the actor died; the traceback is in embed/trial_00001/error.txt"
     ]
     file = copy / "embed/trial_00001/result.json"
     last = {"training_iteration": 21, "env_steps": 21_000, "done": True}
