@@ -47,7 +47,16 @@ class CheckpointPair:
         return f"{self.name}.safetensors"
 
     def write(self, folder: str | Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Write both files into an existing folder; each appears whole or not at all. description: for JSON."""
+        """Write both files into an existing folder; each appears whole or not at all.
+
+        description: for JSON. Raises FloatingPointError, before anything is written, where a tensor is not finite.
+        """
+        for name, value in tensors.items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise FloatingPointError(
+                    f"{self.what} with {name} that is not finite is not stored, so that no checkpoint holds NaN or "
+                    f"infinity; lower the learning rate, and continue from the checkpoint before"
+                )
         weights, text = Path(folder, self.tensor_file), Path(folder, self.description_file)
         partial = weights.with_name(weights.name + ".tmp")
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
