@@ -19,6 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 for a run that stopped by itself; 2 for a mistake of the user; 130 for Ctrl-C, 143 for SIGTERM."""
     options = _parser().parse_args(arguments)
     try:
+        if getattr(options, "code", None):
+            from parsecrl.platform.shipping.own_code import put_on_path
+
+            put_on_path(options.code, getattr(options, "spec", None))
         return options.command(options) or 0
     except UserError as error:
         print(f"parsec: {text_line(error, None)}", file=sys.stderr)
@@ -59,11 +63,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="parsec", description="Planning inside learned latent spaces, on Ray.", allow_abbrev=False)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    overrides, spec, begin, head = (_Parser(add_help=False) for _ in range(4))  # what several take
+    overrides, spec, own, begin, head = (_Parser(add_help=False) for _ in range(5))  # what several take
     overrides.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="override a key"
     )
     spec.add_argument("spec", metavar="SPEC", help="a spec file, or the name of a bundled one (see parsec specs)")
+    own.add_argument(
+        "--code",
+        metavar="FOLDER|WHEEL",
+        action="append",
+        help="code of yours for every process of the run: a folder with an __init__.py is a package of that name, any "
+        "other folder holds modules and packages as one of PYTHONPATH does; or a wheel; several times for several",
+    )
+    begin.add_argument(
+        "--new-code", action="store_true", help="continue a run with other --code than it began with, or without"
+    )
     begin.add_argument("--name", help="of the run folder, and of the job (default: the spec's name)")
     begin.add_argument("--fresh", action="store_true", help="start over in a new folder; never deletes")
     begin.add_argument("--trust", action="store_true", help="continue a run made elsewhere: unpickles what is in it")
@@ -77,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(command=function)
         return made
 
-    run = command("run", _run, "run or continue a spec: all phases, evaluation, report", spec, overrides, begin)
+    run = command("run", _run, "run or continue a spec: all phases, evaluation, report", spec, overrides, own, begin)
     run.add_argument(
         "--storage",
         metavar="URI",
@@ -86,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--address", default="local", help="Ray: auto, ray://..., or local (default: %(default)s)")
 
-    submit = command("submit", _submit, "run or continue a spec on a Ray cluster", spec, overrides, begin, head)
+    submit = command("submit", _submit, "run or continue a spec on a Ray cluster", spec, overrides, own, begin, head)
     submit.add_argument("--storage", metavar="URI", help="as the cluster's nodes see it (default: ~/parsec_runs)")
     submit.add_argument("--follow", action="store_true", help="print the log, and end with the job's exit status")
 
@@ -95,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     stop = command("stop", _stop, "stop a job; its trials write checkpoints first", head)
     stop.add_argument("job", metavar="JOB", help="the job's id, or the name it was submitted with")
 
-    evaluate = command("evaluate", _evaluate, "evaluate the controller of a checkpoint")
+    evaluate = command("evaluate", _evaluate, "evaluate the controller of a checkpoint", own)
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint folder, or a run folder's phase")
     evaluate.add_argument("--episodes", type=int, default=100, help="(default: %(default)s)")
     evaluate.add_argument("--controller", metavar="KIND", help="what the checkpoint must hold: full, embedded, ...")
@@ -104,13 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--video", metavar="FILE.mp4", help="also record one episode")
     evaluate.add_argument("--trust", action="store_true", help="run code that a checkpoint made elsewhere names")
 
-    report = command("report", _report, "tables, figures and one HTML page of runs")
+    report = command("report", _report, "tables, figures and one HTML page of runs", own)
     report.add_argument(
         "run_dirs", metavar="RUN_DIR", nargs="+", help="run folders; several are compared, studies pooled"
     )
     report.add_argument("--out", metavar="FILE.html", help="of a comparison, or a folder (default: comparison.html)")
 
-    specs = command("specs", _specs, "list the specs, or check one and print it in full", overrides)
+    specs = command("specs", _specs, "list the specs, or check one and print it in full", overrides, own)
     specs.add_argument("spec", metavar="SPEC", nargs="?", help="a spec file or the name of a bundled one")
     specs.add_argument(
         "--keys",
@@ -146,7 +160,8 @@ def _run(options: argparse.Namespace) -> int:
     spec = load_spec(options.spec, options.overrides)
     from parsecrl.platform.running.pipeline import run_for_table
 
-    print(run_for_table(spec, options.storage, options.name, options.address, options.fresh, options.trust))
+    o = options
+    print(run_for_table(spec, o.storage, o.name, o.address, o.fresh, o.trust, o.new_code))
     return 0
 
 
@@ -160,7 +175,7 @@ def _submit(options: argparse.Namespace) -> int:
     client = jobs.connect(options.address, options.token_file)
     check_environment(spec)
     storage = options.storage or jobs.DEFAULT_STORAGE
-    job = jobs.submit(client, spec, storage, options.name, options.fresh, options.trust)
+    job = jobs.submit(client, spec, storage, options.name, options.fresh, options.trust, options.new_code)
     print(job, flush=True)
     try:
         if options.follow:

@@ -37,8 +37,8 @@ def own_function(name: Any, key: str, known: Iterable[str]) -> Callable[..., Any
             found = getattr(found, part)
     except Exception as error:  # whatever the user's module does when it is imported
         raise ValueError(
-            f"{key} {name!r} cannot be imported ({one_line(error)}); put its folder on PYTHONPATH, on "
-            f"every node, and check its name"
+            f"{key} {name!r} cannot be imported ({one_line(error)}); give its folder by --code, or put it on "
+            f"PYTHONPATH on every node, and check its name"
         ) from error
     if not callable(found):
         raise ValueError(f"{key} must name a function, {name!r} is of type {type(found).__name__}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import socket
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from parsecrl.platform.cluster.job_record import JOB_CONFIG
 from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError, last_line, text_line
+from parsecrl.platform.shipping import own_code
 
 logger = logging.getLogger(__name__)
 LOCAL = "local"
@@ -75,7 +79,8 @@ def connect(
 ) -> str:
     """Start Ray here (`local`), or join the cluster at `address`. Returns the dashboard's URL, or "" without one.
 
-    env_vars: for this process and all workers. Raises UserError when no cluster answers at the address.
+    env_vars: for this process and all workers. Code that this process was given by --code goes to a cluster's nodes.
+    Raises UserError when no cluster answers at the address.
     """
     quiet_ray()
     if address in {None, LOCAL}:
@@ -93,13 +98,14 @@ def connect(
         _check_reachable(address)
         options: dict[str, Any] = {"include_dashboard": dashboard} if address in {None, LOCAL} else {}
         try:
-            _init(
-                address=address or LOCAL,
-                log_to_driver=log_to_driver,
-                logging_level=logging.ERROR,
-                runtime_env={"env_vars": passed_on},
-                **options,
-            )
+            with _wheels(address) as wheels:
+                _init(
+                    address=address or LOCAL,
+                    log_to_driver=log_to_driver,
+                    logging_level=logging.ERROR,
+                    runtime_env={"env_vars": passed_on, **wheels},
+                    **options,
+                )
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             reason = _reason(error)
             if isinstance(error, ray.exceptions.AuthenticationError):
@@ -111,6 +117,14 @@ def connect(
     from parsecrl.platform.cluster import ray_private
 
     return ray_private.dashboard_url()
+
+
+@contextlib.contextmanager
+def _wheels(address: str | None) -> Iterator[dict[str, list[str]]]:
+    """What Ray is to install on the nodes: a Ray that is started here inherits the path, and a job has them already."""
+    codes = own_code.on_path() if address not in {None, LOCAL} and JOB_CONFIG not in os.environ else []
+    with tempfile.TemporaryDirectory(prefix="parsec-code-") as folder:
+        yield {"py_modules": [str(code.wheel(Path(folder))) for code in codes]} if codes else {}
 
 
 def _init(**options: Any) -> None:

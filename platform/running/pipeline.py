@@ -21,6 +21,7 @@ from parsecrl.platform.running.loggers import check_loggers
 from parsecrl.platform.running.preflight import check_environment, check_trial_resources
 from parsecrl.platform.running.summary import write_summary
 from parsecrl.platform.runs.run_folder import RunFolder
+from parsecrl.platform.shipping import own_code
 from parsecrl.platform.specs import Phase, Spec
 from parsecrl.platform.storage import Location
 from parsecrl.platform.terminal import StatusLine
@@ -37,23 +38,26 @@ def run_spec(
     *,
     dashboard: bool = True,
     trust: bool = False,
+    new_code: bool = False,
 ) -> Location:
     """Run or continue `spec` and return the run folder.
 
     storage: a folder, or an address in an object store; the run's own is `name` in it, by default the spec's. fresh:
     into a new folder (name-2, ...). address: of the Ray cluster; "local" starts one. trust: continue a run that was
-    made elsewhere. Raises UserError before anything is written, RunFailed where a phase cannot go on, Interrupted where
-    it was asked to stop.
+    made elsewhere. new_code: continue a run with other code than it began with. Raises UserError before anything is
+    written, RunFailed where a phase cannot go on, Interrupted where it was asked to stop.
     """
     check_loggers(spec.loggers)
+    folder = RunFolder.choose(spec, storage, name, fresh, trust, new_code)  # says where its own code is missing
     check_environment(spec)
-    folder = RunFolder.choose(spec, storage, name, fresh, trust)
     line = StatusLine()
     url = _connect_if_needed(folder, address, dashboard)
     line.publish = job_record.publisher()
     folder.open()
     try:
         line.note(f"{job_record.RUN_BEGINS}{folder.path}")
+        if codes := own_code.on_path():
+            line.note(f"code: {own_code.described(codes)}")
         with interruption.handled():
             _run_phases(folder, url, line)
             evaluate_agents(folder, line)
@@ -72,6 +76,7 @@ def run_for_table(
     address: str | None,
     fresh: bool,
     trust: bool = False,
+    new_code: bool = False,
     *,
     dashboard: bool = True,
 ) -> str:
@@ -83,11 +88,11 @@ def run_for_table(
         check_environment(spec)
         from parsecrl.platform.cluster.connection import run_on_head_node
 
-        arguments = (spec, str(storage), name, None, fresh, trust)
+        arguments = (spec, str(storage), name, None, fresh, trust, new_code)
         return run_on_head_node(address, run_for_table, *arguments, env_vars=spec.runtime.env_vars)
     from parsecrl.platform.reports import format_table
 
-    run_dir = run_spec(spec, storage, name, address, fresh, dashboard=dashboard, trust=trust)
+    run_dir = run_spec(spec, storage, name, address, fresh, dashboard=dashboard, trust=trust, new_code=new_code)
     report = run_dir / "report" / "index.html"
     return format_table(run_dir) + (f"\n\nreport: {report}" if report.exists() else "")
 

@@ -1,6 +1,7 @@
 """The folder of a run: who may write into it, what it was started with, how far it is.
 
     spec.yaml  state.json  made_by.json  <phase>/ (Tune's experiment)  evaluation.csv  summary.json  videos/  report/
+    own_code.json  own_code/ (wheels), where code came by --code
 
 It lies on disk or in an object store. Every file of ours is written whole or not at all, so that a kill -9 at any
 moment leaves a folder that the same command continues.
@@ -18,7 +19,7 @@ import yaml
 
 from parsecrl.algorithms.registry.messages import short
 from parsecrl.platform.errors import StorageUnreachable, UserError
-from parsecrl.platform.runs import trust
+from parsecrl.platform.runs import code_record, trust
 from parsecrl.platform.runs.stored_checkpoints import METRICS
 from parsecrl.platform.specs import Phase, Spec, differences, dump, parse_spec
 from parsecrl.platform.storage import Location, lock_of, read_json, writable_storage, write_atomically
@@ -35,15 +36,22 @@ CHANGEABLE = re.compile(  # when continuing
 class RunFolder:
     """An open run folder, held by one process at a time."""
 
-    def __init__(self, path: Location, spec: Spec, trust: bool = False):
+    def __init__(self, path: Location, spec: Spec, trust: bool = False, new_code: bool = False):
         self.path = path
         self.spec = spec
         self.trust = trust  # continue it whoever made it
+        self.new_code = new_code  # continue it with other code than before
         self._lock = lock_of(path)
 
     @classmethod
     def choose(
-        cls, spec: Spec, storage: str | Location, name: str | None = None, fresh: bool = False, trust: bool = False
+        cls,
+        spec: Spec,
+        storage: str | Location,
+        name: str | None = None,
+        fresh: bool = False,
+        trust: bool = False,
+        new_code: bool = False,
     ) -> RunFolder:
         """The folder to run `spec` in: new, or that of a run with the same spec. Makes nothing yet."""
         name = name or spec.name
@@ -53,7 +61,7 @@ class RunFolder:
         path = root / name
         if fresh and path.exists():
             path = next(p for p in (root / f"{name}-{n}" for n in itertools.count(2)) if not p.exists())
-        folder = cls(path, spec, trust)
+        folder = cls(path, spec, trust, new_code)
         folder._check()
         folder._lock.check()  # say now that another process has it, not after Ray has started
         return folder
@@ -104,6 +112,8 @@ class RunFolder:
                 f"{self.path} was started with another spec ({'; '.join(kept)}); "
                 f"give the same values, another --name, or --fresh for a new folder"
             )
+        if not self.new_code:
+            code_record.check_unchanged(self.path)
         self._check_maker()
 
     def _check_maker(self) -> None:
@@ -143,6 +153,7 @@ class RunFolder:
         self._check()  # again: it may have changed before the lock was ours
         if (self.is_new or self.trust) and not self.is_own:
             write_atomically(self.path / trust.RECORD, json.dumps(trust.new_record(), indent=1))
+        code_record.write(self.path)
         text = dump(self.spec)
         file = self.path / "spec.yaml"
         if not file.exists() or file.read_text(encoding="utf-8") != text:
@@ -178,7 +189,7 @@ class RunFolder:
 
 def _is_foreign(entry: Location) -> bool:
     """Whether a file is none that a run writes before its spec: locks, the record, and what a kill left of them."""
-    return entry.name != trust.RECORD and not entry.name.startswith(".")
+    return entry.name not in {trust.RECORD, code_record.FILE, code_record.FOLDER} and not entry.name.startswith(".")
 
 
 def _strings(data: Any) -> Iterator[str]:

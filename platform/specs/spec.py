@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
 from parsecrl.algorithms.registry.settings import Arguments, Count, Group, Natural, NonNegative, Positive
+from parsecrl.platform.shipping.secrets import holds_password, names_secret
 from parsecrl.platform.specs.phases import PhaseBase, inherited, parse_phase
 
 Logger = Literal["tensorboard", "wandb", "mlflow"]
@@ -70,10 +71,7 @@ class RuntimeSpec(Group):
                     f"runtime.env_vars must hold nothing that makes a shell, a loader or Python run other code, "
                     f"got {name}; set it in the environment of the cluster's nodes"
                 )
-            secret = re.search(
-                r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|API_?KEY|_KEY$|^RAY_AUTH|^PARSEC_KEY", name.upper()
-            )
-            if secret or re.search(r"://[^/\s]*@", value):  # an address with a user and a password in it
+            if names_secret(name) or holds_password(value):
                 raise ValueError(
                     f"runtime.env_vars must hold no secrets, which the run folder and the dashboard would show, "
                     f"got {name}; set it in the environment of the cluster's nodes"

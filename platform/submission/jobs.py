@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from parsecrl.platform.cluster.connection import quiet_ray
 from parsecrl.platform.cluster.job_record import RUN_BEGINS
 from parsecrl.platform.errors import RunFailed, UserError, text_line
+from parsecrl.platform.shipping import own_code
 from parsecrl.platform.specs import Spec, dump
 from parsecrl.platform.storage import well_formed
 from parsecrl.platform.submission import packing
@@ -166,38 +167,40 @@ def submit(
     name: str | None = None,
     fresh: bool = False,
     trust: bool = False,
+    new_code: bool = False,
 ) -> str:
     """Submit `spec` as a job and return the job's id, <name>-<attempt>. Raises UserError before anything is sent.
 
     storage: a folder or URI as the cluster's nodes see it. name: of the run folder in it, by default the spec's; with
-    the name of an earlier job its run is continued. The driver runs on the head and asks for no CPU: the head is the
-    one node whose loss ends the job in any case, so that no other node's does.
+    the name of an earlier job its run is continued. Code that this process was given by --code goes along. The driver
+    runs on the head and asks for no CPU: the head is the one node whose loss ends the job in any case, so that no
+    other node's does.
     """
     name = name or spec.name
     if not NAME.fullmatch(name):
         raise UserError(f"--name must be letters, digits, - and _, got {name!r}")
     _check_storage(storage)
-    files = packing.package_files()
-    packing.check_size(files)
-    attempt = _next_attempt(client, name)
-    _check_cluster(client, spec)
-    job = f"{name}-{attempt}"
+    codes = own_code.on_path()
     with tempfile.TemporaryDirectory(prefix="parsec-submit-") as folder:
+        wheels = [packing.build_wheel(Path(folder), packing.package_files())]
+        wheels += [code.wheel(Path(folder)) for code in codes]
+        attempt = _next_attempt(client, name)
+        _check_cluster(client, spec)
+        job = f"{name}-{attempt}"
         working_dir = Path(folder) / "work"
         working_dir.mkdir()
         (working_dir / SPEC_FILE).write_text(dump(spec), encoding="utf-8")
-        wheel = packing.build_wheel(Path(folder), files)
-        packing.check_size({wheel.name: wheel})
+        metadata = {"project": PROJECT, "name": name, "spec": spec.name}
         try:
             return client.submit_job(
-                entrypoint=entrypoint(storage, name, fresh, trust),
+                entrypoint=entrypoint(storage, name, fresh, trust, new_code),
                 submission_id=job,
                 runtime_env={
                     "working_dir": str(working_dir),
-                    "py_modules": [str(wheel)],
+                    "py_modules": [str(wheel) for wheel in wheels],
                     "env_vars": {STOP_WAIT: str(stop_wait_s()), **spec.runtime.env_vars},
                 },
-                metadata={"project": PROJECT, "name": name, "spec": spec.name},
+                metadata={**metadata, **({"code": own_code.described(codes)} if codes else {})},
             )
         except RuntimeError as error:
             if "already exists" in str(error):
@@ -205,10 +208,11 @@ def submit(
             raise RunFailed(f"the Ray head at {client.get_address()} refused the job: {text_line(error)}") from None
 
 
-def entrypoint(storage: str, name: str, fresh: bool = False, trust: bool = False) -> str:
+def entrypoint(storage: str, name: str, fresh: bool = False, trust: bool = False, new_code: bool = False) -> str:
     """The command of the job. Ray gives it to a shell, so what a user chose is quoted, and the rest is fixed words."""
     words = ["python", "-m", "parsecrl", "run", SPEC_FILE, "--address=auto"]
-    words += [f"--storage={storage}", f"--name={name}", *["--fresh"] * fresh, *["--trust"] * trust]
+    words += [f"--storage={storage}", f"--name={name}"]
+    words += [*["--fresh"] * fresh, *["--trust"] * trust, *["--new-code"] * new_code]
     return "exec " + shlex.join(words)  # exec: signals reach the run, not a shell before it
 
 

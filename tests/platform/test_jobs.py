@@ -23,6 +23,7 @@ import requests
 from parsecrl.platform import cli
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.submission import jobs, packing
+from tests.platform.own_code_files import EXAMPLE, example_wheel_in, write_lab
 from tests.platform.tiny import PLANET
 
 TOKEN = "5a1b3e5c7f9d4e2b8c6a0f1e2d3c4b5a"
@@ -149,6 +150,7 @@ class Head(NamedTuple):
     url: str
     token: Path
     client: str  # ray://
+    store: str  # the address of Ray's own control store, which drivers join at
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,7 @@ def head(tmp_path_factory):
     folder = tmp_path_factory.mktemp("head")
     token = folder / "token"
     token.write_text(TOKEN + "\n")
-    port, client_port = free_port(), free_port()
+    port, client_port, store_port = free_port(), free_port(), free_port()
     environment = {
         **{key: value for key, value in os.environ.items() if key not in {"RAY_ADDRESS", "RAY_AUTH_TOKEN"}},
         "RAY_AUTH_MODE": "token",
@@ -166,7 +168,7 @@ def head(tmp_path_factory):
         "AWS_EC2_METADATA_DISABLED": "true",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    options = ["--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}"]
+    options = ["--head", "--block", f"--port={store_port}", f"--dashboard-port={port}"]
     options += [
         f"--dashboard-agent-listen-port={free_port()}",
         "--dashboard-host=127.0.0.1",
@@ -188,7 +190,7 @@ def head(tmp_path_factory):
         assert process.poll() is None, (folder / "log").read_text()
         assert time.monotonic() < deadline, (folder / "log").read_text()
         time.sleep(0.5)
-    yield Head(url, token, f"ray://127.0.0.1:{client_port}")
+    yield Head(url, token, f"ray://127.0.0.1:{client_port}", f"127.0.0.1:{store_port}")
     process.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=30)
@@ -215,7 +217,7 @@ def parsec(*arguments):
 
 def submitting(folder, head, *arguments, env=None):
     """The command as a process of its own, its log in folder/follow.txt."""
-    url, token, _ = head
+    url, token, *_ = head
     words = ["submit", folder / "small.yaml", "--address", url, "--token-file", token, "--storage", folder / "runs"]
     with (folder / "follow.txt").open("a") as log:
         return subprocess.Popen(
@@ -244,7 +246,7 @@ def wait_for(condition, log, seconds=600):
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_a_job_is_followed_left_stopped_and_continued_to_its_report(folder, head):
-    url, token, _ = head
+    url, token, *_ = head
     run, log = folder / "runs" / "mine", folder / "follow.txt"
     where = ["--address", url, "--token-file", token]
 
@@ -303,21 +305,85 @@ def is_open(address):
     return False
 
 
+OBJECTIVE = "phases.planet.controller={kind: 'parsec_example.mppi:MPPI', horizon: 5, options: {num_samples: 16}}"
+OWN_WORLD = ("--set", "env={id: 'worlds:Point-v0'}", "--set", "phases.planet.stop.env_steps=600")
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
-def test_a_run_through_ray_client_is_driven_by_the_head(folder, head):
-    wait_for(lambda: is_open(head.client), folder / "small.yaml")
-    words = ["run", folder / "small.yaml", "--address", head.client, "--storage", folder / "runs"]
+@pytest.mark.parametrize("through", ["client", "store"])
+def test_a_run_at_an_address_brings_own_code_along(folder, head, through):
+    """Through Ray Client it is driven by the head, otherwise from here; no process of the cluster has the world."""
+    address = getattr(head, through)
+    wait_for(lambda: is_open(address), folder / "small.yaml")
+    words = ["run", folder / "small.yaml", "--address", address, "--storage", folder / "runs", *OWN_WORLD]
+    words += ["--code", write_lab(folder / "lab")]
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(head.token)}
+    environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # or Ray asks at this machine's other addresses
     done = subprocess.run(
-        [Path(sys.executable).with_name("parsec"), *words, "--set", "phases.planet.stop.env_steps=2500"],
-        env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(head.token)},
-        capture_output=True, text=True, timeout=600,
+        [Path(sys.executable).with_name("parsec"), *words], cwd=folder,
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "CEM, full action space" in done.stdout  # the table
     assert f"dashboard {head.url}" in done.stdout + done.stderr
     assert json.loads((folder / "runs/small/state.json").read_text())["planet"]["status"] == "finished"
+    assert [code.name for code in (folder / "runs/small/own_code").iterdir()]
     assert TOKEN not in done.stdout + done.stderr
+
+
+SUBMIT = """
+import sys
+from parsecrl.platform.cli import main
+from parsecrl.platform.submission import jobs
+
+class Client(jobs.Client):
+    def request(self, method, endpoint, **options):
+        if method == "PUT":
+            print("sent", endpoint)
+        return super().request(method, endpoint, **options)
+
+jobs.Client, jobs.BEGIN_WAIT_S = Client, 120.0  # a busy machine
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(1800)
+def test_own_code_goes_with_jobs_once_and_a_change_of_it_is_told(folder, head):
+    """A second job brings a wheel too."""
+    lab, run, log = write_lab(folder / "lab"), folder / "runs" / "own", folder / "follow.txt"
+    where = ["--address", head.url, "--token-file", head.token, "--storage", folder / "runs", "--code", lab]
+
+    def submit(*words):
+        words = [sys.executable, "-c", SUBMIT, "submit", *words, *where]
+        return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600)
+
+    first = submitting(folder, head, "--name", "own", "--code", lab, *OWN_WORLD)
+    wheel = example_wheel_in(folder / "example")
+    wait_for(lambda: "own-1" in log.read_text(), log)
+    done = submit(EXAMPLE / "example.yaml", "--code", wheel, "--follow", *OWN_WORLD, "--set", OBJECTIVE)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "parsec_example.mppi:MPPI" in done.stdout  # the table
+    assert re.search(r"^code: .*parsec_example \(\w{8}\)", done.stdout, re.MULTILINE)
+    sent = [line for line in done.stdout.splitlines() if line.startswith("sent ")]
+    assert [line for line in sent if "/parsec_example-0.1.0-0" in line]
+    assert not [line for line in sent if "parsec_code_lab" in line]  # it is there since the first job
+    assert first.wait(timeout=600) == 0, log.read_text()[-3000:]
+    assert json.loads((run / "state.json").read_text())["planet"]["status"] == "finished"
+    ((kept,),) = [stage["code"] for stage in json.loads((run / "own_code.json").read_text())]
+    assert (run / "own_code" / kept["wheel"]).is_file()
+    assert jobs.connect(head.url, head.token).get_job_info("own-1").metadata["code"] == f"lab ({kept['hash'][:8]})"
+
+    (lab / "tool.py").write_text("A = 2\n")
+    again = ["small.yaml", "--name", "own", *OWN_WORLD]
+    done = submit(*again)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(r"parsec: the code of \S+ has changed \(changed: tool\.py\); .*--new-code.*\n", done.stderr)
+    assert [line for line in done.stdout.splitlines() if "parsec_code_lab" in line]
+    done = submit(*again, "--new-code", "--follow")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert len(list((run / "own_code").iterdir())) == 2
 
 
 def assert_refused(done, *words):
@@ -354,7 +420,7 @@ def assert_refused(done, *words):
     ],
 )
 def test_submit_refuses_in_time_and_sends_nothing(folder, head, monkeypatch, arguments, words):
-    url, token, _ = head
+    url, token, *_ = head
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     (folder / "wrong").write_text("not-the-token")
     arguments = [str(folder / word) if word in {"wrong", "absent"} else word for word in arguments]
@@ -407,7 +473,7 @@ def test_run_refuses_a_cluster_whose_token_it_does_not_have(folder, head, settin
 )
 def test_submit_tells_when_the_cluster_refuses_the_storage(folder, head, monkeypatch, storage, words):
     """Its nodes have no credentials, whatever this machine has."""
-    url, token, _ = head
+    url, token, *_ = head
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "only-here")
     monkeypatch.setattr(jobs, "BEGIN_WAIT_S", 120.0)  # a busy machine
     arguments = ["--address", url, "--token-file", token, "--storage", storage, "--name", "refused"]
@@ -421,7 +487,7 @@ def test_submit_tells_when_the_cluster_refuses_the_storage(folder, head, monkeyp
 
 @pytest.mark.ray
 def test_a_package_over_the_limit_names_its_largest_files(folder, head, site):
-    url, token, _ = head
+    url, token, *_ = head
     data = site / "parsecrl" / "envs" / "recordings.npz"
     with data.open("wb") as stream:
         stream.truncate(101 * 2**20)
@@ -437,6 +503,6 @@ def test_a_package_over_the_limit_names_its_largest_files(folder, head, site):
 
 @pytest.mark.ray
 def test_stop_names_the_jobs_there_are(head):
-    url, token, _ = head
+    url, token, *_ = head
     assert_refused(parsec("stop", "absent", "--address", url, "--token-file", token), "no job 'absent'", "running:")
     assert_refused(parsec("jobs"), "--address")
