@@ -433,6 +433,12 @@ def test_settings_that_it_does_not_have_are_named():
         module(model={"kind": "gru"})
 
 
+@pytest.mark.parametrize("kind", ["parsimonious", "encoder_only"])
+def test_a_trial_without_updates_is_refused(kind):
+    with pytest.raises(ValueError, match=r"there must be updates.*raise policy_updates"):
+        config(policy_updates=0, dynamics_updates=0 if kind == "parsimonious" else 5, model={"kind": kind})
+
+
 # Checkpoints.
 
 DESCRIPTION: dict[str, Any] = {
