@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from parsecrl.algorithms.registry.algorithm import UNTRAINED
+from parsecrl.algorithms.registry.algorithm import ENV_STEPS, UNTRAINED
 from parsecrl.platform.errors import RunFailed
 from parsecrl.platform.running.pipeline import run_spec
-from parsecrl.platform.running.tune_phase import _problem
+from parsecrl.platform.running.progress import StopWhenReached
+from parsecrl.platform.runs.results import FAILURE
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
 from tests.platform.tiny import PLANET
@@ -24,13 +25,20 @@ evaluate: {{episodes: 1, random: false, videos: false}}
 """
 
 
-def test_a_trial_that_ended_without_an_update_is_a_problem(tmp_path):
-    untrained = SimpleNamespace(error=None, metrics={UNTRAINED: "2 of 90 seed_episodes ended; prolong the phase"})
-    trained = SimpleNamespace(error=None, metrics={"env_steps": 300})
-    assert _problem(tmp_path, untrained) == (
-        "it ended without an update: 2 of 90 seed_episodes ended; prolong the phase"
+@pytest.mark.parametrize("steps", [60, 299, 300, 400])
+def test_only_the_end_of_a_phase_makes_it_a_failure(tmp_path, steps):
+    state = tmp_path / "state.json"
+    state.write_text('{"planet": {"stop": {"env_steps": 300}}}')
+    phase = SimpleNamespace(stop_conditions={"env_steps": ENV_STEPS})
+    stop = StopWhenReached(SimpleNamespace(path=tmp_path, spec=SimpleNamespace(phase=lambda name: phase)), "planet")
+    waiting = {"env_steps": steps, UNTRAINED: "2 of 90 seed_episodes ended; prolong the phase"}
+    assert stop("trial", waiting) == (steps >= 300)
+    assert waiting.get(FAILURE, "") == (
+        "it ended without an update: 2 of 90 seed_episodes ended; prolong the phase" if steps >= 300 else ""
     )
-    assert _problem(tmp_path, trained) is None
+    trained = {"env_steps": steps}
+    stop("trial", trained)
+    assert FAILURE not in trained
 
 
 @pytest.mark.ray
