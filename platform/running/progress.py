@@ -13,7 +13,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from parsecrl.algorithms.registry.algorithm import ENV_STEPS, StopCondition
+from parsecrl.algorithms.registry.algorithm import ENV_STEPS, UNTRAINED, StopCondition
 from parsecrl.platform.running import interruption, tune_state
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.runs.results import finite, fraction_done
@@ -24,7 +24,7 @@ from parsecrl.platform.terminal import StatusLine, duration
 
 
 class StopWhenReached(tune.Stopper):
-    """Stop a trial at the first of the spec's conditions.
+    """Stop a trial at the first of the spec's conditions; one that has learned nothing by then has failed.
 
     They are read from the run folder when a process first asks: an experiment that is continued brings along the
     stopper that it began with, in place of the one that it is given (ray 2.60), and the conditions may have changed.
@@ -38,7 +38,10 @@ class StopWhenReached(tune.Stopper):
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         if not self.conditions:
             self.conditions = json.loads(self.file.read_text(encoding="utf-8"))[self.phase]["stop"]
-        return fraction_done(self.conditions, self.known, result) >= 1.0
+        reached = fraction_done(self.conditions, self.known, result) >= 1.0
+        if reached and UNTRAINED in result:
+            result.setdefault(FAILURE, f"it ended without an update: {result[UNTRAINED]}")
+        return reached
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "conditions": {}}

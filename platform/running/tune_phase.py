@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from parsecrl.algorithms.registry.algorithm import UNTRAINED, plain_resources
+from parsecrl.algorithms.registry.algorithm import plain_resources
 from parsecrl.algorithms.training.seeding import derive_seed
 from parsecrl.algorithms.training.user_errors import sentence_of
 from parsecrl.platform.cluster.ray_private import restore_tuner
@@ -179,8 +179,7 @@ def _set_aside(path: Location) -> None:
 
 
 def _conclude(folder: RunFolder, phase: Phase, results: tune.ResultGrid, rules: FaultRules) -> dict[str, Any]:
-    found = [_problem(folder.path / phase.name, result) for result in _each(results)]
-    problems = [problem for problem in found if problem is not None]
+    problems = [_problem(folder.path / phase.name, result) for result in _each(results) if result.error is not None]
     best = stored_checkpoints.best_checkpoint(folder.path / phase.name)
     if len(problems) == len(results) or best is None:
         lasting = _lasting(folder.state(phase.name))
@@ -215,11 +214,10 @@ def _latest(folder: RunFolder, phase: Phase) -> Location:
     return max(stored_checkpoints.stored_checkpoints(folder.path / phase.name), key=lambda c: c.written).path
 
 
-def _problem(path: Location, result: tune.Result) -> str | None:
-    """Why a trial failed, when, and where its traceback lies; one that has learned nothing at its end has failed."""
+def _problem(path: Location, result: tune.Result) -> str:
+    """Why a trial failed, when, and where its traceback lies."""
+    assert result.error is not None
     metrics = result.metrics or {}
-    if result.error is None:
-        return f"it ended without an update: {metrics[UNTRAINED]}" if UNTRAINED in metrics else None
     after = f" after {metrics['env_steps']:,} environment steps" if metrics.get("env_steps") else ""
     file = path / PurePosixPath(result.path).name / ERROR_FILE
     return f"{sentence_of(result.error)}{after}; the traceback is in {file}"
