@@ -27,7 +27,7 @@ from parsecrl.platform.reports import paper_results
 from parsecrl.platform.reports.local_copy import LocalCopy
 from parsecrl.platform.reports.studies import entry_of
 from parsecrl.platform.runs import trust
-from parsecrl.platform.runs.results import ERROR_FILE
+from parsecrl.platform.runs.results import ERROR_FILE, FAILURE
 from parsecrl.platform.runs.run_folder import POOLED_FILE, STATE_FILE
 from parsecrl.platform.runs.stored_checkpoints import METRICS, Stored, best_checkpoint
 from parsecrl.platform.specs import get_path
@@ -245,7 +245,7 @@ def read_trials(folder: Path, search: dict[str, Any]) -> tuple[Trial, ...]:
         parameters = {key: get_path(config, key.split(".")) for key in search}
         # The file stays when the trial went on after an error, from its last checkpoint, and reached its end.
         ended = "done" in rows and len(rows) and bool(rows["done"].iloc[-1])
-        failure = None
+        failure = str(rows[FAILURE].iloc[-1]) if ended and FAILURE in rows and rows[FAILURE].notna().iloc[-1] else None
         if not ended and (child / ERROR_FILE).exists():
             text = (child / ERROR_FILE).read_text(encoding="utf-8", errors="replace")
             said = sentence_in(re.split(r"^Failure # .*\n", text, flags=re.MULTILINE)[-1])

@@ -16,7 +16,7 @@ from ray.tune.experiment import Trial
 from parsecrl.algorithms.registry.algorithm import ENV_STEPS, UNTRAINED, StopCondition
 from parsecrl.platform.running import interruption, tune_state
 from parsecrl.platform.runs import stored_checkpoints
-from parsecrl.platform.runs.results import finite, fraction_done
+from parsecrl.platform.runs.results import FAILURE, finite, fraction_done
 from parsecrl.platform.runs.run_folder import STATE_FILE, RunFolder
 from parsecrl.platform.specs import get_path
 from parsecrl.platform.storage import Location
@@ -111,7 +111,8 @@ class PhaseProgress(tune.Callback):
         due = due or interruption.requested()
         since = self.checkpointed.setdefault(trial.trial_id, time.monotonic())
         due = due or time.monotonic() - since > self.max_checkpoint_age_s
-        result["should_checkpoint"] = bool(due)
+        # Not Tune's own checkpoint_frequency: a trial that failed shall keep its last good checkpoint as its last.
+        result["should_checkpoint"] = bool(due) and FAILURE not in result
         self.total_trials = max(self.total_trials, len(trials))
         self.results[trial.trial_id] = result
         moments = self.recent.setdefault(trial.trial_id, deque(maxlen=10))

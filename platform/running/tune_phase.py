@@ -23,7 +23,7 @@ from parsecrl.platform.running.loggers import logger_callbacks
 from parsecrl.platform.running.progress import PhaseProgress, StopWhenReached
 from parsecrl.platform.running.trainables import trainable_of
 from parsecrl.platform.runs import stored_checkpoints
-from parsecrl.platform.runs.results import ERROR_FILE
+from parsecrl.platform.runs.results import ERROR_FILE, FAILURE
 from parsecrl.platform.runs.run_folder import FAILED, FINISHED, RUNNING, RunFolder
 from parsecrl.platform.specs import Phase, set_path
 from parsecrl.platform.specs.groups import Domain
@@ -179,7 +179,7 @@ def _set_aside(path: Location) -> None:
 
 
 def _conclude(folder: RunFolder, phase: Phase, results: tune.ResultGrid, rules: FaultRules) -> dict[str, Any]:
-    problems = [_problem(folder.path / phase.name, result) for result in _each(results) if result.error is not None]
+    problems = [problem for result in _each(results) if (problem := _problem(folder.path / phase.name, result))]
     best = stored_checkpoints.best_checkpoint(folder.path / phase.name)
     if len(problems) == len(results) or best is None:
         lasting = _lasting(folder.state(phase.name))
@@ -214,10 +214,11 @@ def _latest(folder: RunFolder, phase: Phase) -> Location:
     return max(stored_checkpoints.stored_checkpoints(folder.path / phase.name), key=lambda c: c.written).path
 
 
-def _problem(path: Location, result: tune.Result) -> str:
+def _problem(path: Location, result: tune.Result) -> str | None:
     """Why a trial failed, when, and where its traceback lies."""
-    assert result.error is not None
     metrics = result.metrics or {}
     after = f" after {metrics['env_steps']:,} environment steps" if metrics.get("env_steps") else ""
+    if result.error is None:
+        return f"{metrics[FAILURE]}{after}" if FAILURE in metrics else None
     file = path / PurePosixPath(result.path).name / ERROR_FILE
     return f"{sentence_of(result.error)}{after}; the traceback is in {file}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from parsecrl.algorithms.registry.algorithm import StopCondition
 
+FAILURE = "failure"  # result key: why a trial that came to its end did so in vain
 ERROR_FILE = "error.txt"  # of Tune's, in a trial's folder: the traceback of every failure, the last one below
 
 
