@@ -19,6 +19,7 @@ from torch import Tensor
 from parsecrl.algorithms.controllers import CategoricalController
 from parsecrl.algorithms.latent_planning.experience import Experience
 from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
+from parsecrl.algorithms.latent_study.episodes import play_episode
 from parsecrl.algorithms.latent_study.model_factory import make_model
 from parsecrl.algorithms.latent_study.worlds import check_slices, make_vector_world, space_sizes, world_of
 from parsecrl.algorithms.models import TransitionSequence
@@ -121,25 +122,26 @@ class PlanningExperiment:
         self.plans = []
         draws = np.random.default_rng(derive_seed(self.seed, "exploration", number))
         generator = torch.Generator(self.device).manual_seed(derive_seed(self.seed, "plans", number))
-        obs, info = self.env.reset(seed=derive_seed(self.seed, "task", number))
-        task.start_state, task.goal_state = info.get("state", -1), info.get("goal_state", -1)
-        task.distance = self._distance(task.start_state, task.goal_state)
-        goal = self.model.encode(self._row(self.env.get_wrapper_attr("read")(info["goal_observation"], "the goal")))
-        state = self.model.begin(self._row(obs))
-        seen, actions, states, is_over = [obs], [], [task.start_state], False
-        while not is_over:
+        known: dict[str, Any] = {}  # goal, state and action of the step before
+
+        def act(obs: np.ndarray, info: Mapping[str, Any]) -> int:
+            if not known:
+                goal = self.env.get_wrapper_attr("read")(info["goal_observation"], "the goal")
+                known["goal"], known["state"] = self.model.encode(self._row(goal)), self.model.begin(self._row(obs))
+            else:
+                before = torch.tensor([known["action"]], device=self.device)
+                known["state"] = self.model.observe(known["state"], before, self._row(obs))
             is_random, action = draws.random() < task.epsilon, int(draws.integers(self.controller.num_actions))
-            if not is_random:
-                action = self._plan(task, state, goal, generator)
-            obs, reward, terminated, truncated, info = self.env.step(np.int64(action))
-            is_over = terminated or truncated
-            state = self.model.observe(state, torch.tensor([action], device=self.device), self._row(obs))
-            task.score += float(reward)
-            seen.append(obs)
-            actions.append(action)
-            states.append(info.get("state", -1))
-        rows = torch.from_numpy(np.stack(seen)).to(torch.float32)
-        self.experience.add(rows, torch.tensor(actions), torch.tensor(states))
+            known["action"] = action if is_random else self._plan(task, known["state"], known["goal"], generator)
+            return known["action"]
+
+        played = play_episode(self.env, derive_seed(self.seed, "task", number), act)
+        states = [info.get("state", -1) for info in played.infos]
+        task.start_state, task.goal_state = states[0], played.infos[0].get("goal_state", -1)
+        task.distance = self._distance(task.start_state, task.goal_state)
+        task.score = sum(played.rewards)
+        rows = torch.from_numpy(np.stack(played.observations)).to(torch.float32)
+        self.experience.add(rows, torch.tensor(played.actions), torch.tensor(states))
         return task
 
     def _plan(self, task: Task, state: Tensor, goal: Tensor, generator: torch.Generator) -> int:

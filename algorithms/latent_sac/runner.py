@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from itertools import accumulate, islice
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from parsecrl.algorithms.latent_study.episodes import play_episode
 from parsecrl.algorithms.training.rllib_private import count_episodes
 from parsecrl.algorithms.training.seeding import derive_seed
 
@@ -66,10 +68,8 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
         self, env: gymnasium.Env, seed: int, explore: bool, known: dict[bytes, list[float]]
     ) -> SingleAgentEpisode:
         uniform = np.random.default_rng(seed).random
-        obs, _ = env.reset(seed=seed)
-        observations, actions, rewards = [obs], [], []
-        terminated = truncated = False
-        while not (terminated or truncated):
+
+        def act(obs: np.ndarray, info: Mapping[str, Any]) -> int:
             key = obs.tobytes()
             cumulative = known.get(key)
             if cumulative is None:
@@ -77,17 +77,15 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
                     known.clear()
                 (cumulative,) = self._cumulative(obs[None], explore)
                 known[key] = cumulative
-            action = np.int64(bisect_right(cumulative, uniform()))
-            obs, reward, terminated, truncated, _ = env.step(action)
-            observations.append(obs)
-            actions.append(action)
-            rewards.append(float(reward))
+            return bisect_right(cumulative, uniform())
+
+        played = play_episode(env, seed, act)
         return SingleAgentEpisode(
-            observations=observations,
-            actions=actions,
-            rewards=rewards,
-            terminated=terminated,
-            truncated=truncated,
+            observations=played.observations,
+            actions=[np.int64(action) for action in played.actions],
+            rewards=played.rewards,
+            terminated=played.terminated,
+            truncated=played.truncated,
             t_started=0,
             len_lookback_buffer=0,
         )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from parsecrl.algorithms.latent_study.episodes import play_episode
 from parsecrl.algorithms.latent_study.worlds import make_pixel_world
 from parsecrl.algorithms.open_loop.episode_files import Episode
 from parsecrl.algorithms.training.seeding import derive_seed
@@ -62,8 +63,8 @@ class Collector:
         for left in reversed(range(TRIES)):
             try:
                 return self._play(task, attempt)
-            except RuntimeError:  # the world's own process ended
-                if not left:
+            except RuntimeError as error:  # the world's own process ended
+                if not left or getattr(error, "is_final", False):  # the world breaks its promises
                     raise
                 self.env.close()
                 self.env = make_pixel_world(self.env_config)
@@ -74,11 +75,7 @@ class Collector:
         seed = derive_seed(self.seed, f"{task.split} world", *index)
         rng = np.random.default_rng(derive_seed(self.seed, f"{task.split} actions", *index))
         actions = rng.integers(self.env.action_space.n, size=task.steps)  # type: ignore[attr-defined]  # discrete
-        images, rewards, terminated = [self.env.reset(seed=seed)[0]], [], False
-        for action in actions:
-            image, reward, terminated, truncated, _ = self.env.step(action)
-            images.append(image)
-            rewards.append(float(reward))
-            if terminated or truncated:
-                break
-        return Episode(np.stack(images), actions[: len(rewards)], np.array(rewards), bool(terminated), seed)
+        coming = iter(actions)
+        played = play_episode(self.env, seed, lambda obs, info: next(coming), task.steps)
+        rewards = np.array(played.rewards)
+        return Episode(np.stack(played.observations), actions[: len(rewards)], rewards, played.terminated, seed)

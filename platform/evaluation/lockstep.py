@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,7 +98,7 @@ def run_batch(
     """Run the episodes in `rows` in lockstep to their ends; a None is a row without an episode.
 
     Rows without an episode, and those whose episode is over, are planned all the same and their actions dropped: the
-    batch keeps its shape, so that no episode notices when another ends. patience_s: as `check_patience`.
+    batch keeps its shape, so that no episode notices when another ends. patience_s: as `play`.
     """
     episodes = [episode for episode in rows if episode is not None]
     with torch_threads(num_threads, device):
@@ -110,43 +110,67 @@ def run_batch(
                 task.close()
 
 
-def check_patience(began: float, patience_s: float | None, decisions: int) -> None:
-    """Raise RunFailed where episodes that began at `began`, of time.monotonic(), take longer than patience_s."""
-    if patience_s is not None and time.monotonic() - began > patience_s:
-        raise RunFailed(
-            f"an episode of evaluation did not end within resources.no_progress_timeout_s={patience_s:g} s, after "
-            f"{decisions} decisions; limit episodes by env.max_episode_steps, or raise the timeout"
-        )
+class Step(NamedTuple):
+    """What a decision did in one row."""
+
+    row: int
+    reward: float  # summed over its simulator steps
+    env_steps: int  # simulator steps
+    is_over: bool
+
+
+def play(
+    act: Callable[[np.ndarray], np.ndarray],
+    envs: Mapping[int, gymnasium.Env],
+    seeds: Mapping[int, int],
+    num_rows: int,
+    patience_s: float | None = None,
+) -> Iterator[tuple[np.ndarray, list[Step]]]:
+    """Play an episode in each environment to its end, all in lockstep; the border ends every episode.
+
+    act: observations [B, O] of all rows to actions [B, A]. envs, seeds: by row; rows without one see zeros. Yields
+    after the resets, and after each decision, the observations [B, O], which the next one overwrites, and the steps
+    that were made. Nothing is decided before the next item is asked for. Raises RunFailed where the episodes take
+    longer than patience_s.
+    """
+    obs = np.zeros((num_rows, *(next(iter(envs.values())).observation_space.shape or ())), np.float32)
+    for row, env in envs.items():
+        obs[row], _ = env.reset(seed=seeds[row])
+    steps = [Step(row, 0.0, 0, False) for row in sorted(envs)]
+    began, decisions = time.monotonic(), 0
+    yield obs, []
+    while running := [step.row for step in steps if not step.is_over]:
+        if patience_s is not None and time.monotonic() - began > patience_s:
+            raise RunFailed(
+                f"an episode of evaluation did not end within resources.no_progress_timeout_s={patience_s:g} s, after "
+                f"{decisions} decisions; limit episodes by env.max_episode_steps, or raise the timeout"
+            )
+        actions, steps, decisions = act(obs), [], decisions + 1
+        for row in running:
+            obs[row], reward, terminated, truncated, info = envs[row].step(actions[row])
+            steps.append(Step(row, float(reward), info["env_steps"], terminated or truncated))
+        yield obs, steps
 
 
 def _lockstep(
     agent: PlanningAgent | None,
-    envs: dict[int, gymnasium.Env],
+    envs: Mapping[int, gymnasium.Env],
     rows: Sequence[int | None],
     seed: int,
     device: str,
     patience_s: float | None,
 ) -> list[EpisodeResult]:
-    first = next(iter(envs.values()))
-    policy = Policy(agent, int(np.prod(first.action_space.shape or ())), seed, len(rows), device)
+    action_shape = next(iter(envs.values())).action_space.shape or ()
+    policy = Policy(agent, int(np.prod(action_shape)), seed, len(rows), device)
     policy.start([episode or 0 for episode in rows])
-    obs = np.zeros((len(rows), *(first.observation_space.shape or ())), np.float32)
-    totals, steps = np.zeros(len(rows)), np.zeros(len(rows), int)
-    for row, task in envs.items():
-        obs[row], _ = task.reset(seed=episode_seed(seed, rows[row] or 0))
-    running, began, decisions = set(envs), time.monotonic(), 0
-    while running:
-        check_patience(began, patience_s, decisions)
-        decisions += 1
-        actions = policy.act(obs)
-        for row in sorted(running):
-            obs[row], reward, terminated, truncated, info = envs[row].step(actions[row])
-            totals[row] += float(reward)
-            steps[row] += info["env_steps"]
-            if terminated or truncated:
-                running.remove(row)
+    seeds = {row: episode_seed(seed, rows[row] or 0) for row in envs}
+    totals, env_steps = np.zeros(len(rows)), np.zeros(len(rows), int)
+    for _, steps in play(policy.act, envs, seeds, len(rows), patience_s):
+        for step in steps:
+            totals[step.row] += step.reward
+            env_steps[step.row] += step.env_steps
     return [
-        EpisodeResult(episode, episode_seed(seed, episode), float(totals[row]), int(steps[row]), policy.planning_ms)
+        EpisodeResult(episode, seeds[row], float(totals[row]), int(env_steps[row]), policy.planning_ms)
         for row, episode in enumerate(rows)
         if episode is not None
     ]

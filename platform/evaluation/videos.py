@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import tempfile
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +18,9 @@ from parsecrl.envs import choose_rendering_backend, make_env
 from parsecrl.platform.evaluation.lockstep import (
     Controller,
     Policy,
-    check_patience,
     check_sizes,
     episode_seed,
+    play,
     resolve,
     torch_threads,
 )
@@ -62,8 +62,9 @@ def record_video(
         with torch_threads(num_threads, device):
             policy = Policy(agent, int(np.prod(task.action_space.shape or ())), seed, 1, device)
             policy.start([episode])
-            obs, _ = task.reset(seed=episode_seed(seed, episode))
-            return _write(task, policy, obs, file, max_seconds, patience_s)
+            played = play(policy.act, {0: task}, {0: episode_seed(seed, episode)}, 1, patience_s)
+            next(played)
+            return _write(task, played, file, max_seconds)
     except DrawingError as error:
         logger.warning("no video %s: %s", file, error)
         return None
@@ -71,25 +72,14 @@ def record_video(
         task.close()
 
 
-def _write(
-    task: gymnasium.Env,
-    policy: Policy,
-    obs: np.ndarray,
-    file: Location,
-    max_seconds: float | None,
-    patience_s: float | None,
-) -> Location:
+def _write(task: gymnasium.Env, played: Iterator[Any], file: Location, max_seconds: float | None) -> Location:
     rate = float(task.metadata["render_fps"])  # decisions in a simulated second
     every = max(1, round(rate / MAX_FPS))
     limit = None if max_seconds is None else max(1, round(max_seconds * rate))
     frame = _draw(task)  # before the first plan: a machine that cannot draw shall not plan an episode for nothing
     with _new_video(file, rate / every) as video:
         video.add(frame)
-        decision, over, began = 0, False, time.monotonic()
-        while not over and (limit is None or decision < limit):
-            check_patience(began, patience_s, decision)
-            obs, _, terminated, truncated, _ = task.step(policy.act(obs[None])[0])
-            decision, over = decision + 1, terminated or truncated
+        for decision, _ in enumerate(itertools.islice(played, limit), 1):
             if decision % every == 0:
                 video.add(_draw(task))
     return file

@@ -5,6 +5,7 @@ Axes: N samples of one iteration, H decisions of the horizon, A action dimension
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,30 +58,34 @@ def compute_iterates(checkpoint: Location, *, decisions: int = 20, seed: int = 0
     import torch
 
     from parsecrl.envs import make_env
-    from parsecrl.platform.evaluation.lockstep import resolve
+    from parsecrl.platform.evaluation.lockstep import play, resolve
 
+    if decisions < 1:
+        raise ValueError(f"decisions must be at least 1, got {decisions}")
     agent, described = resolve(checkpoint, None, trust)
     assert agent is not None  # a checkpoint has one
-    generator = torch.Generator().manual_seed(seed)
+    generator, state = torch.Generator().manual_seed(seed), agent.initial_state(1)
+
+    @torch.no_grad()
+    def act(obs: np.ndarray) -> np.ndarray:
+        nonlocal state
+        action, state = agent.act(state, _rows(obs), generator=generator)
+        return action.cpu().numpy()
+
     env = make_env(**described)
     try:
-        obs, _ = env.reset(seed=seed)
-        state = agent.initial_state(1)
+        played = list(itertools.islice(play(act, {0: env}, {0: seed}, 1), decisions + 1))
+        env_steps = sum(step.env_steps for _, steps in played for step in steps)
         with torch.no_grad():
-            for taken in range(1, decisions + 1):
-                action, state = agent.act(state, _row(obs), generator=generator)
-                obs, _, terminated, truncated, _ = env.step(action[0].cpu().numpy())
-                if terminated or truncated or taken == decisions:
-                    return _plan(agent, state, _row(obs), generator, taken, taken * described["action_repeat"])
-        raise ValueError(f"decisions must be at least 1, got {decisions}")
+            return _plan(agent, state, _rows(played[-1][0]), generator, len(played) - 1, env_steps)
     finally:
         env.close()
 
 
-def _row(obs: Any) -> Any:
+def _rows(obs: np.ndarray) -> Any:
     import torch
 
-    return torch.as_tensor(np.asarray(obs), dtype=torch.float32)[None]
+    return torch.as_tensor(obs, dtype=torch.float32)
 
 
 def _plan(agent: Any, state: dict[str, Any], obs: Any, generator: Any, decisions: int, env_steps: int) -> Iterates:
