@@ -172,7 +172,8 @@ def _task_action(space: spaces.Space, action: NDArray[Any]) -> Any:
     assert isinstance(space, spaces.Box)
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     unit = np.clip(np.asarray(action, np.float64), -1.0, 1.0).reshape(space.shape)
-    return np.clip(low + 0.5 * (unit + 1.0) * (high - low), low, high).astype(space.dtype)
+    value = np.clip(0.5 * (1.0 - unit) * low + 0.5 * (1.0 + unit) * high, low, high)
+    return (value if space.dtype.kind == "f" else np.rint(value)).astype(space.dtype)
 
 
 def _check(space: spaces.Space, obs: Any, where: str) -> None:

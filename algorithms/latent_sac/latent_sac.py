@@ -126,7 +126,10 @@ class LatentSACConfig(SettingsConfig):
     def _wrap_world(self) -> None:
         """Put parsecrl/World-v0, which RLlib makes by its id, around the world that was given."""
         given = {**self.env_config}
-        task = named_task(given.pop("env_id") if self.env == WORLD else self.env)
+        before = given.pop("env_id", None)  # RLlib's environment() keeps the keys of an earlier call
+        if self.env == WORLD and before is None:
+            raise ValueError(f"{self.env} needs a world; give .environment() the world's own id in its place")
+        task = named_task(before if self.env == WORLD else self.env)
         if isinstance(task, UnnamedTask):
             self.world = {"id": task.name}
             made = self.env_config if self.env == WORLD else {"env_id": task, "kwargs": given}
