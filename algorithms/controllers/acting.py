@@ -173,7 +173,7 @@ def _task_action(space: spaces.Space, action: NDArray[Any]) -> Any:
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     unit = np.clip(np.asarray(action, np.float64), -1.0, 1.0).reshape(space.shape)
     value = np.clip(0.5 * (1.0 - unit) * low + 0.5 * (1.0 + unit) * high, low, high)
-    return (value if space.dtype.kind == "f" else np.rint(value)).astype(space.dtype)
+    return (np.rint(value) if np.issubdtype(space.dtype, np.integer) else value).astype(space.dtype)
 
 
 def _check(space: spaces.Space, obs: Any, where: str) -> None:
