@@ -44,6 +44,11 @@ class Stored:
         value = self.metrics.get(SCORE)
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else -math.inf
 
+    @property
+    def rank(self) -> tuple[bool, float, int]:
+        """The best has the highest. Before its first update an agent's score is the random policy's, not its own."""
+        return self.metrics.get("num_updates") != 0, self.score, self.number
+
 
 def mark_whole(path: Location, result: Mapping[str, Any], parameters: Mapping[str, Any] | None = None) -> None:
     """Say that the checkpoint is complete, what the trial had reached, and with which searched parameters."""
@@ -87,14 +92,14 @@ def _stored(file: Location) -> Stored | None:
 
 
 def best_checkpoint(phase_folder: Location) -> Stored | None:
-    """The one with the highest mean return, the later of equals."""
-    return max(stored_checkpoints(phase_folder), key=lambda c: (c.score, c.number), default=None)
+    """The one with the highest mean return among those that have learned, the later of equals."""
+    return max(stored_checkpoints(phase_folder), key=lambda c: c.rank, default=None)
 
 
 def prune(phase_folder: Location, trial: str, protected: Collection[str] = ()) -> None:
     """Delete what is neither among the best, nor needed for a restart, nor protected (by its address)."""
     stored = stored_checkpoints(phase_folder, trial)
-    best = sorted(stored, key=lambda c: (c.score, c.number))[-KEEP_BEST:]
+    best = sorted(stored, key=lambda c: c.rank)[-KEEP_BEST:]
     # The clock of a store, or of a shared mount, is not ours; the last checkpoint was written a moment ago.
     now = max((c.written for c in stored), default=0.0)
     settled = [checkpoint for checkpoint in stored if checkpoint.written < now - KEEP_SECONDS]

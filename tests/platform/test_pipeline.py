@@ -263,11 +263,11 @@ def test_a_run_folder_takes_later_ends_and_no_other_changes(tmp_path):
         RunFolder.choose(load_spec(tmp_path / "tiny.yaml", ["phases.planet.train_ratio=0.5"]), tmp_path)
 
 
-def store(trial, number, score, age=0.0):
+def store(trial, number, score, age=0.0, **metrics):
     folder = trial / f"checkpoint_{number:06d}"
     folder.mkdir(parents=True)
     (folder / "agent.json").write_text(json.dumps({"env_steps": number}))
-    stored_checkpoints.mark_whole(folder, {"score": score, "env_steps": number})
+    stored_checkpoints.mark_whole(folder, {"score": score, "env_steps": number, **metrics})
     written = time.time() - age
     os.utime(folder / "metrics.json", (written, written))
     return folder
@@ -316,6 +316,16 @@ def test_of_equal_checkpoints_the_later_is_best(tmp_path):
     store(tmp_path / "trial_00000", 1, 5.0)
     store(tmp_path / "trial_00000", 2, 5.0)
     assert stored_checkpoints.best_checkpoint(tmp_path).number == 2
+
+
+def test_the_random_policys_score_makes_no_untrained_agent_the_best(tmp_path):
+    """A task in which the agent is worse than the seed episodes, for now."""
+    trial = tmp_path / "trial_00000"
+    for number, score in enumerate([-118.0, -117.0, -116.0, -3000.0, -3130.0]):
+        store(trial, number, score, age=600 - 100 * number, num_updates=max(0, 20 * (number - 2)))
+    assert stored_checkpoints.best_checkpoint(tmp_path).number == 3
+    stored_checkpoints.prune(tmp_path, "trial_00000")
+    assert {c.number for c in stored_checkpoints.stored_checkpoints(tmp_path)} >= {2, 3, 4}
 
 
 def test_tunes_state_survives_half_a_write(tmp_path):
