@@ -78,11 +78,8 @@ class PlanetAlgorithm(Algorithm):
             from parsecrl.algorithms.controllers import PlanningAgent
 
             agent = PlanningAgent(obs_size, action_size, **settings)
-            if agent.decoder is not None and agent.controller.horizon > phase.batch_length:
-                raise ValueError(
-                    f"batch_length must be at least controller.horizon, got {phase.batch_length} with "
-                    f"horizon={agent.controller.horizon}"
-                )
+            if agent.decoder is not None:
+                phase.check_holds_plan(agent.controller.horizon)
 
 
 def agents_of_own_code(phase: Any) -> list[dict[str, Any]]:

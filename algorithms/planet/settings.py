@@ -163,13 +163,17 @@ class PlanetSettings(Settings):
     updates_per_iteration: Count = Field(100, description="updates between two results where nothing is gathered")
     rollout_fragment_length: Count = Field(25, description="decisions of an environment between two rounds of updates")
 
+    def check_holds_plan(self, horizon: int) -> None:
+        """Raise ValueError where a replayed sequence is shorter than the plans that a decoder learns from it."""
+        if horizon > self.batch_length:
+            raise ValueError(
+                f"batch_length must be at least controller.horizon, got {self.batch_length} with horizon={horizon}"
+            )
+
     @model_validator(mode="after")
     def _fits_together(self) -> PlanetSettings:
-        if self.controller.kind == "embedded" and self.controller.horizon > self.batch_length:
-            raise ValueError(
-                f"batch_length must be at least controller.horizon, got {self.batch_length} with "
-                f"horizon={self.controller.horizon}"
-            )
+        if self.controller.kind == "embedded":
+            self.check_holds_plan(self.controller.horizon)
         if self.decoder_proposals is not None and (self.controller.kind == "full" or not self.decoder_anchor):
             raise ValueError(
                 f"decoder_proposals are what decoder_anchor holds an embedded controller's plans to, got "

@@ -113,6 +113,7 @@ def test_overrides(spec_file, override, get, value):
         ("evalute.episodes=3", ["evalute", "did you mean 'evaluate'"]),
         ("resources.num_env_runner=1", ["did you mean 'num_env_runners'"]),
         ("phases.planet.controller.horizon=abc", ["phases.planet.controller.horizon", "integer", "'abc'"]),
+        ("phases.embed.batch_length=11", ["at least controller.horizon", "got 11 with horizon=12"]),
         ("phases.planet.controller.horizon=-1", ["greater than or equal to 1", "-1"]),
         ("phases.planet.controller.num_elites=2000", ["num_elites must lie in [1, num_samples)", "2000", "1000"]),
         ("phases.planet.controller.kind=fll", ["must be one of full, embedded", "fll"]),
