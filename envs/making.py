@@ -201,12 +201,12 @@ def _import(module: str, id: str) -> Any:
                 f"node of a cluster (`parsec submit --code FOLDER` ships it)"
             ) from error
         raise ValueError(
-            f"the module {module!r} of environment {id!r} cannot be imported: {_blame(error)}; install what is "
+            f"the module {module!r} of environment {id!r} cannot be imported: {blame(error)}; install what is "
             f"missing, or put its folder on PYTHONPATH"
         ) from error
     except Exception as error:  # whatever the user's module does when it is imported
         raise ValueError(
-            f"the module {module!r} of environment {id!r} cannot be imported: {_blame(error)}; correct it"
+            f"the module {module!r} of environment {id!r} cannot be imported: {blame(error)}; correct it"
         ) from error
 
 
@@ -291,12 +291,19 @@ def _cannot_be_made(name: str, error: Exception, group: str) -> ValueError:
     if isinstance(error, TypeError) and RERAISED in str(error) and isinstance(error.__context__, TypeError):
         error = error.__context__
     return ValueError(
-        f"environment {name!r} cannot be made: {_blame(error)}; correct it, or its arguments in {group}.kwargs"
+        f"environment {name!r} cannot be made: {blame(error)}; correct it, or its arguments in {group}.kwargs"
     )
 
 
-def _blame(error: Exception) -> str:
-    """Type and first line of an error, and where in the user's code it was raised."""
+def blame(error: Exception) -> str:
+    """Say what an environment's code raised.
+
+    Args:
+        error: With its traceback.
+
+    Returns:
+        Type and first line of the error, and where in the user's code it was raised.
+    """
     lines = str(error).strip().splitlines()
     said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:

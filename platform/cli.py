@@ -81,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     begin.add_argument("--name", help="of the run folder, and of the job (default: the spec's name)")
     begin.add_argument("--fresh", action="store_true", help="start over in a new folder; never deletes")
     begin.add_argument("--trust", action="store_true", help="continue a run made elsewhere: unpickles what is in it")
+    begin.add_argument(
+        "--check-on-cluster",
+        action="store_true",
+        help="an environment that is on the cluster alone: play it there, before the first phase, and not here first",
+    )
     head.add_argument("--address", metavar="URL", help="of the head's dashboard (default: $RAY_API_SERVER_ADDRESS)")
     head.add_argument(
         "--token-file", metavar="FILE", help="with the cluster's token (default: $RAY_AUTH_TOKEN, $RAY_AUTH_TOKEN_PATH)"
@@ -161,7 +166,8 @@ def _run(options: argparse.Namespace) -> int:
     from parsecrl.platform.running.pipeline import run_for_table
 
     o = options
-    print(run_for_table(spec, o.storage, o.name, o.address, o.fresh, o.trust, o.new_code))
+    here = not o.check_on_cluster
+    print(run_for_table(spec, o.storage, o.name, o.address, o.fresh, o.trust, o.new_code, check_here=here))
     return 0
 
 
@@ -172,8 +178,9 @@ def _submit(options: argparse.Namespace) -> int:
     from parsecrl.platform.running.preflight import check_environment
     from parsecrl.platform.submission import jobs
 
+    if not options.check_on_cluster:
+        _print_warnings(check_environment(spec).warnings)
     client = jobs.connect(options.address, options.token_file)
-    check_environment(spec)
     storage = options.storage or jobs.DEFAULT_STORAGE
     job = jobs.submit(client, spec, storage, options.name, options.fresh, options.trust, options.new_code)
     print(job, flush=True)
@@ -253,9 +260,14 @@ def _specs(options: argparse.Namespace) -> int:
     from parsecrl.platform.running.preflight import check_environment
 
     check_loggers(spec.loggers)
-    check_environment(spec)
+    _print_warnings(check_environment(spec).warnings)
     print(dump(spec), end="")
     return 0
+
+
+def _print_warnings(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        print(f"parsec: warning: {warning}", file=sys.stderr)
 
 
 def _capacity(options: argparse.Namespace) -> int:

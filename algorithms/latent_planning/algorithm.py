@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
-from parsecrl.algorithms.registry.algorithm import Algorithm, ParallelMap, StopCondition
+from parsecrl.algorithms.registry.algorithm import Algorithm, OwnWorld, ParallelMap, StopCondition
 from parsecrl.algorithms.registry.settings import blamed_on
 
 
@@ -38,6 +38,12 @@ class LatentPlanningAlgorithm(Algorithm):
             check_slices(env, phase.slices, "slice_length")
         finally:
             env.close()
+
+    def world(self, phase: Any) -> OwnWorld:
+        from parsecrl.algorithms.latent_planning.experiment import make_world
+
+        group = phase.world.plain()
+        return OwnWorld(group, lambda: make_world(group, seed=0))
 
     def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> Any:
         from parsecrl.algorithms.latent_planning.analysis import analyse_all

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.latent_sac.settings import LatentSACSettings
-from parsecrl.algorithms.registry.algorithm import Algorithm, ParallelMap, StopCondition
+from parsecrl.algorithms.registry.algorithm import Algorithm, OwnWorld, ParallelMap, StopCondition
 from parsecrl.algorithms.registry.settings import blamed_on
 
 
@@ -38,6 +38,12 @@ class LatentSACAlgorithm(Algorithm):
             check_target_entropy(phase.target_entropy, space_sizes(env)[1])
         finally:
             env.close()
+
+    def world(self, phase: Any) -> OwnWorld:
+        from parsecrl.algorithms.latent_study.worlds import make_vector_world
+
+        group = phase.world.plain()
+        return OwnWorld(group, lambda: make_vector_world(group, layout_seed=0))
 
     def load_policy(self, folder: Any, seed: int, trust: bool) -> Any:
         from parsecrl.algorithms.latent_sac.checkpoint import load_policy

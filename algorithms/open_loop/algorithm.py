@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.open_loop.settings import OpenLoopSettings
-from parsecrl.algorithms.registry.algorithm import NUM_UPDATES, Algorithm, Episodes, ParallelMap
+from parsecrl.algorithms.registry.algorithm import NUM_UPDATES, Algorithm, Episodes, OwnWorld, ParallelMap
 from parsecrl.algorithms.registry.settings import blamed_on
 
 
@@ -36,6 +36,12 @@ class OpenLoopAlgorithm(Algorithm):
 
         with blamed_on("world"):
             make_pixel_world(phase.world.plain()).close()
+
+    def world(self, phase: Any) -> OwnWorld:
+        from parsecrl.algorithms.latent_study.worlds import make_pixel_world
+
+        group = phase.world.plain()
+        return OwnWorld(group, lambda: make_pixel_world(group), bounded=True)
 
     def resolve(self, phase: Any, data_folder: str) -> Any:
         """With an absolute data.folder: trials run in folders of their own."""

@@ -55,6 +55,18 @@ NUM_UPDATES = StopCondition("num_updates", "updates", "gradient updates")
 TIME_S = StopCondition("time_total_s", "s of training", "training time of a trial, in seconds")
 
 
+class OwnWorld(NamedTuple):
+    """A world of a phase's own, which is not the spec's `env`.
+
+    group: The settings that describe it. make: Makes the environment as training gets it. bounded: Whether the
+    algorithm itself ends episodes that go on.
+    """
+
+    group: Mapping[str, Any]
+    make: Callable[[], Any]
+    bounded: bool = False
+
+
 @dataclass(frozen=True)
 class Episodes:
     """Episodes of a random policy that a phase's trials train on, collected before they begin.
@@ -145,6 +157,10 @@ class Algorithm:
 
         A phase that searches over `checked` settings is checked with every combination of their values.
         """
+
+    def world(self, phase: Any) -> OwnWorld | None:
+        """The world that the settings name as `world`; None where there is none. It is played before anything runs."""
+        return None
 
     def check_task(self, phase: Any, obs_size: int, action_size: int, earlier: Mapping[str, Any]) -> None:
         """Make what acts in a task of these sizes, before anything runs. Raises ValueError. earlier: phases by name."""

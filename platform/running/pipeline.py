@@ -12,7 +12,7 @@ import json
 import logging
 
 from parsecrl.platform.cluster import job_record
-from parsecrl.platform.errors import RunFailed, StorageUnreachable
+from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError
 from parsecrl.platform.running import interruption
 from parsecrl.platform.running.analysis import analyse, analyse_early, unanalysed
 from parsecrl.platform.running.configs import resolved
@@ -49,8 +49,10 @@ def run_spec(
     """
     check_loggers(spec.loggers)
     folder = RunFolder.choose(spec, storage, name, fresh, trust, new_code)  # says where its own code is missing
-    check_environment(spec)
     line = StatusLine()
+    checked = check_environment(spec)
+    for warning in checked.warnings:
+        line.note(f"warning: {warning}")
     url = _connect_if_needed(folder, address, dashboard)
     line.publish = job_record.publisher()
     folder.open()
@@ -78,18 +80,25 @@ def run_for_table(
     trust: bool = False,
     new_code: bool = False,
     *,
+    check_here: bool = True,
     dashboard: bool = True,
 ) -> str:
     """`run_spec`, and what ends it: the table and where the report is.
 
     With a ray:// address the run itself goes to the cluster's head node, where the storage path is then meant.
+    check_here: play the environments in this process first; the head does it in any case, before the first phase.
     """
     if address and address.startswith("ray://"):
-        check_environment(spec)
+        if check_here:
+            check_environment(spec)
         from parsecrl.platform.cluster.connection import run_on_head_node
 
         arguments = (spec, str(storage), name, None, fresh, trust, new_code)
         return run_on_head_node(address, run_for_table, *arguments, env_vars=spec.runtime.env_vars)
+    if not check_here:
+        raise UserError(
+            f"--check-on-cluster goes with the address of a cluster's head, ray://..., got {address!r}; leave it out"
+        )
     from parsecrl.platform.reports import format_table
 
     run_dir = run_spec(spec, storage, name, address, fresh, dashboard=dashboard, trust=trust, new_code=new_code)

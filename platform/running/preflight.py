@@ -1,34 +1,98 @@
-"""What can be checked before a run begins: environments, what phases name, and resources of the trials."""
+"""What can be checked before a run begins: environments, what phases name, and resources of the trials.
+
+Every environment is played at random for a moment, as `parsecrl.envs.inspection` has it.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from parsecrl.algorithms.registry.algorithm import is_own
 from parsecrl.algorithms.registry.settings import BadSetting
 from parsecrl.algorithms.registry.user_functions import one_line
 from parsecrl.algorithms.reporting.study_report import StudyReport
+from parsecrl.algorithms.training.seeding import derive_seed
+from parsecrl.envs.inspection import SECONDS, BrokenTask, Inspection, inspect_task
 from parsecrl.platform.cluster.nodes import check_resources
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.running.configs import env_of
 from parsecrl.platform.specs import Phase, Spec, set_path
 
 
-def check_environment(spec: Spec) -> None:
-    """Raise UserError when an environment cannot be made or has actions of another kind."""
+@dataclass(frozen=True)
+class Checked:
+    """What is no reason to refuse a run. random_returns: by phase, as `Inspection.random_return`, where known."""
+
+    warnings: list[str] = field(default_factory=list)
+    random_returns: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def note(self, inspection: Inspection, phases: Iterable[str]) -> None:
+        """Take over what was found in the task of these phases."""
+        self.warnings.extend(warning for warning in inspection.warnings if warning not in self.warnings)
+        if inspection.random_return is not None:
+            self.random_returns.update(dict.fromkeys(phases, inspection.random_return))
+
+
+def check_environment(spec: Spec) -> Checked:
+    """Make and play the environments. Raises UserError where one cannot be made, breaks its promises or never ends.
+
+    It starts nothing and writes nothing.
+    """
+    checked = Checked()
     check_algorithms(spec)
     check_worlds(spec)
+    _play_worlds(spec, checked)
     if spec.env is None:
-        return
+        return checked
     from parsecrl.envs import make_env
 
+    acting = [phase for phase in spec.phases if phase.acts]
+    found = _played("env", spec.env.id, lambda: make_env(**env_of(spec)), _seeds(spec, acting or spec.phases))
+    checked.note(found, [phase.name for phase in acting])
+    check_agents(spec, *(space.shape[0] for space in (found.observation_space, found.action_space) if space.shape))
+    return checked
+
+
+def _play_worlds(spec: Spec, checked: Checked) -> None:
+    """Play the worlds of phases that have their own, each once."""
+    played: dict[str, Inspection] = {}
+    for phase in spec.phases:
+        for candidate in _candidates(phase):
+            world = phase.entry.world(candidate)
+            if world is None:
+                continue
+            key = json.dumps(world.group, sort_keys=True, default=str)
+            if key not in played:
+                at, name = f"phases.{phase.name}.world", str(world.group.get("id"))
+                played[key] = _played(at, name, world.make, _seeds(spec, [phase]), bounded=world.bounded)
+            checked.note(played[key], [phase.name])
+
+
+def _played(key: str, name: str, make: Callable[[], Any], seeds: Sequence[int], *, bounded: bool = False) -> Inspection:
+    """Play an environment that a group of the spec describes. bounded: it needs no end of its own."""
     try:
-        env = make_env(**env_of(spec))
+        found = inspect_task(make, name, seeds, **({"search_seconds": SECONDS} if bounded else {}))
+    except BrokenTask as error:
+        raise UserError(f"{key}: {error}") from error
     except ValueError as error:
-        raise UserError(f"env.id: {error}") from None
-    env.close()
-    check_agents(spec, *(space.shape[0] for space in (env.observation_space, env.action_space) if space.shape))
+        raise UserError(f"{key}.id: {error}") from None
+    if not (found.ends or bounded):
+        raise UserError(
+            f"{key}.max_episode_steps must be set where episodes have no end of their own: {name!r} tells no limit and "
+            f"went on for {found.env_steps:,} steps of random actions, got none; set it, such as 1000"
+        )
+    return found
+
+
+def _seeds(spec: Spec, phases: Iterable[Phase]) -> list[int]:
+    """A seed of training for each phase, and one of evaluation."""
+    from parsecrl.platform.evaluation.lockstep import episode_seed
+
+    return [*(derive_seed(spec.seed, phase.name) for phase in phases), episode_seed(spec.seed, 0)]
 
 
 def check_algorithms(spec: Spec) -> None:
