@@ -190,6 +190,8 @@ class DCEMPPO(PhaseMixin, PPO):
         self.metrics.aggregate([rollout.metrics for rollout in rollouts], key=ENV_RUNNER_RESULTS)
         for rollout in rollouts:
             self.measurements.add(rollout.times)
+            for episode in rollout.episodes:
+                self.experience.add(episode.get_rewards(), episode.get_actions())
             self.counts["trajectories"] += rollout.times.trajectories
         seconds = sum(rollout.times.planning_seconds for rollout in rollouts)
         decisions = sum(rollout.times.num_decisions for rollout in rollouts)

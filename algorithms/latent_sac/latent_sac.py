@@ -38,6 +38,7 @@ from parsecrl.algorithms.latent_study.worlds import (
 )
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.registry.settings import StudySettings
+from parsecrl.algorithms.training.experience import Experience
 from parsecrl.algorithms.training.finite_checks import check_transitions
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.process_tuning import make_process_quick
@@ -183,6 +184,7 @@ class LatentSAC(Algorithm):
         make_process_quick()  # an update frees and asks for some 50 MB
         super().setup(config)
         self.measurements = Measurements()
+        self.experience = Experience()
         self.counts = {"env_steps": 0, "updates": 0, "requests": 0}
         self.scores: list[float] = []  # the return of every episode
         self.curve: list[dict[Any, Any]] = []  # rows of the predictions table, with the number of episodes
@@ -234,6 +236,7 @@ class LatentSAC(Algorithm):
         self.replay.add(obs, action, reward, episode.is_terminated)
         self.counts["env_steps"] += len(action)
         self.scores.append(float(reward.sum(dtype=np.float64)))
+        self.experience.add(reward)
         if self.world:
             np.add.at(self.visited, (np.array([self._cell[row.tobytes()] for row in obs[:-1]]), action), 1)
 
@@ -328,6 +331,7 @@ class LatentSAC(Algorithm):
         results["losses"] = terms
         results |= {name: terms[name] for name in ("entropy", "alpha") if name in terms}
         results["episode_ms"] = 1e3 * (time.perf_counter() - began) / self.config.episodes_per_step
+        results.update(self.experience.take())
         results["measured"] = self.measurements.take()
         results["measured"]["losses"] = {name: terms[name] for name in LOSSES if name in terms}
         return results

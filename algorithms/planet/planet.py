@@ -120,6 +120,7 @@ class Planet(PhaseMixin, Algorithm):
         self._last_end = time.monotonic()  # of an episode
         self._running_returns: dict[str, float] = {}  # of episodes that have not ended
         self._last_returns: deque[float] = deque(maxlen=10)
+        self._random_returns: list[float] = []  # of the seed episodes, whose actions are uniform
         if self.config.start_from and self.config.keep_replay:
             self._add_to_replay(load_replay(self.config.start_from))
 
@@ -197,11 +198,14 @@ class Planet(PhaseMixin, Algorithm):
         self.counts["decisions"] += steps
         for episode in rollout.episodes:
             self.counts["env_steps"] += simulator_steps(episode, self.config.action_repeat)
+            self.experience.add(episode.get_rewards(), episode.get_actions())
             total = self._running_returns.pop(episode.id_, 0.0) + float(np.sum(episode.get_rewards()))
             if episode.is_done:
                 self.counts["episodes"] += 1
                 self._last_end = time.monotonic()
                 self._last_returns.append(total)
+                if self.counts["updates"] == 0 and not self.config.start_from:
+                    self._random_returns.append(total)
             else:
                 self._running_returns[episode.id_] = total
         self._add_to_replay([bare_episode(episode) for episode in rollout.episodes])
@@ -313,19 +317,30 @@ class Planet(PhaseMixin, Algorithm):
             "replay_decisions": self.local_replay_buffer.get_num_timesteps(),
             # RLlib's own is NaN in an iteration without an episode's end, and a checkpoint needs a score.
             "episode_return_mean": float(np.mean(self._last_returns)) if self._last_returns else float("nan"),
+            **self._random_policy(),
         }
+
+    def _random_policy(self) -> dict[str, float]:
+        """Mean and standard deviation of the seed episodes' returns, where there were two or more."""
+        known = self._random_returns
+        if len(known) < 2:
+            return {}
+        mean, std = float(np.mean(known)), float(np.std(known, ddof=1))
+        return {"random_return_mean": mean, "random_return_std": std, "random_episodes": len(known)}
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """As RLlib's, with the last returns."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if components is None:
             state["last_returns"] = list(self._last_returns)
+            state["random_returns"] = list(self._random_returns)
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take what `get_state` returned."""
         super().set_state(state)
         self._last_returns.extend(state.get("last_returns", []))
+        self._random_returns = list(state.get("random_returns", []))
 
     def save_phase_files(self, folder: str) -> None:
         """Write the replay into a checkpoint's folder."""

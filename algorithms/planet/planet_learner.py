@@ -7,7 +7,7 @@ from typing import Any
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch.optim import Adam
 
-from parsecrl.algorithms.planet.planet_rl_module import UPDATE
+from parsecrl.algorithms.planet.planet_rl_module import EXPLAIN_EVERY, EXPLAINED, UPDATE
 from parsecrl.algorithms.training.finite_checks import check_finite, finite_gradients, register_optimizers
 
 # The terms that the module computes, as far as its settings have them.
@@ -32,7 +32,8 @@ class PlanetLearner(TorchLearner):
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: dict[str, Any]) -> Any:
         """The module's loss, its terms logged. Raises FloatingPointError where one is not finite."""
         for name, value in fwd_out["terms"].items():
-            self.metrics.log_value((module_id, name), value, window=100)
+            # Both windows are of about a hundred updates.
+            self.metrics.log_value((module_id, name), value, window=100 // (EXPLAIN_EVERY if name == EXPLAINED else 1))
         check_finite(fwd_out["terms"], int(batch[UPDATE][0]), "lower learning_rate or grad_clip")
         return fwd_out["loss"]
 

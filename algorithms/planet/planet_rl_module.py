@@ -23,6 +23,8 @@ from parsecrl.algorithms.training.seeding import derive_seed
 INITIAL_OBS, INITIAL_ACTIONS = "initial_obs", "initial_actions"  # [B, O], [B, H, A] how replayed episodes began
 PLANNED_H, PLANNED_S = "planned_h", "planned_s"  # [B, D], [B, S] beliefs that were just planned from
 UPDATE = "update"  # [B] int64, the number of the update in every row
+EXPLAINED = "reward_explained_variance"  # a term of every tenth update that is no loss
+EXPLAIN_EVERY = 10  # updates between two looks at how well rewards are predicted
 DECODER_ONLY = "decoder_only"  # [B] bool, the same in every row: leave the world model as it is
 
 
@@ -115,6 +117,8 @@ class PlanetRLModule(TorchRLModule):
         else:
             model.update_statistics(sequence)
             loss, terms, beliefs = model.loss(sequence, self.loss_weights, self._generator())
+            if int(batch[UPDATE][0]) % EXPLAIN_EVERY == 0:
+                terms[EXPLAINED] = explained_reward(model, beliefs, sequence)
         if self.agent.decoder is not None:
             chosen, target = self._decoder_beliefs(batch, sequence, beliefs)
             if self.proposals is not None:
@@ -175,6 +179,27 @@ class PlanetRLModule(TorchRLModule):
         difference = (plan.actions - target.nan_to_num()) * known
         distance = (difference**2).sum() / known.any(-1).any(-1).sum().clamp(min=1)
         return cost, distance
+
+
+@torch.no_grad()
+def explained_reward(model: Any, beliefs: Belief, sequence: ReplaySequence) -> Tensor:
+    """The share of the rewards' variance that predictions of one decision explain.
+
+    Args:
+        model: A WorldModel.
+        beliefs: After each observation, [B, T].
+        sequence: The observations' own, [B, T].
+
+    Returns:
+        One minus the squared error over the rewards' squared deviation from their mean, [], cut off below -1.
+    """
+    known = ~sequence.is_first[:, 1:]  # [B, T - 1], as what follows
+    before = Belief(beliefs.h[:, :-1][known], beliefs.s[:, :-1][known])  # [M]
+    actions, rewards = sequence.action[:, :-1][known], sequence.reward[:, 1:][known].double()
+    predicted = model.predict_rewards(before, actions[:, None, None])[:, 0, 0].double()
+    deviation = ((rewards - rewards.mean()) ** 2).sum()
+    error = ((rewards - predicted) ** 2).sum()
+    return (1 - error / deviation.clamp(min=1e-300)).nan_to_num(-1.0).clamp(min=-1.0)
 
 
 def followed(is_first: Tensor, horizon: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,8 +14,7 @@ import numpy as np
 
 RETURNS = ("episode_return_mean", "task_score")  # the first that results have
 UPDATES = "num_updates"
-REWARD_LOW, REWARD_HIGH = "measured/reward_low", "measured/reward_high"
-AT_BOUNDS = "measured/actions_at_bounds"
+REWARD_LOW, REWARD_HIGH, AT_BOUNDS = "reward_low", "reward_high", "actions_at_bounds"
 EXPLAINED = "losses/reward_explained_variance"
 RANDOM_MEAN, RANDOM_STD, RANDOM_EPISODES = "random_return_mean", "random_return_std", "random_episodes"
 KEYS = (

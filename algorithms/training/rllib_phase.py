@@ -25,6 +25,7 @@ from parsecrl.algorithms.controllers.acting import describe_space
 from parsecrl.algorithms.models import RSSM
 from parsecrl.algorithms.registry.algorithm import UNTRAINED
 from parsecrl.algorithms.registry.settings import Settings
+from parsecrl.algorithms.training.experience import Experience
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.rllib_private import registered_creator
 from parsecrl.algorithms.training.rllib_settings import SettingsConfig, learner_terms
@@ -205,6 +206,7 @@ class PhaseMixin:
     def setup(self, config: Any) -> None:
         super().setup(config)  # type: ignore[misc]
         self.measurements = Measurements()
+        self.experience = Experience()
         self.spaces = self._task_spaces()
         self._check_agent()
 
@@ -264,6 +266,7 @@ class PhaseMixin:
         if results.get("num_updates") == 0:
             results[UNTRAINED] = self.why_untrained()
         results["score"] = results["episode_return_mean"]  # of which Tune and the pipeline keep the best
+        results.update(self.experience.take())
         results["losses"] = learner_terms(results)
         results["measured"] = self._measured(results["losses"])
         return results

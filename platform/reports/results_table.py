@@ -14,6 +14,7 @@ from parsecrl.platform.reports import paper_results
 from parsecrl.platform.reports.loaded_run import Phase, Run, load_run
 from parsecrl.platform.reports.pooling import Study, studies_of
 from parsecrl.platform.reports.studies import study_report_of
+from parsecrl.platform.reports.warnings import warnings_of
 from parsecrl.platform.storage import Location
 from parsecrl.platform.terminal import text_table
 
@@ -43,7 +44,7 @@ def format_table(run: str | Location | Run) -> str:
         run: A run folder, on disk or in an object store, or a run that was loaded.
 
     Returns:
-        Lines: a row a phase that acts, then a table for each study.
+        Lines: a row a phase that acts, then a table for each study, and last what is wrong with the run.
 
     Raises:
         UserError: The folder holds no run.
@@ -60,6 +61,7 @@ def format_table(run: str | Location | Run) -> str:
     for study in studies_of([(run.name, run)]):
         title = f"{study.names}: {study.phase.algorithm.replace('_', ' ')}" if len(run.phases) > 1 else ""
         parts += study_table(study, title)
+    parts += [textwrap.fill(f"warning: {w.text}", NOTE_WIDTH, subsequent_indent="  ") for w in warnings_of(run)]
     return "\n".join(filter(None, parts))
 
 

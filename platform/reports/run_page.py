@@ -24,6 +24,7 @@ from parsecrl.platform.reports.pages import write_page
 from parsecrl.platform.reports.paper_results import note, result_for
 from parsecrl.platform.reports.pooling import studies_of
 from parsecrl.platform.reports.results_table import EXPLANATION, HEADINGS, study_sections, table_rows
+from parsecrl.platform.reports.warnings import warnings_of
 from parsecrl.platform.storage import Location
 from parsecrl.platform.terminal import duration
 
@@ -81,6 +82,7 @@ def build_report(run_dir: str | Location | Run, *, iterates: bool = True) -> Loc
         run=run,
         facts=_facts(run),
         contents=contents,
+        warnings=[warning.text for warning in warnings_of(run)],
         studies=[part for s in studies for part in study_sections(s, s.phase.name, s.names, folder)],
         missing=what_is_missing(run) + problems,
         machine=_machine(run),

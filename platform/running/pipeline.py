@@ -20,6 +20,7 @@ from parsecrl.platform.running.evaluating import evaluate_agents, evaluated_phas
 from parsecrl.platform.running.loggers import check_loggers
 from parsecrl.platform.running.preflight import check_environment, check_trial_resources
 from parsecrl.platform.running.summary import write_summary
+from parsecrl.platform.runs.random_policy import CHECKS
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.shipping import own_code
 from parsecrl.platform.specs import Phase, Spec
@@ -60,6 +61,8 @@ def run_spec(
         line.note(f"{job_record.RUN_BEGINS}{folder.path}")
         if codes := own_code.on_path():
             line.note(f"code: {own_code.described(codes)}")
+        if not folder.state(CHECKS):
+            folder.record(CHECKS, {"warnings": checked.warnings, "random_returns": checked.random_returns})
         with interruption.handled():
             _run_phases(folder, url, line)
             evaluate_agents(folder, line)
@@ -150,15 +153,19 @@ def _origin_moved(folder: RunFolder, phase: Phase) -> str:
 def _report(folder: RunFolder, line: StatusLine) -> None:
     """The page is built again where something is new since it was; one that cannot be built does not fail the run."""
     from parsecrl.platform.reports import build_report
+    from parsecrl.platform.reports.loaded_run import load_run
+    from parsecrl.platform.reports.warnings import warnings_of
 
     write_summary(folder)
     states = json.dumps({name: state for name, state in folder.states().items() if name != "report"}, sort_keys=True)
-    shown = {"of": hashlib.sha256(states.encode()).hexdigest()}
-    if folder.state("report") != shown or not (folder.path / "report" / "index.html").exists():
+    of = hashlib.sha256(states.encode()).hexdigest()
+    if folder.state("report").get("of") != of or not (folder.path / "report" / "index.html").exists():
         line.show("report")
         try:
-            build_report(folder.path)
-            folder.record("report", shown)
+            run = load_run(folder.path)
+            build_report(run)
+            folder.record("report", {"of": of, "warnings": [warning._asdict() for warning in warnings_of(run)]})
+            write_summary(folder)
         except (RunFailed, StorageUnreachable):
             raise
         except Exception as error:

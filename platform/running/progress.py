@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 from ray import tune
 from ray.tune.experiment import Trial
 
 from parsecrl.algorithms.registry.algorithm import ENV_STEPS, UNTRAINED, StopCondition
+from parsecrl.algorithms.reporting.diagnostics import KEYS, Finding, Returns, diagnose
 from parsecrl.platform.running import interruption, tune_state
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.runs.results import FAILURE, finite, fraction_done
@@ -21,6 +23,23 @@ from parsecrl.platform.runs.run_folder import STATE_FILE, RunFolder
 from parsecrl.platform.specs import get_path
 from parsecrl.platform.storage import Location
 from parsecrl.platform.terminal import StatusLine, duration
+
+
+class ResultHistory:
+    """What the rules of `diagnostics` look at, of a trial's results; of many results every second is dropped."""
+
+    LIMIT = 400
+
+    def __init__(self) -> None:
+        self.rows: list[list[float]] = []
+
+    def add(self, result: Mapping[str, Any]) -> None:
+        self.rows.append([finite(get_path(result, key.split("/")), math.nan) for key in KEYS])
+        if len(self.rows) > self.LIMIT:
+            self.rows = self.rows[1::2]  # the last one stays
+
+    def series(self) -> dict[str, np.ndarray]:
+        return dict(zip(KEYS, np.array(self.rows).T, strict=True))
 
 
 class StopWhenReached(tune.Stopper):
@@ -78,12 +97,16 @@ class PhaseProgress(tune.Callback):
         self.ended_before = 0  # trials that an earlier driver saw end
         self.results: dict[str, dict[str, Any]] = {}
         self.recent: dict[str, deque[tuple[float, float]]] = {}
+        self.random: Returns | None = None  # the random policy's returns, where the results do not tell them
+        self.histories: dict[str, ResultHistory] = {}
+        self.told: set[str] = set()  # rules whose findings were told
         self.next_show = -math.inf
         self.awaited: set[str] | None = None  # trials that write a checkpoint before the run stops
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
         none = dict.fromkeys(("line", "check_lock", "awaited"))
-        return {**self.__dict__, **none, "results": {}, "recent": {}, "checkpointed": {}}
+        empty: dict[str, Any] = {name: {} for name in ("results", "recent", "checkpointed", "histories")}
+        return {**self.__dict__, **none, **empty, "told": set()}
 
     def setup(
         self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
@@ -115,6 +138,7 @@ class PhaseProgress(tune.Callback):
         result["should_checkpoint"] = bool(due) and FAILURE not in result
         self.total_trials = max(self.total_trials, len(trials))
         self.results[trial.trial_id] = result
+        self.histories.setdefault(trial.trial_id, ResultHistory()).add(result)
         moments = self.recent.setdefault(trial.trial_id, deque(maxlen=10))
         moments.append((time.monotonic(), fraction_done(self.conditions, self.known, result)))
         # The settings of a trial, which no result changes, are most of it: Tune would keep them with each checkpoint,
@@ -147,7 +171,8 @@ class PhaseProgress(tune.Callback):
     def describe(self, running: int) -> str:
         """phase: env steps 4,000 of 12,000 | return 35 | 5.1 ms a plan | 12 min left | dashboard"""
         latest = list(self.results.values())
-        best = max(latest, key=lambda r: finite(r.get(stored_checkpoints.SCORE), -math.inf))
+        leader = max(self.results, key=lambda t: finite(self.results[t].get(stored_checkpoints.SCORE), -math.inf))
+        best = self.results[leader]
         furthest = max(latest, key=lambda r: fraction_done(self.conditions, self.known, r))
         parts = []
         acts = "env_steps" in furthest
@@ -164,7 +189,18 @@ class PhaseProgress(tune.Callback):
             parts.append(f"{ended} of {self.total_trials} trials ended")
         if running and (left := self.seconds_left(running)) is not None:
             parts.append(f"{duration(left)} left")
+        parts += [f"warning: {finding.label}" for finding in self._findings(leader)]
         return f"{self.phase}: " + " | ".join(parts) + self._where()
+
+    def _findings(self, trial_id: str) -> list[Finding]:
+        """What is wrong with a trial so far; each rule's finding is told in full when it comes up first."""
+        history = self.histories.get(trial_id)
+        found = diagnose(history.series(), self.random) if history else []
+        for finding in found:
+            if finding.rule not in self.told and self.line is not None:
+                self.told.add(finding.rule)
+                self.line.note(f"{self.phase}: warning: {finding.sentence}")
+        return found
 
     def seconds_left(self, running: int) -> float | None:
         """At the pace of each trial's last results; trials yet to start take as long as the others."""

@@ -8,9 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from parsecrl.algorithms.reporting.diagnostics import Returns
 from parsecrl.platform.doctor import machine
 from parsecrl.platform.running.configs import env_of
+from parsecrl.platform.runs.random_policy import random_policy
 from parsecrl.platform.runs.run_folder import RunFolder
+from parsecrl.platform.specs import Phase
 from parsecrl.platform.storage import read_json, write_atomically
 
 
@@ -21,6 +24,14 @@ def evaluated_episodes(folder: RunFolder) -> pd.DataFrame:
     if not file.exists():
         return pd.DataFrame(columns=COLUMNS)
     return pd.read_csv(io.StringIO(file.read_text(encoding="utf-8")))
+
+
+def random_policy_of(folder: RunFolder, phase: Phase) -> Returns | None:
+    """What is known by now of the random policy's returns in the phase's task."""
+    table = evaluated_episodes(folder)
+    evaluated = table.loc[table["phase"] == "random", "episode_return"].to_numpy(float)
+    acting = [other.name for other in folder.spec.phases if other.acts]
+    return random_policy(folder.states(), phase.name, acting, evaluated)
 
 
 def write_summary(folder: RunFolder) -> None:
@@ -51,6 +62,7 @@ def write_summary(folder: RunFolder) -> None:
         "env": env_of(spec),
         "machine": machine(),
         "phases": phases,
+        "warnings": folder.state("report").get("warnings", []),
     }
     write_atomically(folder.path / "summary.json", json.dumps(summary, indent=1))
 

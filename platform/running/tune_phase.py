@@ -21,6 +21,7 @@ from parsecrl.platform.running.configs import phase_config
 from parsecrl.platform.running.fault_rules import FaultRules
 from parsecrl.platform.running.loggers import logger_callbacks
 from parsecrl.platform.running.progress import PhaseProgress, StopWhenReached
+from parsecrl.platform.running.summary import random_policy_of
 from parsecrl.platform.running.trainables import trainable_of
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.runs.results import ERROR_FILE, FAILURE
@@ -74,6 +75,7 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
         tuner = _new_tuner(folder, phase, trainable, space, stop, callbacks)
         origin = folder.state(phase.start_from)["checkpoint"] if phase.start_from else None
     progress.line, progress.check_lock, rules.line = line, folder.check_lock, line
+    progress.random = random_policy_of(folder, phase)
     progress.protected = _begun_from(folder)
     state = {**_lasting(before), "status": RUNNING, "stop": phase.stop.conditions, "reopened": reopened}
     if origin is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from parsecrl.algorithms.reporting.diagnostics import RANDOM_EPISODES, RANDOM_MEAN, RANDOM_STD
 from parsecrl.platform.errors import StorageUnreachable
 from parsecrl.platform.storage import Location, RemotePath, in_parallel, read_json, remove_tree, write_atomically
 
@@ -21,7 +22,7 @@ METRICS = "metrics.json"
 SCORE = "score"  # result key, higher is better; that of an agent is its mean training return
 KEPT_RESULTS = (
     *(SCORE, "episode_return_mean", "loss", "env_steps", "num_updates", "ppo_steps", "episodes", "tasks"),
-    *("planning_ms", "training_iteration", "time_total_s"),
+    *("planning_ms", "training_iteration", "time_total_s", RANDOM_MEAN, RANDOM_STD, RANDOM_EPISODES),
 )
 KEEP_BEST = 3
 _known: dict[Any, Stored] = {}  # by path and stat, of those in a store

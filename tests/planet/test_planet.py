@@ -46,7 +46,8 @@ def train(algorithm, iterations=4):
 
 def test_counts_and_results(build):
     algorithm = build()
-    result = train(algorithm)
+    results = [algorithm.train() for _ in range(4)]
+    result = results[-1]
     assert result["env_steps"] == algorithm.counts["decisions"] * 20 == result["replay_decisions"] * 20
     assert result["env_steps"] >= 4 * 10 * 20
     # Two seed episodes of 10 decisions owe 4 updates; each later step owes a hundredth.
@@ -58,6 +59,15 @@ def test_counts_and_results(build):
     assert result["episode_return_mean"] == pytest.approx(np.mean(returns[-10:]), rel=1e-5)
     assert result["score"] == result["episode_return_mean"]
     assert {"observation", "reward", "kl", "model_loss", "decoder_loss"} <= result["losses"].keys()
+    rewards = np.concatenate([e.get_rewards() for e in algorithm.local_replay_buffer.episodes])
+    assert (result["reward_low"], result["reward_high"]) == (rewards.min(), rewards.max())
+    assert 0.0 <= result["actions_at_bounds"] < 0.5
+    explained = [r["losses"].get("reward_explained_variance", np.nan) for r in results]
+    assert -1.0 <= np.nanmin(explained) <= np.nanmax(explained) <= 1.0  # of some update, in this little training
+    random = returns[: result["random_episodes"]]  # those of the seed episodes, by which nothing had been learnt
+    assert result["random_episodes"] >= 2
+    assert result["random_return_mean"] == pytest.approx(np.mean(random), rel=1e-5)
+    assert result["random_return_std"] == pytest.approx(np.std(random, ddof=1), rel=1e-5)
     assert result["measured"]["gradient_norms"].keys() == {"model", "decoder"}
     assert result["measured"]["losses"]["kl"] == result["losses"]["kl"]
 

@@ -23,6 +23,7 @@ from parsecrl.algorithms.planet.planet_rl_module import (
     PLANNED_S,
     UPDATE,
     PlanetRLModule,
+    explained_reward,
     followed,
 )
 from parsecrl.algorithms.planet.rollouts import collect, raise_errors
@@ -366,3 +367,26 @@ def test_what_a_world_gives_that_is_not_finite_is_refused(fault, said):
         check_transitions("unsound", obs, reward)
     with pytest.raises(FloatingPointError, match="at step 13 of an episode"):
         check_transitions("unsound", obs, reward, first_step=10)
+
+
+@pytest.mark.parametrize(("factor", "explained"), [(1.0, 1.0), (0.0, 0.0), (-3.0, -1.0)])
+def test_the_share_of_reward_that_one_decision_explains(factor, explained):
+    """A reward that is the action before it, with a mean of 0: predicted rightly, not at all, and worse than that."""
+
+    class ActionIsReward:
+        def predict_rewards(self, belief, actions):
+            assert belief.h.shape[0] == actions.shape[0]
+            return factor * actions[..., 0]
+
+    action = torch.tensor([[1.0, -1.0, 7.0, 1.0, -1.0, 7.0]])[..., None]
+    reward = torch.tensor([[9.0, 1.0, -1.0, 9.0, 1.0, -1.0]])  # what arrives with a first observation counts nothing
+    is_first = torch.tensor([[True, False, False, True, False, False]])
+    sequence = ReplaySequence(
+        torch.zeros(1, 6, 2),
+        action,
+        reward,
+        is_first,
+        *[torch.zeros_like(is_first)] * (len(ReplaySequence._fields) - 4),
+    )
+    beliefs = Belief(torch.zeros(1, 6, 3), torch.zeros(1, 6, 2))
+    assert explained_reward(ActionIsReward(), beliefs, sequence).item() == pytest.approx(explained)

@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -22,10 +23,11 @@ from ray.tune.experiment import Trial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from parsecrl.algorithms.registry.algorithm import ENV_STEPS, TIME_S
+from parsecrl.algorithms.reporting.diagnostics import Returns
 from parsecrl.platform.cluster.connection import quiet_ray
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.running import tune_state
-from parsecrl.platform.running.progress import PhaseProgress
+from parsecrl.platform.running.progress import PhaseProgress, ResultHistory
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
@@ -425,6 +427,33 @@ def test_tunes_state_does_not_hold_each_checkpoints_result(tmp_path):
     assert trial.checkpoint.path.endswith("checkpoint_000040")
     assert sizes[-1] - sizes[9] < 30 * 400
     assert "x" * 100 not in "".join(trial.get_json_state())
+
+
+def test_the_status_line_warns_of_a_run_that_is_worse_than_random(tmp_path):
+    """At each look in few words, once in full; a trial that is better than the others is what is judged."""
+    progress, stream = PhaseProgress("planet", str(tmp_path), {"env_steps": 1e4}, STOPS), io.StringIO()
+    progress.line, progress.random = StatusLine(stream), Returns(-118.0, 20.0, 8)
+    trials = [Trial("planet", stub=True, trial_id=f"x_{number:05d}") for number in range(2)]
+    for number in range(1, 10):
+        for trial, score in zip(trials, (-3130.0 - number, -4000.0), strict=True):
+            result = {"env_steps": 1000 * number, "num_updates": number, "training_iteration": number, "score": score}
+            progress.on_trial_result(0, trials, trial, {**result, "episode_return_mean": score, "config": {}})
+    assert progress.describe(running=2).count("warning: worse than random") == 1
+    told = "planet: warning: training returns are worse than the random policy's (-3,138 against -118); look at"
+    assert stream.getvalue().count("planet: warning: ") == 1
+    assert told in stream.getvalue()
+    assert pickle.loads(pickle.dumps(progress)).random == progress.random  # as Tune does it
+
+
+def test_a_history_of_many_results_is_thinned(tmp_path):
+    history = ResultHistory()
+    for number in range(10_000):
+        history.add({"num_updates": number, "losses": {"reward_explained_variance": -number}})
+    series = history.series()
+    assert len(series["num_updates"]) <= history.LIMIT
+    assert series["num_updates"][-1] == 9999
+    assert series["losses/reward_explained_variance"][-1] == -9999
+    assert np.isnan(series["task_score"]).all()
 
 
 def test_the_status_line_says_how_long_it_will_take():

@@ -21,6 +21,9 @@ from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports import build_comparison, build_report, format_table, paper_results
 from parsecrl.platform.reports.iterates import compute_iterates, nearest_iterations
 from parsecrl.platform.reports.loaded_run import load_run
+from parsecrl.platform.reports.warnings import warnings_of
+from parsecrl.platform.runs.random_policy import CHECKS
+from parsecrl.platform.runs.run_folder import STATE_FILE
 from tests.platform import chromium
 
 PHASES = ("planet", "embed", "finetune")
@@ -230,6 +233,44 @@ def test_table_of_episodes_without_a_summary_is_the_same(run_dir: Path, tmp_path
     copy = shutil.copytree(run_dir, tmp_path / "cheetah_tiny", ignore=shutil.ignore_patterns("report"))
     (copy / "summary.json").unlink()
     assert format_table(copy) == format_table(run_dir)
+
+
+def test_a_good_run_has_no_warnings(run_dir: Path, report: Path):
+    assert warnings_of(load_run(run_dir)) == []
+    assert "warning" not in format_table(run_dir)
+    assert "warnings" not in read_page(report).ids
+
+
+def test_a_controller_worse_than_random_is_said_in_the_last_lines(run_dir: Path, tmp_path: Path):
+    run = tmp_path / "bad"
+    shutil.copytree(run_dir, run)
+    table = (run / "evaluation.csv").read_text().replace("random,random", "was,random").replace("embed,", "random,")
+    (run / "evaluation.csv").write_text(table.replace("was,random", "embed,embedded"))
+    (run / STATE_FILE).write_text(json.dumps({CHECKS: {"warnings": ["a task's own warning"]}}))
+    (own, worse) = warnings_of(load_run(run))
+    assert (own.phase, own.rule, own.text) == ("", "task", "a task's own warning")
+    assert (worse.phase, worse.rule) == ("embed", "worse_than_random")
+    lines = format_table(run).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("warning: embed: evaluated returns are worse than"))
+    assert at >= len(lines) - 3
+    page = read_page(build_report(run, iterates=False))
+    assert "warnings" in page.ids
+    assert page.ids.index("warnings") < page.ids.index("results")
+    assert "evaluated returns are worse than the random policy's" in page.text
+
+
+def test_training_returns_are_measured_by_what_is_known_of_the_random_policy(run_dir: Path, tmp_path: Path):
+    """Before the evaluation: seed episodes of any phase in the task, or those played before the run."""
+    run = tmp_path / "bad"
+    shutil.copytree(run_dir, run)
+    (run / "evaluation.csv").unlink()
+    (run / "summary.json").unlink()
+    assert warnings_of(load_run(run)) == []
+    seed = {"random_return_mean": 500.0, "random_return_std": 10.0, "random_episodes": 5}
+    played = {phase: {"mean": 500.0, "std": 10.0, "episodes": 4} for phase in PHASES}
+    for states in ({"planet": {"checkpoint_metrics": seed}}, {CHECKS: {"random_returns": played}}):
+        (run / STATE_FILE).write_text(json.dumps(states))
+        assert [(w.phase, w.rule) for w in warnings_of(load_run(run))] == [(p, "worse_than_random") for p in PHASES]
 
 
 def test_task_names_and_paper_rows():

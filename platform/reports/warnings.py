@@ -1,0 +1,50 @@
+"""What is wrong with a run, for its table, its page and its summary: the rules of `reporting.diagnostics`, by phase."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from parsecrl.algorithms.reporting.diagnostics import Finding, Returns, compared, diagnose, series_of
+from parsecrl.platform.reports.loaded_run import Phase, Run
+from parsecrl.platform.runs.random_policy import CHECKS, random_policy
+from parsecrl.platform.runs.run_folder import STATE_FILE
+
+
+class RunWarning(NamedTuple):
+    """phase: "" where the warning is of the task, before the run. rule: as `Finding.rule`, or "task"."""
+
+    phase: str
+    rule: str
+    sentence: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.phase}: {self.sentence}" if self.phase else self.sentence
+
+
+def warnings_of(run: Run) -> list[RunWarning]:
+    """Those of the task, then those of each phase's chosen trial. An evaluation's word on returns is the last one."""
+    states = _states(run)
+    found = [RunWarning("", "task", sentence) for sentence in states.get(CHECKS, {}).get("warnings", [])]
+    for phase in run.phases:
+        found += [RunWarning(phase.name, finding.rule, finding.sentence) for finding in _findings(run, phase, states)]
+    return found
+
+
+def _findings(run: Run, phase: Phase, states: dict[str, Any]) -> list[Finding]:
+    random = random_policy(states, phase.name, [acting.name for acting in run.acting], run.random.returns)
+    found = diagnose(series_of(phase.best.column), random) if phase.best is not None else []
+    evaluated, base = Returns.of(phase.returns), Returns.of(run.random.returns) or random
+    if evaluated is None or base is None:
+        return found
+    worse = compared(evaluated, base, "evaluated returns")
+    return [worse] * (worse is not None) + [finding for finding in found if finding.rule != "worse_than_random"]
+
+
+def _states(run: Run) -> dict[str, Any]:
+    try:
+        states = json.loads((run.folder / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return states if isinstance(states, dict) else {}
