@@ -16,7 +16,7 @@ from parsecrl.algorithms.registry.settings import BadSetting
 from parsecrl.algorithms.registry.user_functions import one_line
 from parsecrl.algorithms.reporting.study_report import StudyReport
 from parsecrl.algorithms.training.seeding import derive_seed
-from parsecrl.envs.inspection import SECONDS, BrokenTask, Inspection, inspect_task
+from parsecrl.envs.inspection import SEARCH_SECONDS, SECONDS, BrokenTask, Inspection, inspect_task
 from parsecrl.platform.cluster.nodes import check_resources
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.running.configs import env_of
@@ -82,8 +82,8 @@ def _played(key: str, name: str, make: Callable[[], Any], seeds: Sequence[int], 
         raise UserError(f"{key}.id: {error}") from None
     if not (found.ends or bounded):
         raise UserError(
-            f"{key}.max_episode_steps must be set where episodes have no end of their own: {name!r} tells no limit and "
-            f"went on for {found.env_steps:,} steps of random actions, got none; set it, such as 1000"
+            f"{key}.max_episode_steps must be set where episodes have no end of their own: {name!r} tells no limit, "
+            f"and no end came in {SEARCH_SECONDS:g} s of random actions; set it, such as 1000"
         )
     return found
 

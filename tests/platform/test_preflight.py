@@ -1,0 +1,208 @@
+"""What a user's environment gets wrong is said before anything is written or started: one sentence, exit code 2."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from parsecrl.platform.running.preflight import check_environment
+from parsecrl.platform.specs import load_spec
+from tests.envs import case_worlds  # noqa: F401 (registers them)
+from tests.platform.test_cli import parsec
+
+PLANET = """
+name: case
+env: {id: "ID"}
+resources: {num_env_runners: 0}
+phases:
+  - {name: planet, algorithm: planet, controller: {kind: full}, stop: {env_steps: 100}}
+"""
+SAC = """
+name: case
+phases:
+  - {name: sac, algorithm: latent_sac, world: {id: "ID"}, stop: {episodes: 4}}
+"""
+PLANNING = """
+name: case
+phases:
+  - {name: plan, algorithm: latent_planning, world: {id: "ID"}, slice_length: 1}
+"""
+HERE = "tests.envs.case_worlds:"
+HEAD = ("--address", "http://127.0.0.1:1")
+COMMANDS = {"run": ("run",), "specs": ("specs",), "submit": ("submit", *HEAD)}  # no head is there: none is asked
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """Give a spec to every command, and take the one sentence that all answer with."""
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    (tmp_path / "modules").mkdir()
+
+    def refuse(spec, id, *options, commands=tuple(COMMANDS)):
+        folder = tmp_path / "here"
+        folder.mkdir(exist_ok=True)
+        (folder / "case.yaml").write_text(spec.replace("ID", id))
+        said = []
+        for name in commands:
+            command, *rest = COMMANDS[name]
+            done = parsec(folder, command, "case.yaml", *options, *rest)
+            assert done.returncode == 2, done.stderr
+            assert done.stdout == ""
+            assert done.stderr.count("\n") == 1
+            said.append(done.stderr.strip())
+        assert [path.name for path in folder.iterdir()] == ["case.yaml"]
+        assert set(said) == {said[0]}
+        return said[0]
+
+    refuse.modules = tmp_path / "modules"
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("id", "parts"),
+    [
+        ("PointWithoutEnd-v0", ["env.max_episode_steps must be set", "tells no limit", "such as 1000"]),
+        ("OldInterface-v0", ["step must return five values, got four", "OldInterface-v0' at step 1 of an episode"]),
+        ("NeedsArgument-v0", ["needs the argument 'path'", "set env.kwargs.path"]),
+        ("FileMissing-v0", ["FileNotFoundError: [Errno 2] No such file or directory: 'robot.urdf'", "case_worlds.py:"]),
+        ("PointNaNObservation-v0", ["at step 7 of an episode: the observation[0] must be a finite number"]),
+        ("PointNaNReward-v0", ["at step 7 of an episode: the reward must be finite, got nan"]),
+        ("PointRaises-v0", ["RuntimeError: simulator lost its licence (", "case_worlds.py:"]),
+        ("Pount-v0", ["got 'tests.envs.case_worlds:Pount-v0'; did you mean Point-v0"]),
+    ],
+)
+def test_cases(refused, id, parts):
+    said = refused(PLANET, HERE + id)
+    assert said.startswith(("parsec: env.", "parsec: env: "))
+    for part in parts:
+        assert part in said
+
+
+def test_a_module_that_is_not_on_the_path(refused):
+    said = refused(PLANET, "nowhere_worlds:Point-v0")
+    assert "the module 'nowhere_worlds' of environment 'nowhere_worlds:Point-v0' cannot be found" in said
+    assert "PYTHONPATH" in said
+
+
+def test_a_module_whose_import_fails(refused):
+    (refused.modules / "lacking_worlds.py").write_text("import simulator_of_ours\n")
+    (refused.modules / "broken_worlds.py").write_text("\nraise OSError('no licence server')\n")
+    said = refused(PLANET, "lacking_worlds:Arm-v0")
+    assert "ModuleNotFoundError: No module named 'simulator_of_ours' (" in said
+    assert "lacking_worlds.py:1)" in said
+    assert "OSError: no licence server (" in refused(PLANET, "broken_worlds:Arm-v0")
+
+
+def test_worlds_of_other_algorithms(refused):
+    """None has a limit, or the same faults of an interface."""
+    (refused.modules / "chain_worlds.py").write_text(CHAINS)
+    for spec, phase in ((SAC, "sac"), (PLANNING, "plan")):
+        said = refused(spec, "chain_worlds:Endless-v0", commands=["specs"])
+        assert said.startswith(f"parsec: phases.{phase}.world.max_episode_steps must be set where")
+        said = refused(spec, "chain_worlds:Four-v0", commands=["specs"])
+        assert f"phases.{phase}.world: " in said
+        assert "step must return five values, got four" in said
+        done = ["--set", f"phases.{phase}.world.max_episode_steps=9"]
+        assert "got four" in refused(spec, "chain_worlds:Four-v0", *done, commands=["specs"])
+    refused(SAC, "chain_worlds:Endless-v0")
+
+
+CHAINS = """
+import gymnasium
+from tests.envs.case_worlds import Chain
+
+class Endless(Chain):
+    def step(self, action):
+        return (*super().step(1)[:2], False, False, {})
+
+class Four(Chain):
+    def step(self, action):
+        return super().step(action)[:4]
+
+for kind in (Endless, Four):
+    gymnasium.register(f"{kind.__name__}-v0", entry_point=kind)
+"""
+
+
+def spec_of(tmp_path, text, id, *overrides):
+    (tmp_path / "case.yaml").write_text(text.replace("ID", id))
+    return load_spec(str(tmp_path / "case.yaml"), list(overrides))
+
+
+def test_a_limit_of_the_spec_is_an_end(tmp_path):
+    spec = spec_of(tmp_path, PLANET, f"{HERE}PointWithoutEnd-v0", "env.max_episode_steps=40")
+    start = time.perf_counter()
+    checked = check_environment(spec)
+    assert time.perf_counter() - start < 3.0
+    assert checked.warnings == []
+    assert checked.random_returns["planet"]["episodes"] == 4
+
+
+def test_a_searched_world_is_played_with_each_value_once(tmp_path, monkeypatch):
+    from parsecrl.platform.running import preflight
+
+    played, inspect = [], preflight.inspect_task
+    monkeypatch.setattr(
+        preflight, "inspect_task", lambda make, name, *a, **k: played.append(name) or inspect(make, name, *a, **k)
+    )
+    spec = spec_of(tmp_path, SAC, f"{HERE}Chain-v0")
+    grid = {"world.id": {"grid": [f"{HERE}Chain-v0", f"{HERE}ChainReused-v0"]}, "batch_size": {"grid": [8, 16]}}
+    text = SAC.replace("ID", f"{HERE}Chain-v0").replace("stop:", f"search: {grid}, stop:")
+    spec = spec_of(tmp_path, text, "")
+    checked = check_environment(spec)
+    assert played == [f"{HERE}Chain-v0", f"{HERE}ChainReused-v0"]
+    assert 0.0 <= checked.random_returns["sac"]["mean"] <= 1.0
+
+
+def test_warnings_are_told_and_refuse_nothing(tmp_path, monkeypatch):
+    (tmp_path / "beyond_worlds.py").write_text(BEYOND)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "case.yaml").write_text(PLANET.replace("ID", "beyond_worlds:Beyond-v0"))
+    done = parsec(tmp_path, "specs", "case.yaml")
+    assert done.returncode == 0
+    assert "id: 'beyond_worlds:Beyond-v0'" in done.stdout
+    warnings = done.stderr.splitlines()
+    assert len(warnings) == 2
+    assert warnings[0].startswith(
+        "parsec: warning: an observation of environment 'beyond_worlds:Beyond-v0' lies outside"
+    )
+    assert "begins differently when it is reset twice with the same seed" in warnings[1]
+
+
+BEYOND = """
+import gymnasium
+import numpy as np
+from tests.envs.case_worlds import Point
+
+class Beyond(Point):
+    def __init__(self):
+        super().__init__()
+        self.observation_space = gymnasium.spaces.Box(-0.01, 0.01, (2,), np.float32)
+
+    def reset(self, seed=None, options=None):
+        return super().reset(seed=None)
+
+gymnasium.register("Beyond-v0", entry_point=Beyond)
+"""
+
+
+def test_an_environment_on_the_cluster_alone_is_left_to_the_cluster(tmp_path):
+    """Nothing is checked here; the head, which is not there, would be asked next. A run here must check here."""
+    (tmp_path / "case.yaml").write_text(PLANET.replace("ID", "nowhere_worlds:Point-v0"))
+    done = parsec(tmp_path, "submit", "case.yaml", *HEAD, "--check-on-cluster")
+    assert done.returncode == 2
+    assert "no Ray head answers at http://127.0.0.1:1" in done.stderr
+    done = parsec(tmp_path, "run", "case.yaml", "--check-on-cluster")
+    assert done.returncode == 2
+    assert "--check-on-cluster goes with the address of a cluster's head, ray://..., got 'local'" in done.stderr
+
+
+def test_the_check_starts_no_ray(tmp_path):
+    (tmp_path / "case.yaml").write_text(PLANET.replace("ID", "Pendulum-v1"))
+    code = (
+        "import sys; from parsecrl.platform.specs import load_spec; "
+        "from parsecrl.platform.running.preflight import check_environment; "
+        "check_environment(load_spec('case.yaml', [])); import ray; sys.exit(ray.is_initialized())"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
