@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from parsecrl.algorithms.planet.settings import PlanetSettings
 from parsecrl.algorithms.registry.algorithm import ENV_STEPS, NUM_UPDATES, Algorithm
 from parsecrl.algorithms.registry.searched import values_of
-from parsecrl.algorithms.registry.user_functions import own_code_of
+from parsecrl.algorithms.registry.user_functions import names_code, own_code_of, own_function
 
 AGENT_KEYS = ("controller", "world_model", "decoder")
 KEPT_SIZES = ("controller.latent_size", "controller.horizon", "decoder.hidden_size", "decoder.num_layers")
@@ -80,6 +80,19 @@ class PlanetAlgorithm(Algorithm):
             agent = PlanningAgent(obs_size, action_size, **settings)
             if agent.decoder is not None:
                 phase.check_holds_plan(agent.controller.horizon)
+
+    def task_warnings(self, phase: Any, terminates: bool) -> list[str]:
+        models = {settings["world_model"].get("kind", "") for settings in agents_of_own_code(phase)}
+        blind = [
+            name
+            for name in sorted(filter(names_code, models))
+            if not hasattr(own_function(name, "world_model.kind", ()), "terminates")
+        ]
+        return [
+            f"world_model.kind {name!r} has no attribute `terminates`, and episodes of this task terminate: its plans "
+            f"cannot tell an end from a step; weigh rewards as parsecrl.algorithms.models.WorldModel.predict says"
+            for name in blind * terminates
+        ]
 
 
 def agents_of_own_code(phase: Any) -> list[dict[str, Any]]:

@@ -165,6 +165,10 @@ class Algorithm:
     def check_task(self, phase: Any, obs_size: int, action_size: int, earlier: Mapping[str, Any]) -> None:
         """Make what acts in a task of these sizes, before anything runs. Raises ValueError. earlier: phases by name."""
 
+    def task_warnings(self, phase: Any, terminates: bool) -> list[str]:
+        """What of a phase does not suit its task, as far as random episodes show. terminates: one did."""
+        return []
+
     def resolve(self, phase: Any, data_folder: str) -> Any:
         """The phase with what the run decides. data_folder: a folder of the phase in the run."""
         return phase

@@ -53,6 +53,9 @@ def check_environment(spec: Spec) -> Checked:
     acting = [phase for phase in spec.phases if phase.acts]
     found = _played("env", spec.env.id, lambda: make_env(**env_of(spec)), _seeds(spec, acting or spec.phases))
     checked.note(found, [phase.name for phase in acting])
+    for phase in acting:
+        told = phase.entry.task_warnings(phase, found.num_terminated > 0)
+        checked.warnings.extend(f"phases.{phase.name}.{warning}" for warning in told)
     check_agents(spec, *(space.shape[0] for space in (found.observation_space, found.action_space) if space.shape))
     return checked
 

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from parsecrl.envs import make_env
+from parsecrl.envs.inspection import inspect_task
 from parsecrl.platform.running.preflight import check_environment
 from parsecrl.platform.specs import load_spec
 from tests.envs import case_worlds  # noqa: F401 (registers them)
@@ -185,6 +187,32 @@ class Beyond(Point):
 
 gymnasium.register("Beyond-v0", entry_point=Beyond)
 """
+
+
+MODELS = """
+from parsecrl.algorithms.models import RSSM
+
+class Blind:
+    pass
+
+class Seeing(RSSM):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "id", "count"), [("Blind", "Cliff", 1), ("Seeing", "Cliff", 0), ("Blind", "Point", 0)]
+)
+def test_a_world_model_that_knows_no_end_is_warned_of_where_episodes_terminate(tmp_path, monkeypatch, model, id, count):
+    (tmp_path / "own_models.py").write_text(MODELS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_models", raising=False)
+    text = PLANET.replace("stop:", f"world_model: {{kind: 'own_models:{model}'}}, stop:")
+    (phase,) = spec_of(tmp_path, text, id).phases
+    found = inspect_task(lambda: make_env(f"{HERE}{id}-v0"), id, [0, 1])
+    told = phase.entry.task_warnings(phase, found.num_terminated > 0)
+    assert len(told) == count
+    assert all("world_model.kind 'own_models:Blind' has no attribute `terminates`" in text for text in told)
 
 
 def test_an_environment_on_the_cluster_alone_is_left_to_the_cluster(tmp_path):
