@@ -62,10 +62,11 @@ ACTING = (
     """
 name: tiny
 env: {id: "my_worlds:Faulty-v0", action_repeat: 1}
-resources: {num_envs_per_env_runner: 1, num_cpus_for_main_process: 0.5, num_cpus_per_env_runner: 0.5}
+resources:
+  {num_env_runners: 0, num_envs_per_env_runner: 1, num_cpus_for_main_process: 0.5, num_cpus_per_env_runner: 0.5}
 phases:
 """
-    + PLANET
+    + PLANET.replace("train_ratio: 0.002", "train_ratio: 0.05")
     + """    decisions_per_iteration: 60
     stop: {env_steps: 180}
     checkpoint_every: 1
@@ -97,9 +98,11 @@ phases:
     algorithm: latent_planning
     world: {id: "my_worlds:FaultyChain-v0"}
     num_tasks: 2
-    budget: {num_samples: 8, num_iterations: 1, gradient_steps: 2}
+    budget: tiny
+    budgets: {tiny: {horizon: 3, num_samples: 8, num_elites: 2, num_iterations: 1, gradient_steps: 2}}
     stop: {tasks: 2}
 """
+EMBEDDED = ACTING.replace("kind: full", "kind: embedded, latent_size: 2")
 EVALUATED = "evaluate: {episodes: 2, random: false, videos: false}\n"
 # The command twice in one Ray; in between the user mends the world.
 TWICE = """
@@ -139,7 +142,12 @@ CASES = {
     "planet": (ACTING, "raises step planet", "planet", 1),
     "planet with a runner": (ACTING, "raises step EnvRunner", "planet", 1),
     "a runner's constructor": (ACTING, "raises init EnvRunner", "planet", 0),
-    "dcem_ppo": (ACTING + PPO, "raises step dcem_ppo", "finetune", 1),
+    "dcem_ppo": (
+        ACTING.replace("kind: full", "kind: embedded, latent_size: 2") + PPO,
+        "raises step dcem_ppo",
+        "finetune",
+        1,
+    ),
     "latent_sac": (SAC, "raises step latent_sac", "sac", 2),
     "latent_planning": (PLANNING, "raises step latent_planning", "maze", 2),
 }
@@ -151,8 +159,8 @@ CASES = {
 def test_what_an_environment_raises_ends_the_trial_and_is_continued_when_mended(tmp_path, case):
     spec, fault, phase, nth = CASES[case]
     if "EnvRunner" in fault:
-        spec = spec.replace("resources: {", "resources: {num_env_runners: 1, ")
-    said = run_twice(tmp_path, spec + EVALUATED * (spec.startswith(ACTING)), fault)
+        spec = spec.replace("num_env_runners: 0", "num_env_runners: 1")
+    said = run_twice(tmp_path, spec + EVALUATED * ("Faulty-v0" in spec), fault)
     run = tmp_path / "runs" / "tiny"
     (trial,) = run.glob(f"{phase}/trial_*")  # the one that failed went on
     place = f"{tmp_path}/my_worlds.py:{line_of('raise LicenceError', nth)}"
@@ -173,7 +181,7 @@ def test_what_an_environment_raises_ends_the_trial_and_is_continued_when_mended(
 @pytest.mark.parametrize("kind", ["nan_observation", "nan_reward"])
 @pytest.mark.parametrize("runners", [0, 1])
 def test_what_is_not_finite_is_blamed_on_the_world(tmp_path, kind, runners):
-    spec = ACTING.replace("resources: {", f"resources: {{num_env_runners: {runners}, ") + EVALUATED
+    spec = ACTING.replace("num_env_runners: 0", f"num_env_runners: {runners}") + EVALUATED
     said = run_twice(tmp_path, spec, f"{kind} step {'EnvRunner' if runners else 'planet'}")
     assert "my_worlds:Faulty-v0" in said
     assert "step 7" in said
@@ -186,7 +194,7 @@ def test_what_is_not_finite_is_blamed_on_the_world(tmp_path, kind, runners):
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_what_fails_in_evaluation_says_the_same_and_keeps_what_was_done(tmp_path):
-    spec = ACTING.replace("resources: {", "resources: {num_env_runners: 1, ") + EVALUATED
+    spec = ACTING.replace("num_env_runners: 0", "num_env_runners: 1") + EVALUATED
     said = run_twice(tmp_path, spec, "raises step run_batch")
     run = tmp_path / "runs" / "tiny"
     (trial,) = run.glob("planet/trial_*")

@@ -11,6 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from ray.exceptions import ActorDiedError, RayTaskError
+from ray.train._internal.storage import StorageContext
+from ray.tune.experiment import Trial
 
 from parsecrl.platform.cluster.nodes import check_resources, resources
 from parsecrl.platform.errors import RunFailed, UserError
@@ -19,6 +22,7 @@ from parsecrl.platform.running.analysis import in_ray_tasks
 from parsecrl.platform.running.fault_rules import FaultRules
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
+from parsecrl.platform.terminal import StatusLine
 from tests.platform.tiny import PLANET
 
 SPEC = (
@@ -253,3 +257,32 @@ def test_an_analysis_whose_tasks_do_not_end_stops_and_says_what_there_is(ray_run
         RunFailed, match=r"the analysis got no result for resources\.no_progress_timeout_s=1 s: 1 tasks"
     ):
         list(in_ray_tasks(_double_after, [8.0], patience_s=1.0))
+
+
+def raised_in_a_trial(error):
+    """As Ray hands over what a trial raised."""
+    text = f'ray::A.train()\n  File "/home/me/worlds.py", line 3, in step\n{type(error).__name__}: {error}'
+    return RayTaskError("train", text, error, "ray::A.train()", 1, "127.0.0.1")
+
+
+def test_what_code_raises_is_not_tried_again_and_a_lost_process_is(tmp_path, capsys, monkeypatch):
+    rules = FaultRules("planet", 3, 60.0)
+    rules.line = StatusLine()
+    counts = Trial.handle_error
+    monkeypatch.setattr(Trial, "local_path", "")  # no file for the text: that needs a Ray session
+    storage = StorageContext(str(tmp_path), "planet", trial_dir_name="trial_00000")
+    trials = [Trial("train", stub=True, storage=storage) for _ in range(2)]
+    with rules.judged():
+        for one in trials:
+            one.max_failures = 3
+        trials[0].handle_error(raised_in_a_trial(KeyError("obs")))
+        trials[1].handle_error(raised_in_a_trial(ConnectionResetError("gone")))
+        trials[1].handle_error(ActorDiedError())
+    assert Trial.handle_error is counts
+    assert [one.should_recover() for one in trials] == [False, True]
+    assert trials[1].run_metadata.num_failures == 2
+    rules.on_trial_error(0, trials, trials[0])
+    assert "failed: KeyError: 'obs' (/home/me/worlds.py:3)" in capsys.readouterr().err
+    with rules.judged():  # what an actor's constructor raised arrives as text alone
+        trials[1].handle_error(ActorDiedError(raised_in_a_trial(FileNotFoundError("robot.urdf"))))
+    assert not trials[1].should_recover()
