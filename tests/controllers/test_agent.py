@@ -215,3 +215,15 @@ def test_weights_of_another_shape_are_refused_and_nothing_is_copied(tmp_path):
         load_matching_weights(target, tmp_path)
     for name, value in target.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("part", ["weight", "running statistics"])
+def test_nothing_that_is_not_finite_is_stored(tmp_path, part):
+    agent = PlanningAgent(3, 1, {"deterministic_size": 8, "stochastic_size": 2, "hidden_size": 8}, {}, {})
+    values = dict(agent.named_parameters() if part == "weight" else agent.named_buffers())
+    name = next(name for name, value in values.items() if value.is_floating_point() and value.numel() > 1)
+    with torch.no_grad():
+        values[name].view(-1)[1] = float("nan")
+    with pytest.raises(FloatingPointError, match=f"an agent with {name} that is not finite is not stored"):
+        save_agent(tmp_path, agent, {})
+    assert not list(tmp_path.iterdir())
