@@ -21,6 +21,7 @@ from parsecrl.algorithms.latent_planning.experience import Experience
 from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
 from parsecrl.algorithms.latent_study.episodes import play_episode
 from parsecrl.algorithms.latent_study.model_factory import make_model
+from parsecrl.algorithms.latent_study.units import warn_of_units
 from parsecrl.algorithms.latent_study.worlds import check_slices, make_vector_world, space_sizes, world_of
 from parsecrl.algorithms.models import TransitionSequence
 from parsecrl.algorithms.training.measurements import PlanTime
@@ -140,6 +141,8 @@ class PlanningExperiment:
         task.start_state, task.goal_state = states[0], played.infos[0].get("goal_state", -1)
         task.distance = self._distance(task.start_state, task.goal_state)
         task.score = sum(played.rewards)
+        if number == 1:
+            warn_of_units(np.stack(played.observations), self.settings.world.id)
         rows = torch.from_numpy(np.stack(played.observations)).to(torch.float32)
         self.experience.add(rows, torch.tensor(played.actions), torch.tensor(states))
         return task

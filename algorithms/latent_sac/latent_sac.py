@@ -28,6 +28,7 @@ from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
 from parsecrl.algorithms.latent_sac.settings import LatentSACSettings
 from parsecrl.algorithms.latent_study.measures import transformations_used
 from parsecrl.algorithms.latent_study.tables import prediction_table
+from parsecrl.algorithms.latent_study.units import warn_of_units
 from parsecrl.algorithms.latent_study.worlds import (
     NAMESPACE,
     WORLD,
@@ -233,6 +234,8 @@ class LatentSAC(Algorithm):
         action = np.asarray(episode.get_actions(), np.int64)
         reward = np.asarray(episode.get_rewards(), np.float32)
         check_transitions(self.config.world["id"], obs, reward)
+        if not self.scores:
+            warn_of_units(obs, self.config.world["id"])
         self.replay.add(obs, action, reward, episode.is_terminated)
         self.counts["env_steps"] += len(action)
         self.scores.append(float(reward.sum(dtype=np.float64)))

@@ -8,6 +8,7 @@ from torch import Tensor
 from parsecrl.algorithms.latent_study.measures import latent_map, prediction_errors, transformations_used
 from parsecrl.algorithms.latent_study.model_factory import make_model
 from parsecrl.algorithms.latent_study.tables import model_tables
+from parsecrl.algorithms.latent_study.units import warn_of_units
 from parsecrl.algorithms.latent_study.worlds import make_vector_world, world_of
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.models.latent_dynamics import DynamicsLoss
@@ -156,3 +157,10 @@ def test_models_are_their_seeds_and_take_what_is_theirs():
         make_model({"kind": "gru"}, 6, 5, 0)
     with pytest.raises(ValueError, match="needs a grid world"):
         make_model({"kind": "true_dynamics"}, 6, 5, 0)
+
+
+@pytest.mark.parametrize(("unit", "warned"), [(1.0, False), (1e-4, True), (1e4, True)])
+def test_observations_in_an_unsuitable_unit_are_warned_of(unit, warned, caplog):
+    observations = world().observations * unit
+    assert warn_of_units(observations, GRID) == warned
+    assert caplog.text.count("Gridworld-v0 have a root mean square of") == warned
