@@ -149,6 +149,18 @@ def test_more_search_finds_a_better_plan():
     assert (returns[1] > returns[0]).all()
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_plan_does_not_depend_on_the_rewards_unit(normalize):
+    plans = []
+    for unit in (1e-3, 1.0, 1e4):
+        controller, model = embedded(normalize=normalize), small_model()
+        model.reward_norm.update(unit * torch.randn(100, 1, generator=seeded(0)))
+        plans.append(controller.plan(model, random_belief(3), generator=seeded(1)))
+    for plan in plans[1:]:
+        torch.testing.assert_close(plan.mean, plans[0].mean, rtol=1e-3, atol=1e-4)
+    assert plans[0].entropy.max() > 1.8  # of a soft selection; six elites alone have 1.79
+
+
 @pytest.mark.parametrize("conditioning", ["none", "belief"])
 def test_cost_is_the_negative_sum_of_the_decoded_rewards(conditioning):
     controller, model, belief = embedded(conditioning), small_model(), random_belief(3)

@@ -91,6 +91,33 @@ def test_decoder_loss_reaches_the_decoder_only():
     assert any((g != 0).any() for g in gradients)
 
 
+def test_the_decoders_gradient_does_not_depend_on_the_rewards_unit():
+    gradients, costs = [], []
+    for unit in (1.0, 1e4):
+        module = small_module(decoder_anchor=0.5)
+        batch = small_batch()
+        batch[Columns.REWARDS] *= unit
+        out = module._forward_train(batch)
+        out["loss"].backward()
+        gradients.append([p.grad for p in module.agent.decoder.parameters()])
+        costs.append(float(out["terms"]["decoder_loss"]))
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.01, atol=1e-5)
+    assert costs[1] == pytest.approx(1e4 * costs[0], rel=0.01)  # what is shown is in the environment's unit
+
+
+def test_a_termination_reaches_the_model_and_its_loss():
+    learner, batch = small_learner(), small_batch()
+    batch["is_terminated"][0, 5] = True
+    head = weights_of(learner.module[DEFAULT_MODULE_ID].unwrapped().agent.model.continuation_net)
+    model = update(learner).model
+    assert not model.terminates
+    assert all(torch.equal(a, b) for a, b in zip(head, weights_of(model.continuation_net), strict=True))
+    model = update(learner, batch).model
+    assert model.terminates
+    assert not all(torch.equal(a, b) for a, b in zip(head, weights_of(model.continuation_net), strict=True))
+
+
 def test_an_update_moves_model_and_decoder_and_marks_the_agent_trained():
     learner = small_learner()
     agent = learner.module[DEFAULT_MODULE_ID].unwrapped().agent
