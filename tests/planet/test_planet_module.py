@@ -118,6 +118,22 @@ def test_a_termination_reaches_the_model_and_its_loss():
     assert not all(torch.equal(a, b) for a, b in zip(head, weights_of(model.continuation_net), strict=True))
 
 
+def test_several_learners_need_not_use_every_part_in_every_batch(tmp_path):
+    """As RLlib wraps the module of each of them; the head of termination has nothing to do here."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        module = small_module()
+        wrapped = torch.nn.parallel.DistributedDataParallel(module)
+        for decoder_only in (False, True, False):
+            batch = small_batch()
+            batch[DECODER_ONLY][:] = decoder_only
+            module.zero_grad()
+            wrapped(batch)["loss"].backward()
+            assert all(p.grad is not None for p in module.parameters())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_an_update_moves_model_and_decoder_and_marks_the_agent_trained():
     learner = small_learner()
     agent = learner.module[DEFAULT_MODULE_ID].unwrapped().agent
