@@ -109,6 +109,19 @@ def takes_onednn(x: Tensor, weight: Tensor) -> bool:
     return known and choice()[2 * (x.numel() >= MANY_ROWS * n) + (min(m, n) >= WIDE)]
 
 
+def torch_multiplies_on_cpu(x: Tensor) -> bool:
+    """Whether all products of a kind of tensor are torch's on a CPU, in float32 and outside torch.compile.
+
+    Args:
+        x: Of any shape.
+
+    Returns:
+        Whether code that calls torch.mm itself multiplies as `linear` does.
+    """
+    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
+    return on_cpu and not any(choice())
+
+
 def choice() -> Choice:
     """What this process takes; measured or read from the environment by the first call.
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from parsecrl.algorithms.models.beliefs import Belief, Gaussian, ReplaySequence
+from parsecrl.algorithms.models.inference_rollout import BLOCK_ROWS, roll_out_in_place
 from parsecrl.algorithms.models.layers import RunningNorm, gru_step, mlp
-from parsecrl.algorithms.models.matrix_products import linear
+from parsecrl.algorithms.models.matrix_products import linear, torch_multiplies_on_cpu
 from parsecrl.algorithms.models.recurrent_core import Posterior, RecurrentCore, kl_divergence
 
 __all__ = ["RSSM", "LossWeights", "Posterior", "kl_divergence"]
@@ -265,7 +266,13 @@ class RSSM(RecurrentCore):
 
     def predict_rewards(self, belief: Belief, actions: Tensor) -> Tensor:
         """As `WorldModel.predict_rewards`, with the state at its prior mean."""
-        return self._rewards(self._roll_out(belief, actions), actions)
+        if torch.is_grad_enabled() or not torch_multiplies_on_cpu(actions):
+            return self._rewards(self._roll_out(belief, actions), actions)
+        parts = []
+        for block in actions.split(max(1, BLOCK_ROWS // len(actions)), 1):
+            features = roll_out_in_place(self.gru, self.prior_net, belief, block)
+            parts.append(self._rewards(features, block))
+        return torch.cat(parts, 1)
 
     def predict(self, belief: Belief, actions: Tensor) -> tuple[Tensor, Tensor]:
         """As `WorldModel.predict`, with the state at its prior mean."""

@@ -498,3 +498,27 @@ def test_parameters_keep_the_names_and_order_that_checkpoints_and_optimizers_kno
     statistics = {f"{norm}.{name}" for norm in ("obs_norm", "reward_norm") for name in ("mean", "var", "count")}
     assert {name for name, _ in small_model().named_buffers()} == statistics | {"steps", "terminations"}
     assert small_model().posterior_net[0].weight.shape == (24, 16 + OBS)
+
+
+@pytest.mark.parametrize(("B", "N"), [(1, 1), (1, 700), (3, 200), (600, 2)])
+def test_the_rollout_without_gradient_is_the_plain_one(B, N):
+    model = RSSM(17, 6, deterministic_size=20, stochastic_size=5, hidden_size=16)
+    belief = Belief(torch.randn(B, 20, generator=seeded(0)).tanh(), torch.randn(B, 5, generator=seeded(1)))
+    actions = 2 * torch.rand(B, N, 4, 6, generator=seeded(2)) - 1
+    plain = model.predict_rewards(belief, actions)
+    assert plain.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(model.predict_rewards(belief, actions), plain.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_rollout_without_gradient_holds_no_state_between_calls():
+    model = RSSM(17, 6, deterministic_size=20, stochastic_size=5, hidden_size=16)
+    belief, actions = model.initial_belief(2), torch.rand(2, 30, 4, 6, generator=seeded(0))
+    with torch.no_grad():
+        first = model.predict_rewards(belief, actions)
+        kept = first.clone()
+        model.predict_rewards(belief, -actions)
+        assert torch.equal(first, kept)
+        assert torch.equal(model.predict_rewards(belief, actions), kept)
+        model.gru.weight_hh.mul_(2)
+        assert not torch.equal(model.predict_rewards(belief, actions), kept)
