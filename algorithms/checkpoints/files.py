@@ -26,6 +26,16 @@ class FolderElsewhere(Protocol):
 Folder = str | Path | FolderElsewhere
 
 
+class NotKept:
+    """In a checkpoint, in place of the folder that its phase began from: a checkpoint names no place of a machine."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __str__(self) -> str:
+        return "an earlier phase"
+
+
 @contextmanager
 def local_file(folder: Folder, name: str) -> Iterator[Path]:
     """A checkpoint's file on this machine, while the context lasts; a path where there may be no file.

@@ -67,7 +67,10 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
-        names = ("start_from", "start_from_trusted", "fine_tune", "std", "noise_bank_size")
+        names = (
+            *("start_from", "start_from_trusted", "world_model", "controller", "decoder"),
+            *("fine_tune", "std", "noise_bank_size"),
+        )
         # Rows of the train batch; the learner flattens them, so the length only affects the padding.
         return {**{name: getattr(self, name) for name in names}, "seed": self.seed or 0, "max_seq_len": 64}
 
@@ -77,15 +80,16 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
         Raises:
             ValueError: Settings do not go together, or the agent names code and there was no `trust_start_from()`.
         """
-        if not self.start_from:
+        if not self.start_from and not self.controller:
             raise ValueError(
                 "dcem_ppo fine-tunes an agent, got start_from=None; name an earlier phase or its checkpoint"
             )
         # The agent is what its checkpoint says; RLlib's names for the rest.
-        description = read_description(self.start_from)
-        check_trust(self.start_from, description, self.start_from_trusted, "config.trust_start_from()")
-        self.world_model, self.controller = description["world_model"], description["controller"]
-        self.decoder = description["decoder"]
+        if self.start_from:
+            description = read_description(self.start_from)
+            check_trust(self.start_from, description, self.start_from_trusted, "config.trust_start_from()")
+            self.world_model, self.controller = description["world_model"], description["controller"]
+            self.decoder = description["decoder"]
         self.gamma, self.lambda_ = self.discount, self.gae_lambda
         self._check_settings()
         super().validate()

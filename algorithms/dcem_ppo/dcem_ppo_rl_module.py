@@ -45,9 +45,9 @@ PARTS = ("reward", "transition", "decoder")
 class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     """Filters, plans and samples; on the learner also estimates values.
 
-    model_config: start_from (checkpoint folder of an agent with an embedded controller), start_from_trusted (whether
-    code that the agent names may run), fine_tune (some of PARTS), std {value, learned}, noise_bank_size, seed,
-    max_seq_len.
+    model_config: start_from (checkpoint folder of an agent with an embedded controller; where a checkpoint of this
+    module is restored, none), start_from_trusted (whether code that the agent names may run), world_model, controller
+    and decoder (the agent's), fine_tune (some of PARTS), std {value, learned}, noise_bank_size, seed, max_seq_len.
     Stored actions are as sampled and may leave [-1, 1]; the model sees them clipped, as the environment does.
     Raises ValueError when the agent cannot be the policy of this environment.
     """
@@ -57,7 +57,11 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     def setup(self) -> None:
         """As RLlib asks: load the agent, draw the noise bank, make the value network."""
         config = self.model_config
-        self.agent, _ = load_agent(config["start_from"], trust=config["start_from_trusted"])
+        if config["start_from"]:
+            self.agent, _ = load_agent(config["start_from"], trust=config["start_from_trusted"])
+        else:
+            sizes = (self.observation_space.shape[-1], self.action_space.shape[-1])
+            self.agent = PlanningAgent(*sizes, config["world_model"], config["controller"], config["decoder"]).eval()
         self.products = ProductChoice()  # likelihood ratios of another product's plans would not be exact
         self._check_agent()
         controller = self.agent.controller

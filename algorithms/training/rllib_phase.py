@@ -7,19 +7,22 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
 import torch
+from ray import cloudpickle
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 from torch import nn
 from typing_extensions import Self
 
 from parsecrl.algorithms.checkpoints.agent import save_agent
-from parsecrl.algorithms.checkpoints.files import Folder, check_local
+from parsecrl.algorithms.checkpoints.files import Folder, NotKept, check_local
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.controllers.acting import describe_space
 from parsecrl.algorithms.models import RSSM
@@ -124,6 +127,8 @@ class PhaseConfig(SettingsConfig):
         return self.env_config.get("action_repeat", 1)
 
     def validate(self) -> None:
+        if isinstance(self.start_from, str) and "://" not in self.start_from:
+            self.start_from = Path(self.start_from)
         self._wrap_task()
         super().validate()
 
@@ -305,6 +310,7 @@ class PhaseMixin:
     def save_to_path(self, path: Any = None, *args: Any, **kwargs: Any) -> str:
         check_local(path)
         saved = super().save_to_path(path, *args, **kwargs)  # type: ignore[misc]
+        _forget(self.config.start_from, saved)
         save_agent(saved, self.current_agent(), self.agent_description())
         self.save_phase_files(saved)
         return saved
@@ -334,6 +340,29 @@ def described_model(model: nn.Module, settings: dict[str, Any]) -> dict[str, Any
         return settings
     options = {name: value for name, value in settings.items() if name != "kind"}
     return {"kind": f"{kind.__module__}:{kind.__qualname__}", "options": options}
+
+
+class _Forgetful(cloudpickle.CloudPickler):
+    """Pickles NotKept in place of a folder."""
+
+    folder: Any
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is type(self.folder) and obj == self.folder:
+            return NotKept, ()
+        return super().reducer_override(obj)
+
+
+def _forget(folder: Folder | None, checkpoint: str) -> None:
+    """Take a folder out of the arguments that RLlib stores for `from_checkpoint`, of each part of an algorithm."""
+    if not folder:
+        return
+    for file in Path(checkpoint).rglob(Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME):
+        stored = cloudpickle.loads(file.read_bytes())
+        with file.open("wb") as stream:
+            pickler = _Forgetful(stream)
+            pickler.folder = folder
+            pickler.dump(stored)
 
 
 def _parts(agent: nn.Module) -> dict[str, Any]:

@@ -6,22 +6,28 @@ They may change with any version of Ray: after an update look here first. Import
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
 import grpc
-from ray import tune
+from ray import cloudpickle, tune
 from ray._private import ray_constants, services
 from ray._private.grpc_utils import init_grpc_channel
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated import ray_client_pb2, ray_client_pb2_grpc
 from ray.exceptions import AuthenticationError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+from ray.train._internal.storage import get_fs_and_path
 from ray.tune.experiment import Trial
+from ray.tune.impl.placeholder import create_resolvers_map, inject_placeholders
+from ray.tune.utils.serialization import TuneFunctionEncoder
 from ray.util.client.common import GRPC_OPTIONS
+
+SETTINGS = "_Trial__unresolved_config"  # in a stored trial
 
 
 def listen_on_loopback_alone() -> None:
@@ -115,6 +121,68 @@ def failures_judged(is_lasting: Callable[[Trial, Exception | None], bool]) -> It
         yield
     finally:
         Trial.handle_error = counted  # type: ignore[method-assign]
+
+
+def updated_state(state: str, space: dict[str, Any], searched: Iterable[str]) -> str:
+    """Tune's state of an experiment, whose trials go on with the settings of this process.
+
+    Tune would restore the settings that trials began with, and the rule to stop that they had. Where the trials are
+    stored it corrects itself.
+
+    Args:
+        state: The text of an experiment_state-*.json.
+        space: The param_space of the restored tuner.
+        searched: The keys of its search, dotted: what trials have there, they keep.
+    """
+    stored = json.loads(state)
+    stored["runner_data"].pop("_stopper", None)  # the restored tuner brings its own
+    for row in stored["trial_data"]:
+        trial = json.loads(row[0])
+        settings = _settings(space, searched, trial[SETTINGS])
+        trial[SETTINGS] = json.loads(json.dumps(settings, cls=TuneFunctionEncoder))
+        row[0] = json.dumps(trial)
+    return json.dumps(stored)
+
+
+def updated_search(
+    state: bytes, space: dict[str, Any], searched: Iterable[str], path: str, filesystem: Any = None
+) -> bytes:
+    """The same of the pickled state of a search by variants, from which come the trials that have not begun.
+
+    path, filesystem: Where the experiments are stored now, as `RunConfig` takes them.
+    """
+    search = cloudpickle.loads(state)
+    place = get_fs_and_path(path, filesystem)
+    for iterator in search["_iterators"]:
+        made = list(iterator.variants.iterable) if iterator.variants else []
+        for experiment in (iterator.unresolved_spec, *(variant for _, variant in made)):
+            kept = () if experiment is iterator.unresolved_spec else searched
+            experiment["config"] = _settings(space, kept, experiment["config"])
+            storage = experiment["storage"] = copy.copy(experiment["storage"])
+            storage.storage_filesystem, storage.storage_fs_path = place
+    return cloudpickle.dumps(search)
+
+
+def _settings(space: dict[str, Any], kept: Iterable[str], before: dict[str, Any]) -> dict[str, Any]:
+    """The space as Tune stores it: with placeholders for all that is no plain value, by the place where it is."""
+    settings = _copied(space)
+    for key in kept:
+        *groups, last = key.split(".")
+        _at(settings, groups)[last] = _at(before, groups)[last]
+    return inject_placeholders(settings, create_resolvers_map())
+
+
+def _at(tree: Any, keys: Iterable[str]) -> Any:
+    for key in keys:
+        tree = tree[key]
+    return tree
+
+
+def _copied(space: Any) -> Any:
+    """A copy in which the dicts, and the lists of a grid, are copied too."""
+    if isinstance(space, dict):
+        return {key: _copied(value) for key, value in space.items()}
+    return list(space) if isinstance(space, list) else space
 
 
 class JobRequests:

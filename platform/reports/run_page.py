@@ -234,25 +234,27 @@ def _machine(run: Run) -> list[tuple[str, str]]:
 
 
 def _commands(run: Run) -> list[str]:
-    home = run.address(run.folder)
-    folder = shlex.quote(str(home))
-    spec = shlex.quote("spec.yaml" if run.copy else str(run.folder / "spec.yaml"))
-    storage = shlex.quote(str(home.parent))
+    # Without the place of the folder, which may be moved.
+    name, runs = run.folder.name, '"$RUNS"/' if run.copy else ""
+    folder = f"{runs}{shlex.quote(name)}"
+    where = f"# RUNS is the address that {name} lies below" if run.copy else f"# in the folder that holds {name}"
+    spec = shlex.quote("spec.yaml" if run.copy else f"{name}/spec.yaml")
     stated = run.summary.get("command")
     if run.pooled_from:
         again = " ".join(map(shlex.quote, run.pooled_from))
-        return ["# these tables", f"parsec report {again} --out {folder}", "", "# this page", f"parsec report {folder}"]
-    lines = ["# this run"]
+        tables = ["# these tables", f"parsec report {again} --out {folder}"]
+        return [where, "", *tables, "", "# this page", f"parsec report {folder}"]
+    lines = [where, "", "# this run"]
     lines += [str(stated)] if stated else []
-    lines += [f"parsec run {spec} --name {shlex.quote(run.folder.name)} --storage {storage}"]
+    lines += [f"parsec run {spec} --name {shlex.quote(name)} --storage {runs.rstrip('/') or '.'}"]
     lines += ["", "# the same from the start, in a new folder", f"parsec run {spec} --fresh"]
     episodes = run.spec.get("evaluate", {}).get("episodes", 100) if isinstance(run.spec.get("evaluate"), dict) else 100
-    checkpoints = [(p.name, run.address(p.checkpoint)) for p in run.acting if p.checkpoint is not None]
+    checkpoints = [(p.name, "/".join(p.checkpoint.parts[-3:])) for p in run.acting if p.checkpoint is not None]
     if checkpoints:
         lines += ["", "# one controller again"]
-    for name, checkpoint in checkpoints:
-        film = shlex.quote(f"{_slug(name)}.mp4")
-        lines.append(f"parsec evaluate {shlex.quote(str(checkpoint))} --episodes {episodes} --video {film}")
+    for phase, checkpoint in checkpoints:
+        film = shlex.quote(f"{_slug(phase)}.mp4")
+        lines.append(f"parsec evaluate {folder}/{shlex.quote(checkpoint)} --episodes {episodes} --video {film}")
     return [*lines, "", "# this page", f"parsec report {folder}"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import deque
@@ -19,7 +18,6 @@ from parsecrl.algorithms.reporting.diagnostics import KEYS, Finding, Returns, di
 from parsecrl.platform.running import interruption, tune_state
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.runs.results import FAILURE, finite, fraction_done
-from parsecrl.platform.runs.run_folder import STATE_FILE, RunFolder
 from parsecrl.platform.specs import get_path
 from parsecrl.platform.storage import Location
 from parsecrl.platform.terminal import StatusLine, duration
@@ -43,27 +41,16 @@ class ResultHistory:
 
 
 class StopWhenReached(tune.Stopper):
-    """Stop a trial at the first of the spec's conditions; one that has learned nothing by then has failed.
+    """Stop a trial at the first of the spec's conditions; one that has learned nothing by then has failed."""
 
-    They are read from the run folder when a process first asks: an experiment that is continued brings along the
-    stopper that it began with, in place of the one that it is given (ray 2.60), and the conditions may have changed.
-    """
-
-    def __init__(self, folder: RunFolder, phase: str):
-        self.file, self.phase = folder.path / STATE_FILE, phase
-        self.known = folder.spec.phase(phase).stop_conditions
-        self.conditions: dict[str, float] = {}
+    def __init__(self, conditions: Mapping[str, float], known: Mapping[str, StopCondition]):
+        self.conditions, self.known = dict(conditions), dict(known)
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        if not self.conditions:
-            self.conditions = json.loads(self.file.read_text(encoding="utf-8"))[self.phase]["stop"]
         reached = fraction_done(self.conditions, self.known, result) >= 1.0
         if reached and UNTRAINED in result:
             result.setdefault(FAILURE, f"it ended without an update: {result[UNTRAINED]}")
         return reached
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "conditions": {}}
 
     def stop_all(self) -> bool:
         return False

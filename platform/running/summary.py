@@ -49,7 +49,7 @@ def write_summary(folder: RunFolder) -> None:
             "algorithm": phase.algorithm,
             "controller": agent.get("controller", {}).get("kind"),
             "best_trial": state["trial"],
-            "checkpoint": str(folder.path / state["checkpoint"]),
+            "checkpoint": state["checkpoint"],  # in the run folder
             "checkpoint_metrics": state["checkpoint_metrics"],
             "env_steps": state["env_steps"],
             "wall_time_s": state["wall_time_s"],

@@ -8,6 +8,8 @@ from typing import Any
 from parsecrl.algorithms.registry.algorithm import RegistryError, algorithm_named
 from parsecrl.algorithms.training.user_errors import causes_kept
 from parsecrl.platform.metrics.table import CountsNothing, ReportsMetrics
+from parsecrl.platform.runs import inner_paths
+from parsecrl.platform.storage import Location, of_tune
 
 
 class _KeepsCauses:
@@ -30,6 +32,24 @@ class _KeepsCauses:
             super().load_checkpoint(checkpoint)  # type: ignore[misc]
 
 
+class _InRunFolder:
+    """Put before an algorithm: what its config names in the run folder is looked for where the folder is now."""
+
+    driven: Location | None = None  # in a driver's process: the run folder of its trials
+
+    def __init__(self, config: Any = None, *arguments: Any, **options: Any):
+        if (storage := options.get("storage")) is not None:
+            config = inner_paths.absolute(config, of_tune(storage.storage_fs_path, storage.storage_filesystem))
+        super().__init__(config, *arguments, **options)  # type: ignore[call-arg]
+
+    @classmethod
+    def default_resource_request(cls, config: Any) -> Any:
+        """As Tune asks in the driver's process."""
+        if cls.driven is not None:
+            config = inner_paths.absolute(config, cls.driven)
+        return super().default_resource_request(config)  # type: ignore[misc]
+
+
 @cache
 def trainable_of(algorithm: str) -> Any:
     """The class of a trial, by the algorithm's name or module:NAME, with what the platform adds.
@@ -44,7 +64,7 @@ def trainable_of(algorithm: str) -> Any:
         )
     reference = algorithm.replace(".", "/")  # a dot would name an attribute of an attribute
     place = {"__module__": __name__, "__qualname__": reference, "__doc__": own.__doc__}
-    return type(own.__name__, (_KeepsCauses, ReportsMetrics, own, CountsNothing), place)
+    return type(own.__name__, (_KeepsCauses, _InRunFolder, ReportsMetrics, own, CountsNothing), place)
 
 
 def __getattr__(reference: str) -> Any:

@@ -23,7 +23,7 @@ from parsecrl.platform.running.loggers import logger_callbacks
 from parsecrl.platform.running.progress import PhaseProgress, StopWhenReached
 from parsecrl.platform.running.summary import random_policy_of
 from parsecrl.platform.running.trainables import trainable_of
-from parsecrl.platform.runs import stored_checkpoints
+from parsecrl.platform.runs import inner_paths, stored_checkpoints
 from parsecrl.platform.runs.results import ERROR_FILE, FAILURE
 from parsecrl.platform.runs.run_folder import FAILED, FINISHED, RUNNING, RunFolder
 from parsecrl.platform.specs import Phase, set_path
@@ -43,16 +43,17 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     origin = before.get("start_from")  # where its trials began, wherever the phase before it has got since
     config = phase_config(folder, phase)
     trainable: Any = trainable_of(phase.algorithm)
+    trainable.driven = folder.path
     if isinstance(config, dict):
         needed = plain_resources(config)
         trainable = tune.with_resources(trainable, {kind.lower(): amount for kind, amount in needed.items()})
-    space = param_space(config, phase.search)
+    space = inner_paths.relative(param_space(config, phase.search), folder.path)
     goals, known = phase.stop.conditions, phase.stop_conditions
     progress = PhaseProgress(phase.name, path, goals, known, phase.checkpoint_every, dashboard, phase.search)
     progress.max_checkpoint_age_s = folder.spec.resources.max_checkpoint_age_s
     rules = FaultRules(phase.name, folder.spec.resources.max_failures, folder.spec.resources.no_progress_timeout_s)
     callbacks = [progress, rules, *logger_callbacks(folder.spec.loggers, folder.path.name, phase.name)]
-    stop = StopWhenReached(folder, phase.name)
+    stop = StopWhenReached(goals, known)
     if tune_state.repair(path):
         # A trial that ended goes on if its end was moved, or if every trial failed.
         reopened |= before.get("status") == FAILED or before.get("stop") not in (None, phase.stop.conditions)
@@ -68,6 +69,7 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
                 f"phase {phase.name} of {folder.path} was begun by a version with other settings; "
                 f"continue it with that version, or start over with --fresh"
             ) from None
+        tune_state.bring_up_to_date(path, space, phase.search)
         for trial_folder, number in _last_known_checkpoints(tuner, path).items():
             stored_checkpoints.forget_after(trial_folder, number)
     else:

@@ -2,7 +2,7 @@
 
 Tune copies its state over the old one every few seconds, in place: a kill in that moment leaves half a file, and
 the whole experiment could not be restored. `Backup` keeps a copy of the last state that was whole; `repair` puts it
-back. Neither depends on what the files say. In an object store a file is whole or absent, and there is nothing to mend.
+back. Neither depends on what the files say.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from parsecrl.platform.storage import Location, RemotePath
+from parsecrl.platform.cluster.ray_private import updated_search, updated_state
+from parsecrl.platform.errors import StorageUnreachable
+from parsecrl.platform.storage import Location, RemotePath, for_tune, write_atomically
 
-EXPERIMENT = "experiment_state-*.json"
-PATTERNS = (
-    EXPERIMENT,
-    "basic-variant-state-*.json",
-    "search_gen_state-*.json",
-    "searcher-state-*.pkl",
-    "callback-states-*.pkl",
-)
+EXPERIMENT, SEARCH = "experiment_state-*.json", "basic-variant-state-*.json"
+PATTERNS = (EXPERIMENT, SEARCH, "search_gen_state-*.json", "searcher-state-*.pkl", "callback-states-*.pkl")
 BACKUP, TUNER = ".last_good", "tuner.pkl"
 PICKLE = b"\x80"  # a pickle's first byte
 # What ends the experiment's state. Inside of it such a line is quoted, with backslashes.
@@ -70,23 +68,36 @@ class Backup:
 
 
 def repair(folder: Location) -> bool:
-    """Make the newest state files whole again. False when there is nothing to restore an experiment from."""
-    if isinstance(folder, RemotePath):
-        return next(folder.glob(EXPERIMENT), None) is not None and (folder / TUNER).exists()
+    """Make the newest state files whole again. False when there is nothing to restore an experiment from.
+
+    A store too may hold half a file: one of a run on disk that was killed, and copied there.
+    """
     for pattern in PATTERNS:
         for file in folder.glob(pattern):
             if not _is_whole(file):
                 good = folder / BACKUP / file.name
-                if good.exists() and _is_whole(good):
-                    shutil.copy2(good, file)
+                if _is_whole(good):
+                    file.write_bytes(good.read_bytes())
                 else:
                     file.unlink()
     return EXPERIMENT in _newest(folder) and _is_whole(folder / TUNER)
 
 
-def _newest(folder: Path) -> dict[str, Path]:
+def bring_up_to_date(folder: Location, space: dict[str, Any], searched: Iterable[str]) -> None:
+    """Have a stored experiment go on with the settings of this process, and where its folder is now.
+
+    What else in Tune's state says where the folder was, Tune corrects when it restores the state.
+    """
+    newest = _newest(folder)
+    state = newest[EXPERIMENT]
+    write_atomically(state, updated_state(state.read_text(encoding="utf-8"), space, searched))
+    if (search := newest.get(SEARCH)) is not None:
+        search.write_bytes(updated_search(search.read_bytes(), space, searched, *for_tune(folder.parent)))
+
+
+def _newest(folder: Location) -> dict[str, Any]:
     """Pattern -> the latest file; Tune puts the time into their names."""
-    return {pattern: max(found) for pattern in PATTERNS if (found := list(folder.glob(pattern)))}
+    return {pattern: max(found) for pattern in PATTERNS if (found := list(folder.glob(pattern)))}  # type: ignore[type-var]
 
 
 def _ends_well(file: Path) -> bool:
@@ -101,7 +112,7 @@ def _ends_well(file: Path) -> bool:
     return end.endswith(b".") if head == PICKLE else bool(LAST_OF_STATE.search(end)) or _is_whole(file)
 
 
-def _is_whole(file: Path) -> bool:
+def _is_whole(file: Location) -> bool:
     """By what the file holds, not by its name: Tune pickles a search's state into a .json."""
     try:
         data = file.read_bytes()
@@ -109,5 +120,7 @@ def _is_whole(file: Path) -> bool:
             return data.endswith(b".")  # the protocol's last opcode
         json.loads(data)
         return True
+    except StorageUnreachable:  # which says nothing of the file
+        raise
     except (OSError, ValueError):
         return False

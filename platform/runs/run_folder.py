@@ -28,8 +28,7 @@ STATE_FILE = "state.json"
 POOLED_FILE = "pooled.json"  # in a folder of tables from several runs, made by `parsec report`
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"  # the status of a phase
 CHANGEABLE = re.compile(  # when continuing
-    r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate|loggers|runtime"
-    r"|resources\.(max_failures|no_progress_timeout_s|max_checkpoint_age_s))(\.|$)"
+    r"(phases\.[^.]+\.(stop|checkpoint_every)|evaluate|loggers|runtime|resources)(\.|$)"
 )
 
 

@@ -26,8 +26,7 @@ def trained_trials(phase_folder: Location, config: dict[str, Any]) -> list[Train
     """The trials that left a checkpoint, by name. config: the phase's, before the search."""
     last: dict[str, Stored] = {}
     for stored in stored_checkpoints(phase_folder):
-        if stored.trial not in last or stored.written >= last[stored.trial].written:
-            last[stored.trial] = stored
+        last[stored.trial] = stored  # by number: a copy of a run has other times
     trials = []
     for name, stored in sorted(last.items()):
         own = copy.deepcopy(config)

@@ -6,6 +6,7 @@ has. On disk everything stays as pathlib does it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-from parsecrl.platform.errors import UserError
+from parsecrl.platform.errors import UserError, text_line
 from parsecrl.platform.storage.access_checks import check_reachable, check_writable
 from parsecrl.platform.storage.remote_path import RemotePath
 
@@ -42,7 +43,7 @@ def well_formed(text: Any) -> Location:
         return text
     text = str(text)
     if "://" not in text:
-        return Path(text).expanduser()
+        return _without_tilde(text)
     uri = urlparse(text)
     if uri.scheme == "file" and uri.netloc in {"", "localhost"}:
         return Path(unquote(uri.path))
@@ -58,6 +59,13 @@ def well_formed(text: Any) -> Location:
     )
 
 
+def _without_tilde(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # there is no such user, or this one has no home
+        raise UserError(f"{text} names no folder ({text_line(error).rstrip('.')}); write the path in full") from None
+
+
 def writable_storage(storage: Any) -> Location:
     """The folder or prefix that `storage` names. Makes nothing that stays.
 
@@ -70,8 +78,10 @@ def writable_storage(storage: Any) -> Location:
     folder = location.absolute()
     existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
     try:
-        with tempfile.NamedTemporaryFile(dir=existing, prefix=".parsec-"):
-            pass
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(folder)  # which fails where a name is too long
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".parsec-") as probe:
+            Path(probe, "file").touch()  # which a umask may forbid
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
@@ -120,6 +130,14 @@ def upload(source: Path, target: Location) -> None:
 def download(source: RemotePath, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     source.copy_to(target)
+
+
+def of_tune(path: str, filesystem: fs.FileSystem) -> Location:
+    """The place that Ray Tune knows by these: the inverse of `for_tune`."""
+    from parsecrl.platform.storage.arrow_filesystem import BucketHandler
+
+    handler = getattr(filesystem, "handler", None)
+    return RemotePath(f"{handler.scheme}://{path}") if isinstance(handler, BucketHandler) else Path(path)
 
 
 def for_tune(location: Location) -> tuple[str, fs.FileSystem | None]:

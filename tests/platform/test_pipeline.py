@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from ray import cloudpickle, tune
 from ray.train import Checkpoint
 from ray.train._internal.session import _TrainingResult
 from ray.train._internal.storage import StorageContext
-from ray.tune.experiment import Trial
+from ray.tune.experiment import Experiment, Trial
+from ray.tune.impl.placeholder import create_resolvers_map, inject_placeholders
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from parsecrl.algorithms.registry.algorithm import ENV_STEPS, TIME_S
@@ -31,7 +33,7 @@ from parsecrl.platform.running.progress import PhaseProgress, ResultHistory
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
-from parsecrl.platform.storage import writable_storage
+from parsecrl.platform.storage import RemotePath, location_of, remove_tree, writable_storage
 from parsecrl.platform.terminal import StatusLine
 from tests.platform.tiny import DRIVER, TINY
 
@@ -70,22 +72,41 @@ def wait_until(condition, process, seconds=600):
         time.sleep(0.05)
 
 
+def copied(source, target):
+    """All files of a folder in another one, each on disk or in a store, as any program would copy them."""
+    for file in source.files() if isinstance(source, RemotePath) else filter(Path.is_file, source.rglob("*")):
+        copy = target / file.relative_to(source).as_posix()
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
-def test_a_run_killed_in_every_phase_goes_on_where_it_was(tmp_path):
+def test_a_run_killed_in_every_phase_goes_on_where_it_was_though_it_was_moved(tmp_path, s3):
+    """From a folder to another one, to a store under another name, and back, each time with other resources."""
     (tmp_path / "tiny.yaml").write_text(TINY)
-    run = tmp_path / "runs" / "tiny"
+    places = [tmp_path / "place-one", tmp_path / "place two", location_of(s3) / "place-three", tmp_path / "place-four"]
+    names = ["tiny", "tiny", "renamed", "renamed"]
+    runs = [place / name for place, name in zip(places, names, strict=True)]
+    runners = [0, 0, 1, 0]
+
+    def begin(number):
+        options = ["--storage", str(places[number]), "--name", names[number]]
+        return start(tmp_path, *options, "--set", f"resources.num_env_runners={runners[number]}")
+
     before_kill = {}
-    for phase in ("planet", "embed", "finetune"):
-        process = start(tmp_path)
-        wait_until(lambda p=phase: len(iterations(run, p)) >= 3, process)
+    for number, phase in enumerate(("planet", "embed", "finetune")):
+        run, process = runs[number], begin(number)
+        wait_until(lambda run=run, phase=phase: len(iterations(run, phase)) >= 3, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
         before_kill[phase] = {pid for _, pid in iterations(run, phase)}
         if phase != "planet":
             state = json.loads((run / "state.json").read_text())
             assert state["planet"]["status"] == "finished"
-    process = start(tmp_path)
+        copied(run, runs[number + 1])
+        remove_tree(run)
+    run, process = runs[-1], begin(3)
     assert process.wait(timeout=600) == 0, (tmp_path / "log.txt").read_text()[-3000:]
 
     state = json.loads((run / "state.json").read_text())
@@ -108,30 +129,76 @@ def test_a_run_killed_in_every_phase_goes_on_where_it_was(tmp_path):
         if phase == "planet":
             assert all(row["replay_decisions"] * 10 == row["env_steps"] for row in rows)
             assert all(row["score"] == row["episode_return_mean"] for row in rows)  # after a restart too
-    config = json.loads(next(run.glob("embed/*/params.json")).read_text())
-    assert config["start_from"] == str(run / state["planet"]["checkpoint"])
+    began = {phase: json.loads(next(run.glob(f"{phase}/*/params.json")).read_text()) for phase in before_kill}
+    for phase, origin in (("embed", "planet"), ("finetune", "embed")):
+        assert began[phase]["start_from"] == f"run-folder://{state[origin]['checkpoint']}"
+    # The runners of the continuing process: embed went on with one, finetune without.
+    assert [began[phase]["num_env_runners"] for phase in before_kill] == [0, 1, 0]
+
+    # No file says where the run is or was, but for what Tune has of its storage and mends itself.
+    tunes = {"tuner.pkl", *(file.name for file in run.rglob("*state-*.json"))}
+    marks = [mark for place in places for mark in (place.name.encode(), place.name.encode().hex().encode())]
+    files = [file for file in run.rglob("*") if file.is_file() and file.name not in tunes]
+    assert len(files) > 100
+    assert not [str(file) for file in files if any(mark in file.read_bytes() for mark in marks)]
 
     episodes = pd.read_csv(run / "evaluation.csv")
     assert episodes.groupby("phase").size().to_dict() == {"random": 2, "planet": 2, "embed": 2, "finetune": 2}
     assert list(episodes[episodes.phase == "finetune"].controller) == ["embedded"] * 2
     summary = json.loads((run / "summary.json").read_text())
+    assert summary["name"] == "renamed"
     for phase in before_kill:
         found = summary["phases"][phase]
         assert {"best_trial", "checkpoint", "env_steps", "median", "q25", "q75", "iqm", "iqm_low", "iqm_high"} <= set(
             found
         )
-        assert Path(found["checkpoint"]).is_dir()
+        assert (run / found["checkpoint"] / "agent.json").is_file()
         assert found["wall_time_s"] > 0
     assert "median" in (tmp_path / "log.txt").read_text()
 
-    # Nothing is left to do: nothing is done.
+    # Nothing is left to do: nothing is done, wherever the folder is.
+    run = run.rename(tmp_path / "renamed")
     written = {
         file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file() and file.name != "summary.json"
     }
-    process = start(tmp_path)
+    process = start(tmp_path, "--storage", str(tmp_path), "--name", "renamed")
     assert process.wait(timeout=600) == 0
     assert written == {file: file.stat().st_mtime_ns for file in written}
     assert set(written) == {file for file in run.rglob("*") if file.is_file() and file.name != "summary.json"}
+
+
+@pytest.mark.ray
+def test_trials_of_a_moved_sweep_that_had_not_begun_begin_at_the_new_place(tmp_path, ray_runtime):
+    from parsecrl.platform.cluster.ray_private import updated_search
+    from parsecrl.platform.running.trainables import trainable_of
+
+    def space(runners):
+        model = {"size": tune.choice([3, 4]), "levels": [1, 2]}
+        return {"num_env_runners": runners, "model": model, "rate": tune.grid_search([0.1, 0.2, 0.3]), "class": int}
+
+    def search(runners, folder):
+        """A search of six trials, two of each rate."""
+        made = BasicVariantGenerator(random_state=0)
+        config = inject_placeholders(space(runners), create_resolvers_map())
+        experiment = Experiment(
+            "sweep", trainable_of("cartpole_embedding"), config=config, num_samples=2, storage_path=str(folder)
+        )
+        made.add_configurations([experiment])
+        return made
+
+    def left(search):
+        return list(iter(search.next_trial, None))
+
+    begun = search(0, tmp_path / "before")
+    begun.next_trial()
+    stored = cloudpickle.dumps(begun.get_state())
+    moved = BasicVariantGenerator()
+    searched = ["model.size", "rate"]
+    moved.set_state(cloudpickle.loads(updated_search(stored, space(2), searched, str(tmp_path / "after"))))
+    expected, found = left(begun), left(moved)
+    assert [trial.config for trial in found] == [{**trial.config, "num_env_runners": 2} for trial in expected]
+    assert [trial.config["rate"] for trial in found] == [0.2, 0.3, 0.1, 0.2, 0.3]
+    assert {trial.storage.experiment_fs_path for trial in found} == {str(tmp_path / "after" / "sweep")}
 
 
 @pytest.mark.ray
@@ -473,24 +540,16 @@ def test_the_status_line_says_how_long_it_will_take():
     assert [duration(s) for s in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
 
 
-def test_every_stop_condition_of_a_spec_ends_a_trial_and_is_shown(tmp_path):
+def test_every_stop_condition_of_a_spec_ends_a_trial_and_is_shown():
     from parsecrl.platform.running.progress import PhaseProgress, StopWhenReached
-    from parsecrl.platform.runs.run_folder import RunFolder
     from parsecrl.platform.specs import load_spec
 
-    folder = RunFolder.choose(load_spec("cheetah_run_quick"), tmp_path)
-    folder.open()
-
-    known = {phase.name: phase.stop_conditions for phase in folder.spec.phases}
+    known = {phase.name: phase.stop_conditions for phase in load_spec("cheetah_run_quick").phases}
     for phase, key in [(phase, key) for phase, conditions in known.items() for key in conditions]:
         result_key = known[phase][key].result_key
-        folder.record(phase, {"stop": {key: 10}})
-        stop = StopWhenReached(folder, phase)
+        stop = StopWhenReached({key: 10}, known[phase])
         assert not stop("a", {result_key: 9})
         assert stop("a", {result_key: 10})
-        # Tune stores it with the experiment and restores it from there: it then takes up what holds now.
-        folder.record(phase, {"stop": {key: 5}})
-        assert pickle.loads(pickle.dumps(stop))("a", {result_key: 9})
         progress = PhaseProgress(phase, "/nowhere", {key: 10}, known[phase])
         progress.results["a"] = {result_key: 9}
         assert "9 of 10 " in progress.describe(running=0)
