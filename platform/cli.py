@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 for a run that stopped by itself; 2 for a mistake of the user; 130 for Ctrl-C, 143 for SIGTERM."""
     options = _parser().parse_args(arguments)
     try:
+        _check_here()
         if getattr(options, "code", None):
             from parsecrl.platform.shipping.own_code import put_on_path
 
@@ -42,6 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f" at {error.filename}" if error.filename else ""
         print(f"parsec: {error.strerror}{where}; the same command continues once that is put right", file=sys.stderr)
         return 1
+
+
+def _check_here() -> None:
+    """Raise UserError in a folder that was deleted, where no path has a meaning and Ray does not start."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(f"the current folder cannot be used ({error.strerror}); change to one that exists") from None
 
 
 class _Parser(argparse.ArgumentParser):

@@ -113,6 +113,10 @@ def connect(
             raise UserError(
                 f"no Ray cluster answers at {address!r} ({reason}); start one, or use --address local"
             ) from None
+        except OSError as error:
+            if "AF_UNIX" not in str(error):  # the longest path that a socket can have
+                raise
+            raise UserError(f"Ray's temporary folder has too long a path ({error}); set RAY_TMPDIR=/tmp") from None
     quiet_ray()
     from parsecrl.platform.cluster import ray_private
 

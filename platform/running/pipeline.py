@@ -20,6 +20,7 @@ from parsecrl.platform.running.evaluating import evaluate_agents, evaluated_phas
 from parsecrl.platform.running.loggers import check_loggers
 from parsecrl.platform.running.preflight import check_environment, check_trial_resources
 from parsecrl.platform.running.summary import write_summary
+from parsecrl.platform.runs import trust as trust_record
 from parsecrl.platform.runs.random_policy import CHECKS
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.shipping import own_code
@@ -63,6 +64,8 @@ def run_spec(
             line.note(f"code: {own_code.described(codes)}")
         if not folder.state(CHECKS):
             folder.record(CHECKS, {"warnings": checked.warnings, "random_returns": checked.random_returns})
+        if trust_record.is_unsigned(trust_record.record_in(folder.path)) and (why := trust_record.why_unsigned()):
+            line.note(why)
         with interruption.handled():
             _run_phases(folder, url, line)
             evaluate_agents(folder, line)

@@ -22,6 +22,7 @@ from parsecrl.platform.errors import StorageUnreachable, UserError
 from parsecrl.platform.runs import code_record, trust
 from parsecrl.platform.runs.stored_checkpoints import METRICS
 from parsecrl.platform.specs import Phase, Spec, differences, dump, parse_spec
+from parsecrl.platform.specs.spec import NAME
 from parsecrl.platform.storage import Location, lock_of, read_json, writable_storage, write_atomically
 
 STATE_FILE = "state.json"
@@ -54,8 +55,7 @@ class RunFolder:
     ) -> RunFolder:
         """The folder to run `spec` in: new, or that of a run with the same spec. Makes nothing yet."""
         name = name or spec.name
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-            raise UserError(f"--name must be letters, digits, - and _, got {name!r}")
+        check_name(name)
         root = writable_storage(storage)
         path = root / name
         if fresh and path.exists():
@@ -121,10 +121,12 @@ class RunFolder:
             phase for phase in self.spec.phases if not self.is_finished(phase) and (self.path / phase.name).exists()
         ]
         if begun and not self.trust and not self.is_own:
-            maker = trust.maker(trust.record_in(self.path))
+            record = trust.record_in(self.path)
+            unsigned = "was begun without a key" if trust.is_unsigned(record) else "was not made here"
             raise UserError(
-                f"{self.path} was not made here (it says: by {maker}), and continuing its phase {begun[0].name} would "
-                f"unpickle files in it, which can run any code; give --trust if you trust all who could write it, or "
+                f"{self.path} {unsigned} (it says: by {trust.maker(record)}), and continuing its phase "
+                f"{begun[0].name} would unpickle files in it, which can run any code; give --trust if you trust all "
+                f"who could write it, or "
                 f"--fresh for a new folder"
             )
 
@@ -184,6 +186,15 @@ class RunFolder:
     def states(self) -> dict[str, dict[str, Any]]:
         """All that is recorded, by the name of a phase or of what was made of it."""
         return read_json(self.path / STATE_FILE)
+
+
+def check_name(name: str) -> None:
+    """Raise UserError unless a run, whose folder and job are called so, can have the name."""
+    if not re.fullmatch(NAME, name):
+        raise UserError(
+            f"--name must be 1 to 100 letters, digits, -, _ and ., the first a letter or a digit, got {short(name)} of "
+            f"{len(name)} characters; give another one"
+        )
 
 
 def _is_foreign(entry: Location) -> bool:

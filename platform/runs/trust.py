@@ -74,6 +74,14 @@ def is_own(record: str | None) -> bool:
     return key is not None and hmac.compare_digest(mark.encode(), _mark(key, run).encode())
 
 
+def is_unsigned(record: str | None) -> bool:
+    """Whether the text of a record was made without a key."""
+    try:
+        return not json.loads(record or "{}")["mark"]
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def maker(record: str | None) -> str:
     """For a message; it is what the record says, true or not."""
     try:
@@ -84,22 +92,43 @@ def maker(record: str | None) -> str:
 
 
 def key_file() -> Path:
-    """$PARSEC_KEY_FILE, or parsecrl/key in this user's folder for configurations."""
+    """$PARSEC_KEY_FILE, or parsecrl/key in this user's folder for configurations. Raises OSError without a home."""
     given = os.environ.get(KEY_VARIABLE)
-    if given:
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "parsecrl" / "key"
+    try:
+        if given:
+            return Path(given).expanduser()
+        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "parsecrl" / "key"
+    except RuntimeError as error:  # a user without a home
+        raise FileNotFoundError(str(error)) from None
+
+
+def why_unsigned() -> str:
+    """Why there is no key of this user's, as one sentence with the remedy; empty where there is one."""
+    try:
+        if _read_key(make=True):
+            return ""
+        reason = "the key is empty"
+    except OSError as error:
+        reason = f"{error.strerror}: {error.filename}" if error.strerror else str(error).rstrip(".")
+    return (
+        f"this run cannot be marked as yours ({reason}), and will need --trust to go on after an interruption; set "
+        f"{KEY_VARIABLE} to a file that can be written, and give --fresh, to do without"
+    )
 
 
 def _key(*, make: bool = False) -> bytes | None:
-    file = key_file()
     try:
-        if make and not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            _write_new(file)
-        return file.read_bytes() or None
+        return _read_key(make)
     except OSError:
         return None
+
+
+def _read_key(make: bool) -> bytes | None:
+    file = key_file()
+    if make and not file.exists():
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_new(file)
+    return file.read_bytes() or None
 
 
 def _write_new(file: Path) -> None:

@@ -29,7 +29,7 @@ class PhaseBase(Group):
     entry: ClassVar[Algorithm]
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="of the phase: its folder, and how others name it"
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$", description="of the phase: its folder, and how others name it"
     )
     start_from: str | None = Field(None, description="earlier phase to start from")
     search: dict[str, Domain] = Field(

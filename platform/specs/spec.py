@@ -18,6 +18,8 @@ VARIANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 
 MAX_SEED = 2**31 - 1
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"  # of a run, as a regular expression
+
 
 class EnvSpec(Group):
     """The environment that phases act in."""
@@ -91,7 +93,7 @@ class EvaluateSpec(Group):
 class Spec(Group):
     """One experiment: phases, and the environment that those of them act in which have one."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the run's folder")
+    name: str = Field(pattern=f"^{NAME}$", description="of the run's folder")
     env: EnvSpec | None = Field(None, description="needed by phases that act")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="everything random follows from it")
     seeds: int | list[int] | None = Field(

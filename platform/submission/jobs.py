@@ -13,7 +13,6 @@ import contextlib
 import logging
 import math
 import os
-import re
 import shlex
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from urllib.parse import urlsplit
 from parsecrl.platform.cluster.connection import quiet_ray
 from parsecrl.platform.cluster.job_record import RUN_BEGINS
 from parsecrl.platform.errors import RunFailed, UserError, text_line
+from parsecrl.platform.runs.run_folder import check_name
 from parsecrl.platform.shipping import own_code
 from parsecrl.platform.specs import Spec, dump
 from parsecrl.platform.storage import well_formed
@@ -52,7 +52,6 @@ REPORTS_AFTER_S = 120.0  # a head younger than this may not have reported its no
 REPORT_WAIT_S = 12.0
 BEGIN_WAIT_S = 20.0  # for the driver to take the job up or to refuse it; a cluster may have it wait for longer
 LOST_S = 60.0  # a head that is silent for so long while its log is followed is taken for lost
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 # --- the connection ------------------------------------------------------------------------------------------------
@@ -177,8 +176,7 @@ def submit(
     other node's does.
     """
     name = name or spec.name
-    if not NAME.fullmatch(name):
-        raise UserError(f"--name must be letters, digits, - and _, got {name!r}")
+    check_name(name)
     _check_storage(storage)
     codes = own_code.on_path()
     with tempfile.TemporaryDirectory(prefix="parsec-submit-") as folder:
