@@ -226,3 +226,9 @@ def gs(gs_server, monkeypatch, tmp_path):
     object_store._client.cache_clear()
     yield f"gs://bucket/{tmp_path.name}"
     object_store._client.cache_clear()
+
+
+@pytest.fixture(params=["s3", "gs"])
+def store(request):
+    """An address in either kind of store."""
+    return request.getfixturevalue(request.param)
