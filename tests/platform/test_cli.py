@@ -122,6 +122,11 @@ def assert_refused(done, *words):
         (["small.yaml", "--address", "127.0.0.1:1"], ["no Ray cluster answers at '127.0.0.1:1'", "--address local"]),
         (["small.yaml", "--address", "ray://127.0.0.1:1"], ["no Ray cluster answers at 'ray://127.0.0.1:1'"]),
         (["small.yaml", "--name", "../up"], ["--name", "'../up'"]),
+        (["small.yaml", "--name", 300 * "x"], ["--name must be 1 to 100 letters", "of 300 characters"]),
+        (["small.yaml", "--name", "wörk"], ["--name must be 1 to 100 letters", "'wörk'"]),
+        (["small.yaml", "--set", f"name={300 * 'x'}"], ["name"]),
+        (["small.yaml", "--storage", 300 * "x"], ["cannot be written (File name too long)"]),
+        (["small.yaml", "--storage", "~nobody-at-all/runs"], ["~nobody-at-all/runs names no folder"]),
         (["small.yaml", "--name", "taken"], ["taken", "no run folder"]),
         (["small.yaml", "--name", "other"], ["another spec", "seed was 5, is 0"]),
         (["absent.yaml"], ["no spec 'absent.yaml'"]),
@@ -162,6 +167,25 @@ def test_the_installed_command_refuses_alike(folder, arguments, words):
     before = sorted(folder.rglob("*"))
     assert_refused(installed_parsec(folder, *arguments), *words)
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_folder_that_was_deleted_is_one_sentence(tmp_path):
+    command = f"mkdir gone && cd gone && rmdir ../gone && {COMMAND[0]} run cheetah_run_quick"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert_refused(done, "the current folder cannot be used", "change to one that exists")
+
+
+@pytest.mark.ray
+def test_a_temporary_folder_with_a_long_path_is_one_sentence(folder):
+    long = folder / (98 * "t")
+    long.mkdir()
+    env = {**os.environ, "TMPDIR": str(long)}
+    env.pop("RAY_TMPDIR", None)
+    done = subprocess.run(
+        [*COMMAND, "run", "small.yaml"], cwd=folder, capture_output=True, text=True, timeout=600, env=env
+    )
+    assert_refused(done, "Ray's temporary folder has too long a path", "107 bytes", "set RAY_TMPDIR=/tmp")
+    assert not (folder / "runs").exists()
 
 
 @pytest.mark.ray

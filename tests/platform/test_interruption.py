@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -193,5 +194,42 @@ def test_a_finished_run_from_elsewhere_can_be_looked_at_but_not_prolonged(tmp_pa
 def test_without_a_place_for_a_key_a_run_starts_and_needs_trust_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setenv(trust.KEY_VARIABLE, "/proc/nowhere/key")
     begun(tmp_path)
-    with pytest.raises(UserError, match="--trust"):
+    with pytest.raises(UserError, match=r"was begun without a key \(it says: by .*--trust"):
         RunFolder.choose(load_spec(tmp_path / "sweep.yaml"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({trust.KEY_VARIABLE: "/proc/nowhere/key"}, "No such file or directory: /proc/nowhere"),
+        ({trust.KEY_VARIABLE: "", "XDG_CONFIG_HOME": "", "HOME": "/proc/home"}, "/proc/home"),
+        ({trust.KEY_VARIABLE: "~nobody-at-all/key"}, "home directory"),
+    ],
+)
+def test_a_run_that_cannot_be_marked_says_so_when_it_begins(tmp_path, monkeypatch, variables, reason):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    path = begun(tmp_path)
+    assert trust.is_unsigned(trust.record_in(path))
+    why = trust.why_unsigned()
+    assert why.startswith("this run cannot be marked as yours (")
+    assert reason in why
+    assert f"set {trust.KEY_VARIABLE} to a file that can be written" in why
+    monkeypatch.setenv(trust.KEY_VARIABLE, str(tmp_path / "key"))
+    assert trust.why_unsigned() == ""
+
+
+def test_without_a_home_variable_the_users_own_home_has_the_key(monkeypatch):
+    for name in ("HOME", "XDG_CONFIG_HOME", trust.KEY_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    assert trust.key_file() == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".config" / "parsecrl" / "key"
+
+
+def test_the_keys_folder_is_closed_to_others_whatever_the_umask(tmp_path, monkeypatch):
+    monkeypatch.setenv(trust.KEY_VARIABLE, str(tmp_path / "parsecrl" / "key"))
+    before = os.umask(0)
+    try:
+        trust.new_record()
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "parsecrl", trust.key_file())] == [0o700, 0o600]

@@ -24,7 +24,11 @@ def begun(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", ["phases.planet.stop.env_steps=77", "phases.embed.train_ratio=0.07", "evaluate.episodes=3"]
+    "change",
+    [
+        *("phases.planet.stop.env_steps=77", "phases.embed.train_ratio=0.07", "evaluate.episodes=3"),
+        *("resources.num_env_runners=5", "resources.num_gpus_per_learner=0.5"),
+    ],
 )
 def test_a_run_goes_on_with_other_ends_and_with_other_plans_for_what_has_not_begun(begun, change):
     folder = RunFolder.choose(load_spec(SPEC, [change]), begun)
