@@ -22,6 +22,7 @@ class StatusLine:
         self.publish: Callable[[str], None] | None = None  # also told what the line says
 
     def show(self, text: str, *, final: bool = False) -> None:
+        """Put the text in the line's place; final: it stays."""
         if self.publish is not None:
             self.publish(text)
         if self.rewrites:
@@ -59,6 +60,7 @@ def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int
 
 
 def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as a person says it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

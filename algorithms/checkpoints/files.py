@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 
 class FileElsewhere(Protocol):
+    """A file that is not on this machine's disks."""
+
     def copy_to(self, target: Path) -> None:
         """Copy the file to a path of this machine. Raises FileNotFoundError where there is none."""
 

@@ -40,10 +40,12 @@ class CheckpointPair:
 
     @property
     def description_file(self) -> str:
+        """The name of the JSON file."""
         return f"{self.name}.json"
 
     @property
     def tensor_file(self) -> str:
+        """The name of the safetensors file."""
         return f"{self.name}.safetensors"
 
     def write(self, folder: str | Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

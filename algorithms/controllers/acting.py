@@ -131,11 +131,13 @@ class PlanningPolicy:
         self.agent, self._noise = agent.eval(), planning_noise(agent, seed)
 
     def initial_state(self, batch_size: int) -> dict[str, Tensor]:
+        """The state before the first observations, of batch_size environments."""
         return self.agent.initial_state(batch_size)
 
     def act(
         self, state: dict[str, Tensor], obs: Tensor, rng: Generator | None = None
     ) -> tuple[NDArray[Any], dict[str, Tensor]]:
+        """obs [B, O] -> actions [B, A] in [-1, 1], and the state after; rng draws the candidates anew."""
         noise = self._noise
         if rng is not None:
             noise = torch.from_numpy(rng.standard_normal(tuple(noise.shape), dtype=np.float32))

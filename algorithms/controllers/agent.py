@@ -70,6 +70,7 @@ class PlanningAgent(nn.Module):
         noise: Tensor | None = None,
         **options: Any,
     ) -> Plan:
+        """The controller's plan from a belief, begun at the state's last plan where the controller does so."""
         warm_start = state["plan"] if self.controller.warm_start else None
         return self.controller.plan(self.model, belief, warm_start, generator=generator, noise=noise, **options)
 

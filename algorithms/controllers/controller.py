@@ -22,7 +22,8 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 class RewardModel(Protocol):
     """What a controller needs of a model; with an objective it needs `WorldModel.predict` as well."""
 
-    def predict_rewards(self, belief: Belief, actions: Tensor) -> Tensor: ...
+    def predict_rewards(self, belief: Belief, actions: Tensor) -> Tensor:
+        """Rewards [B, N, H] of actions [B, N, H, A] from B beliefs, in environment units."""
 
 
 class Plan(NamedTuple):

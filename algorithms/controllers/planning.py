@@ -85,6 +85,7 @@ class SearchController(nn.Module):
         return predicted_cost(model, belief, self.decode(x, belief), self.objective)
 
     def decode(self, x: Tensor, belief: Belief) -> Tensor:
+        """Solver variables x [B, n] or [B, N, n] to action sequences with two more axes [H, A] for n."""
         raise NotImplementedError
 
     def _search(

@@ -26,6 +26,7 @@ class DCEMPPOAlgorithm(Algorithm):
     tune_name = "DCEMPPO"
 
     def trainable(self) -> Any:
+        """RLlib's algorithm, imported now."""
         from parsecrl.algorithms.dcem_ppo.dcem_ppo import DCEMPPO
 
         return DCEMPPO
@@ -33,6 +34,7 @@ class DCEMPPOAlgorithm(Algorithm):
     def make_config(
         self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any], seed: int, start_from: str | None
     ) -> Any:
+        """RLlib's config of the phase."""
         from parsecrl.algorithms.dcem_ppo.dcem_ppo import DCEMPPOConfig
 
         assert env is not None  # the spec has seen to it
@@ -43,6 +45,7 @@ class DCEMPPOAlgorithm(Algorithm):
         return PLANET.processes(phase, env, resources)
 
     def check_start(self, phase: Any, source: Any, earlier: Mapping[str, Any]) -> None:
+        """Refuse a source without a planner that `fine_tune` reaches."""
         while isinstance(source, DCEMPPOSettings):
             source = earlier[source.start_from]
         if not isinstance(source, PlanetSettings):
@@ -52,6 +55,7 @@ class DCEMPPOAlgorithm(Algorithm):
         check_planner(controller.kind, temperatures, values_of(phase, "fine_tune"), source.name, at)
 
     def check_task(self, phase: Any, obs_size: int, action_size: int, earlier: Mapping[str, Any]) -> None:
+        """Make the agent that the phase begins with, where it is of own code, and look for what is fine-tuned."""
         source = phase
         while isinstance(source, DCEMPPOSettings):
             source = earlier[source.start_from]
@@ -64,6 +68,7 @@ class DCEMPPOAlgorithm(Algorithm):
                 check_fine_tuned(agent, parts, repr(phase.start_from))
 
     def check_resources(self, phase: Any, resources: Any) -> None:
+        """Refuse more than one learner."""
         if resources.num_learners > 1:
             raise ValueError(
                 f"resources.num_learners must be 0 or 1 for the algorithm of phases.{phase.name}, dcem_ppo, "

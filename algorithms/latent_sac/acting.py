@@ -19,6 +19,7 @@ class DiscretePolicy:
         self.model, self.network = model.eval(), network.eval()
 
     def initial_state(self, batch_size: int) -> dict[str, Tensor]:
+        """The state before the first observations: no action yet, which is 0."""
         return {"action": torch.zeros(batch_size, dtype=torch.int64)}
 
     @torch.no_grad()

@@ -21,11 +21,13 @@ class LatentSACAlgorithm(Algorithm):
     checked = frozenset({"world", "model", "target_entropy"})
 
     def trainable(self) -> Any:
+        """RLlib's algorithm, imported now."""
         from parsecrl.algorithms.latent_sac.latent_sac import LatentSAC
 
         return LatentSAC
 
     def check(self, phase: Any) -> None:
+        """Make the world, and check the model and the target entropy against it."""
         from parsecrl.algorithms.latent_sac.latent_sac_rl_module import check_target_entropy
         from parsecrl.algorithms.latent_study.model_factory import check_model
         from parsecrl.algorithms.latent_study.worlds import check_slices, make_vector_world, space_sizes
@@ -46,17 +48,20 @@ class LatentSACAlgorithm(Algorithm):
         return OwnWorld(group, lambda: make_vector_world(group, layout_seed=0))
 
     def load_policy(self, folder: Any, seed: int, trust: bool) -> Any:
+        """The policy of a checkpoint, which names no code: neither seed nor trust is needed."""
         from parsecrl.algorithms.latent_sac.checkpoint import load_policy
 
         return load_policy(folder)
 
     def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> Any:
+        """The tables of all trials' checkpoints."""
         from parsecrl.algorithms.latent_sac.analysis import analyse_all
 
         parameters = [trial.parameters for trial in trials]
         return analyse_all([trial.checkpoint for trial in trials], parameters, parallel_map)
 
     def report(self) -> Any:
+        """Result table and sections of the page."""
         from parsecrl.algorithms.latent_sac.report import REPORT
 
         return REPORT

@@ -23,6 +23,7 @@ FINDING = (
 
 
 def result_table(tables: Tables) -> ResultTable:
+    """Total scores with their intervals, beside what the paper says."""
     scores = tables["scores"]
     note = f"{shared.score_note(scores)} {FINDING}"
     return ResultTable(shared.SCORE_HEADINGS, shared.score_rows(scores), note)

@@ -27,6 +27,7 @@ class PlanetAlgorithm(Algorithm):
     tune_name = "Planet"
 
     def trainable(self) -> Any:
+        """RLlib's algorithm, imported now."""
         from parsecrl.algorithms.planet.planet import Planet
 
         return Planet
@@ -34,12 +35,14 @@ class PlanetAlgorithm(Algorithm):
     def make_config(
         self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any], seed: int, start_from: str | None
     ) -> Any:
+        """RLlib's config of the phase."""
         from parsecrl.algorithms.planet.planet import PlanetConfig
 
         assert env is not None  # the spec has seen to it
         return PlanetConfig.from_phase(phase, env, resources, seed, start_from)
 
     def load_policy(self, folder: Any, seed: int, trust: bool) -> tuple[Any, dict[str, Any]]:
+        """The planning agent of a checkpoint as a policy, and its description."""
         from parsecrl.algorithms.checkpoints.agent import load_agent
         from parsecrl.algorithms.controllers.acting import PlanningPolicy
 
@@ -58,6 +61,7 @@ class PlanetAlgorithm(Algorithm):
         return phase
 
     def check_start(self, phase: Any, source: Any, earlier: Mapping[str, Any]) -> None:
+        """Refuse a source of another algorithm, and one whose kept model or decoder has other sizes."""
         if not isinstance(source, PlanetSettings):
             raise ValueError(
                 f"phases.{phase.name}.start_from must name a {self.name} phase, got {phase.start_from!r} of algorithm "
@@ -74,6 +78,7 @@ class PlanetAlgorithm(Algorithm):
             _check_kept_decoder(phase, source)
 
     def check_task(self, phase: Any, obs_size: int, action_size: int, earlier: Mapping[str, Any]) -> None:
+        """Make the agents of own code, and check that a sequence holds their plans."""
         for settings in agents_of_own_code(phase):
             from parsecrl.algorithms.controllers import PlanningAgent
 

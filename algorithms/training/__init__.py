@@ -1,0 +1,1 @@
+"""What trials share: settings of RLlib, seeds, finite checks, measurements, process tuning."""

@@ -105,6 +105,7 @@ class Measurements:
             self._main[activity] += time.perf_counter() - start
 
     def add(self, rollout: RolloutTimes) -> None:
+        """Count a runner's rollout in the next `take`."""
         self._rollouts.append(rollout)
 
     def take(self) -> dict[str, Any]:

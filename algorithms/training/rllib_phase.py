@@ -48,6 +48,7 @@ class UnnamedTask:
     create: Callable[[EnvContext], Any]
 
     def __call__(self, arguments: dict[str, Any]) -> Any:
+        """The environment, with these arguments."""
         return self.create(EnvContext(arguments, worker_index=0))
 
     def __repr__(self) -> str:
@@ -127,6 +128,7 @@ class PhaseConfig(SettingsConfig):
         return self.env_config.get("action_repeat", 1)
 
     def validate(self) -> None:
+        """Put the project's own task around the one that was given, then check as RLlib does."""
         if isinstance(self.start_from, str) and "://" not in self.start_from:
             self.start_from = Path(self.start_from)
         self._wrap_task()
@@ -209,6 +211,7 @@ class PhaseMixin:
     plans: list[PlanTime] = []  # noqa: RUF012 (replaced, never changed) of the last step
 
     def setup(self, config: Any) -> None:
+        """As RLlib's; then check that the agent fits the task."""
         super().setup(config)  # type: ignore[misc]
         self.measurements = Measurements()
         self.experience = Experience()
@@ -264,6 +267,7 @@ class PhaseMixin:
         """Read what `save_phase_files` wrote."""
 
     def step(self) -> dict[str, Any]:
+        """An iteration of RLlib, and what the run reads of its result: score, losses, measurements."""
         results = super().step()  # type: ignore[misc]
         runners = results.get(ENV_RUNNER_RESULTS, {})
         results["episode_return_mean"] = runners.get("episode_return_mean", float("nan"))
@@ -308,6 +312,7 @@ class PhaseMixin:
         return agent
 
     def save_to_path(self, path: Any = None, *args: Any, **kwargs: Any) -> str:
+        """RLlib's checkpoint in a local folder, with the agent's and the phase's own files."""
         check_local(path)
         saved = super().save_to_path(path, *args, **kwargs)  # type: ignore[misc]
         _forget(self.config.start_from, saved)
@@ -316,18 +321,21 @@ class PhaseMixin:
         return saved
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """Restore RLlib's checkpoint and, where all of it is restored, the phase's own files."""
         check_local(path)
         super().restore_from_path(path, *args, **kwargs)  # type: ignore[misc]
         if kwargs.get("component") is None:
             self.restore_phase_files(str(path))
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's state and the phase's counts."""
         state = super().get_state(components, not_components=not_components, **kwargs)  # type: ignore[misc]
         if components is None:  # the whole state, not some parts of RLlib's
             state["counts"] = dict(self.counts)
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
+        """Take the state of `get_state`."""
         super().set_state(state)  # type: ignore[misc]
         self.counts.update(state.get("counts", {}))
 

@@ -20,6 +20,7 @@ def fraction_done(
 
 
 def finite(value: Any, default: float) -> float:
+    """The value as a number; the default where it is none, or not finite."""
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -67,6 +67,7 @@ class RunFolder:
 
     @property
     def is_new(self) -> bool:
+        """Whether no run has begun in the folder."""
         return not (self.path / "spec.yaml").exists()
 
     @property
@@ -165,6 +166,7 @@ class RunFolder:
         self._lock.still_held()
 
     def close(self) -> None:
+        """Let other processes have the folder."""
         self._lock.release()
 
     def state(self, phase: str) -> dict[str, Any]:
@@ -180,6 +182,7 @@ class RunFolder:
         return (self.path / state["checkpoint"] / METRICS).exists()
 
     def record(self, phase: str, state: dict[str, Any]) -> None:
+        """Write down the state of a phase, or of what was made of it. Raises RunFailed once another has the folder."""
         self._lock.confirm()
         write_atomically(self.path / STATE_FILE, json.dumps({**self.states(), phase: state}, indent=1))
 

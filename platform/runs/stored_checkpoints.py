@@ -42,6 +42,7 @@ class Stored:
 
     @property
     def score(self) -> float:
+        """The result that decides which checkpoint is best; -inf where there is none."""
         value = self.metrics.get(SCORE)
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else -math.inf
 
@@ -119,6 +120,7 @@ def forget_after(trial_folder: Location, number: int) -> None:
 
 
 def number_of(folder: Location | PurePath) -> int:
+    """The number in a checkpoint folder's name, -1 where there is none."""
     suffix = folder.name.rpartition("_")[2]
     return int(suffix) if suffix.isdigit() else -1
 

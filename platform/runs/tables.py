@@ -13,10 +13,12 @@ FOLDER = "analysis"
 
 
 def tables_folder(folder: RunFolder, phase: str) -> Location:
+    """Where the tables of a phase are."""
     return folder.path / FOLDER / phase
 
 
 def write_tables(run_dir: Location, phase: str, tables: dict[str, pd.DataFrame]) -> None:
+    """Write a CSV file a table, by its name."""
     place = run_dir / FOLDER / phase
     place.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():

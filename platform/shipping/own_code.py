@@ -50,6 +50,7 @@ class OwnCode:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
+        """File -> hash, in 16 hexadecimal digits."""
         return {name: hashlib.sha256(data).hexdigest()[:16] for name, data in sorted(self.contents.items())}
 
     @cached_property
@@ -116,6 +117,7 @@ def on_path() -> list[OwnCode]:
 
 
 def described(codes: Sequence[OwnCode]) -> str:
+    """For a message: each name, and the hash's beginning."""
     return ", ".join(f"{code.name} ({code.digest[:8]})" for code in codes)
 
 

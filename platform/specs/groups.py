@@ -32,6 +32,7 @@ class Domain(Group):
 
     @property
     def kind(self) -> str:
+        """Which of the four is given."""
         return next(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
 
     @property
@@ -51,4 +52,5 @@ class Stop(Group):
 
     @property
     def conditions(self) -> dict[str, float]:
+        """The conditions that are set: key -> value."""
         return {key: value for key in type(self).model_fields if (value := getattr(self, key)) is not None}

@@ -60,6 +60,7 @@ class PhaseBase(Group):
 
     @classmethod
     def stop_model(cls) -> type[Stop]:
+        """The group `stop` of the algorithm's phases."""
         return stop_model(cls.entry)
 
     @classmethod

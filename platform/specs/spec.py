@@ -126,6 +126,7 @@ class Spec(Group):
         return isinstance(other, Spec) and self.model_dump() == other.model_dump()
 
     def phase(self, name: str) -> PhaseBase:
+        """The phase of this name; StopIteration where there is none."""
         return next(phase for phase in self.phases if phase.name == name)
 
     @property

@@ -23,6 +23,7 @@ class BucketHandler(fs.FileSystemHandler):
 
     @property
     def store(self) -> ObjectStore:
+        """The bucket, connected to when it is first asked."""
         return store_of(self.scheme, self.bucket)
 
     def _key(self, path: str) -> str:
@@ -32,12 +33,15 @@ class BucketHandler(fs.FileSystemHandler):
         return not self == other
 
     def get_type_name(self) -> str:
+        """The scheme, such as s3."""
         return self.scheme
 
     def normalize_path(self, path: str) -> str:
+        """The path without a slash at its end."""
         return path.rstrip("/")
 
     def get_file_info(self, paths: list[str]) -> list[fs.FileInfo]:
+        """What lies at each path: a file, a folder, or nothing."""
         return [self._info(path) for path in paths]
 
     def _info(self, path: str) -> fs.FileInfo:
@@ -53,6 +57,7 @@ class BucketHandler(fs.FileSystemHandler):
         return fs.FileInfo(path, fs.FileType.File, size=found["size"], mtime=found["last_modified"].timestamp())
 
     def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        """What lies below a folder. Raises FileNotFoundError where nothing does, unless that is allowed."""
         files, folders = self.store.list(self._key(selector.base_dir), selector.recursive)
         infos = [fs.FileInfo(f"{self.bucket}/{folder}", fs.FileType.Directory) for folder in folders]
         infos += [self._file_info(found) for found in files]
@@ -61,12 +66,15 @@ class BucketHandler(fs.FileSystemHandler):
         return infos
 
     def create_dir(self, path: str, recursive: bool) -> None:
+        """Nothing: a folder exists while something is in it."""
         pass
 
     def delete_dir(self, path: str) -> None:
+        """Delete all that lies below, if anything does."""
         self.delete_dir_contents(path, missing_dir_ok=True)
 
     def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
+        """Delete all that lies below. Raises FileNotFoundError where nothing does, unless that is allowed."""
         files, _ = self.store.list(self._key(path), recursive=True)
         if not files and not missing_dir_ok:
             raise FileNotFoundError(f"there is nothing below {self.scheme}://{path}")
@@ -74,19 +82,24 @@ class BucketHandler(fs.FileSystemHandler):
 
     # pyarrow's interface has this one as well; nothing here may use it.
     def delete_root_dir_contents(self) -> None:
+        """Refused: see the error."""
         raise NotImplementedError("a whole object store is never deleted")
 
     def delete_file(self, path: str) -> None:
+        """Delete a file."""
         self.store.delete([self._key(path)])
 
     def move(self, src: str, dest: str) -> None:
+        """Copy a file, then delete the first."""
         self.copy_file(src, dest)
         self.delete_file(src)
 
     def copy_file(self, src: str, dest: str) -> None:
+        """Copy a file inside the store."""
         self.store.copy(self._key(src), self._key(dest))
 
     def open_input_stream(self, path: str) -> pyarrow.NativeFile:
+        """A local copy of the file, open for reading."""
         # The whole object first, so that an outage while it is read cannot mix two states of it.
         copy = tempfile.SpooledTemporaryFile(max_size=2 * CHUNK)  # noqa: SIM115  # closed by its reader
         self.store.download(self._key(path), copy)  # type: ignore[arg-type]
@@ -96,9 +109,11 @@ class BucketHandler(fs.FileSystemHandler):
     open_input_file = open_input_stream
 
     def open_output_stream(self, path: str, metadata: Any) -> pyarrow.NativeFile:
+        """A file that is sent whole when it is closed."""
         return pyarrow.PythonFile(_Writer(self.store, self._key(path)), mode="w")
 
     def open_append_stream(self, path: str, metadata: Any) -> pyarrow.NativeFile:
+        """Refused: see the error."""
         raise NotImplementedError("object stores cannot append to a file")
 
 

@@ -128,6 +128,7 @@ def upload(source: Path, target: Location) -> None:
 
 
 def download(source: RemotePath, target: Path) -> None:
+    """Copy a file of a store to a local path, whose folders are made."""
     target.parent.mkdir(parents=True, exist_ok=True)
     source.copy_to(target)
 

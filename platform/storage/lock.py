@@ -30,6 +30,7 @@ EXPIRY_SECONDS = 60.0  # as long as an outage of the store may keep its owner fr
 
 
 def lock_of(folder: Path | RemotePath) -> FileLock | Lease:
+    """What keeps a run folder for one process: a file's lock on disk, a lease in a store."""
     return Lease(folder) if isinstance(folder, RemotePath) else FileLock(folder)
 
 
@@ -52,6 +53,7 @@ class FileLock:
     confirm = still_held
 
     def take(self) -> None:
+        """Take the folder. Raises UserError where another process has it, or it cannot be locked."""
         try:
             self.lock.acquire()
         except filelock.Timeout:
@@ -63,6 +65,7 @@ class FileLock:
             ) from None
 
     def release(self) -> None:
+        """Let other processes have the folder."""
         self.lock.release()
 
 

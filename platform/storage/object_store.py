@@ -158,6 +158,7 @@ class ObjectStore:
                     self.delete([key])
 
     def copy(self, source: str, target: str) -> None:
+        """Copy an object inside the bucket."""
         _sent.pop((self.scheme, self.bucket, target), None)
         self._try(lambda client: obstore.copy(client, source, target))
 
@@ -345,4 +346,5 @@ def _google_token() -> dict[str, Any]:
 
 @cache
 def store_of(scheme: str, bucket: str, patience: float | None = None) -> ObjectStore:
+    """The bucket, the same object for the same arguments."""
     return ObjectStore(scheme, bucket, patience)

@@ -58,18 +58,22 @@ class RemotePath:
 
     @property
     def name(self) -> str:
+        """The last part."""
         return self.path.name
 
     @property
     def stem(self) -> str:
+        """The last part without its suffix."""
         return self.path.stem
 
     @property
     def suffix(self) -> str:
+        """The last part from its last dot on."""
         return self.path.suffix
 
     @property
     def parts(self) -> tuple[str, ...]:
+        """Bucket and names."""
         return self.path.parts
 
     @property
@@ -78,9 +82,11 @@ class RemotePath:
         return self if len(self.path.parts) == 1 else RemotePath(f"{self.scheme}://{self.path.parent}")
 
     def with_name(self, name: str) -> RemotePath:
+        """The path with another last part."""
         return self.parent / name
 
     def relative_to(self, other: Path | RemotePath) -> PurePosixPath:
+        """The path below another. Raises ValueError where it does not lie there."""
         if not isinstance(other, RemotePath) or other.scheme != self.scheme:
             raise ValueError(f"{self} does not lie below {other}")
         return self.path.relative_to(other.path)
@@ -92,15 +98,19 @@ class RemotePath:
 
     @property
     def store(self) -> ObjectStore:
+        """The bucket, connected to when it is first asked."""
         return store_of(self.scheme, self.bucket)
 
     def exists(self) -> bool:
+        """Whether a file or a folder is there."""
         return self.is_file() or self.is_dir()
 
     def is_file(self) -> bool:
+        """Whether a file is there."""
         return bool(self.key) and self.store.head(self.key) is not None
 
     def is_dir(self) -> bool:
+        """Whether something lies below; a bucket always counts."""
         return not self.key or self.store.exists_below(self.key)
 
     def stat(self) -> FileStat:
@@ -113,15 +123,19 @@ class RemotePath:
         return self._stat
 
     def read_bytes(self) -> bytes:
+        """The file's contents. Raises FileNotFoundError where there is none."""
         return self.store.read(self.key)[0]
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The file's contents as text. Raises FileNotFoundError where there is none."""
         return self.read_bytes().decode(encoding, errors)
 
     def write_bytes(self, data: bytes) -> None:
+        """Write the file whole."""
         self.store.write(self.key, data)
 
     def write_text(self, text: str, encoding: str = "utf-8") -> None:
+        """Write the file whole."""
         self.write_bytes(text.encode(encoding))
 
     def copy_to(self, target: Path) -> None:
@@ -134,6 +148,7 @@ class RemotePath:
         self.store.write(self.key, source)
 
     def unlink(self, missing_ok: bool = False) -> None:
+        """Delete the file. Raises FileNotFoundError where there is none, unless that is allowed."""
         if not missing_ok and not self.is_file():
             raise FileNotFoundError(f"there is no file {self}")
         self.store.delete([self.key])
@@ -143,6 +158,7 @@ class RemotePath:
         self.store.delete(file.key for file in self.files())
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
+        """Nothing: a folder exists while something is in it."""
         pass
 
     def _list(self, recursive: bool) -> Iterator[RemotePath]:
@@ -154,6 +170,7 @@ class RemotePath:
         yield from map(self._located, folders)
 
     def iterdir(self) -> Iterator[RemotePath]:
+        """Files and folders directly below."""
         return self._list(recursive=False)
 
     def files(self) -> list[RemotePath]:
