@@ -9,7 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FILES = [file for room in ("algorithms", "envs") for file in sorted((ROOT / room).rglob("*.py"))]
-WHOLE = ("algorithms/solvers", "algorithms/models", "envs")  # none without its Args
+WHOLE = (
+    "algorithms/solvers",
+    "algorithms/models",
+    "algorithms/controllers",
+    "algorithms/checkpoints",
+    "envs",
+)  # none without its Args
 
 
 def documented(node: ast.AST) -> list[str]:

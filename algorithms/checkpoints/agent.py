@@ -28,8 +28,12 @@ read_description, read_weights = FILES.read_description, FILES.read_tensors
 def save_agent(folder: str | Path, agent: PlanningAgent, description: dict[str, Any]) -> None:
     """Write the agent into an existing folder; each file appears whole or not at all.
 
-    description: algorithm, env {id, action_repeat}, world_model, controller, decoder, env_steps, and spaces, the task's
-    own {observation, action} as `describe_space` has them; without these the task's are the agent's vectors.
+    Args:
+        folder: An existing one.
+        agent: Whose weights are stored.
+        description: algorithm, env {id, action_repeat}, world_model, controller, decoder, env_steps, and spaces, the
+            task's own {observation, action} as `describe_space` has them; without these the task's are the agent's
+            vectors.
     """
     sizes = {"obs_size": agent.model.obs_size, "action_size": agent.model.action_size}
     own = {
@@ -42,9 +46,16 @@ def save_agent(folder: str | Path, agent: PlanningAgent, description: dict[str, 
 def check_trust(
     folder: Folder, description: Mapping[str, Any], trust: bool | Collection[str], remedy: str = "trust=True"
 ) -> None:
-    """Raise ValueError where the description of the agent in `folder` names code that is not trusted.
+    """See that an agent is made of code that is trusted.
 
-    remedy: What trusts it in Python, for the message.
+    Args:
+        folder: Where the agent is, for the message.
+        description: Of the agent.
+        trust: All code, none, or that of these names.
+        remedy: What trusts it in Python, for the message.
+
+    Raises:
+        ValueError: The description names code that is not trusted.
     """
     unknown = [name for name in own_code_of(description) if not (trust if isinstance(trust, bool) else name in trust)]
     if unknown:
@@ -94,10 +105,17 @@ def load_agent(folder: Folder, trust: bool | Collection[str] = False) -> tuple[P
 
 
 def load_matching_weights(agent: PlanningAgent, folder: Folder) -> list[str]:
-    """Copy the weights that `agent` shares with the one in `folder` (the decoder only if both have it).
+    """Copy the weights that an agent shares with a stored one (the decoder only if both have it).
 
-    Returns the names of the agent's own weights that stayed as they were.
-    Raises ValueError when a weight that both have differs in shape.
+    Args:
+        agent: That gets them.
+        folder: Of the stored agent.
+
+    Returns:
+        The names of the agent's own weights that stayed as they were.
+
+    Raises:
+        ValueError: A weight that both have differs in shape.
     """
     stored = read_weights(folder)
     own = agent.state_dict()

@@ -42,8 +42,14 @@ class NotKept:
 def local_file(folder: Folder, name: str) -> Iterator[Path]:
     """A checkpoint's file on this machine, while the context lasts; a path where there may be no file.
 
-    The file of a folder elsewhere is copied here first. Raises ValueError where the folder is a text that is an address
-    and no path.
+    The file of a folder elsewhere is copied here first.
+
+    Args:
+        folder: Of the checkpoint.
+        name: Of the file.
+
+    Raises:
+        ValueError: The folder is a text that is an address and no path.
     """
     if isinstance(folder, str):
         check_local(folder, "read")
@@ -60,9 +66,16 @@ def local_file(folder: Folder, name: str) -> Iterator[Path]:
 
 
 def check_local(folder: Any, what: str = "saved to and restored") -> None:
-    """Raises ValueError on an address: a trial's own files (replay, agent) are written and read on this machine alone.
+    """Refuse an address: a trial's own files (replay, agent) are written and read on this machine alone.
 
     Tune and the platform take checkpoints to an object store and back as whole folders.
+
+    Args:
+        folder: That should be a path.
+        what: Was to be done, for the message.
+
+    Raises:
+        ValueError: It is an address.
     """
     if "://" in str(folder):
         raise ValueError(f"a checkpoint must be {what} from a local folder, got {folder}; copy it there")

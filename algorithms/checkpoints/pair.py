@@ -51,7 +51,13 @@ class CheckpointPair:
     def write(self, folder: str | Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Write both files into an existing folder; each appears whole or not at all.
 
-        description: for JSON. Raises FloatingPointError, before anything is written, where a tensor is not finite.
+        Args:
+            folder: An existing one.
+            description: For JSON.
+            tensors: By name.
+
+        Raises:
+            FloatingPointError: A tensor is not finite. Nothing has been written then.
         """
         for name, value in tensors.items():
             if value.is_floating_point() and not bool(value.isfinite().all()):

@@ -46,19 +46,37 @@ class StudyCheckpoint(CheckpointPair):
 
 
 def check_seed(folder: Any, stored: int, own: int) -> None:
-    """Raises ValueError unless both are the same: a run goes on with its own checkpoint."""
+    """See that a run goes on with its own checkpoint.
+
+    Args:
+        folder: Of the checkpoint, for the message.
+        stored: The checkpoint's seed.
+        own: The run's.
+
+    Raises:
+        ValueError: They differ.
+    """
     if stored != own:
         raise ValueError(f"{folder} is of seed {stored}, this experiment has {own}; give the one of its run")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state as tensors that `fill_optimizer` takes."""
+    """An optimizer's state as tensors that `fill_optimizer` takes.
+
+    Args:
+        optimizer: Any of torch whose state is tensors.
+    """
     states = optimizer.state_dict()["state"]
     return {f"{index}.{name}": value for index, state in states.items() for name, value in state.items()}
 
 
 def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimizer of the same parameters a stored state; its learning rates stay."""
+    """Give an optimizer of the same parameters a stored state; its learning rates stay.
+
+    Args:
+        optimizer: That gets the state.
+        tensors: Of `optimizer_tensors`.
+    """
     states: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, _, key = name.partition(".")

@@ -40,9 +40,14 @@ class Policy(Protocol):
 class TrainedAgent:
     """A trained policy between a task's own observations and actions; one environment, or a batch of them.
 
-    observation_space, action_space: the task's own, as it was trained. `state` is a dict of arrays: those of a batch
-    have a leading axis B, those of one environment have not. Copy the rows of an `initial_state` into a batch's to
-    begin these environments' episodes anew.
+    `state` is a dict of arrays: those of a batch have a leading axis B, those of one environment have not. Copy the
+    rows of an `initial_state` into a batch's to begin these environments' episodes anew.
+
+    Args:
+        policy: Between flat observations and actions.
+        observation_space: The task's own, as the policy was trained.
+        action_space: The task's own.
+        description: What the checkpoint says of itself.
     """
 
     def __init__(
@@ -125,7 +130,12 @@ class TrainedAgent:
 
 
 class PlanningPolicy:
-    """A PlanningAgent as a Policy. seed: of the planner's candidates, as in `parsec evaluate`."""
+    """A PlanningAgent as a Policy.
+
+    Args:
+        agent: Set to evaluation.
+        seed: Of the planner's candidates, as in `parsec evaluate`.
+    """
 
     def __init__(self, agent: PlanningAgent, seed: int = 0):
         self.agent, self._noise = agent.eval(), planning_noise(agent, seed)
@@ -149,6 +159,11 @@ def planning_noise(agent: PlanningAgent, seed: int, device: str | torch.device =
     """The solver's standard normal draws [num_iterations, 1, N, n], the same for every decision of every episode.
 
     They make the controller a deterministic function of the belief. Drawn on the CPU: every device gets the same.
+
+    Args:
+        agent: Whose controller plans.
+        seed: Of the draws.
+        device: Where they are needed.
     """
     num_iterations, num_samples, size = agent.controller.noise_shape
     shape = (num_iterations, 1, num_samples, size)
@@ -211,7 +226,11 @@ def _check(space: spaces.Space, obs: Any, where: str) -> None:
 def describe_space(space: spaces.Space) -> dict[str, Any]:
     """The space as JSON holds it; `space_of` is the way back.
 
-    Raises ValueError on a kind of space that has no flat vector of a fixed size.
+    Args:
+        space: Of a task's observations or actions.
+
+    Raises:
+        ValueError: It is of a kind that has no flat vector of a fixed size.
     """
     if isinstance(space, spaces.Dict):
         return {"kind": "Dict", "spaces": {name: describe_space(part) for name, part in space.spaces.items()}}
@@ -230,7 +249,14 @@ def describe_space(space: spaces.Space) -> dict[str, Any]:
 
 
 def space_of(description: Mapping[str, Any]) -> spaces.Space:
-    """The space that `describe_space` described. Raises ValueError on an unknown kind."""
+    """The space that `describe_space` described.
+
+    Args:
+        description: As JSON holds it.
+
+    Raises:
+        ValueError: The kind is unknown.
+    """
     d = dict(description)
     kind = d.pop("kind", None)
     if kind == "Dict":

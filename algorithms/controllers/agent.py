@@ -20,9 +20,15 @@ State = dict[str, Tensor]
 class PlanningAgent(nn.Module):
     """Filters observations into a belief and plans from it, for B environments at once.
 
-    world_model, controller, decoder: the spec's groups of these names. controller["kind"] is "full", "embedded" or
-    module:name; the decoder exists only where the controller has one.
-    Raises ValueError on an unknown kind, and where code of a user's own does not meet its protocol.
+    Args:
+        obs_size: O.
+        action_size: A.
+        world_model: The spec's group of this name.
+        controller: The spec's group; its `kind` is "full", "embedded" or module:name.
+        decoder: The spec's group; the decoder exists only where the controller has one.
+
+    Raises:
+        ValueError: A kind is unknown, or code of a user's own does not meet its protocol.
     """
 
     trained: Tensor  # [] bool
@@ -75,8 +81,13 @@ class PlanningAgent(nn.Module):
         return self.controller.plan(self.model, belief, warm_start, generator=generator, noise=noise, **options)
 
     def next_state(self, belief: Belief, action: Tensor, plan: Plan | None) -> State:
-        """The state after executing action [B, A], which may differ from the plan's first by exploration noise; plan is
-        None where nothing was planned, so that the next search starts at zero."""
+        """The state after an action was executed.
+
+        Args:
+            belief: That the action was chosen in.
+            action: [B, A], which may differ from the plan's first by exploration noise.
+            plan: None where nothing was planned, so that the next search starts at zero.
+        """
         if plan is None:
             warm_start = belief.h.new_zeros(len(belief.h), self.controller.plan_size)
         else:

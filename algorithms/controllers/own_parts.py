@@ -25,10 +25,15 @@ REMEDY = "correct it; docs/plugins.md has the protocol"
 
 
 def make_world_model(obs_size: int, action_size: int, settings: Mapping[str, Any]) -> WorldModel:
-    """The model that a spec's `world_model` group describes, for observations [O] and actions [A].
+    """The model that a spec's `world_model` group describes.
 
-    settings: kind, `rssm` (the default) or module:name; the sizes of an RSSM, or the `options` of one's own.
-    Raises ValueError where there is no such model, or it does not meet `WorldModel`.
+    Args:
+        obs_size: O.
+        action_size: A.
+        settings: `kind`, `rssm` (the default) or module:name; the sizes of an RSSM, or the `options` of one's own.
+
+    Raises:
+        ValueError: There is no such model, or it does not meet `WorldModel`.
     """
     own = dict(settings)
     kind = own.pop("kind", "rssm")
@@ -46,9 +51,14 @@ def make_world_model(obs_size: int, action_size: int, settings: Mapping[str, Any
 def make_controller(model: WorldModel, settings: Mapping[str, Any], decoder: Mapping[str, Any]) -> Controller:
     """The controller that a spec's `controller` and `decoder` groups describe, to plan in a model.
 
-    settings: kind, `full` (the default), `embedded` or module:name; horizon, objective, and the kind's own keys, or the
-    `options` of one's own. Raises ValueError where there is no such controller or objective, or it does not meet its
-    protocol.
+    Args:
+        model: To plan in.
+        settings: `kind`, `full` (the default), `embedded` or module:name; horizon, objective, and the kind's own keys,
+            or the `options` of one's own.
+        decoder: Sizes of the decoder of an embedded controller.
+
+    Raises:
+        ValueError: There is no such controller or objective, or it does not meet its protocol.
     """
     own = dict(settings)
     kind, horizon = own.pop("kind", "full"), own.pop("horizon", 12)
@@ -74,7 +84,12 @@ def make_controller(model: WorldModel, settings: Mapping[str, Any], decoder: Map
 
 
 def make_objective(name: str, model: WorldModel, controller: Controller) -> Objective:
-    """The planning cost that `controller.objective` names as module:function; see `Objective`.
+    """The planning cost that `controller.objective` names; see `Objective`.
+
+    Args:
+        name: module:function.
+        model: Whose predictions the cost is of.
+        controller: That is to minimise it.
 
     Raises:
         ValueError: There is none, it does not give a finite cost [B, N], a decoder is to be trained and the cost has
@@ -164,7 +179,11 @@ class _Trial:
 
 
 def parts(protocol: type) -> list[str]:
-    """The names of a protocol's attributes and methods, in its order."""
+    """The names of a protocol's attributes and methods, in its order.
+
+    Args:
+        protocol: The class.
+    """
     names = [*protocol.__annotations__, *vars(protocol)]
     return [name for name in names if not name.startswith("_")]
 

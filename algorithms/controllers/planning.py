@@ -21,7 +21,18 @@ SHIFT_POINTS = 500  # that may stand for a plan that was moved on; a search trie
 
 
 class SearchController(nn.Module):
-    """A controller whose solver refits a Gaussian over its variables: what CEM and DCEM have in common."""
+    """A controller whose solver refits a Gaussian over its variables: what CEM and DCEM have in common.
+
+    Args:
+        horizon: H, decisions of a plan.
+        action_size: A.
+        plan_size: n, variables of the search.
+        num_samples: N, candidates of an iteration.
+        num_elites: k, of them those that the next Gaussian is fitted to, 1 <= k < N.
+        num_iterations: Of a search.
+        init_std: Standard deviation of the first Gaussian, in units of the variables.
+        warm_start: Begin at the previous plan instead of at zero.
+    """
 
     objective: Objective | None
 
@@ -98,7 +109,14 @@ class SearchController(nn.Module):
 class FullSpaceController(SearchController):
     """CEM over whole action sequences (eq. 7): n = H * A variables, no gradient through the selection.
 
-    warm_start: begin at the previous plan, shifted by one decision, instead of at zero.
+    Args:
+        horizon: H, decisions of a plan.
+        action_size: A.
+        num_samples: N, candidates of an iteration.
+        num_elites: k, of them those that the next Gaussian is fitted to, 1 <= k < N.
+        num_iterations: Of a search.
+        init_std: Standard deviation of the first Gaussian, of actions in [-1, 1].
+        warm_start: Begin at the previous plan, shifted by one decision, instead of at zero.
     """
 
     differentiable_in: tuple[str, ...] = ()
@@ -134,8 +152,15 @@ class FullSpaceController(SearchController):
 class EmbeddedController(SearchController):
     """DCEM over the decoder's latent box (eq. 8): differentiable in the decoder, the reward and the transition.
 
-    temperature 0 is CEM's selection, with no gradient through it.
-    warm_start: begin at the latent point nearest to the previous plan, see `shift`, instead of at zero.
+    Args:
+        decoder: From latent points [n] to action sequences [H, A].
+        num_samples: N, candidates of an iteration.
+        num_elites: k, the mass of the soft selection, 1 <= k < N.
+        num_iterations: Of a search.
+        init_std: Standard deviation of the first Gaussian, of latent points in [-1, 1].
+        temperature: Of the selection; 0 is CEM's, with no gradient through it.
+        normalize: Costs to mean 0 and variance 1 before the selection.
+        warm_start: Begin at the latent point nearest to the previous plan, see `shift`, instead of at zero.
     """
 
     points: Tensor  # [N, n] of the latent box
@@ -183,8 +208,11 @@ class EmbeddedController(SearchController):
         """The warm start of the next decision [B, n]: the latent point that stands for the plan moved on by one.
 
         A latent point has no time axis; the last one would mean the same actions, a decision too late. Of it and of
-        points that fill the box evenly, the one whose actions are nearest to the plan's from its second on. belief: the
-        one that the plan was made for.
+        points that fill the box evenly, the one whose actions are nearest to the plan's from its second on.
+
+        Args:
+            plan: The last one.
+            belief: The one that the plan was made for.
         """
         points = torch.cat([plan.mean[:, None], self.points.expand(len(plan.mean), -1, -1)], 1)  # [B, 1 + N, n]
         actions = self.decode(points, belief)[:, :, :-1]
