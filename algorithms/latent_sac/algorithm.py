@@ -42,6 +42,7 @@ class LatentSACAlgorithm(Algorithm):
             env.close()
 
     def world(self, phase: Any) -> OwnWorld:
+        """The world of the phase's `world`, and what makes it with the layout of seed 0."""
         from parsecrl.algorithms.latent_study.worlds import make_vector_world
 
         group = phase.world.plain()

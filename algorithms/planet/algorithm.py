@@ -87,6 +87,7 @@ class PlanetAlgorithm(Algorithm):
                 phase.check_holds_plan(agent.controller.horizon)
 
     def task_warnings(self, phase: Any, terminates: bool) -> list[str]:
+        """A sentence for each own model that cannot predict ends, where the task's episodes terminate."""
         models = {settings["world_model"].get("kind", "") for settings in agents_of_own_code(phase)}
         blind = [
             name
