@@ -176,7 +176,7 @@ def limit_of(env: gymnasium.Env) -> int | None:
 
 def _random_action(space: spaces.Space, rng: np.random.Generator) -> Any:
     if isinstance(space, spaces.Discrete):
-        return int(rng.integers(space.n))
+        return int(rng.integers(int(space.n)))
     return rng.uniform(-1.0, 1.0, space.shape or ()).astype(np.float32)
 
 

@@ -39,7 +39,7 @@ def _findings(run: Run, phase: Phase, states: dict[str, Any]) -> list[Finding]:
     if evaluated is None or base is None:
         return found
     worse = compared(evaluated, base, "evaluated returns")
-    return [worse] * (worse is not None) + [finding for finding in found if finding.rule != "worse_than_random"]
+    return ([worse] if worse else []) + [finding for finding in found if finding.rule != "worse_than_random"]
 
 
 def _states(run: Run) -> dict[str, Any]:

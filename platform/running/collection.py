@@ -156,7 +156,7 @@ def _collect(
             progress.add(len(episode.images))
     except (ray.exceptions.RayTaskError, ray.exceptions.RayActorError) as error:
         if isinstance(error, NoEpisodeLasts):
-            raise UserError(str(error.cause)) from None
+            raise UserError(str(getattr(error, "cause", error))) from None
         with causes_told(f"collecting episodes of {env_config['id']}", folder / ERROR_FILE):
             raise
     finally:

@@ -39,7 +39,13 @@ class FaultRules(tune.Callback):
         self._cluster = Cluster()
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
-        own = {"_last_step": None, "_knows_trials": False, "_sentences": {}, "line": None, "_cluster": Cluster()}
+        own: dict[str, Any] = {
+            "_last_step": None,
+            "_knows_trials": False,
+            "_sentences": {},
+            "line": None,
+            "_cluster": Cluster(),
+        }
         return {**self.__dict__, **own}
 
     def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:

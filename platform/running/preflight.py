@@ -78,7 +78,7 @@ def _play_worlds(spec: Spec, checked: Checked) -> None:
 def _played(key: str, name: str, make: Callable[[], Any], seeds: Sequence[int], *, bounded: bool = False) -> Inspection:
     """Play an environment that a group of the spec describes. bounded: it needs no end of its own."""
     try:
-        found = inspect_task(make, name, seeds, **({"search_seconds": SECONDS} if bounded else {}))
+        found = inspect_task(make, name, seeds, search_seconds=SECONDS if bounded else SEARCH_SECONDS)
     except BrokenTask as error:
         raise UserError(f"{key}: {error}") from error
     except ValueError as error:
