@@ -45,6 +45,7 @@ class Inspection:
     env_steps: int  # simulator steps in all
     seconds: float  # that these took
     reproducible: bool  # the same seed gave the same first observation twice
+    has_goal: bool  # the info of reset tells a goal_observation
     warnings: tuple[str, ...]
 
     @property
@@ -98,7 +99,8 @@ def inspect_task(
     env = make()
     try:
         limit, rng = limit_of(env), np.random.default_rng(seeds[0])
-        once = _reset(env, name, seeds[0])
+        once, info = _reset(env, name, seeds[0])
+        has_goal = "goal_observation" in info
         firsts: list[np.ndarray] = []
         rewards: list[float] = []
         ended: list[tuple[int, float, bool]] = []  # simulator steps, return, terminated
@@ -112,7 +114,7 @@ def inspect_task(
 
         while len(firsts) < len(seeds) or (len(ended) < episodes and not is_over()):
             number = len(firsts)
-            obs = _reset(env, name, seeds[number] if number < len(seeds) else seeds[0] + number)
+            obs, _ = _reset(env, name, seeds[number] if number < len(seeds) else seeds[0] + number)
             firsts.append(obs)
             steps, total, decisions, done, terminated = 0, 0.0, 0, False, False
             while not done and (decisions < FEWEST_STEPS or not is_over()):
@@ -149,6 +151,7 @@ def inspect_task(
         env_steps=env_steps,
         seconds=lasted,
         reproducible=reproducible,
+        has_goal=has_goal,
         warnings=tuple(warnings),
     )
 
@@ -180,9 +183,9 @@ def _random_action(space: spaces.Space, rng: np.random.Generator) -> Any:
     return rng.uniform(-1.0, 1.0, space.shape or ()).astype(np.float32)
 
 
-def _reset(env: Border, name: str, seed: int) -> np.ndarray:
+def _reset(env: Border, name: str, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     try:
-        return env.reset(seed=seed)[0]
+        return env.reset(seed=seed)
     except EnvironmentFault as error:
         raise BrokenTask(str(error)) from error
     except Exception as error:  # of the task's own code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -156,7 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     capacity.add_argument("--gpu-flops", type=_amount, help="FLOP/s that plans reach on a GPU, from `make bench` there")
     capacity.add_argument("--calibrate", action="store_true", help="measure a core of this machine for half a second")
 
-    doctor = command("doctor", _doctor, "versions, GPU, rendering, Ray, free disk")
+    doctor = command("doctor", _doctor, "versions, GPU, rendering, Ray, free disk; or a task")
+    doctor.add_argument("--env", metavar="ID", help="play this task at random instead, and say what is made of it")
+    doctor.add_argument("--kwargs", metavar="JSON", default="{}", help="of the task's constructor, as env.kwargs")
+    doctor.add_argument("--action-repeat", metavar="N", type=int, default=1, help="(default: %(default)s)")
+    doctor.add_argument("--max-episode-steps", metavar="N", type=int, help="as env.max_episode_steps")
     doctor.add_argument("--address", default=None, help="of a Ray cluster to reach (default: starts one here)")
     return parser
 
@@ -289,6 +294,15 @@ def _capacity(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from parsecrl.platform.doctor import report
+    from parsecrl.platform.doctor import report, report_task
 
-    return 0 if report(options.address) else 1
+    if options.env is None:
+        return 0 if report(options.address) else 1
+    try:
+        kwargs = json.loads(options.kwargs)
+    except ValueError:
+        kwargs = None
+    if not isinstance(kwargs, dict):
+        raise UserError(f"--kwargs must be an object of JSON, such as '{{\"size\": 3}}', got {options.kwargs!r}")
+    report_task(options.env, kwargs, options.action_repeat, options.max_episode_steps)
+    return 0

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import yaml
+
+from parsecrl.algorithms.registry.algorithm import CONTROL, GOALS, PICTURES, VECTORS, usable
 from parsecrl.platform.errors import UserError, last_line, text_line
 
 PACKAGES = ("parsec-rl", "torch", "ray", "gymnasium", "shimmy", "dm_control", "mujoco", "numpy", "pydantic")
 OK, NOTE, BAD = "ok", "note", "BAD"
 Finding = tuple[str, str, str]  # how, what, detail
+TASK_SECONDS = 5.0
+TASK_SEEDS = (0, 2**31)  # as training has them, and as evaluation has
+NOT_CONTROL = "must be a bounded Box"  # in what `make_env` says of other actions
 
 
 def examine(address: str | None = None) -> Iterator[Finding]:
@@ -71,6 +79,79 @@ def _processor() -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def report_task(
+    id: str,
+    kwargs: Mapping[str, Any],
+    action_repeat: int = 1,
+    max_episode_steps: int | None = None,
+    write: Callable[[str], object] = print,
+) -> None:
+    """Print what the project makes of a task. Raises UserError where it cannot be made or breaks its promises."""
+    for how, what, detail in examine_task(id, kwargs, action_repeat, max_episode_steps):
+        write(f"{how:4}  {what:13}  {detail}")
+
+
+def examine_task(
+    id: str, kwargs: Mapping[str, Any], action_repeat: int = 1, max_episode_steps: int | None = None
+) -> Iterator[Finding]:
+    """As `examine`, of a task that is played at random for up to TASK_SECONDS."""
+    from parsecrl.envs import make_env, make_world
+    from parsecrl.envs.inspection import inspect_task
+
+    group: dict[str, Any] = {"id": id, **({"kwargs": dict(kwargs)} if kwargs else {})}
+    limit: dict[str, Any] = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+    control: dict[str, Any] = {**group, "action_repeat": action_repeat, **limit}
+    amount: dict[str, Any] = {"episodes": 10, "seconds": TASK_SECONDS, "search_seconds": TASK_SECONDS}
+    try:
+        try:
+            found, key = inspect_task(lambda: make_env(**control), id, TASK_SEEDS, **amount), "env"
+        except ValueError as error:
+            if NOT_CONTROL not in str(error):
+                raise
+            found, key = inspect_task(lambda: make_world(**group, **limit), id, TASK_SEEDS, **amount), "world"
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    seen, action, rewards = found.observation_space, found.action_space, found.rewards
+    picture = len(seen.shape or ()) == 3
+    kind = f"pictures {seen.shape}" if picture else f"a vector of {math.prod(seen.shape or ())}"
+    yield OK, "observations", f"{text_line(found.task_observation_space)}, given as {kind}"
+    low, high = float(found.first_low.min()), float(found.first_high.max())
+    yield OK, "first of them", f"entries from {low:.4g} to {high:.4g} over the episodes"
+    given = f"{math.prod(action.shape or ())} in [-1, 1]" if key == "env" else f"0 to {action.n - 1}"  # type: ignore[attr-defined]
+    yield OK, "actions", f"{text_line(found.task_action_space)}, given as {given}"
+    yield from _episodes(found, key)
+    spread = f"{rewards.min():.4g} to {rewards.max():.4g}, mean {rewards.mean():.4g}, deviation {rewards.std():.4g}"
+    yield (OK if np.ptp(rewards) else NOTE), "rewards", f"{spread}, of {len(rewards):,} random decisions"
+    if (random := found.random_return) is not None:
+        text = f"mean return {random['mean']:.4g}, deviation {random['std']:.4g}, of {random['episodes']:.0f} episodes"
+        yield OK, "random policy", text
+    yield OK, "speed", f"{found.steps_per_second:,.0f} simulator steps a second in this process"
+    if found.reproducible:
+        yield OK, "seeds", "the same seed begins the same"
+    for warning in found.warnings:
+        yield NOTE, "warning", warning
+    kinds = {CONTROL} if key == "env" else {PICTURES} if picture else {VECTORS, *([GOALS] if found.has_goal else [])}
+    yield OK, "algorithms", ", ".join(entry.name for entry in usable() if entry.plays in kinds)
+    stated = control if key == "env" else {**group, **limit}
+    if not found.ends:
+        stated = {**stated, "max_episode_steps": 1000}
+    line = yaml.safe_dump(stated, default_flow_style=True, sort_keys=False, width=math.inf)
+    yield OK, "spec", f"{key}: {line.strip()}"
+
+
+def _episodes(found: Any, key: str) -> Iterator[Finding]:
+    limit = "no limit known" if found.limit is None else f"a limit of {found.limit:,}"
+    if not found.ends:
+        text = f"no end in {found.env_steps:,} simulator steps of random actions, and {limit}"
+        yield BAD, "episodes", f"{text}; set {key}.max_episode_steps"
+    elif not found.lengths:
+        yield OK, "episodes", f"{limit} simulator steps; none ended within {found.seconds:.0f} s of play"
+    else:
+        ended = len(found.lengths)
+        terminated = f"{found.num_terminated} of {ended} terminated, {ended - found.num_terminated} truncated"
+        yield OK, "episodes", f"{min(found.lengths):,} to {max(found.lengths):,} simulator steps, {limit}; {terminated}"
 
 
 def _versions() -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings, check_planner
 from parsecrl.algorithms.planet.algorithm import PLANET, agents_of_own_code
 from parsecrl.algorithms.planet.settings import PlanetSettings
-from parsecrl.algorithms.registry.algorithm import ENV_STEPS, Algorithm, StopCondition
+from parsecrl.algorithms.registry.algorithm import CONTROL, ENV_STEPS, Algorithm, StopCondition
 from parsecrl.algorithms.registry.searched import values_of
 
 
@@ -24,6 +24,7 @@ class DCEMPPOAlgorithm(Algorithm):
     acts = True
     keeps_controller = True
     tune_name = "DCEMPPO"
+    plays = CONTROL
 
     def trainable(self) -> Any:
         """RLlib's algorithm, imported now."""

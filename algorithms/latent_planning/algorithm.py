@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
-from parsecrl.algorithms.registry.algorithm import Algorithm, OwnWorld, ParallelMap, StopCondition
+from parsecrl.algorithms.registry.algorithm import GOALS, Algorithm, OwnWorld, ParallelMap, StopCondition
 from parsecrl.algorithms.registry.settings import blamed_on
 
 
@@ -15,6 +15,7 @@ class LatentPlanningAlgorithm(Algorithm):
 
     name = "latent_planning"
     settings = LatentPlanningSettings
+    plays = GOALS
     stop_conditions: ClassVar = {"tasks": StopCondition("tasks", "tasks", "tasks played; without any, num_tasks")}
     checked = frozenset({"world", "model", "slice_length"})
 

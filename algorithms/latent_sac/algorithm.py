@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.latent_sac.settings import LatentSACSettings
-from parsecrl.algorithms.registry.algorithm import Algorithm, OwnWorld, ParallelMap, StopCondition
+from parsecrl.algorithms.registry.algorithm import VECTORS, Algorithm, OwnWorld, ParallelMap, StopCondition
 from parsecrl.algorithms.registry.settings import blamed_on
 
 
@@ -18,6 +18,7 @@ class LatentSACAlgorithm(Algorithm):
     stop_conditions: ClassVar = {"episodes": StopCondition("episodes", "episodes", "episodes played")}
     agent_file = "latent_sac.json"
     tune_name = "LatentSAC"
+    plays = VECTORS
     checked = frozenset({"world", "model", "target_entropy"})
 
     def trainable(self) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.open_loop.settings import OpenLoopSettings
-from parsecrl.algorithms.registry.algorithm import NUM_UPDATES, Algorithm, Episodes, OwnWorld, ParallelMap
+from parsecrl.algorithms.registry.algorithm import NUM_UPDATES, PICTURES, Algorithm, Episodes, OwnWorld, ParallelMap
 from parsecrl.algorithms.registry.settings import blamed_on
 
 
@@ -16,6 +16,7 @@ class OpenLoopAlgorithm(Algorithm):
 
     name = "open_loop"
     settings = OpenLoopSettings
+    plays = PICTURES
     stop_conditions: ClassVar = {
         "num_updates": NUM_UPDATES._replace(
             meaning="gradient updates; without any condition, updates_per_episode for each of data.episodes"

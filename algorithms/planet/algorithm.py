@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.planet.settings import PlanetSettings
-from parsecrl.algorithms.registry.algorithm import ENV_STEPS, NUM_UPDATES, Algorithm
+from parsecrl.algorithms.registry.algorithm import CONTROL, ENV_STEPS, NUM_UPDATES, Algorithm
 from parsecrl.algorithms.registry.searched import values_of
 from parsecrl.algorithms.registry.user_functions import names_code, own_code_of, own_function
 
@@ -25,6 +25,7 @@ class PlanetAlgorithm(Algorithm):
     acts = True
     agent_file = "agent.json"
     tune_name = "Planet"
+    plays = CONTROL
 
     def trainable(self) -> Any:
         """RLlib's algorithm, imported now."""

@@ -50,6 +50,8 @@ class StopCondition(NamedTuple):
     meaning: str = ""
 
 
+# Kinds of task: continuous actions; discrete ones and vectors, the same with a goal in the info of reset, or pictures.
+CONTROL, VECTORS, GOALS, PICTURES = "control", "vectors", "goals", "pictures"
 ENV_STEPS = StopCondition("env_steps", "env steps", "simulator steps of the phase")
 NUM_UPDATES = StopCondition("num_updates", "updates", "gradient updates")
 TIME_S = StopCondition("time_total_s", "s of training", "training time of a trial, in seconds")
@@ -95,7 +97,8 @@ class Algorithm:
     `stop`; `time_s` is always there. acts: The checkpoints hold an agent that is evaluated in the spec's environment.
     checked: The settings that `check` looks at, by their first keys. keeps_controller: Its agent plans with the
     controller of the phase that it starts from. agent_file: The file of a checkpoint that `load_policy` reads.
-    tune_name: By which Tune and RLlib know the trainable of an RLlib algorithm.
+    tune_name: By which Tune and RLlib know the trainable of an RLlib algorithm. plays: The kind of task: CONTROL,
+    VECTORS, GOALS or PICTURES; "" where users bring none.
     """
 
     name: ClassVar[str]
@@ -105,6 +108,7 @@ class Algorithm:
     keeps_controller: ClassVar[bool] = False
     agent_file: ClassVar[str] = ""
     tune_name: ClassVar[str] = ""
+    plays: ClassVar[str] = ""
     checked: ClassVar[frozenset[str]] = frozenset()
 
     def trainable(self) -> type[Trainable]:

@@ -1,13 +1,16 @@
 """What a user's environment gets wrong is said before anything is written or started: one sentence, exit code 2."""
 
+import re
 import subprocess
 import sys
 import time
 
 import pytest
+import yaml
 
 from parsecrl.envs import make_env
 from parsecrl.envs.inspection import inspect_task
+from parsecrl.platform import doctor
 from parsecrl.platform.running.preflight import check_environment
 from parsecrl.platform.specs import load_spec
 from tests.envs import case_worlds  # noqa: F401 (registers them)
@@ -213,6 +216,62 @@ def test_a_world_model_that_knows_no_end_is_warned_of_where_episodes_terminate(t
     told = phase.entry.task_warnings(phase, found.num_terminated > 0)
     assert len(told) == count
     assert all("world_model.kind 'own_models:Blind' has no attribute `terminates`" in text for text in told)
+
+
+def findings(done):
+    """What `parsec doctor` says, by what it says it of."""
+    assert done.returncode == 0, done.stderr
+    return {line[6:19].strip(): (line[:4].strip(), line[21:]) for line in done.stdout.splitlines()}
+
+
+def test_doctor_tells_what_is_made_of_a_task(tmp_path):
+    found = findings(parsec(tmp_path, "doctor", "--env", f"{HERE}TwoLengths-v0", "--action-repeat", "2"))
+    assert found["observations"] == ("ok", "Box(-1.0, 1.0, (2,), float32), given as a vector of 2")
+    assert found["actions"] == ("ok", "Box(-1.0, 1.0, (1,), float32), given as 1 in [-1, 1]")
+    assert found["episodes"] == ("ok", "2 to 40 simulator steps, no limit known; 10 of 10 terminated, 0 truncated")
+    assert found["rewards"][0] == "note"  # each decision gives 2
+    assert re.fullmatch(r"mean return [\d.]+, deviation [\d.]+, of 10 episodes", found["random policy"][1])
+    assert found["algorithms"] == ("ok", "dcem_ppo, planet")
+    assert yaml.safe_load(found["spec"][1]) == {"env": {"id": f"{HERE}TwoLengths-v0", "action_repeat": 2}}
+
+
+def test_doctor_says_what_a_spec_must_say(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "TASK_SECONDS", 0.2)
+    task = ("doctor", "--env", f"{HERE}Point-v0", "--kwargs", '{"steps": null, "obs_unit": 3}')
+    found = findings(parsec(tmp_path, *task))
+    assert found["episodes"][0] == "BAD"
+    assert found["episodes"][1].endswith("no limit known; set env.max_episode_steps")
+    stated = yaml.safe_load(found["spec"][1])["env"]
+    assert stated["kwargs"] == {"steps": None, "obs_unit": 3}
+    assert stated["max_episode_steps"] == 1000
+    found = findings(parsec(tmp_path, *task, "--max-episode-steps", "7"))
+    assert found["episodes"][1].startswith("7 to 7 simulator steps, a limit of 7; 0 of 10 terminated")
+
+
+def test_doctor_of_worlds(tmp_path):
+    found = findings(parsec(tmp_path, "doctor", "--env", f"{HERE}Chain-v0"))
+    assert found["actions"][1] == "Discrete(3), given as 0 to 2"
+    assert found["algorithms"][1] == "latent_planning, latent_sac"
+    assert yaml.safe_load(found["spec"][1]) == {"world": {"id": f"{HERE}Chain-v0"}}
+    found = findings(parsec(tmp_path, "doctor", "--env", "CartPole-v1"))
+    assert found["algorithms"][1] == "latent_sac"  # planning asks for a goal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--env", f"{HERE}NeedsArgument-v0"), "needs the argument 'path'; set env.kwargs.path"),
+        (("--env", f"{HERE}OldInterface-v0"), "step must return five values, got four"),
+        (("--env", "Pendulum-v1", "--kwargs", "[1]"), "--kwargs must be an object of JSON"),
+        (("--env", "Pendulum-v1", "--action-repeat", "0"), "action_repeat must be a whole number of at least 1"),
+    ],
+)
+def test_doctor_of_a_task_that_cannot_be_played(tmp_path, arguments, said):
+    done = parsec(tmp_path, "doctor", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
 
 
 def test_an_environment_on_the_cluster_alone_is_left_to_the_cluster(tmp_path):
