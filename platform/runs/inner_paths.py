@@ -11,14 +11,15 @@ from typing import Any
 from parsecrl.platform.storage import Location, RemotePath
 
 PREFIX = "run-folder://"
+TEXT = f"text:{PREFIX}"  # of a path that was a text
 
 
 def relative(config: Any, run_folder: Location) -> Any:
-    """A copy of a config (dicts, down to values) with the folder's paths as texts that `absolute` reads."""
+    """A copy of a config (dicts, down to values) with the folder's paths as `absolute` reads them."""
     if isinstance(config, dict):
         return {key: relative(value, run_folder) for key, value in config.items()}
     if isinstance(config, str | Path | RemotePath) and str(config).startswith(f"{run_folder}/"):
-        return PREFIX + str(config).removeprefix(f"{run_folder}/")
+        return (TEXT if isinstance(config, str) else PREFIX) + str(config).removeprefix(f"{run_folder}/")
     return config
 
 
@@ -26,6 +27,8 @@ def absolute(config: Any, run_folder: Location) -> Any:
     """A copy of a config with the paths that `relative` made, as they are in this folder."""
     if isinstance(config, dict):
         return {key: absolute(value, run_folder) for key, value in config.items()}
+    if isinstance(config, str) and config.startswith(TEXT):
+        return f"{run_folder}/{config.removeprefix(TEXT)}"
     if isinstance(config, str) and config.startswith(PREFIX):
         return run_folder / config.removeprefix(PREFIX)
     return config

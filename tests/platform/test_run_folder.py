@@ -1,14 +1,16 @@
 """What a run folder may be continued with; no Ray."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports.loaded_run import load_run
-from parsecrl.platform.runs import trust
+from parsecrl.platform.runs import inner_paths, trust
 from parsecrl.platform.runs.run_folder import RUNNING, RunFolder
 from parsecrl.platform.specs import load_spec
+from parsecrl.platform.storage import RemotePath
 
 SPEC = "cheetah_run_quick"
 
@@ -61,3 +63,25 @@ def test_a_run_of_another_layout_is_neither_continued_nor_reported(begun, change
         RunFolder.choose(load_spec(SPEC), begun)
     with pytest.raises(UserError, match=words):
         load_run(begun / SPEC)
+
+
+@pytest.mark.parametrize("moved", [Path("/b/run"), RemotePath("s3://bucket/a/run")])
+def test_paths_of_a_run_follow_the_folder(moved):
+    begun = Path("/a/run")
+    config = {
+        "start_from": begun / "planet/trial_0",
+        "data": {"folder": f"{begun}/loop_data", "size": 3},
+        "other": "/a/runs",
+    }
+    stored = inner_paths.relative(config, begun)
+    assert stored == {
+        "start_from": "run-folder://planet/trial_0",
+        "data": {"folder": "text:run-folder://loop_data", "size": 3},
+        "other": "/a/runs",
+    }
+    assert inner_paths.absolute(stored, moved) == {
+        "start_from": moved / "planet/trial_0",
+        "data": {"folder": f"{moved}/loop_data", "size": 3},
+        "other": "/a/runs",
+    }
+    assert inner_paths.absolute(stored, begun) == config
