@@ -67,7 +67,8 @@ class OpenLoopAlgorithm(Algorithm):
         from parsecrl.algorithms.open_loop.analysis import analyse_all
 
         parameters = [trial.parameters for trial in trials]
-        return analyse_all([trial.checkpoint for trial in trials], parameters, parallel_map)
+        checkpoints = [(trial.checkpoint, trial.config["data"]["folder"]) for trial in trials]
+        return analyse_all(checkpoints, parameters, parallel_map)
 
     def report(self) -> Any:
         from parsecrl.algorithms.open_loop.report import REPORT

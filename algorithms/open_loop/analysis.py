@@ -28,8 +28,8 @@ FILMED = 2  # held-out sequences whose images are kept
 EVERY = 10  # of the images that the mean image is made of
 
 
-def analyse(checkpoint: Any) -> Tables:
-    """The tables of one checkpoint; its dataset lies in data.folder of its config.
+def analyse(checkpoint_and_data: tuple[Any, str]) -> Tables:
+    """The tables of one checkpoint, by the dataset in a folder.
 
     horizon: step (from 1), kl, kl_inferred, error, error_closed: means over the held-out sequences, see `Measured`;
         of the models last_frame and mean_frame the error alone
@@ -37,9 +37,9 @@ def analyse(checkpoint: Any) -> Tables:
     codes: action, codes, on: see `codes_used`; of the parsimonious model alone
     training: the experiment's curve
     """
+    checkpoint, folder = checkpoint_and_data
     experiment, _ = read_experiment(checkpoint)
     settings, model = experiment.settings, experiment.model.eval()
-    folder = settings.data.folder or ""
     sequences = open_dataset(folder, "held_out").stack(settings.data.held_out_steps + 1)
     context, kind = settings.context, settings.model.kind
     measured = measure(model, sequences, context)
@@ -64,10 +64,11 @@ def analyse(checkpoint: Any) -> Tables:
 
 
 def analyse_all(
-    checkpoints: Sequence[Any], parameters: Sequence[dict[str, Any]], parallel_map: ParallelMap = map
+    checkpoints: Sequence[tuple[Any, str]], parameters: Sequence[dict[str, Any]], parallel_map: ParallelMap = map
 ) -> Tables:
     """The tables of several checkpoints, each below the other; truth and floors once.
 
+    checkpoints: each with the folder of its dataset.
     parameters: what each was searched over, by dotted key; those not in NAMING become part of its model's name.
     parallel_map: as the built-in map.
     """

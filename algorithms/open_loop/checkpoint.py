@@ -15,9 +15,11 @@ FILES = StudyCheckpoint("open_loop", "an open-loop experiment")
 def save_experiment(folder: str | Path, experiment: OpenLoopExperiment, batches: dict[str, int]) -> None:
     """Write everything into an existing folder. batches: the state of its data."""
     tensors = {"model": experiment.model.state_dict(), "optimizer": optimizer_tensors(experiment.optimizer)}
+    settings = experiment.settings.plain()
+    settings["data"].pop("folder", None)  # a checkpoint says nothing of other places
     description = {
         "algorithm": "open_loop",
-        "config": experiment.settings.plain(),
+        "config": settings,
         "seed": experiment.seed,
         "num_actions": experiment.num_actions,
         "image_size": experiment.image_size,

@@ -139,7 +139,7 @@ def test_the_tables_of_checkpoints(data: Path, tmp_path: Path):
         folders[-1].mkdir()
         trial.save_checkpoint(str(folders[-1]))
     parameters = [{"model.kind": "parsimonious", "model.code_size": 7}, {"model.kind": "rssm", "seed": 2}]
-    tables = analyse_all(folders, parameters)
+    tables = analyse_all([(folder, str(data)) for folder in folders], parameters)
     horizon = tables["horizon"]
     names = ["parsimonious, code_size=7", "last_frame", "mean_frame", "rssm"]
     assert list(dict.fromkeys(horizon["model"])) == names
@@ -156,7 +156,8 @@ def test_the_tables_of_checkpoints(data: Path, tmp_path: Path):
     told = decode(films[(films["model"] == "rssm") & (films["sequence"] == 1)]["frames"].iloc[0])
     assert np.array_equal(told[:3], decode(truth)[:3])
     assert tables["training"]["num_updates"].tolist() == [2, 2]
-    assert len(analyse(folders[0])["horizon"]) == 15
+    assert len(analyse((folders[0], str(data)))["horizon"]) == 15
+    assert not [file for file in folders[0].iterdir() if str(data).encode() in file.read_bytes()]
 
 
 def test_the_mean_image(data: Path):

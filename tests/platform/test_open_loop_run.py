@@ -140,3 +140,14 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
     assert "World: parsecrl/HealthGathering-v0" in page
     for title in ("Results of pixels", "Predicted images", "Films"):
         assert title in page
+
+    # Moved, it goes on with the episodes that it has; the new place is the only one that Tune's state may name.
+    moved = run.rename(tmp_path / "moved")
+    more = ["--set", "phases.pixels.stop.num_updates=25"]
+    assert main(["run", QUICK, "--storage", str(tmp_path), "--name", "moved", *more]) == 0
+    assert read_tables(moved, "pixels")["training"].groupby("model")["num_updates"].max().tolist() == [25, 25]
+    assert not run.exists()
+    files = [file for file in moved.rglob("*") if file.is_file() and "state-" not in file.name]
+    places = (str(run).encode(), str(moved).encode())
+    named = [file for file in files if any(place in file.read_bytes() for place in places)]
+    assert {file.name for file in named} <= {"tuner.pkl"}
