@@ -84,6 +84,8 @@ def writable_storage(storage: Any) -> Location:
             Path(probe, "file").touch()  # which a umask may forbid
     except OSError as error:
         reason = error.strerror or str(error)
+        if isinstance(error, PermissionError):
+            reason += ": see the folder's rights and the umask"
         raise UserError(
             f"the storage path {folder} cannot be written ({reason}); give --storage a folder that can"
         ) from None

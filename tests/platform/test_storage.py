@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -408,3 +409,28 @@ def test_an_address_is_no_folder_to_an_algorithm():
 def test_a_remote_path_is_no_local_one():
     with pytest.raises(ValueError):
         RemotePath("runs/here")
+
+
+UNDER_A_UMASK = """
+import os, sys
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.storage import writable_storage
+os.getuid() or os.setuid(65534)  # nothing keeps root from writing
+os.umask(int(sys.argv[2], 8))
+try:
+    print(writable_storage(sys.argv[1]))
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("umask", ["777", "077", "000"])
+def test_a_umask_that_forbids_to_write_is_found_before_a_run(umask):
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # in which another user may look
+        os.chmod(folder, 0o777)
+        command = [sys.executable, "-c", UNDER_A_UMASK, f"{folder}/runs", umask]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        assert os.listdir(folder) == []
+    refused = f"the storage path {folder}/runs cannot be written (Permission denied: "
+    refused += "see the folder's rights and the umask); give --storage a folder that can"
+    assert said == (refused if umask == "777" else f"{folder}/runs")
