@@ -32,7 +32,7 @@ from parsecrl.platform.running import tune_state
 from parsecrl.platform.running.progress import PhaseProgress, ResultHistory
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.runs.run_folder import RunFolder
-from parsecrl.platform.specs import load_spec
+from parsecrl.platform.specs import load_spec, parse_spec
 from parsecrl.platform.storage import RemotePath, location_of, remove_tree, writable_storage
 from parsecrl.platform.terminal import StatusLine
 from tests.platform.tiny import DRIVER, TINY
@@ -238,6 +238,27 @@ def test_a_sweep_ends_on_its_best_trial_and_can_be_prolonged(tmp_path, ray_runti
         run_spec(load_spec(file, ["phases.planet.batch_size=5"]), tmp_path)
     other = RunFolder.choose(load_spec(file, ["phases.planet.batch_size=5"]), tmp_path, fresh=True)
     assert other.path == tmp_path / "tiny-2"
+
+
+@pytest.mark.ray
+def test_asha_ends_bad_trials_early(tmp_path, ray_runtime):
+    from parsecrl.platform.running.pipeline import run_spec
+
+    phase = {"name": "study", "algorithm": "tests.platform.constant_score:CONSTANT_SCORE", "scheduler": "asha"}
+    phase |= {"search": {"quality": {"grid": [3.0, 2.0, 1.0, 0.0]}}, "stop": {"tasks": 20}, "checkpoint_every": 100}
+    run = run_spec(parse_spec({"name": "asha", "phases": [phase]}, "asha.yaml"), tmp_path)
+    ran = {}
+    for file in run.glob("study/trial_*/result.json"):
+        last = json.loads(file.read_text().splitlines()[-1])
+        ran[last["score"]] = last["tasks"]
+    assert ran[3.0] == 20
+    # Two trials run at a time: those that come last meet better ones at the first rung, a tenth of the way.
+    assert ran[1.0] == ran[0.0] == 2
+    state = json.loads((run / "state.json").read_text())["study"]
+    assert (state["trials"], state["failed_trials"]) == (4, 0)
+    best = stored_checkpoints.best_checkpoint(run / "study")
+    assert (best.score, best.metrics["tasks"]) == (3.0, 20)
+    assert len(stored_checkpoints.stored_checkpoints(run / "study")) == 4  # what ended early has one too
 
 
 @pytest.mark.ray
