@@ -108,8 +108,16 @@ class RSSM(RecurrentCore):
 
     @property
     def reward_scale(self) -> Tensor:
-        """The rewards' running standard deviation [], environment units."""
-        return self.reward_norm.std[0].to(self.gru.weight_hh.dtype)
+        """The size of rewards that matters to a plan [], environment units, > 0.
+
+        Their running standard deviation: a constant reward for every step changes no choice. Where episodes terminate
+        it does: then their root mean square counts, as it does where all rewards are the same.
+        """
+        norm = self.reward_norm
+        std, rms = norm.std[0], (norm.var[0] + norm.mean[0] ** 2).sqrt()
+        is_constant = norm.var[0].sqrt() < std
+        scale = torch.where((self.terminations > 0) | is_constant, torch.maximum(rms, std), std)
+        return scale.to(self.gru.weight_hh.dtype)
 
     @property
     def terminates(self) -> bool:

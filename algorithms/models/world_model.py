@@ -28,8 +28,8 @@ class WorldModel(Protocol):
         action_size: A.
         deterministic_size: D, of `Belief.h`.
         stochastic_size: S, of `Belief.s`; 0 where a belief has one part.
-        reward_scale: Optional: [], a standard deviation of the rewards, environment units, > 0. What depends on the
-            size of costs divides them by it; 1 where a model has none.
+        reward_scale: Optional: [], the size of rewards that matters to a plan, environment units, > 0. What depends on
+            the size of costs divides them by it; 1 where a model has none.
         terminates: Optional: whether a termination was seen. A model that has it weighs rewards as `predict` says;
             where episodes terminate, a run warns of one that has not.
     """

@@ -380,6 +380,28 @@ def test_survival_weights_equal_an_enumeration_of_all_outcomes():
     torch.testing.assert_close(model.predict(belief, actions)[1], predicted)
 
 
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e4])
+def test_the_size_of_rewards_that_matters_to_a_plan(unit):
+    """Their spread; of a constant reward, or where an episode's end ends what comes every step, their size."""
+    is_first = torch.zeros(4, 50, dtype=torch.bool)
+    is_first[:, 0] = True
+    ends = torch.zeros_like(is_first)
+    ends[0, -1] = True
+    varied = unit * (3 + torch.randn(4, 50, generator=seeded(0)))
+    for reward, terminated, expected in [
+        (torch.full((4, 50), 2 * unit), torch.zeros_like(ends), 2 * unit),
+        (torch.full((4, 50), 2 * unit), ends, 2 * unit),
+        (varied, torch.zeros_like(ends), unit),
+        (varied, ends, unit * 10**0.5),
+        (torch.zeros(4, 50), ends, 1.0),
+    ]:
+        model = RSSM(3, 2, 8, 4, 8)
+        model.update_statistics(
+            ReplaySequence(torch.zeros(4, 50, 3), torch.zeros(4, 50, 2), reward, is_first, terminated)
+        )
+        assert float(model.reward_scale) == pytest.approx(expected, rel=0.15)
+
+
 def test_without_a_termination_nothing_depends_on_the_continuation_head():
     """Neither predictions nor the loss nor what is made after the model; a termination changes predictions alone."""
     outcomes = []
