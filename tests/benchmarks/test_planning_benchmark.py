@@ -1,9 +1,10 @@
 """Times of planning and of the model's update at the paper's sizes, on the device at hand.
 
 They print their arithmetic (FLOP of the matrix products that they cannot do without) and the fraction of the machine's
-measured matmul rate, taken beside every round: of torch.mm and, where the models use it, of oneDNN, which is faster on
-some processors. On the CPU one thread is used, as a runner has one core, and the fraction is of processor time, so that
-other load on the machine hardly counts; the table's times are of the wall clock.
+measured matmul rate, taken beside every round: of torch.mm and, on the CPU, of oneDNN, which is faster on some
+processors. There each time stands beside that of oneDNN's products everywhere, with which the plain rollout plans, in
+turn. On the CPU one thread is used, as a runner has one core, and the fraction is of processor time, so that other load
+on the machine hardly counts; the table's times are of the wall clock.
 """
 
 import statistics
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights, ReplaySequence
-from parsecrl.algorithms.models.matrix_products import ONEDNN, product
+from parsecrl.algorithms.models.matrix_products import ONEDNN, PROBES, describe, product, use
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 OBS, A, H, LATENT = 17, 6, 12, 16  # cheetah.run; the paper's horizon
@@ -95,16 +96,24 @@ def measure(benchmark: BenchmarkFixture, work: Callable[[], object], flop: int, 
     """Time `work` and report FLOP and the median over rounds of the fraction of the matmul rate of the same moment."""
     rates: list[dict[str, float]] = []
     seconds: list[float] = []
+    before: list[float] = []
     work()
     finish()
 
-    def run() -> None:
+    def timed(found: list[float]) -> None:
         start = clock()
         work()
         finish()
-        seconds.append(clock() - start)
+        found.append(clock() - start)
 
-    benchmark.pedantic(run, setup=lambda: rates.append(matmul_rates()), rounds=rounds, warmup_rounds=0)
+    def prepare() -> None:
+        rates.append(matmul_rates())
+        if ONEDNN and DEVICE.type == "cpu":
+            use((True,) * len(PROBES))
+            timed(before)
+            use(None)
+
+    benchmark.pedantic(lambda: timed(seconds), setup=prepare, rounds=rounds, warmup_rounds=0)
     shares = []
     for name in rates[0]:
         fraction = statistics.median(flop / s / rate[name] for s, rate in zip(seconds, rates, strict=True))
@@ -112,6 +121,10 @@ def measure(benchmark: BenchmarkFixture, work: Callable[[], object], flop: int, 
         benchmark.extra_info[f"{name}_gflop_per_s"] = round(gflop_per_s, 1)
         benchmark.extra_info[f"fraction_of_{name}_rate"] = round(fraction, 3)
         shares.append(f"{fraction:.0%} of {name}'s rate ({gflop_per_s:.0f} GFLOP/s)")
+    if before:
+        gain = statistics.median(then / now for then, now in zip(before, seconds, strict=True))
+        benchmark.extra_info["gain_over_onednn_everywhere"] = round(gain, 2)
+        shares.append(f"{gain:.2f} times as fast as with oneDNN's products everywhere; now {describe()}")
     benchmark.extra_info["gflop"] = round(flop / 1e9, 2)
     print(
         f"\n{benchmark.name} on {DEVICE.type}: {statistics.median(seconds) * 1e3:.1f} ms, {flop / 1e9:.1f} GFLOP, "
