@@ -189,11 +189,11 @@ def _submit(options: argparse.Namespace) -> int:
     from parsecrl.platform.specs import load_spec
 
     spec = load_spec(options.spec, options.overrides)
-    from parsecrl.platform.running.preflight import check_environment
+    from parsecrl.platform.running.preflight import check_specs, warnings_in
     from parsecrl.platform.submission import jobs
 
     if not options.check_on_cluster:
-        _print_warnings(check_environment(spec).warnings)
+        _print_warnings(warnings_in(check_specs(spec)))
     client = jobs.connect(options.address, options.token_file)
     storage = options.storage or jobs.DEFAULT_STORAGE
     job = jobs.submit(client, spec, storage, options.name, options.fresh, options.trust, options.new_code)
@@ -236,14 +236,16 @@ def _report(options: argparse.Namespace) -> int:
 
     from parsecrl.platform.reports import build_comparison, build_report, format_table
     from parsecrl.platform.reports.loaded_run import load_run
+    from parsecrl.platform.reports.over_seeds import has_chains
     from parsecrl.platform.running.analysis import analyse_ended_trials
+    from parsecrl.platform.storage import location_of
 
     for folder in options.run_dirs:
         if "://" not in folder:
             print("".join(f"{line}\n" for line in analyse_ended_trials(Path(folder))), end="")
 
     if len(options.run_dirs) == 1 and options.out is None:
-        run = load_run(options.run_dirs[0])
+        run = options.run_dirs[0] if has_chains(location_of(options.run_dirs[0])) else load_run(options.run_dirs[0])
         page: object = build_report(run)
         print(format_table(run))
     else:
@@ -254,7 +256,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _specs(options: argparse.Namespace) -> int:
-    from parsecrl.platform.specs import bundled_specs, dump, load_spec
+    from parsecrl.platform.specs import bundled_specs, chains_of, dump, has_chains, load_spec, plan_rows
 
     if options.keys is not None:
         from parsecrl.platform.specs import keys
@@ -271,11 +273,15 @@ def _specs(options: argparse.Namespace) -> int:
         return 0
     spec = load_spec(options.spec, options.overrides)
     from parsecrl.platform.running.loggers import check_loggers
-    from parsecrl.platform.running.preflight import check_environment
+    from parsecrl.platform.running.preflight import check_specs, warnings_in
+    from parsecrl.platform.terminal import text_table
 
     check_loggers(spec.loggers)
-    _print_warnings(check_environment(spec).warnings)
+    _print_warnings(warnings_in(check_specs(spec)))
     print(dump(spec), end="")
+    if has_chains(spec):
+        headings, *rows = plan_rows(chains_of(spec))
+        print("# chains:", *text_table(headings, rows, rule="-").splitlines(), sep="\n# ")
     return 0
 
 

@@ -6,7 +6,7 @@ Axis: n episodes, or n trials.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,6 +74,39 @@ def summarize(
     return Statistics(x.size, median, q25, q75, iqm, low, high)
 
 
+def summarize_seeds(
+    returns: Sequence[np.ndarray], *, resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> Statistics:
+    """As `summarize`, of a controller that was trained with several seeds.
+
+    The bootstrap draws seeds, and of each seed drawn, episodes (two levels): the interval speaks of training again.
+    Of few seeds it is too narrow: of 5 seeds it holds the true mean in 87 % of cases at a level of 95 %, of 3 in 78 %.
+
+    Args:
+        returns: Of each seed's episodes [n], one or more seeds; finite.
+        resamples: How often the bootstrap draws, >= 1.
+        level: Of the interval, in (0, 1).
+        seed: Of the draws.
+
+    Returns:
+        The statistics of all episodes together, in the units of the returns.
+
+    Raises:
+        ValueError: As `summarize`.
+    """
+    runs = [np.asarray(run, dtype=np.float64) for run in returns if len(run)]
+    pooled = summarize(np.concatenate(runs) if runs else np.empty(0), resamples=resamples, level=level, seed=seed)
+    if len(runs) < 2:
+        return pooled
+    rng = np.random.default_rng(seed)
+    means = []
+    for _ in range(resamples):
+        drawn = (runs[i] for i in rng.integers(len(runs), size=len(runs)))
+        means.append(interquartile_mean(np.concatenate([run[rng.integers(len(run), size=len(run))] for run in drawn])))
+    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
+    return pooled._replace(iqm_low=float(low), iqm_high=float(high))
+
+
 def mean_interval(x: np.ndarray | Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
     """A mean over trials and its interval, by Student's t.
 
@@ -88,6 +121,48 @@ def mean_interval(x: np.ndarray | Sequence[float], level: float = 0.95) -> tuple
     mean, n = float(values.mean()), values.size
     half = float(stats.t.ppf(0.5 + level / 2, n - 1) * stats.sem(values)) if n > 1 else math.nan
     return mean, mean - half, mean + half
+
+
+class Difference(NamedTuple):
+    """One method against another, seed by seed."""
+
+    seeds: int  # that both have
+    mean: float  # over the seeds, of the difference of their mean returns
+    low: float  # its interval by Student's t; NaN of one seed
+    high: float
+    won: float  # share of episodes with the higher return, a tie counting half; mean over the seeds
+    verdict: str  # better, worse, not told apart; one seed
+
+
+def paired_difference(
+    x: Mapping[int, np.ndarray], y: Mapping[int, np.ndarray], *, level: float = 0.95
+) -> Difference | None:
+    """Compare two methods by the seeds that both were trained with.
+
+    Episode i of a seed begins in the same state for both, so episodes pair too.
+
+    Args:
+        x: Seed -> returns of episodes [n] of one method.
+        y: The same of the other.
+        level: Of the interval, in (0, 1).
+
+    Returns:
+        The difference x - y, in the units of the returns; None where no seed has both.
+    """
+    seeds = [seed for seed in x if seed in y and len(x[seed]) and len(y[seed])]
+    if not seeds:
+        return None
+    mean, low, high = mean_interval([float(np.mean(x[seed]) - np.mean(y[seed])) for seed in seeds], level)
+    won = float(np.mean([_pairs_won(x[seed], y[seed]) for seed in seeds]))
+    verdict = "one seed" if len(seeds) == 1 else "better" if low > 0 else "worse" if high < 0 else "not told apart"
+    return Difference(len(seeds), mean, low, high, won, verdict)
+
+
+def _pairs_won(a: np.ndarray, b: np.ndarray) -> float:
+    """Episode by episode; where the numbers of episodes differ, over all pairs."""
+    if len(a) != len(b):
+        return float(_share_won(np.asarray(a, float), np.asarray(b, float)))
+    return float(np.mean((a > b) + 0.5 * (a == b)))
 
 
 class Improvement(NamedTuple):

@@ -102,7 +102,7 @@ def curves(phase: Phase, task: str) -> Plot:
         axes = figure.add_subplot()
         sweep, end = len(phase.trials) > 1, 0.0
         for i, trial in enumerate(phase.trials):
-            x, y = _finite(trial, x_key, RETURN)
+            x, y = finite(trial, x_key, RETURN)
             if not x.size:
                 continue
             end = max(end, float(x.max()))
@@ -142,7 +142,7 @@ def comparison_curves(series: Sequence[tuple[str, str, Phase]]) -> Plot:
         for label, color, phase in series:
             trial = phase.best
             if trial is not None:
-                x, y = _finite(trial, x_key, RETURN)
+                x, y = finite(trial, x_key, RETURN)
                 _line(axes, x, y, color, label, False)
         figure.legend(loc="outside lower left", ncols=1 if len(series) < 3 else 2)
         axes.set_ylabel("training return\n(mean of the last 10 episodes)")
@@ -191,7 +191,7 @@ def losses(phase: Phase, trial: Trial, keys: Sequence[str]) -> Plot:
     def draw(figure: Figure, theme: Theme) -> None:
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, key in zip(grid.flat, keys, strict=False):
-            x, y = _finite(trial, x_key, key)
+            x, y = finite(trial, x_key, key)
             _line(axes, x, y, PALETTE[0], key, False)
             axes.set_title(key.rsplit("/", 1)[-1], fontsize=9)
             _steps_axis(axes, x_key)
@@ -274,7 +274,7 @@ def _line(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, label: str, thic
     axes.plot(x, y, color=color, lw=2.6 if thick else 1.5, label=label, marker=marker, zorder=3 if thick else 2)
 
 
-def _finite(trial: Trial, x_key: str, y_key: str) -> tuple[np.ndarray, np.ndarray]:
+def finite(trial: Trial, x_key: str, y_key: str) -> tuple[np.ndarray, np.ndarray]:
     x, y = trial.column(x_key), trial.column(y_key)
     keep = np.isfinite(x) & np.isfinite(y)
     return x[keep], y[keep]

@@ -12,10 +12,11 @@ from parsecrl.algorithms.reporting.cells import NOT_EVALUATED, NOTHING, count, m
 from parsecrl.platform.evaluation.episodes import RANDOM
 from parsecrl.platform.reports import paper_results
 from parsecrl.platform.reports.loaded_run import Phase, Run, load_run
+from parsecrl.platform.reports.over_seeds import format_chains, has_chains, load_chains
 from parsecrl.platform.reports.pooling import Study, studies_of
 from parsecrl.platform.reports.studies import study_report_of
 from parsecrl.platform.reports.warnings import warnings_of
-from parsecrl.platform.storage import Location
+from parsecrl.platform.storage import Location, location_of
 from parsecrl.platform.terminal import text_table
 
 HEADINGS = (
@@ -50,6 +51,9 @@ def format_table(run: str | Location | Run) -> str:
         UserError: The folder holds no run.
     """
     if not isinstance(run, Run):
+        where = location_of(run)
+        if has_chains(where):
+            return format_chains(where.name, load_chains(where))
         run = load_run(run)
     parts = [f"{run.name}: {run.task}"]
     if run.acting:

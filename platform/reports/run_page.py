@@ -20,12 +20,14 @@ from parsecrl.platform.reports import figures
 from parsecrl.platform.reports.iterates import compute_iterates
 from parsecrl.platform.reports.loaded_run import Phase, Run, load_run
 from parsecrl.platform.reports.not_run import what_is_missing
+from parsecrl.platform.reports.over_seeds import has_chains
+from parsecrl.platform.reports.over_seeds_page import build_chains_report
 from parsecrl.platform.reports.pages import write_page
 from parsecrl.platform.reports.paper_results import note, result_for
 from parsecrl.platform.reports.pooling import studies_of
 from parsecrl.platform.reports.results_table import EXPLANATION, HEADINGS, study_sections, table_rows
 from parsecrl.platform.reports.warnings import warnings_of
-from parsecrl.platform.storage import Location
+from parsecrl.platform.storage import Location, location_of
 from parsecrl.platform.terminal import duration
 
 LOSS_LIMIT = 12
@@ -52,6 +54,8 @@ def build_report(run_dir: str | Location | Run, *, iterates: bool = True) -> Loc
     iterates: also load each phase's checkpoint and plan once with it, to show what the planner tries: seconds a phase.
     Raises UserError where the folder holds no run.
     """
+    if not isinstance(run_dir, Run) and has_chains(location_of(run_dir)):
+        return build_chains_report(run_dir)
     run = run_dir if isinstance(run_dir, Run) else load_run(run_dir)
     out = run.folder / "report"
     folder, studies, problems = out / "figures", studies_of([(run.name, run)]), list[str]()

@@ -20,7 +20,7 @@ from parsecrl.envs.inspection import SEARCH_SECONDS, SECONDS, BrokenTask, Inspec
 from parsecrl.platform.cluster.nodes import check_resources
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.running.configs import env_of
-from parsecrl.platform.specs import Phase, Spec, set_path
+from parsecrl.platform.specs import Phase, Spec, one_of_each_variant, set_path
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,16 @@ class Checked:
         self.warnings.extend(warning for warning in inspection.warnings if warning not in self.warnings)
         if inspection.random_return is not None:
             self.random_returns.update(dict.fromkeys(phases, inspection.random_return))
+
+
+def check_specs(spec: Spec) -> list[Checked]:
+    """`check_environment` of the spec, or of each of its variants, the reference first."""
+    return [check_environment(each) for each in one_of_each_variant(spec)]
+
+
+def warnings_in(checked: Iterable[Checked]) -> list[str]:
+    """All warnings, each once."""
+    return list(dict.fromkeys(warning for each in checked for warning in each.warnings))
 
 
 def check_environment(spec: Spec) -> Checked:

@@ -21,7 +21,7 @@ from parsecrl.platform.specs.reading import parse_spec, set_key
 from parsecrl.platform.specs.spec import REFERENCE, Spec
 
 CHAIN_KEYS = ("seeds", "variants")
-FIXED = ("name", "seed", "seeds", "variants", "resources", "runtime", "loggers")  # the same in all variants
+FIXED = ("name", "seed", "seeds", "variants", "resources", "runtime", "evaluate", "loggers")  # the same in all variants
 
 WITHOUT_EFFECT = ("checkpoint_every",)  # on what a phase learns
 RESOURCES = ("num_env_runners", "num_envs_per_env_runner", "num_learners")  # that shape what a phase learns
@@ -81,8 +81,19 @@ def chains_of(spec: Spec) -> list[Chain]:
             for phase, content in _contents(chain.spec).items():
                 if (owner := trained.setdefault(content, name)) != name:
                     chain.shared[phase] = owner
+            evaluated = chain.spec.evaluate
+            evaluated.phases = [name for name in evaluated.phases or [] if name not in chain.shared]
+            evaluated.random &= variant == REFERENCE or chain.spec.env != reference.env
             found.append(chain)
     return found
+
+
+def one_of_each_variant(spec: Spec) -> list[Spec]:
+    """The specs of the first seed's chains; the spec itself where there are neither seeds nor variants."""
+    if not has_chains(spec):
+        return [spec]
+    chains = chains_of(spec)
+    return [chain.spec for chain in chains if chain.seed == chains[0].seed]
 
 
 def _chain_spec(spec: Spec, variant: str, seed: int) -> Spec:
@@ -97,7 +108,7 @@ def _check_effect(spec: Spec, variant: str, reference: Spec) -> None:
     """Raise UserError where a variant changes nothing, or a key of it has no effect."""
     for key in spec.variants[variant]:
         if key.partition(".")[0] in FIXED:
-            raise UserError(f"variants.{variant} must change env, phases or evaluate, got {key!r}; take it out")
+            raise UserError(f"variants.{variant} must change env or phases, got {key!r}; take it out")
     changed = _chain_spec(spec, variant, spec.seed)
     if not differences(reference.model_dump(), changed.model_dump()):
         raise UserError(

@@ -277,7 +277,7 @@ def test_a_bad_loss_ends_the_run_with_its_message_and_keeps_the_last_good_checkp
 
 
 def test_a_later_phase_says_that_its_predecessor_went_on(tmp_path):
-    from parsecrl.platform.running.pipeline import _origin_moved
+    from parsecrl.platform.running.one_chain import _origin_moved
     from parsecrl.platform.running.tune_phase import _begun_from
 
     (tmp_path / "tiny.yaml").write_text(TINY)
