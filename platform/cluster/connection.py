@@ -106,8 +106,14 @@ def connect(
                     runtime_env={"env_vars": passed_on, **wheels},
                     **options,
                 )
-        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # Ray raises bare ones too, as where a machine is so busy that its start times out
             reason = _reason(error)
+            if address in {None, LOCAL}:
+                raise UserError(
+                    f"Ray did not start on this machine ({reason}); give the same command again when it is less busy"
+                ) from None
             if isinstance(error, ray.exceptions.AuthenticationError):
                 raise _refused(address, reason) from None
             raise UserError(

@@ -137,7 +137,7 @@ def load_chains(folder: Location) -> Chains:
 
 def rows(found: Chains) -> list[tuple[str, ...]]:
     """Cells in the order of HEADINGS."""
-    listed = []
+    listed: list[tuple[str, ...]] = []
     for cell in found.cells:
         s = summarize_seeds(list(cell.returns.values())) if cell.returns else None
         listed.append(

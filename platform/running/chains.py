@@ -24,7 +24,7 @@ from parsecrl.platform.running.one_chain import work_through
 from parsecrl.platform.running.preflight import check_environment
 from parsecrl.platform.runs.run_folder import CHAINS, CHAINS_FILE, FINISHED, RunFolder
 from parsecrl.platform.specs import Chain, Spec, dump
-from parsecrl.platform.storage import Location, RemotePath, download, remove_tree, upload, write_atomically
+from parsecrl.platform.storage import Location, RemotePath, download, in_parallel, remove_tree, upload, write_atomically
 from parsecrl.platform.terminal import StatusLine
 
 POLL_S = 1.0  # between two looks at the chains that run
@@ -160,15 +160,17 @@ def take_over(folder: RunFolder, chain: Chain) -> None:
 def copy_tree(source: Location, target: Location) -> None:
     """Copy a folder over another, on disk or in an object store."""
     remove_tree(target)
+    if isinstance(source, Path) and isinstance(target, Path):
+        shutil.copytree(source, target, symlinks=True)
+        return
     with tempfile.TemporaryDirectory(prefix="parsec-copy-") as scratch:
-        local = source
+        local = source if isinstance(source, Path) else target if isinstance(target, Path) else Path(scratch) / "copy"
         if isinstance(source, RemotePath):
-            local = Path(scratch) / source.name
-            download(source, local)
+            names = [str(file.relative_to(source)) for file in source.files()]
+            in_parallel(lambda name: download(source / name, local / name), names)
         if isinstance(target, RemotePath):
-            upload(Path(str(local)), target)
-        else:
-            shutil.copytree(Path(str(local)), target, symlinks=True)
+            names = [file.relative_to(local).as_posix() for file in local.rglob("*") if file.is_file()]
+            in_parallel(lambda name: upload(local / name, target / name), names)
 
 
 def side_by_side(chains: Sequence[Chain], cluster: Mapping[str, float]) -> int:

@@ -31,12 +31,12 @@ def extended(base: dict[str, Any], changes: dict[str, Any], source: str) -> dict
     changes = dict(changes)
     spec = merged(base, {key: value for key, value in changes.items() if key != "phases"})
     if "phases" in changes:
-        phases = {phase.get("name"): phase for phase in base.get("phases") or [] if isinstance(phase, dict)}
+        phases: dict[str, Any] = {str(phase.get("name")): phase for phase in base.get("phases") or []}
         for name, change in _by_name(changes["phases"], source).items():
             if change is None and name not in phases:
                 raise UserError(
                     f"{source}: phases.{name} is taken away and is not there; the extended spec has "
-                    f"{', '.join(map(str, phases)) or 'none'}"
+                    f"{', '.join(phases) or 'none'}"
                 )
             phases = merged(phases, {name: change if change is None else {"name": name, **change}})
         spec["phases"] = list(phases.values())
