@@ -164,7 +164,9 @@ def test_chains_run_side_by_side_as_the_cluster_allows(tmp_path):
     assert side_by_side(chains, {"CPU": 2.0}) == 4  # half a processor a trial
     assert side_by_side(chains, {"CPU": 64.0}) == 128
     assert side_by_side(chains, {"CPU": 0.2}) == 1
-    wide = chains_of(load_spec(tmp_path / "tiny.yaml", ["resources.num_env_runners=1", "resources.num_gpus_per_env_runner=1"]))
+    wide = chains_of(
+        load_spec(tmp_path / "tiny.yaml", ["resources.num_env_runners=1", "resources.num_gpus_per_env_runner=1"])
+    )
     assert side_by_side(wide, {"CPU": 64.0, "GPU": 2.0}) == 2
 
 
