@@ -26,6 +26,11 @@ def milliseconds(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
+def score(value: float, sign: str = "") -> str:
+    """A return, in whatever unit: none after the point from 10 on, two digits below; sign: as in a format."""
+    return f"{value:{sign}.0f}" if abs(value) >= 9.5 or value == 0 else f"{value:{sign}.2g}"
+
+
 def interval(values: pd.Series | np.ndarray | Sequence[float], form: str, least: float = -math.inf) -> str:
     """The mean of trials' values and its 95 % interval, by Student's t: "mean [low, high]", written in a form as ".3g".
 

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parsecrl.algorithms.reporting.cells import NOT_EVALUATED, NOTHING, count, milliseconds
+from parsecrl.algorithms.reporting.cells import NOT_EVALUATED, NOTHING, count, milliseconds, score
 from parsecrl.algorithms.reporting.statistics import Difference, paired_difference, summarize_seeds
 from parsecrl.platform.evaluation.episodes import RANDOM
 from parsecrl.platform.reports.loaded_run import Phase, Run, load_run
+from parsecrl.platform.reports.warnings import warnings_of
 from parsecrl.platform.runs.run_folder import CHAINS, CHAINS_FILE
 from parsecrl.platform.specs.spec import REFERENCE
 from parsecrl.platform.storage import Location
@@ -147,8 +148,8 @@ def rows(found: Chains) -> list[tuple[str, ...]]:
                 cell.title,
                 str(len(cell.returns)),
                 count(s.episodes) if s else NOTHING,
-                f"{s.median:.0f} [{s.q25:.0f}, {s.q75:.0f}]" if s else NOT_EVALUATED,
-                f"{s.iqm:.0f} ({s.iqm_low:.0f} to {s.iqm_high:.0f})" if s else NOTHING,
+                f"{score(s.median)} [{score(s.q25)}, {score(s.q75)}]" if s else NOT_EVALUATED,
+                f"{score(s.iqm)} ({score(s.iqm_low)} to {score(s.iqm_high)})" if s else NOTHING,
                 NOTHING if cell.phase == RANDOM else milliseconds(cell.planning_ms),
             )
         )
@@ -163,7 +164,7 @@ def compared_rows(found: Chains) -> list[tuple[str, ...]]:
             what,
             against,
             str(d.seeds),
-            f"{d.mean:+.0f}" + (f" ({d.low:+.0f} to {d.high:+.0f})" if d.seeds > 1 else ""),
+            score(d.mean, "+") + (f" ({score(d.low, '+')} to {score(d.high, '+')})" if d.seeds > 1 else ""),
             f"{100 * d.won:.0f} %",
             d.verdict,
         )
@@ -195,6 +196,17 @@ def format_chains(name: str, found: Chains) -> str:
     return "\n\n".join(
         [f"{name}: {len(found.runs)} of {len(found.chains)} chains", *done, *([EXPLANATION] if done else [])]
     )
+
+
+def warnings_over(found: Chains) -> list[str]:
+    """What is wrong with the chains, a sentence each; the same of several chains is said once, with their names."""
+    said: dict[str, list[str]] = {}
+    shared = {chain.name: chain.shared for chain in found.chains}
+    for name, run in found.runs.items():
+        for warning in warnings_of(run):
+            if warning.phase not in shared[name]:
+                said.setdefault(warning.text, []).append(name)
+    return [f"{', '.join(names)}: {text}" for text, names in said.items()]
 
 
 def summary_of(found: Chains) -> dict[str, Any]:

@@ -16,7 +16,15 @@ from parsecrl.algorithms.reporting.figures import Plot, Theme, color_of, render
 from parsecrl.platform.evaluation.episodes import RANDOM
 from parsecrl.platform.reports import figures
 from parsecrl.platform.reports.local_copy import LocalCopy
-from parsecrl.platform.reports.over_seeds import EXPLANATION, Cell, Chains, load_chains, summary_of, tables
+from parsecrl.platform.reports.over_seeds import (
+    EXPLANATION,
+    Cell,
+    Chains,
+    load_chains,
+    summary_of,
+    tables,
+    warnings_over,
+)
 from parsecrl.platform.reports.pages import write_page
 from parsecrl.platform.reports.pooling import studies_of
 from parsecrl.platform.reports.results_table import study_sections
@@ -53,6 +61,7 @@ def build_chains_report(run_dir: str | Location) -> Location:
             f"report made {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         ],
         tables=tables(found),
+        warnings=warnings_over(found),
         explanation=EXPLANATION,
         phases=[(phase, _figures(phase, found, out / "figures")) for phase in _acting(found)],
         studies=[
@@ -73,7 +82,10 @@ def build_chains_report(run_dir: str | Location) -> Location:
         ],
         spec=Markup("<pre>{}</pre>").format(escape(spec_text)),
     )
-    write_atomically(where / "summary.json", json.dumps({"name": where.name, "phases": summary_of(found)}, indent=1))
+    write_atomically(
+        where / "summary.json",
+        json.dumps({"name": where.name, "phases": summary_of(found), "warnings": warnings_over(found)}, indent=1),
+    )
     if copy is None:
         return page
     copy.send_back(out)

@@ -8,7 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from parsecrl.algorithms.reporting import markup
-from parsecrl.algorithms.reporting.cells import NOT_EVALUATED, NOTHING, count, milliseconds
+from parsecrl.algorithms.reporting.cells import NOT_EVALUATED, NOTHING, count, milliseconds, score
 from parsecrl.platform.evaluation.episodes import RANDOM
 from parsecrl.platform.reports import paper_results
 from parsecrl.platform.reports.loaded_run import Phase, Run, load_run
@@ -119,8 +119,8 @@ def _row(run: Run, phase: Phase) -> tuple[str, ...]:
         count(phase.trajectories),
         NOTHING if is_random else count(phase.env_steps),
         count(s.episodes) if s else NOTHING,
-        f"{s.median:.0f} [{s.q25:.0f}, {s.q75:.0f}]" if s else NOT_EVALUATED,
-        f"{s.iqm:.0f} ({s.iqm_low:.0f} to {s.iqm_high:.0f})" if s else NOTHING,
+        f"{score(s.median)} [{score(s.q25)}, {score(s.q75)}]" if s else NOT_EVALUATED,
+        f"{score(s.iqm)} ({score(s.iqm_low)} to {score(s.iqm_high)})" if s else NOTHING,
         NOTHING if is_random else milliseconds(phase.planning_ms),
         f"{reference.median:.0f} [{reference.q25:.0f}, {reference.q75:.0f}]" if reference else NOTHING,
     )

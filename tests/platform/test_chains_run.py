@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import yaml
 
 from parsecrl.platform.reports import build_report, format_table
-from parsecrl.platform.reports.over_seeds import load_chains
+from parsecrl.platform.reports.over_seeds import load_chains, warnings_over
 from parsecrl.platform.running.chains import copy_tree, side_by_side
 from parsecrl.platform.specs import chains_of, load_spec
 from tests.platform.tiny import DRIVER
@@ -26,7 +27,7 @@ seeds: [3, 7]
 variants:
   longer: {phases.embed.controller.num_iterations: 3}
   wider: {phases.finetune.std.value: 0.2}
-resources: {num_env_runners: 0, num_envs_per_env_runner: 2, num_cpus_for_main_process: 0.5}
+resources: {num_env_runners: 0, num_envs_per_env_runner: 2, num_cpus_for_main_process: 1}
 phases:
   - name: planet
     algorithm: planet
@@ -157,12 +158,24 @@ def test_a_run_with_seeds_and_variants_that_is_killed_in_each_phase(tmp_path):
     assert {name: json.loads((run / "chains" / name / "state.json").read_text()) for name in CHAINS} == states
     assert build_report(run) == run / "report/index.html"
 
+    # A controller that is worse than random is told, with the chains where it is.
+    for name in ("reference-seed3", "longer-seed7"):
+        folder = tmp_path / "worse/chains" / name
+        shutil.copytree(run / "chains" / name, folder)
+        rows = [("random", 30.0 + i % 3) for i in range(20)] + [("embed", 5.0 + i % 2) for i in range(20)]
+        played = pd.read_csv(folder / "evaluation.csv")
+        frame = pd.DataFrame(rows, columns=["phase", "episode_return"]).reindex(columns=played.columns)
+        frame.assign(episode=range(40), seed=3, planning_ms=1.0).to_csv(folder / "evaluation.csv", index=False)
+    shutil.copy(run / "chains.json", tmp_path / "worse")
+    (warning,) = [text for text in warnings_over(load_chains(tmp_path / "worse")) if "random" in text]
+    assert warning.startswith("reference-seed3, longer-seed7: embed: ")
+
 
 def test_chains_run_side_by_side_as_the_cluster_allows(tmp_path):
     (tmp_path / "tiny.yaml").write_text(SPEC)
     chains = chains_of(load_spec(tmp_path / "tiny.yaml"))
-    assert side_by_side(chains, {"CPU": 2.0}) == 4  # half a processor a trial
-    assert side_by_side(chains, {"CPU": 64.0}) == 128
+    assert side_by_side(chains, {"CPU": 2.0}) == 2  # a processor a trial
+    assert side_by_side(chains, {"CPU": 64.0}) == 64
     assert side_by_side(chains, {"CPU": 0.2}) == 1
     wide = chains_of(
         load_spec(tmp_path / "tiny.yaml", ["resources.num_env_runners=1", "resources.num_gpus_per_env_runner=1"])

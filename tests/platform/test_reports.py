@@ -15,6 +15,7 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
+from parsecrl.algorithms.reporting.cells import score
 from parsecrl.algorithms.reporting.statistics import interquartile_mean, summarize
 from parsecrl.algorithms.training.user_errors import Failed
 from parsecrl.platform.errors import UserError
@@ -217,8 +218,8 @@ def test_table_holds_numpys_percentiles(run_dir: Path):
     assert names == ["random", *PHASES]
     for line, phase in zip(lines[3:7], names, strict=True):
         q25, median, q75 = np.percentile(returns_of(phase), [25, 50, 75])
-        assert f"{median:.0f} [{q25:.0f}, {q75:.0f}]" in line
-        assert f"{interquartile_mean(returns_of(phase)):.0f} (" in line
+        assert f"{score(median)} [{score(q25)}, {score(q75)}]" in line
+        assert f"{score(interquartile_mean(returns_of(phase)))} (" in line
     assert "701 [683, 714]" in lines[4]
     assert "652 [592, 681]" in lines[5]
     assert "685 [597, 716]" in lines[6]
@@ -424,7 +425,7 @@ def test_report_is_one_self_contained_page(run_dir: Path, report: Path):
     assert "url(" not in report.read_text()
     assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
     q25, median, q75 = np.percentile(returns_of("planet"), [25, 50, 75])
-    assert f"{median:.0f} [{q25:.0f}, {q75:.0f}]" in page.text
+    assert f"{score(median)} [{score(q25)}, {score(q75)}]" in page.text
     for expected in ("2 cores <test>", "parsec report", "num_iterations=5, keep_replay=True (chosen)", "torch"):
         assert expected in page.text
 

@@ -72,3 +72,9 @@ def test_the_room_needs_neither_ray_nor_the_platform():
     code = f"import sys; sys.modules['ray'] = None; import {', '.join(rooms)}\n"
     code += "assert not any(name.startswith('parsecrl.platform') for name in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_returns_in_any_unit():
+    values = (0.0, 1234.6, -9.5, 9.49, 0.0123, -3.3e-5, 1.2e6)
+    assert [cells.score(x) for x in values] == ["0", "1235", "-10", "9.5", "0.012", "-3.3e-05", "1200000"]
+    assert cells.score(0.5, "+") == "+0.5"
