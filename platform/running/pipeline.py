@@ -15,7 +15,7 @@ from parsecrl.platform.running import interruption
 from parsecrl.platform.running.chains import chains_to_do, report_on_chains, run_chains
 from parsecrl.platform.running.loggers import check_loggers
 from parsecrl.platform.running.one_chain import needs_ray, work_through
-from parsecrl.platform.running.preflight import check_specs, check_trial_resources, warnings_in
+from parsecrl.platform.running.preflight import check_products, check_specs, check_trial_resources, warnings_in
 from parsecrl.platform.runs import trust as trust_record
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.shipping import own_code
@@ -49,6 +49,7 @@ def run_spec(
     folder = RunFolder.choose(spec, storage, name, fresh, trust, new_code)  # says where its own code is missing
     line = StatusLine()
     checked = check_specs(spec)
+    check_products()
     for warning in warnings_in(checked):
         line.note(f"warning: {warning}")
     url = _connect_if_needed(folder, chains, address, dashboard)

@@ -42,6 +42,16 @@ def check_specs(spec: Spec) -> list[Checked]:
     return [check_environment(each) for each in one_of_each_variant(spec)]
 
 
+def check_products() -> None:
+    """Raise UserError where the environment asks for matrix products that there are not."""
+    from parsecrl.algorithms.models.matrix_products import choice
+
+    try:
+        choice()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 def warnings_in(checked: Iterable[Checked]) -> list[str]:
     """All warnings, each once."""
     return list(dict.fromkeys(warning for each in checked for warning in each.warnings))

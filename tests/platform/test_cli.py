@@ -145,6 +145,12 @@ def test_run_refuses_and_writes_nothing(folder, arguments, words):
     assert sorted(folder.rglob("*")) == before
 
 
+def test_run_refuses_products_that_there_are_not(folder, monkeypatch):
+    monkeypatch.setenv("PARSEC_PRODUCTS", "mkl")
+    assert_refused(parsec(folder, "run", "small.yaml"), "PARSEC_PRODUCTS must be torch, onednn or measure, got 'mkl'")
+    assert not (folder / "runs").exists()
+
+
 def test_run_refuses_a_store_without_credentials(folder, monkeypatch):
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
