@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from parsecrl.envs.conversions import Misfit, Pictures, Vectors, box_action, discrete_action, numbers
+from parsecrl.envs.conversions import Misfit, Pictures, Vectors, action_of, numbers
 
 LONGEST = 100_000  # simulator steps of an episode without any limit; more is taken for an episode without an end
 FLAGS = (bool, np.bool_)
@@ -66,11 +66,10 @@ class Border(gymnasium.Wrapper):
         reader: Any = Pictures(seen) if pictures and is_picture else Vectors(seen)  # type: ignore[arg-type]
         self.observation_space, self._reader = reader.space, reader
         if isinstance(action, spaces.Discrete):
-            self.action_space, self._convert = spaces.Discrete(int(action.n)), discrete_action(action)
+            self.action_space: spaces.Space = spaces.Discrete(int(action.n))
         else:
-            assert isinstance(action, spaces.Box)
-            self.action_space = spaces.Box(-1.0, 1.0, (math.prod(action.shape),), np.float32)
-            self._convert = box_action(action)  # type: ignore[assignment]
+            self.action_space = spaces.Box(-1.0, 1.0, (math.prod(action.shape or ()),), np.float32)
+        self._convert = action_of(action)
         self._group, self._limit = group, max_episode_steps or LONGEST
         self._elapsed: int | None = None  # simulator steps of the episode
 

@@ -200,6 +200,21 @@ def numbers(value: Any, where: str, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
+def action_of(space: spaces.Space) -> Callable[[Any], Any]:
+    """Map actions of this side, in [-1, 1] or 0 ... n - 1, onto a task's own.
+
+    Args:
+        space: The task's, a bounded Box or Discrete.
+
+    Returns:
+        As `box_action` or `discrete_action`.
+    """
+    if isinstance(space, spaces.Discrete):
+        return discrete_action(space)
+    assert isinstance(space, spaces.Box)
+    return box_action(space)
+
+
 def box_action(box: spaces.Box) -> Callable[[Any], np.ndarray]:
     """Map [-1, 1]^A onto a bounded Box: -1 is its lower bound, 1 its upper one, exactly.
 

@@ -6,8 +6,9 @@ task's spaces.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +48,8 @@ class TrainedAgent:
         policy: Between flat observations and actions.
         observation_space: The task's own, as the policy was trained.
         action_space: The task's own.
+        read: Makes a float32 vector [O] of an observation; ValueError says what of it does not fit.
+        convert: Makes an action of the task of one of the policy.
         description: What the checkpoint says of itself.
     """
 
@@ -55,11 +58,13 @@ class TrainedAgent:
         policy: Policy,
         observation_space: spaces.Space,
         action_space: spaces.Space,
+        read: Callable[[Any], NDArray[np.float32]],
+        convert: Callable[[Any], Any],
         description: Mapping[str, Any],
     ):
         self.observation_space, self.action_space = observation_space, action_space
         self.description = dict(description)
-        self._policy = policy
+        self._policy, self._read, self._convert = policy, read, convert
 
     def initial_state(self, batch_size: int | None = None) -> State:
         """The state before an episode's first observation.
@@ -92,14 +97,18 @@ class TrainedAgent:
         """
         batch_size = self._batch_size(state)
         rows = [obs] if batch_size is None else self._rows(obs, batch_size)
-        for row in rows:
-            _check(self.observation_space, row, "obs")
-        vectors = np.stack([_vector(self.observation_space, row) for row in rows])
+        try:
+            vectors = np.stack([self._read(row) for row in rows])
+        except ValueError as error:
+            raise ValueError(
+                f"obs{error}; give it as the task returns it, and those of a batch after "
+                f"agent.initial_state(batch_size)"
+            ) from error
         tensors = {name: torch.as_tensor(value) for name, value in state.items()}
         if batch_size is None:
             tensors = {name: value[None] for name, value in tensors.items()}
         action, after = self._policy.act(tensors, torch.from_numpy(vectors), generator)
-        actions = [_task_action(self.action_space, row) for row in action]
+        actions = [self._convert(row) for row in action]
         return np.stack(actions) if batch_size is not None else actions[0], _arrays(after, batch_size is not None)
 
     def _batch_size(self, state: State) -> int | None:
@@ -175,52 +184,7 @@ def _arrays(state: dict[str, Tensor], batched: bool) -> State:
     return {name: (value if batched else value[0]).numpy().copy() for name, value in state.items()}
 
 
-# Spaces and what lies in them, as parsecrl/Control-v0 sees them.
-
-
-def _vector(space: spaces.Space, obs: Any) -> NDArray[np.float32]:
-    return np.asarray(spaces.flatten(space, obs)).astype(np.float32)
-
-
-def _task_action(space: spaces.Space, action: NDArray[Any]) -> Any:
-    """[A] in [-1, 1] to the task's Box; the number of a discrete action to the task's."""
-    if isinstance(space, spaces.Discrete):
-        return np.asarray(space.start + action, space.dtype)[()]
-    assert isinstance(space, spaces.Box)
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    unit = np.clip(np.asarray(action, np.float64), -1.0, 1.0).reshape(space.shape)
-    value = np.clip(0.5 * (1.0 - unit) * low + 0.5 * (1.0 + unit) * high, low, high)
-    return (np.rint(value) if np.issubdtype(space.dtype, np.integer) else value).astype(space.dtype)
-
-
-def _check(space: spaces.Space, obs: Any, where: str) -> None:
-    """Raises ValueError unless obs has the shapes of the space and is finite; bounds may be passed, as in training."""
-    if isinstance(space, spaces.Dict):
-        if not isinstance(obs, Mapping) or obs.keys() != space.spaces.keys():
-            got = f"the keys {', '.join(map(str, obs))}" if isinstance(obs, Mapping) else type(obs).__name__
-            raise ValueError(f"{where} must be a dict of {', '.join(space.spaces)}, as the task returns it, got {got}")
-        for name, part in space.spaces.items():
-            _check(part, obs[name], f"{where}[{name!r}]")
-    elif isinstance(space, spaces.Tuple):
-        if not isinstance(obs, tuple | list) or len(obs) != len(space.spaces):
-            raise ValueError(f"{where} must be a tuple of {len(space.spaces)}, as the task returns it, got {obs!r}")
-        for i, part in enumerate(space.spaces):
-            _check(part, obs[i], f"{where}[{i}]")
-    elif isinstance(space, spaces.Box):
-        if np.shape(obs) != space.shape:
-            raise ValueError(
-                f"{where} must have the shape {space.shape}, as the task returns it, got {np.shape(obs)}; "
-                f"for a batch begin with agent.initial_state(batch_size)"
-            )
-        finite = np.isfinite(np.asarray(obs, np.float64))
-        if not finite.all():
-            place = tuple(int(i) for i in np.argwhere(~finite)[0])
-            raise ValueError(
-                f"{where} must be finite, got {np.asarray(obs)[place]} at {list(place)}; look for what made it so in "
-                f"the environment"
-            )
-    elif not space.contains(obs):
-        raise ValueError(f"{where} must lie in {space}, got {obs!r}; give it as the task returns it")
+# Spaces as agent.json holds them.
 
 
 def describe_space(space: spaces.Space) -> dict[str, Any]:
@@ -265,9 +229,8 @@ def space_of(description: Mapping[str, Any]) -> spaces.Space:
         return spaces.Tuple([space_of(part) for part in d["spaces"]])
     if kind == "Box":
         dtype: Any = np.dtype(d["dtype"])
-        low, high = (
-            np.broadcast_to(np.array(d[side], np.float64).astype(dtype), d["shape"]) for side in ("low", "high")
-        )
+        read: Any = np.float64 if dtype.kind == "f" else dtype  # float64 reads "inf", and holds no large whole number
+        low, high = (np.broadcast_to(np.array(d[side], read).astype(dtype), d["shape"]) for side in ("low", "high"))
         return spaces.Box(low, high, tuple(d["shape"]), dtype)
     makers: dict[Any, Any] = {
         "Discrete": spaces.Discrete,
@@ -285,11 +248,11 @@ def _multi_discrete(nvec: Any, start: Any) -> spaces.MultiDiscrete:
 
 def _numbers(bound: NDArray[Any]) -> Any:
     """One number where all are the same, otherwise a nested list; what is infinite as text, which JSON cannot say."""
-    values = np.unique(bound)
+    values = np.unique(bound).tolist()
     if len(values) == 1:
         return _number(values[0])
-    return np.vectorize(_number, otypes=[object])(bound).tolist()
+    return np.vectorize(_number, otypes=[object])(bound.astype(object)).tolist()
 
 
-def _number(x: Any) -> float | str:
-    return float(x) if np.isfinite(x) else str(float(x))
+def _number(x: float) -> float | str:
+    return x if math.isfinite(x) else str(x)

@@ -6,6 +6,7 @@ from typing import Any
 
 from parsecrl.algorithms.controllers.acting import TrainedAgent, space_of
 from parsecrl.algorithms.registry.algorithm import usable
+from parsecrl.envs.conversions import Vectors, action_of
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.command import find_checkpoint, made_here
 from parsecrl.platform.storage import location_of
@@ -39,5 +40,5 @@ def load_agent(path: Any, seed: int = 0, *, trust: bool = False) -> TrainedAgent
         known = ", ".join(dict.fromkeys(entry.agent_file for entry in entries))
         raise ValueError(f"{folder} holds no agent ({known}); give a checkpoint of an algorithm with agents")
     policy, description = entry.load_policy(folder, seed, trust or made_here(folder))
-    spaces = description["spaces"]
-    return TrainedAgent(policy, space_of(spaces["observation"]), space_of(spaces["action"]), description)
+    seen, action = (space_of(description["spaces"][kind]) for kind in ("observation", "action"))
+    return TrainedAgent(policy, seen, action, Vectors(seen).read, action_of(action), description)
