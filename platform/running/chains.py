@@ -32,7 +32,7 @@ DRIVER_TRIES = 3  # of a chain whose process is lost
 
 
 def chains_to_do(folder: RunFolder, chains: Sequence[Chain]) -> list[Chain]:
-    """Those that are not done, or were done under another spec.
+    """Those that are not done, were done under another spec, or whose checkpoints are there no more.
 
     Args:
         folder: Of the run.
@@ -41,7 +41,12 @@ def chains_to_do(folder: RunFolder, chains: Sequence[Chain]) -> list[Chain]:
     Returns:
         Chains, in their order.
     """
-    return [chain for chain in chains if folder.state(_key(chain)) != _done(chain)]
+    return [chain for chain in chains if folder.state(_key(chain)) != _done(chain) or not _is_trained(folder, chain)]
+
+
+def record_done(folder: RunFolder, chain: Chain) -> None:
+    """Write down that a chain has run to its end."""
+    folder.record(_key(chain), _done(chain))
 
 
 def run_chains(folder: RunFolder, chains: Sequence[Chain], line: StatusLine) -> None:
@@ -86,11 +91,11 @@ def run_chains(folder: RunFolder, chains: Sequence[Chain], line: StatusLine) -> 
                     failed[chain.name] = reason
                     line.note(f"{chain.name}: failed, because {reason}")
                 else:
-                    folder.record(_key(chain), _done(chain))
+                    record_done(folder, chain)
                     line.note(f"{chain.name}: done")
             folder.check_lock()
             line.show(_said(chains, waiting, running, failed, ray.get(board.texts.remote())))
-    except interruption.Interrupted:
+    except BaseException:  # interrupted, or the run's folder is lost
         for reference in running:
             ray.cancel(reference, force=False)  # as SIGINT: its trials write checkpoints
         ray.wait(list(running), num_returns=len(running)) if running else None
@@ -219,6 +224,11 @@ def _key(chain: Chain) -> str:
 def _done(chain: Chain) -> dict[str, str]:
     said = dump(chain.spec) + str(sorted(chain.shared.items()))
     return {"status": FINISHED, "of": hashlib.sha256(said.encode()).hexdigest()}
+
+
+def _is_trained(folder: RunFolder, chain: Chain) -> bool:
+    own = RunFolder(folder.path / CHAINS / chain.name, chain.spec)
+    return all(own.is_finished(phase) for phase in chain.spec.phases)
 
 
 def _begins_later(folder: RunFolder, chain: Chain, chains: Sequence[Chain], failed: Mapping[str, str]) -> bool:

@@ -1,6 +1,6 @@
 """`seeds` and `variants` of a spec: the chains of phases that it stands for, and what of them is the same.
 
-    chains_of(load_spec("cheetah_run_quick", ["seeds=3"]))      seed0, seed1, seed2
+    chains_of(load_spec("cheetah_run_quick", ["seeds=2"]))      reference-seed0, reference-seed1
 
 A chain is a spec of its own: one seed, one variant. Two chains share a phase where everything that shapes it is equal:
 the environment, the seed, the resources, its settings, and the phase that it starts from.
@@ -76,7 +76,7 @@ def chains_of(spec: Spec) -> list[Chain]:
         if variant != REFERENCE:
             _check_effect(spec, variant, reference)
         for seed in seeds_of(spec):
-            name = f"seed{seed}" if not spec.variants else f"{variant}-seed{seed}"
+            name = f"{variant}-seed{seed}"  # without variants too, so that some may come later
             chain = Chain(name, variant, seed, _chain_spec(spec, variant, seed), {})
             for phase, content in _contents(chain.spec).items():
                 if (owner := trained.setdefault(content, name)) != name:

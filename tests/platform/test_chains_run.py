@@ -16,7 +16,9 @@ import yaml
 
 from parsecrl.platform.reports import build_report, format_table
 from parsecrl.platform.reports.over_seeds import load_chains, warnings_over
-from parsecrl.platform.running.chains import copy_tree, side_by_side
+from parsecrl.platform.running.chains import chains_to_do, copy_tree, record_done, side_by_side
+from parsecrl.platform.runs.run_folder import FINISHED, RunFolder
+from parsecrl.platform.runs.stored_checkpoints import mark_whole
 from parsecrl.platform.specs import chains_of, load_spec
 from tests.platform.tiny import DRIVER
 
@@ -169,6 +171,28 @@ def test_a_run_with_seeds_and_variants_that_is_killed_in_each_phase(tmp_path):
     shutil.copy(run / "chains.json", tmp_path / "worse")
     (warning,) = [text for text in warnings_over(load_chains(tmp_path / "worse")) if "random" in text]
     assert warning.startswith("reference-seed3, longer-seed7: embed: ")
+
+
+def test_a_chain_whose_checkpoints_are_gone_is_to_be_done_again(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+    spec = load_spec(tmp_path / "tiny.yaml")
+    chains, folder = chains_of(spec), RunFolder.choose(spec, tmp_path)
+    folder.open()
+    for chain in chains:
+        own = RunFolder(folder.path / "chains" / chain.name, chain.spec)
+        own.open()
+        for phase in chain.spec.phases:
+            checkpoint = f"{phase.name}/trial_00000/checkpoint_000000"
+            (own.path / checkpoint).mkdir(parents=True)
+            mark_whole(own.path / checkpoint, {"score": 1.0})
+            own.record(phase.name, {"status": FINISHED, "stop": phase.stop.conditions, "checkpoint": checkpoint})
+        own.close()
+        assert chain in chains_to_do(folder, chains)
+        record_done(folder, chain)
+    assert chains_to_do(folder, chains) == []
+    shutil.rmtree(folder.path / "chains" / chains[0].name / "planet")
+    assert chains_to_do(folder, chains) == [chains[0]]
+    folder.close()
 
 
 def test_chains_run_side_by_side_as_the_cluster_allows(tmp_path):

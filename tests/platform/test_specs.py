@@ -368,6 +368,11 @@ def test_chains_of_seeds_and_variants_share_what_is_the_same(spec_file):
     )
 
 
+def test_variants_that_come_later_leave_the_names_of_chains(spec_file):
+    alone = [chain.name for chain in _chains(spec_file, "seeds=2")]
+    assert alone == [chain.name for chain in _chains(spec_file, "seeds=2", VARIANTS)][:2]
+
+
 def test_a_phase_is_shared_by_content_not_by_name(spec_file):
     for change, shared in [
         ("{env.action_repeat: 2}", {}),
