@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import math
 import operator
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
+
+# numpy's words on what is not finite, which Misfit tells; without a cost for each step.
+warnings.filterwarnings("ignore", ".* encountered in ", RuntimeWarning, re.escape(__name__))
 
 
 class Misfit(ValueError):

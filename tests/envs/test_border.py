@@ -1,6 +1,8 @@
 """What goes in and out at the border equals what a twin of the world says, whatever its spaces and habits."""
 
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium
@@ -416,3 +418,20 @@ def test_arguments_reach_the_task_and_errors_of_a_class_are_its_own():
         env_max_episode_steps=7,
     )
     assert len(play(env, np.zeros(1, np.float32), 1)) == 3
+
+
+def test_what_is_not_finite_is_one_sentence_and_no_warning_of_numpys():
+    code = (
+        "import numpy as np\n"
+        "from gymnasium import spaces\n"
+        "from parsecrl.envs.conversions import Misfit, Vectors\n"
+        "vectors = Vectors(spaces.Box(-np.inf, np.inf, (2,), np.float64))\n"
+        "for value in (np.nan, np.inf, 1e300):\n"
+        "    try:\n"
+        "        vectors.read(np.array([value, 0.0]))\n"
+        "    except Misfit as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.count("[0] must be a finite number in float32") == 3
