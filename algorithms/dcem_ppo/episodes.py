@@ -80,7 +80,7 @@ def play_episodes(
 def _begin(runner: SingleAgentEnvRunner, env: gymnasium.Env, seed: int, name: str) -> _Row:
     episode = SingleAgentEpisode(id_=name, observation_space=env.observation_space, action_space=env.action_space)
     obs, info = env.reset(seed=seed)
-    episode.add_env_reset(np.array(obs, np.float32), info)
+    episode.add_env_reset(obs, info)
     return _Row(env, episode, np.random.default_rng(seed), runner.module.get_initial_state(), time.monotonic())
 
 
@@ -111,9 +111,9 @@ def _of_row(outputs: dict[str, Any], b: int) -> dict[str, Any]:
 
 def _step(row: _Row, outputs: dict[str, Any]) -> None:
     action = outputs.pop(Columns.ACTIONS)
-    obs, reward, terminated, truncated, info = row.env.step(np.clip(action, -1.0, 1.0))
+    obs, reward, terminated, truncated, info = row.env.step(action)  # which clips
     row.episode.add_env_step(
-        observation=np.array(obs, np.float32),
+        observation=obs,
         action=action,
         reward=float(reward),
         infos=info,
