@@ -20,7 +20,7 @@ from typing import Any
 from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError, last_line
 from parsecrl.platform.running import interruption
 from parsecrl.platform.running.configs import env_of
-from parsecrl.platform.running.one_chain import work_through
+from parsecrl.platform.running.one_chain import reporting, work_through
 from parsecrl.platform.running.preflight import check_environment
 from parsecrl.platform.runs.run_folder import CHAINS, CHAINS_FILE, FINISHED, RunFolder
 from parsecrl.platform.specs import Chain, Spec, dump
@@ -109,16 +109,11 @@ def run_chains(folder: RunFolder, chains: Sequence[Chain], line: StatusLine) -> 
 
 
 def report_on_chains(folder: RunFolder, line: StatusLine) -> None:
-    """The page and summary.json of a run with seeds or variants; a page that cannot be built does not fail the run."""
+    """The page and summary.json of a run with seeds or variants."""
     from parsecrl.platform.reports import build_report
 
-    line.show("report")
-    try:
+    with reporting(folder, line):
         build_report(folder.path)
-    except (RunFailed, StorageUnreachable):
-        raise
-    except Exception as error:
-        line.note(f"report: not built ({type(error).__name__}: {error}); try `parsec report {folder.path}`")
     line.show("done", final=True)
 
 

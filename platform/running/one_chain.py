@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from parsecrl.platform.errors import RunFailed, StorageUnreachable
 from parsecrl.platform.running.analysis import analyse, analyse_early, unanalysed
@@ -76,7 +78,7 @@ def _origin_moved(folder: RunFolder, phase: Phase) -> str:
 
 
 def _report(folder: RunFolder, line: StatusLine) -> None:
-    """The page is built again where something is new since it was; one that cannot be built does not fail the run."""
+    """The page is built again where something is new since it was."""
     from parsecrl.platform.reports import build_report
     from parsecrl.platform.reports.loaded_run import load_run
     from parsecrl.platform.reports.warnings import warnings_of
@@ -85,14 +87,21 @@ def _report(folder: RunFolder, line: StatusLine) -> None:
     states = json.dumps({name: state for name, state in folder.states().items() if name != "report"}, sort_keys=True)
     of = hashlib.sha256(states.encode()).hexdigest()
     if folder.state("report").get("of") != of or not (folder.path / "report" / "index.html").exists():
-        line.show("report")
-        try:
+        with reporting(folder, line):
             run = load_run(folder.path)
             build_report(run)
             folder.record("report", {"of": of, "warnings": [warning._asdict() for warning in warnings_of(run)]})
             write_summary(folder)
-        except (RunFailed, StorageUnreachable):
-            raise
-        except Exception as error:
-            line.note(f"report: not built ({type(error).__name__}: {error}); try `parsec report {folder.path}`")
     line.show("done", final=True)
+
+
+@contextmanager
+def reporting(folder: RunFolder, line: StatusLine) -> Iterator[None]:
+    """Within it a page is built; one that cannot be built does not fail the run."""
+    line.show("report")
+    try:
+        yield
+    except (RunFailed, StorageUnreachable):
+        raise
+    except Exception as error:
+        line.note(f"report: not built ({type(error).__name__}: {error}); try `parsec report {folder.path}`")
