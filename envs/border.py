@@ -17,6 +17,7 @@ from gymnasium import spaces
 from parsecrl.envs.conversions import Misfit, Pictures, Vectors, action_of, numbers
 
 LONGEST = 100_000  # simulator steps of an episode without any limit; more is taken for an episode without an end
+MOST_REWARD = float(np.finfo(np.float32).max)
 FLAGS = (bool, np.bool_)
 
 
@@ -124,8 +125,10 @@ class Border(gymnasium.Wrapper):
                 raise self._wrong_result(result)
             obs, reward, terminated, truncated, info = result
             value = float(reward) if isinstance(reward, float) else self._number(reward)
-            if not math.isfinite(value):
-                raise self._fault(f"the reward must be finite, got {value}", "make its step return a finite reward")
+            if not -MOST_REWARD <= value <= MOST_REWARD:
+                raise self._fault(
+                    f"the reward must be a finite number in float32, got {value}", "make its step return one"
+                )
             total += value
             if type(terminated) not in FLAGS or type(truncated) not in FLAGS:
                 terminated, truncated = self._flag(terminated, "terminated"), self._flag(truncated, "truncated")

@@ -22,7 +22,7 @@ from torch.optim import Adam
 
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DECISION, DCEMPPORLModule, H, S
 from parsecrl.algorithms.models import Belief
-from parsecrl.algorithms.training.finite_checks import register_optimizers
+from parsecrl.algorithms.training.finite_checks import check_finite, register_optimizers
 from parsecrl.algorithms.training.rllib_private import OwnUpdate
 from parsecrl.algorithms.training.seeding import derive_seed
 
@@ -151,12 +151,7 @@ class DCEMPPOLearner(OwnUpdate, PPOTorchLearner):
         return norm
 
     def _check_finite(self, terms: dict[str, Tensor]) -> None:
-        for name, term in terms.items():
-            if not torch.isfinite(term):
-                raise FloatingPointError(
-                    f"PPO step {self.update_calls}: the {name} is {float(term.detach())}; the last checkpoint is "
-                    f"good: lower learning_rate and continue from it"
-                )
+        check_finite(terms, self.update_calls, "lower learning_rate")
 
     def _log(self, values: dict[str, Tensor]) -> None:
         self.metrics.log_dict({name: float(value) for name, value in values.items()}, key=DEFAULT_MODULE_ID, window=1)

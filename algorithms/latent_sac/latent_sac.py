@@ -40,7 +40,6 @@ from parsecrl.algorithms.latent_study.worlds import (
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.registry.settings import StudySettings
 from parsecrl.algorithms.training.experience import Experience
-from parsecrl.algorithms.training.finite_checks import check_transitions
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.rllib_phase import UnnamedTask, named_task
@@ -233,7 +232,6 @@ class LatentSAC(Algorithm):
         obs = np.asarray(episode.get_observations(), np.float32)  # [T + 1, O]
         action = np.asarray(episode.get_actions(), np.int64)
         reward = np.asarray(episode.get_rewards(), np.float32)
-        check_transitions(self.config.world["id"], obs, reward)
         if not self.scores:
             warn_of_units(obs, self.config.world["id"])
         self.replay.add(obs, action, reward, episode.is_terminated)

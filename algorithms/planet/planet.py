@@ -28,9 +28,8 @@ from parsecrl.algorithms.planet.planet_rl_module import (
     PlanetRLModule,
 )
 from parsecrl.algorithms.planet.replay import bare_episode, beginnings, load_replay, save_replay
-from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, arrays_of, collect, raise_errors
+from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
 from parsecrl.algorithms.planet.settings import PlanetSettings
-from parsecrl.algorithms.training.finite_checks import check_transitions
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.rllib_phase import PhaseConfig, PhaseMixin, simulator_steps
 from parsecrl.algorithms.training.seeding import derive_seed
@@ -211,10 +210,7 @@ class Planet(PhaseMixin, Algorithm):
         self._add_to_replay([bare_episode(episode) for episode in rollout.episodes])
 
     def _add_to_replay(self, episodes: list[Any]) -> None:
-        episodes = [episode for episode in episodes if len(episode)]
-        for episode in episodes:
-            check_transitions(self.config.env_config.get("env_id"), *arrays_of(episode), episode.t_started)
-        self.local_replay_buffer.add(episodes)
+        self.local_replay_buffer.add([episode for episode in episodes if len(episode)])
 
     def _remember_beliefs(self, rollout: Rollout) -> None:
         for episode in rollout.episodes:

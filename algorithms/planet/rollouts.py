@@ -6,11 +6,9 @@ from collections.abc import Callable
 from operator import methodcaller
 from typing import Any, NamedTuple
 
-import numpy as np
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from parsecrl.algorithms.training.finite_checks import check_transitions
 from parsecrl.algorithms.training.measurements import RolloutTimes
 from parsecrl.algorithms.training.rllib_private import seed_runner
 from parsecrl.algorithms.training.user_errors import Failure
@@ -50,7 +48,6 @@ def collect(
 
     Raises:
         Exception: What the task or the planner raises, where the runner is not remote.
-        FloatingPointError: The task gave NaN or infinity.
     """
     module: Any = runner.module
     module.plan_log.begin()
@@ -59,19 +56,12 @@ def collect(
     seed_runner(runner, seed)
     try:
         episodes = play(runner)
-        for episode in episodes:
-            check_transitions(runner.config.env_config.get("env_id"), *arrays_of(episode), episode.t_started)
     except Exception as error:  # whatever the task or the planner raises
         if runner.worker_index == 0:
             raise
         # RLlib would take an exception for a lost runner, and ask it again without a word.
         return Rollout([], {}, RolloutTimes(), Failure.of(error))
     return Rollout(episodes, runner.get_metrics(), module.plan_log.finish())
-
-
-def arrays_of(episode: SingleAgentEpisode) -> tuple[np.ndarray, np.ndarray]:
-    """Observations [T + 1, O] and rewards [T] of an episode or a chunk of one, in float32."""
-    return np.asarray(episode.get_observations(), np.float32), np.asarray(episode.get_rewards(), np.float32)
 
 
 def raise_errors(rollouts: list[Rollout]) -> list[Rollout]:

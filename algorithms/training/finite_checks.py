@@ -1,11 +1,10 @@
-"""What is asked of data, losses, gradients and weights before they go on; how learners register their optimisers."""
+"""What is asked of losses, gradients and weights before they go on; how learners register their optimisers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -31,30 +30,6 @@ def check_finite(terms: Mapping[str, Tensor], update: int, remedy: str) -> None:
             raise FloatingPointError(
                 f"the loss term {name!r} became {value.item()} at update {update}; {remedy} and continue"
             )
-
-
-def check_transitions(world: object, obs: np.ndarray, reward: np.ndarray, first_step: int = 0) -> None:
-    """Check what a world gave before a learner, a replay or running statistics take it.
-
-    Args:
-        world: Its name.
-        obs: [T + 1, ...] of an episode or a chunk of one.
-        reward: [T]; reward[t] came with obs[t + 1].
-        first_step: Steps of the episode before obs[0].
-
-    Raises:
-        FloatingPointError: NaN or infinity: which world, step and entry.
-    """
-    for what, values, number in (("an observation", obs, first_step), ("a reward", reward, first_step + 1)):
-        if np.isfinite(values).all():
-            continue
-        step, *entry = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        where = f"entry {', '.join(map(str, entry))} is " if entry else ""
-        value = values[(step, *entry)]
-        raise FloatingPointError(
-            f"{world} gave {what} that is not finite at step {number + step} of an episode: {where}{value}; correct "
-            f"the environment, or end its episodes before that"
-        )
 
 
 def reached(gradients: Mapping[Any, Tensor | None]) -> dict[Any, Tensor]:

@@ -308,7 +308,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(make_config, monkeypatc
 
     monkeypatch.setattr(module, poisoned)
     term = "policy_loss" if column == Columns.ACTION_LOGP else "value_loss"
-    with pytest.raises(FloatingPointError, match=f"PPO step 2: the {term} is nan"):
+    with pytest.raises(FloatingPointError, match=f"the loss term '{term}' became nan at update 2; lower learning_rate"):
         trainer.update()
     after = parameters_of(trainer.module)
     suspects = after if term == "policy_loss" else [name for name in after if part_of(name) == "value"]
