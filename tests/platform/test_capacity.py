@@ -176,7 +176,7 @@ def test_work_of_an_update_is_what_torch_multiplies(steps):
 
 
 def test_the_quick_spec_on_two_cores_is_as_fast_as_it_was_measured():
-    """76 environment steps a second with two runners (docs/results/README.md), with torch's own matrix_products."""
+    """76 environment steps a second with two runners (docs/results/speed.md), with torch's own matrix_products."""
     then = Constants(plan_flops=86e9, plan_step_s=0.1e-3, update_flops=68e9, update_s=25e-3)
     phase_2_then = ("decoder_proposals=null", "decoder_beliefs=14", "decoder_initial_beliefs=2")
     changes = ["phases.planet.stop.env_steps=20000", *(f"phases.embed.{key}" for key in phase_2_then)]
@@ -189,7 +189,7 @@ def test_the_quick_spec_on_two_cores_is_as_fast_as_it_was_measured():
 
 
 def test_one_runner_on_two_cores_is_as_fast_as_it_was_measured():
-    """95 environment steps a second (docs/results/README.md)."""
+    """95 environment steps a second (docs/results/speed.md)."""
     spec = load_spec("cheetah_run_quick", ["resources.num_env_runners=1"])
     alone = stage_of(spec, spec.phases[0], CHEETAH, CONSTANTS)._replace(cores=2)
     assert load(alone, CONSTANTS).steps_per_s == pytest.approx(95, rel=0.05)
