@@ -14,6 +14,7 @@ WHOLE = (
     "algorithms/models",
     "algorithms/controllers",
     "algorithms/checkpoints",
+    "algorithms/reporting",
     "envs",
 )  # none without its Args
 

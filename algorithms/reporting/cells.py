@@ -17,25 +17,53 @@ NOTHING, NOT_EVALUATED = "-", "not evaluated"
 
 
 def count(value: float | None) -> str:
-    """A whole number, with commas."""
+    """Write a whole number, with commas.
+
+    Args:
+        value: Rounded to a whole number; None where there is none.
+
+    Returns:
+        Text such as "1,234"; `NOTHING` for None.
+    """
     return NOTHING if value is None else f"{round(value):,}"
 
 
 def milliseconds(value: float | None) -> str:
-    """Three digits below 100, none after the point above."""
+    """Write a time: three digits below 100, none after the point above.
+
+    Args:
+        value: Milliseconds, or None.
+
+    Returns:
+        Text without a unit; `NOTHING` for None.
+    """
     return NOTHING if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def score(value: float, sign: str = "") -> str:
-    """A return, in whatever unit: none after the point from 10 on, two digits below; sign: as in a format."""
+    """Write a return: none after the point from 10 on, two digits below.
+
+    Args:
+        value: In whatever unit.
+        sign: As in a format: "+" writes it before positive numbers too.
+
+    Returns:
+        Text such as "123" or "0.45".
+    """
     return f"{value:{sign}.0f}" if abs(value) >= 9.5 or value == 0 else f"{value:{sign}.2g}"
 
 
 def interval(values: pd.Series | np.ndarray | Sequence[float], form: str, least: float = -math.inf) -> str:
-    """The mean of trials' values and its 95 % interval, by Student's t: "mean [low, high]", written in a form as ".3g".
+    """Write the mean of trials' values and its 95 % interval, by Student's t, as "mean [low, high]".
 
-    The mean alone of a single trial, or where the interval is as narrow as the number is told; NOTHING without values,
-    as which NaN counts. least: what the values cannot lie below, so that the interval does not either.
+    Args:
+        values: A value a trial, in any unit; NaN counts as none.
+        form: Of each number, such as ".3g".
+        least: What the values cannot lie below, so that the interval does not either.
+
+    Returns:
+        The mean alone of a single trial, or where the interval is as narrow as the number is told; `NOTHING` without
+        values.
     """
     x = np.asarray(values, dtype=float)
     x = x[~np.isnan(x)]
@@ -47,13 +75,29 @@ def interval(values: pd.Series | np.ndarray | Sequence[float], form: str, least:
 
 
 def title(variant: str, titles: Mapping[str, str]) -> str:
-    """A variant's name as it is shown; titles: of the names, as far as they have one."""
+    """Say a variant's name as it is shown.
+
+    Args:
+        variant: "<name>, key=value, ...".
+        titles: Of the names, as far as they have one.
+
+    Returns:
+        The variant with its name's title in the name's place.
+    """
     name, *others = variant.split(", ")
     return ", ".join([titles.get(name, name), *others])
 
 
 def in_order(variants: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Each variant once, in the order in which the names are known, others after them."""
+    """Sort variants by their names.
+
+    Args:
+        variants: With repetitions.
+        known: Names, in the order that is wanted.
+
+    Returns:
+        Each variant once, in the order in which the names are known, others after them.
+    """
     order = list(known)
 
     def place(variant: str) -> tuple[int, str]:

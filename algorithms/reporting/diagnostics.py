@@ -98,7 +98,14 @@ def diagnose(series: Series, random: Returns | None = None) -> list[Finding]:
 
 
 def random_returns(series: Series) -> Returns | None:
-    """The random policy's returns that the results themselves tell: those of the episodes before the first update."""
+    """The random policy's returns that the results themselves tell: those of the episodes before the first update.
+
+    Args:
+        series: Has `RANDOM_MEAN`, `RANDOM_STD` and `RANDOM_EPISODES` where the trial began with random actions.
+
+    Returns:
+        The last result's; None where results tell none, or of fewer than two episodes.
+    """
     mean, std, episodes = (_known(series, key) for key in (RANDOM_MEAN, RANDOM_STD, RANDOM_EPISODES))
     if not (mean.size and std.size and episodes.size) or episodes[-1] < 2:
         return None
@@ -106,7 +113,15 @@ def random_returns(series: Series) -> Returns | None:
 
 
 def worse_than_random(series: Series, random: Returns | None) -> Finding | None:
-    """The mean of the last third of the results is more than ERRORS standard errors below the random policy's mean."""
+    """The mean of the last third of the results is more than ERRORS standard errors below the random policy's mean.
+
+    Args:
+        series: As `diagnose` takes it.
+        random: The random policy's returns; without them nothing is found.
+
+    Returns:
+        The finding, or None. Results before the first update do not count.
+    """
     last = _last_third(_trained(series, returns_of(series)))
     if last.size < 1 or random is None:
         return None
@@ -115,7 +130,16 @@ def worse_than_random(series: Series, random: Returns | None) -> Finding | None:
 
 
 def compared(own: Returns, random: Returns, what: str = "its returns") -> Finding | None:
-    """As `worse_than_random`, of two sets of episodes. what: for the message."""
+    """The mean of some episodes is more than ERRORS standard errors of the difference below the random policy's.
+
+    Args:
+        own: The agent's returns.
+        random: The random policy's, in the same task.
+        what: Whose returns they are, for the message.
+
+    Returns:
+        The finding, of the rule `worse_than_random`, or None.
+    """
     error = math.hypot(own.error, random.error)
     if not own.mean < random.mean - max(ERRORS * error, 1e-9 * abs(random.mean)):
         return None
@@ -130,6 +154,13 @@ def falling(series: Series, random: Returns | None) -> Finding | None:
     deviations of single results around their pieces' means, and more than the standard deviation of the random
     policy's episodes. The last one counts because results are means of overlapping episodes: their own scatter is
     small, and they wander.
+
+    Args:
+        series: As `diagnose` takes it.
+        random: The random policy's returns; without them nothing is found.
+
+    Returns:
+        The finding, or None. Fewer than 2 * WINDOWS results after the first update are too few.
     """
     values = _trained(series, returns_of(series))
     if values.size < 2 * WINDOWS or random is None:
@@ -149,6 +180,12 @@ def no_reward(series: Series) -> Finding | None:
 
     A reward of 1 for each step tells something where episodes end early. Where results tell no rewards, EQUAL_RESULTS
     equal returns stand for them.
+
+    Args:
+        series: As `diagnose` takes it.
+
+    Returns:
+        The finding, or None.
     """
     returns, low, high = returns_of(series), _known(series, REWARD_LOW), _known(series, REWARD_HIGH)
     returns = returns[np.isfinite(returns)]
@@ -165,7 +202,14 @@ def no_reward(series: Series) -> Finding | None:
 
 
 def unexplained_reward(series: Series) -> Finding | None:
-    """In the last third the model's rewards explain less than EXPLAINED_SHARE of the variance, after enough updates."""
+    """In the last third the model's rewards explain less than EXPLAINED_SHARE of the variance, after enough updates.
+
+    Args:
+        series: As `diagnose` takes it.
+
+    Returns:
+        The finding, or None; None too before EXPLAINED_UPDATES updates, and where `no_reward` finds something.
+    """
     updates, explained = _known(series, UPDATES), _known(series, EXPLAINED)
     if explained.size < FEWEST_RESULTS or not updates.size or updates[-1] < EXPLAINED_UPDATES or no_reward(series):
         return None
@@ -177,7 +221,14 @@ def unexplained_reward(series: Series) -> Finding | None:
 
 
 def actions_at_bounds(series: Series) -> Finding | None:
-    """In the last third BOUNDS_SHARE or more of all entries of actions lie at their bounds."""
+    """In the last third BOUNDS_SHARE or more of all entries of actions lie at their bounds.
+
+    Args:
+        series: As `diagnose` takes it.
+
+    Returns:
+        The finding, or None. Results before the first update do not count.
+    """
     shares = _trained(series, series.get(AT_BOUNDS, np.empty(0)))
     if shares.size < FEWEST_RESULTS or (share := float(_last_third(shares).mean())) < BOUNDS_SHARE:
         return None
@@ -185,12 +236,26 @@ def actions_at_bounds(series: Series) -> Finding | None:
 
 
 def series_of(column: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
-    """What `diagnose` takes, of a function from a key to its values."""
+    """Gather what `diagnose` takes.
+
+    Args:
+        column: A key of a result -> its values [n], a result each, NaN where a result has none.
+
+    Returns:
+        The values by each key of `KEYS`.
+    """
     return {key: column(key) for key in KEYS}
 
 
 def returns_of(series: Series) -> np.ndarray:
-    """The returns, by whichever key the results have them."""
+    """The returns, by whichever key the results have them.
+
+    Args:
+        series: As `diagnose` takes it.
+
+    Returns:
+        [n], of the first of `RETURNS` with a finite value; empty where none has one.
+    """
     found = (series[key] for key in RETURNS if key in series and np.isfinite(series[key]).any())
     return next(found, np.empty(0))
 

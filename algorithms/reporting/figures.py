@@ -76,7 +76,16 @@ class Image:
 
 
 def render(plot: Plot, folder: Path, name: str) -> Image:
-    """Draw `name`.png and `name`-dark.png into `folder`, which is made where it is missing."""
+    """Draw a plot for both pages.
+
+    Args:
+        plot: What is drawn.
+        folder: Where the files go; made where it is missing.
+        name: The files are `name`.png, for the light page, and `name`-dark.png.
+
+    Returns:
+        Both files, with the plot.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for theme in THEMES:
@@ -90,7 +99,16 @@ def render(plot: Plot, folder: Path, name: str) -> Image:
 
 
 def render_all(plots: Mapping[str, Plot], folder: Path, prefix: str) -> dict[str, Image]:
-    """Draw every plot into `folder` as <prefix>-<name>.png and <prefix>-<name>-dark.png."""
+    """Draw several plots as `render` does.
+
+    Args:
+        plots: By name.
+        folder: Where the files go; made where it is missing.
+        prefix: The files are `prefix`-<name>.png and `prefix`-<name>-dark.png.
+
+    Returns:
+        The images by the plots' names.
+    """
     return {name: render(plot, folder, f"{prefix}-{name}") for name, plot in plots.items()}
 
 
@@ -125,7 +143,11 @@ def _style(theme: Theme) -> Any:
 
 
 def log_scale(axes: Axes) -> None:
-    """Ticks in plain numbers: the style has mathematical text switched off."""
+    """Make the vertical axis logarithmic, with ticks in plain numbers: the style has mathematical text switched off.
+
+    Args:
+        axes: Changed in place.
+    """
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -133,14 +155,29 @@ def log_scale(axes: Axes) -> None:
 
 
 def color_of(index: int, total: int) -> str:
-    """The index-th of total line colours; a palette while it lasts, then a colour map's even steps."""
+    """A line's colour: from a palette while it lasts, then a colour map's even steps.
+
+    Args:
+        index: Of the line, from 0.
+        total: Lines in all.
+
+    Returns:
+        A colour as "#rrggbb".
+    """
     if total <= len(PALETTE):
         return PALETTE[index % len(PALETTE)]
     return to_hex(matplotlib.colormaps["turbo"](0.08 + 0.84 * index / max(total - 1, 1)))
 
 
 def shades(theme: Theme) -> ListedColormap:
-    """A map from low to high whose low end stands out from the page."""
+    """A map from low to high whose low end stands out from the page.
+
+    Args:
+        theme: Of the page.
+
+    Returns:
+        A map of 200 colours.
+    """
     span = (0.0, 0.93) if theme.name == "light" else (1.0, 0.2)
     return ListedColormap(matplotlib.colormaps["viridis"](np.linspace(*span, 200)))
 
@@ -148,7 +185,17 @@ def shades(theme: Theme) -> ListedColormap:
 def color_bar(
     figure: Figure, scale: Normalize, cmap: ListedColormap, label: str, right: float, bottom: float, top: float
 ) -> None:
-    """A bar that tells costs' colours, in the right margin of a figure whose margins are set; margins in inches."""
+    """Add a bar that tells costs' colours, in the right margin of a figure whose margins are set.
+
+    Args:
+        figure: Drawn into.
+        scale: From costs to [0, 1].
+        cmap: From [0, 1] to colours.
+        label: Beside the bar.
+        right: From the figure's right edge to the bar's left one, inches.
+        bottom: Margin below the bar, inches.
+        top: Margin above the bar, inches.
+    """
     width, height = figure.get_size_inches()
     place = figure.add_axes((1 - right / width, bottom / height, 0.12 / width, 1 - (bottom + top) / height))
     bar = figure.colorbar(ScalarMappable(norm=scale, cmap=cmap), cax=place)

@@ -19,29 +19,69 @@ NUMERIC = set("0123456789+-–")
 
 
 def section(anchor: str, title: str, *parts: str) -> Markup:
-    """A card of the page with a heading; links go to #anchor."""
+    """A card of the page with a heading.
+
+    Args:
+        anchor: Links go to #anchor.
+        title: The heading's text.
+        parts: HTML of these functions, below each other.
+
+    Returns:
+        HTML.
+    """
     return Markup('<section id="{}">\n<h2>{}</h2>\n{}\n</section>').format(anchor, title, Markup("\n".join(parts)))
 
 
 def heading(text: str) -> Markup:
-    """A heading within a section."""
+    """A heading within a section.
+
+    Args:
+        text: Is escaped.
+
+    Returns:
+        HTML.
+    """
     return Markup("<h3>{}</h3>").format(text)
 
 
 def paragraph(text: str, css: str = "") -> Markup:
-    """Text; css: classes of the page's style, such as "soft small" for a note."""
+    """A paragraph of text.
+
+    Args:
+        text: Is escaped.
+        css: Classes of the page's style, such as "soft small" for a note.
+
+    Returns:
+        HTML.
+    """
     return Markup('<p class="{}">{}</p>').format(css, text) if css else Markup("<p>{}</p>").format(text)
 
 
 def details(summary: str, *parts: str) -> Markup:
-    """What is shown when its summary is clicked on."""
+    """What is shown when its summary is clicked on.
+
+    Args:
+        summary: Text that is always shown.
+        parts: HTML of these functions, below each other.
+
+    Returns:
+        HTML.
+    """
     return Markup("<details><summary>{}</summary>\n{}\n</details>").format(summary, Markup("\n".join(parts)))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], swatches: Sequence[str] = ()) -> Markup:
-    """A table of text; a column whose cells all start like a number is set right. It scrolls where it is too wide.
+    """A table of text, which scrolls where it is too wide.
 
-    swatches: a colour for each row, shown before its first cell.
+    A column whose cells all start like a number is set right, the first column aside.
+
+    Args:
+        headings: Of the columns.
+        rows: A cell for each heading.
+        swatches: A colour for each row, shown before its first cell; none for none.
+
+    Returns:
+        HTML.
     """
     rows = [list(row) for row in rows]
     right = [
@@ -67,7 +107,14 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], swatches: Sequ
 
 
 def figure(image: Image) -> Markup:
-    """The light and the dark drawing, of which the reader's colour scheme chooses, and the caption."""
+    """The light and the dark drawing, of which the reader's colour scheme chooses, and the caption.
+
+    Args:
+        image: On disk; its files become part of the page.
+
+    Returns:
+        HTML.
+    """
     plot = image.plot
     widest = f"max-width:{plot.size[0] * 96:.0f}px"
     floor = f";min-width:{min(plot.size[0] * 72, 760):.0f}px" if plot.wide else ""
@@ -80,7 +127,15 @@ def figure(image: Image) -> Markup:
 
 
 def video(path: Path, caption: str) -> Markup:
-    """The film inside the page, or, above VIDEO_LIMIT, a line that says where it lies."""
+    """The film inside the page, or, above VIDEO_LIMIT, a line that says where it lies.
+
+    Args:
+        path: An .mp4 file, in the run folder's videos/.
+        caption: The text below, escaped.
+
+    Returns:
+        HTML.
+    """
     size = path.stat().st_size
     if size > VIDEO_LIMIT:
         return paragraph(
@@ -95,5 +150,13 @@ def video(path: Path, caption: str) -> Markup:
 
 
 def data_uri(path: Path, mime: str) -> Markup:
-    """A file's bytes as an address, so that a page needs no other file."""
+    """A file's bytes as an address, so that a page needs no other file.
+
+    Args:
+        path: The file.
+        mime: Its type, such as "image/png".
+
+    Returns:
+        data:<mime>;base64,...
+    """
     return Markup(f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}")

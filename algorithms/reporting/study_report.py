@@ -18,7 +18,14 @@ Tables = dict[str, pd.DataFrame]  # of the analysis, by name
 
 
 def stacked(parts: Iterable[Tables]) -> Tables:
-    """Put tables of one name, of several trials, below each other."""
+    """Put tables of one name, of several trials, below each other.
+
+    Args:
+        parts: Tables of each trial, by name; a trial may lack some.
+
+    Returns:
+        The tables by name, with new row numbers.
+    """
     found: dict[str, list[pd.DataFrame]] = {}
     for tables in parts:
         for name, table in tables.items():
@@ -27,7 +34,15 @@ def stacked(parts: Iterable[Tables]) -> Tables:
 
 
 def variation(searched: Mapping[str, Any], own_columns: Container[str]) -> str:
-    """The end of a model's name: what its trial was searched over, by dotted key, and has no column of its own."""
+    """The end of a model's name: what its trial was searched over, by dotted key, and has no column of its own.
+
+    Args:
+        searched: Value by dotted key.
+        own_columns: Dotted keys that have a column.
+
+    Returns:
+        ", key=value" for each of the others, with the key's last part alone.
+    """
     return "".join(f", {key.rpartition('.')[2]}={value}" for key, value in searched.items() if key not in own_columns)
 
 
@@ -41,7 +56,20 @@ def tables_of_trials(
 ) -> Tables:
     """What `analyse` makes of each checkpoint, below each other.
 
-    parameters: what each was searched over; those beyond own_columns become part of the name in `column`.
+    Args:
+        analyse: A checkpoint -> its tables, each with the column `column`.
+        own_columns: Dotted keys that have a column of their own.
+        checkpoints: One a trial.
+        parameters: What each trial was searched over, by dotted key; what is not in `own_columns` becomes part of the
+            name in `column`.
+        parallel_map: As the built-in map, in order.
+        column: That names the variant.
+
+    Returns:
+        The tables by name.
+
+    Raises:
+        ValueError: There are not as many parameters as checkpoints.
     """
     parts = []
     for tables, searched in zip(parallel_map(analyse, checkpoints), parameters, strict=True):

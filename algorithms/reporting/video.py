@@ -45,7 +45,15 @@ def new_video(file: Path, fps: float) -> Iterator[Video]:
 
 
 class Video:
-    """An H.264 file that browsers play: yuv420p, even sides, its index in front."""
+    """An H.264 file that browsers play: yuv420p, even sides, its index in front.
+
+    Args:
+        file: An .mp4 file, in an existing folder.
+        fps: Frames a second, > 0.
+
+    Raises:
+        DrawingError: No encoder works here.
+    """
 
     def __init__(self, file: Path, fps: float):
         try:
