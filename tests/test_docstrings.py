@@ -15,6 +15,7 @@ WHOLE = (
     "algorithms/controllers",
     "algorithms/checkpoints",
     "algorithms/reporting",
+    "algorithms/training",
     "envs",
 )  # none without its Args
 

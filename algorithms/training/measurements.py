@@ -57,9 +57,13 @@ class PlanLog:
         self._begin(self._started - self._idle_since if self._idle_since is not None else 0.0)
 
     def add(self, seconds: float, decisions: int, trajectories: int, entropy: Tensor | None) -> None:
-        """A call that took `seconds`. trajectories: candidates in all; 0 for random actions, which are no plans.
+        """Count one call that decided for a batch of environments.
 
-        entropy [B]: of the selection, see `Solution.entropy`.
+        Args:
+            seconds: Wall time of the call.
+            decisions: Size of the batch, >= 1.
+            trajectories: Candidates that the model rolled out, in all; 0 for random actions, which are no plans.
+            entropy: [B] nats of the selection, see `Solution.entropy`; None where nothing is selected.
         """
         self._seconds += seconds
         self._decisions += decisions
@@ -145,7 +149,14 @@ def _shares(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def summary(plans: Sequence[PlanTime]) -> dict[str, float]:
-    """Mean, p50 and p95 of the seconds over the decisions."""
+    """Mean, p50 and p95 of planning time over the decisions.
+
+    Args:
+        plans: One or more.
+
+    Returns:
+        Seconds per decision, as "mean", "p50" and "p95"; each call counts once for each of its decisions.
+    """
     seconds = np.repeat([plan.seconds for plan in plans], [plan.decisions for plan in plans])
     p50, p95 = np.quantile(seconds, [0.5, 0.95])
     return {"mean": float(seconds.mean()), "p50": float(p50), "p95": float(p95)}

@@ -62,6 +62,9 @@ class PhaseConfig(SettingsConfig):
     the name of a creator that was registered with Tune. env_config: the task's own arguments; and `action_repeat`,
     simulator steps per decision, and `max_episode_steps`, simulator steps after which an episode is truncated.
     Observations become float32 vectors and actions [-1, 1] (parsecrl/Control-v0).
+
+    Args:
+        algo_class: What `.build_algo()` makes.
     """
 
     env: Any
@@ -168,7 +171,14 @@ class PhaseConfig(SettingsConfig):
 
 
 def env_arguments(env: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a spec's group `env` into what parsecrl/Control-v0 takes, as env_config."""
+    """Turn a spec's group `env` into what parsecrl/Control-v0 takes, as env_config.
+
+    Args:
+        env: `id`, and where they are set `action_repeat`, `kwargs` and `max_episode_steps` (simulator steps).
+
+    Returns:
+        `env_id`, `action_repeat`, and where they are set `kwargs` and `LIMIT`.
+    """
     found = {"env_id": env["id"], "action_repeat": env.get("action_repeat", 1)}
     if env.get("kwargs"):
         found["kwargs"] = dict(env["kwargs"])
@@ -178,7 +188,17 @@ def env_arguments(env: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def named_task(task: Any) -> str | UnnamedTask:
-    """What parsecrl/Control-v0 takes: an id as it is; a class, or a creator registered with Tune, with its name."""
+    """What parsecrl/Control-v0 takes as a task.
+
+    Args:
+        task: An id, a class, the name of a creator that was registered with Tune, or an `UnnamedTask`.
+
+    Returns:
+        An id as it is; a class or a creator with a name for people.
+
+    Raises:
+        ValueError: It is none of these.
+    """
     if isinstance(task, UnnamedTask):
         return task
     if isinstance(task, str):
@@ -190,11 +210,14 @@ def named_task(task: Any) -> str | UnnamedTask:
 
 
 def simulator_steps(episode: SingleAgentEpisode, action_repeat: int) -> int:
-    """Simulator steps of an episode, or of a piece of one.
+    """Count the simulator steps of an episode, or of a piece of one.
 
     Args:
         episode: With infos, which parsecrl/Control-v0 gives "env_steps": fewer at an early end.
         action_repeat: What a decision counts of whose info says nothing.
+
+    Returns:
+        The sum over the decisions.
     """
     infos = episode.get_infos()[1:]  # the first came with the observation before any decision
     return sum(int(info.get("env_steps", action_repeat)) for info in infos)
@@ -341,7 +364,16 @@ class PhaseMixin:
 
 
 def described_model(model: nn.Module, settings: dict[str, Any]) -> dict[str, Any]:
-    """The group world_model of agent.json: the settings, or a subclass of RSSM by its name, where a module has it."""
+    """The group world_model of agent.json.
+
+    Args:
+        model: The world model that the module has.
+        settings: The group world_model of the settings.
+
+    Returns:
+        The settings; or, where they ask for an RSSM and the module has a subclass that can be imported, its module:name
+        and options.
+    """
     kind = type(model)
     is_own = isinstance(model, RSSM) and kind is not RSSM and settings.get("kind", "rssm") == "rssm"
     if not is_own or "<locals>" in kind.__qualname__ or kind.__module__ == "__main__":

@@ -47,16 +47,33 @@ class PreparedBatch:
 
 
 def registered_creator(name: str) -> Callable[[Any], Any] | None:
-    """The creator of environments that `tune.register_env` was given; None of another name. Tune has no call for it."""
+    """The creator of environments that `tune.register_env` was given. Tune has no call for it.
+
+    Args:
+        name: As it was registered.
+
+    Returns:
+        A function of an `EnvContext`; None of another name.
+    """
     return _global_registry.get(ENV_CREATOR, name) if _global_registry.contains(ENV_CREATOR, name) else None
 
 
 def count_episodes(runner: SingleAgentEnvRunner, episodes: Sequence[SingleAgentEpisode]) -> None:
-    """Have the runner's metrics count episodes that its own `sample` did not play, which alone does so by itself."""
+    """Have the runner's metrics count episodes that its own `sample` did not play, which alone does so by itself.
+
+    Args:
+        runner: Whose metrics.
+        episodes: Whole ones.
+    """
     runner._done_episodes_for_metrics.extend(episodes)
     runner._increase_sampled_metrics(sum(len(episode) for episode in episodes), len(episodes))
 
 
 def seed_runner(runner: SingleAgentEnvRunner, seed: int) -> None:
-    """What the runner seeds in its first `sample`. Publicly its seed comes from config and worker index alone."""
+    """What the runner seeds in its first `sample`. Publicly its seed comes from config and worker index alone.
+
+    Args:
+        runner: One that has not sampled yet; its environments are seeded once.
+        seed: >= 0.
+    """
     runner._seed = seed

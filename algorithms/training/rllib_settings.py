@@ -49,8 +49,13 @@ FROM_DICT = ("model", "optimizer", "replay_buffer_config")  # RLlib hands these 
 class SettingsConfig(AlgorithmConfig):
     """Each setting of `settings` is an attribute; groups are plain dicts with all their keys.
 
-    settings: Names, defaults, ranges. attributes: Setting -> attribute, where RLlib has one of the setting's name.
-    elsewhere: Setting -> the method that sets it in Python.
+    Args:
+        algo_class: What `.build_algo()` makes.
+
+    Attributes:
+        settings: Names, defaults, ranges.
+        attributes: Setting -> attribute, where RLlib has one of the setting's name.
+        elsewhere: Setting -> the method that sets it in Python.
     """
 
     settings: ClassVar[type[Settings]]
@@ -134,13 +139,27 @@ class SettingsConfig(AlgorithmConfig):
 
 
 def learner_terms(results: Mapping[str, Any]) -> dict[str, float]:
-    """The single numbers that the learner reports in a training result, by name."""
+    """The single numbers that the learner reports in a training result.
+
+    Args:
+        results: Of `Algorithm.train()`.
+
+    Returns:
+        Number by name; empty where the learner reports none.
+    """
     terms = results.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
     return {name: float(x) for name, x in terms.items() if isinstance(x, int | float) or getattr(x, "ndim", None) == 0}
 
 
 def is_searched(value: Any) -> bool:
-    """Whether Tune is to draw the value, or something in it."""
+    """Whether Tune is to draw the value, or something in it.
+
+    Args:
+        value: Of a setting; a dict is looked through.
+
+    Returns:
+        True for Tune's search objects and `{"grid_search": [...]}`.
+    """
     if isinstance(value, Mapping):
         return "grid_search" in value or any(map(is_searched, value.values()))
     return isinstance(value, Domain)

@@ -12,6 +12,15 @@ import numpy as np
 
 
 def derive_seed(seed: int, role: str, *index: int) -> int:
-    """A seed in [0, 2**31) for piece `index` of a role's work; distinct roles and indices are independent."""
+    """Derive a seed; distinct roles and indices are independent.
+
+    Args:
+        seed: Of the run, >= 0.
+        role: What draws, such as "rollout".
+        index: Which piece of the role's work, each >= 0.
+
+    Returns:
+        A seed in [0, 2**31), the same for the same arguments on every machine.
+    """
     entropy = [seed, zlib.crc32(role.encode()), *index]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
