@@ -16,6 +16,7 @@ WHOLE = (
     "algorithms/checkpoints",
     "algorithms/reporting",
     "algorithms/training",
+    "algorithms/registry",
     "envs",
 )  # none without its Args
 

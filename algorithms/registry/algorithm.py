@@ -157,9 +157,15 @@ class Algorithm:
         """Raise ValueError where the spec's `resources` do not suit `phase`."""
 
     def check(self, phase: Any) -> None:
-        """Make what the settings name, before anything runs. Raises ValueError, `BadSetting` where one key is at fault.
+        """Make what the settings name, before anything runs.
 
         A phase that searches over `checked` settings is checked with every combination of their values.
+
+        Args:
+            phase: Of a spec, with one value for each setting of `checked`.
+
+        Raises:
+            ValueError: Something cannot be made; `BadSetting` where one key is at fault.
         """
 
     def world(self, phase: Any) -> OwnWorld | None:
@@ -209,7 +215,14 @@ class Algorithm:
 
 
 def plain_resources(config: Mapping[str, Any]) -> dict[str, float]:
-    """What a plain trial needs, by the names of Ray's resources."""
+    """What a plain trial needs.
+
+    Args:
+        config: Of the trial; `num_cpus_per_trial` (default 1) and `num_gpus_per_trial` (default 0) are read.
+
+    Returns:
+        Amounts by the names of Ray's resources, CPU and GPU.
+    """
     return {"CPU": config.get("num_cpus_per_trial", 1), "GPU": config.get("num_gpus_per_trial", 0)}
 
 
@@ -238,15 +251,29 @@ def _by_name() -> dict[str, list[EntryPoint]]:
 
 
 def is_own(module: str) -> bool:
-    """Whether a module, or module:NAME, is parsecrl's."""
+    """Whether code is parsecrl's.
+
+    Args:
+        module: A module, or module:NAME.
+
+    Returns:
+        True for modules of this package.
+    """
     return module.startswith(OWN_PACKAGE)
 
 
 @cache
 def algorithm_named(name: str) -> Algorithm:
-    """The algorithm of a registered name, or of module:NAME.
+    """Find an algorithm, importing it.
 
-    Raises RegistryError where there is none, it cannot be imported, or it lacks a part.
+    Args:
+        name: Registered, or module:NAME.
+
+    Returns:
+        The algorithm, the same object at every call.
+
+    Raises:
+        RegistryError: There is none, it cannot be imported, lacks a part, or shadows another's name.
     """
     points = registered()
     if name in points:

@@ -16,7 +16,16 @@ OWN = "module:name"  # what a key says of code of a user's own
 
 
 def explain(error: ValidationError, data: Any, root: type[BaseModel]) -> str:
-    """The first of the errors as one clause. A missing or unknown key is told before what follows from it."""
+    """The first of the errors as one clause. A missing or unknown key is told before what follows from it.
+
+    Args:
+        error: Of validating `data`.
+        data: As the user gave them; phases are told by their `name`.
+        root: The model that `data` were validated with.
+
+    Returns:
+        Key, rule, value and nearest known name; and how many more mistakes there are.
+    """
     problems = error.errors(include_url=False)
     first = min(problems, key=lambda p: p["type"] not in {"extra_forbidden", "missing"})
     location, context = first["loc"], first.get("ctx", {})
@@ -123,6 +132,13 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def short(value: Any) -> str:
-    """A value as an error shows it."""
+    """A value as an error shows it.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        Its repr, of 60 characters at most.
+    """
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

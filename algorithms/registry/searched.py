@@ -7,6 +7,14 @@ from typing import Any
 
 
 def values_of(phase: Any, path: str) -> list[Any]:
-    """The values of a phase's dotted key: the searched ones (of a range its ends), or the one that is set."""
+    """The values that a setting of a phase may have.
+
+    Args:
+        phase: Of a spec.
+        path: Dotted key of a setting, such as "controller.horizon".
+
+    Returns:
+        The searched values (of a range its ends), or the one that is set.
+    """
     domain = phase.search.get(path)
     return domain.values if domain else [reduce(getattr, path.split("."), phase)]

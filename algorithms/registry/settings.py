@@ -42,7 +42,15 @@ def _plain_data(values: dict[str, Any]) -> dict[str, Any]:
 
 
 class BadSetting(ValueError):
-    """A setting whose value names something that cannot be made. `key` is its dotted name."""
+    """A setting whose value names something that cannot be made.
+
+    Args:
+        key: Its dotted name.
+        reason: Of any type; its text is put on one line.
+
+    Attributes:
+        key: As given.
+    """
 
     def __init__(self, key: str, reason: object):
         super().__init__(" ".join(str(reason).split()))
@@ -51,7 +59,17 @@ class BadSetting(ValueError):
 
 @contextmanager
 def blamed_on(key: str) -> Iterator[None]:
-    """Whatever is raised inside, by code of the user's own too, becomes the `BadSetting` of `key`."""
+    """Whatever is raised inside, by code of the user's own too, becomes the `BadSetting` of a key.
+
+    Args:
+        key: Its dotted name.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        BadSetting: Something was raised inside; that is the cause.
+    """
     try:
         yield
     except Exception as error:
@@ -94,18 +112,32 @@ class Settings(Group):
 
     @classmethod
     def from_config(cls: type[AnySettings], config: Mapping[str, Any]) -> AnySettings:
-        """The settings in a plain trial's config, checked. Raises ValueError on an unknown key or a value out of range.
+        """The settings in a plain trial's config, checked.
 
-        What the run adds (`RUN_KEYS`) and Tune's own `__keys__` are left aside.
+        Args:
+            config: What the run adds (`RUN_KEYS`) and Tune's own `__keys__` are left aside.
+
+        Returns:
+            The settings, with defaults for what the config lacks.
+
+        Raises:
+            ValueError: A key is unknown or missing, a value out of range, or a rule between keys is broken.
         """
         own = {key: value for key, value in config.items() if key not in RUN_KEYS and not key.startswith("__")}
         return cls.checked(own)
 
     @classmethod
     def each_checked(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Some of the settings, each checked by itself, as plain data: rules between keys are left for later.
+        """Some of the settings, each checked by itself: rules between keys are left for later.
 
-        Raises ValueError on an unknown name or a value out of range.
+        Args:
+            values: By the settings' names.
+
+        Returns:
+            The same names with plain data; groups have all their keys, defaults filled in.
+
+        Raises:
+            ValueError: A name is unknown or a value out of range.
         """
         model = _without_rules(cls)
         try:

@@ -10,21 +10,44 @@ from typing import Any
 
 
 def names_code(value: Any) -> bool:
-    """Whether a spec's value is module:name, and not one of the project's own names."""
+    """Whether a spec's value is module:name, and not one of the project's own names.
+
+    Args:
+        value: Of any type.
+
+    Returns:
+        True for text with a colon.
+    """
     return isinstance(value, str) and ":" in value
 
 
 def own_code_of(description: Mapping[str, Any]) -> list[str]:
-    """What an agent.json, or the groups of a phase, names as module:name: code that runs when the agent is made."""
+    """The code that runs when an agent is made.
+
+    Args:
+        description: An agent.json, or the groups of a phase; `controller` and `world_model` are read.
+
+    Returns:
+        What its kinds and its objective name as module:name; empty where all is the project's own.
+    """
     controller, model = (description.get(group) or {} for group in ("controller", "world_model"))
     named = (controller.get("kind"), controller.get("objective"), model.get("kind"))
     return [str(name) for name in named if names_code(name)]
 
 
 def own_function(name: Any, key: str, known: Iterable[str]) -> Callable[..., Any]:
-    """Import the function or class that is named as module:name. key, known: for messages; what else the key may be.
+    """Import the function or class that is named as module:name.
 
-    Raises ValueError where there is none, or its module fails.
+    Args:
+        name: What the key says.
+        key: Of the spec, for messages.
+        known: What else the key may be, for messages.
+
+    Returns:
+        The function or class.
+
+    Raises:
+        ValueError: The name has no colon, its module cannot be imported or lacks it, or it cannot be called.
     """
     if not names_code(name):
         raise ValueError(
@@ -50,8 +73,18 @@ def call_with_options(
 ) -> Any:
     """function(*arguments, **options), with the options checked against its signature first.
 
-    name, key: for messages; the spec's key, such as controller.kind, and its value. options: stand beside the key.
-    Raises ValueError on an option that the function does not take or that is missing, or with what the function raises.
+    Args:
+        function: Of the user's own.
+        name: The key's value, module:name, for messages.
+        key: Of the spec, such as controller.kind, for messages; the options stand beside it.
+        arguments: By position.
+        options: By name.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        ValueError: An option is unknown or missing, or the function raises: then with what it says.
     """
     where = f"{key.rpartition('.')[0]}.options"
     try:
@@ -77,12 +110,27 @@ def call_with_options(
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of a message: the known word that looks like this one, if any does."""
+    """The end of a message: the known word that looks like this one, if any does.
+
+    Args:
+        word: As the user wrote it.
+        known: Words that it may be.
+
+    Returns:
+        "; did you mean ...?", or nothing.
+    """
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def one_line(error: Exception) -> str:
-    """The type and text of an error on one line."""
+    """The type and text of an error on one line.
+
+    Args:
+        error: Any exception.
+
+    Returns:
+        "Type: text", or the type alone of an error without text.
+    """
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
