@@ -17,6 +17,7 @@ WHOLE = (
     "algorithms/reporting",
     "algorithms/training",
     "algorithms/registry",
+    "algorithms/latent_sac",
     "envs",
 )  # none without its Args
 

@@ -13,7 +13,12 @@ from parsecrl.algorithms.models import LatentDynamics
 
 
 class DiscretePolicy:
-    """Actions from latents; the state is the action before, which nothing depends on."""
+    """Actions from latents; the state is the action before, which nothing depends on.
+
+    Args:
+        model: Its encoder is used, obs [B, O] -> latents [B, Z]; set to evaluation mode.
+        network: Latents [B, Z] -> logits [B, A]; set to evaluation mode.
+    """
 
     def __init__(self, model: LatentDynamics, network: nn.Module):
         self.model, self.network = model.eval(), network.eval()
@@ -26,7 +31,16 @@ class DiscretePolicy:
     def act(
         self, state: dict[str, Tensor], obs: Tensor, rng: np.random.Generator | None = None
     ) -> tuple[NDArray[Any], dict[str, Tensor]]:
-        """obs [B, O] -> actions [B] int64: the most probable ones, or drawn with rng."""
+        """Decide for B environments.
+
+        Args:
+            state: Of the step before; it is not read.
+            obs: [B, O] in the environment's units.
+            rng: Draws the actions; None: the most probable ones are taken.
+
+        Returns:
+            Actions [B] int64 in [0, A), and the next state.
+        """
         logits = self.network(self.model.encode(obs)).double()  # [B, A]
         action = logits.argmax(-1)
         if rng is not None:

@@ -20,6 +20,15 @@ def analyse(checkpoint: Any) -> Tables:
 
     scores: episode, score. predictions: episodes (after which it was measured), unvisited (share of transitions),
     transformations, first, step, relative, hits, walks. latents, edges, transformations: of the trained model.
+
+    Args:
+        checkpoint: Its folder.
+
+    Returns:
+        The tables by name; scores alone where the world is no grid world.
+
+    Raises:
+        ValueError: As `load_trial` does.
     """
     model, world, visited, description = load_trial(checkpoint)
     scores = description["scores"]

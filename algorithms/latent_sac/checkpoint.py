@@ -30,19 +30,30 @@ KEPT = ("model.", "policy.")  # what acts and what predicts; the rest is in RLli
 def save_trial(
     folder: str | Path, description: dict[str, Any], weights: dict[str, Tensor], visited: np.ndarray
 ) -> None:
-    """Write into an existing folder; each file appears whole or not at all.
+    """Write a trial into an existing folder; each file appears whole or not at all.
 
-    description: what the trial is, and its scores, as JSON takes it. weights: the module's, by name. visited: how often
-    each action was taken in each cell, [S, A].
+    Args:
+        folder: An existing one.
+        description: What the trial is, and its scores, as JSON takes it.
+        weights: The module's, by name; those that act or predict are kept.
+        visited: How often each action was taken in each cell, [S, A].
     """
     tensors = {name: value for name, value in weights.items() if name.startswith(KEPT)}
     FILES.write(folder, description, {**tensors, "visited": torch.from_numpy(visited.copy())})
 
 
 def load_trial(folder: Folder) -> tuple[LatentDynamics, World | None, np.ndarray, dict[str, Any]]:
-    """The model, the world that it was trained in, how often each transition was visited [S, A], and the description.
+    """Read a trial, and make its world.
 
-    Raises ValueError where the folder holds no such trial of this format, or a damaged one.
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        The model on the CPU in evaluation mode; the world that it was trained in, None of one that is no grid world;
+        how often each transition was visited [S, A]; and the description.
+
+    Raises:
+        ValueError: The folder holds no such trial of this format, or a damaged one.
     """
     description, tensors = FILES.read_description(folder), FILES.read_tensors(folder)
     with _whole(folder):

@@ -57,6 +57,9 @@ class LatentSACConfig(SettingsConfig):
     `.environment(...)` takes the id of a world with vectors for observations and discrete actions, a class, or the name
     of a creator that was registered with Tune; `.debugging(seed=...)` seeds everything. Of `training()` the groups
     model and policy become the attributes latent_model and policy_network: RLlib has others.
+
+    Args:
+        algo_class: What `.build_algo()` makes; None: `LatentSAC`.
     """
 
     env: Any
@@ -96,7 +99,17 @@ class LatentSACConfig(SettingsConfig):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> LatentSACConfig:
-        """The config of a trial from the keys of a spec's phase, run_seed and seed. Raises ValueError on others."""
+        """The config of a trial from a spec's phase.
+
+        Args:
+            settings: The keys of `LatentSACSettings`, and `run_seed` (default 0), with which `seed` is mixed.
+
+        Returns:
+            The config, with world, seed and learner set.
+
+        Raises:
+            ValueError: A key is unknown, or a value out of range.
+        """
         config, own = cls(), LatentSACSettings.from_config(settings)
         config.set_settings({name: own.plain().get(name) for name in LatentSACSettings.model_fields})
         config.given_seed = own.seed
@@ -159,10 +172,17 @@ class LatentSACConfig(SettingsConfig):
 
 
 class LatentSAC(Algorithm):
-    """Play an episode, update the model, update the policy.
+    """Play an episode, update the model, update the policy (Saanum and Schulz 2022, algorithm 1).
 
-    config: a LatentSACConfig, or the plain settings that make one. Result keys at top level: episodes, env_steps,
-    num_updates, episode_return_mean and score (of the last 10 episodes), entropy (nats), alpha, losses.
+    Result keys at top level: episodes, env_steps, num_updates, episode_return_mean and score (of the last 10 episodes),
+    entropy (nats), alpha, losses.
+
+    Args:
+        config: A `LatentSACConfig`, or the plain settings that make one.
+        kwargs: As RLlib's Algorithm takes them.
+
+    Raises:
+        ValueError: Plain settings have an unknown key or a value out of range.
     """
 
     config: LatentSACConfig

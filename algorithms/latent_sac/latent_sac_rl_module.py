@@ -72,6 +72,12 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         """As nn.Module's, but only where it changes this module's own flag.
 
         RLlib asks for it before every update, and visiting all parts takes a while. No layer here depends on it.
+
+        Args:
+            mode: Training, or evaluation.
+
+        Returns:
+            The module.
         """
         return self if self.training == mode else super().train(mode)
 

@@ -23,14 +23,30 @@ FINDING = (
 
 
 def result_table(tables: Tables) -> ResultTable:
-    """Total scores with their intervals, beside what the paper says."""
+    """Total scores with their intervals, beside what the paper says (Saanum and Schulz 2022, section 4.3, figure 3).
+
+    Args:
+        tables: Of `analyse`; scores is read.
+
+    Returns:
+        A row for each environment and model.
+    """
     scores = tables["scores"]
     note = f"{shared.score_note(scores)} {FINDING}"
     return ResultTable(shared.SCORE_HEADINGS, shared.score_rows(scores), note)
 
 
 def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
-    """Figures 3 and 2, the transformations, and predictions of what was never visited."""
+    """Figures 3 and 2, the transformations, and predictions of what was never visited.
+
+    Args:
+        phase: Its name, with which the files' names begin.
+        tables: Of `analyse`.
+        folder: Where the figures are drawn.
+
+    Returns:
+        One section of HTML.
+    """
     drawn = {name: markup.figure(image) for name, image in render_all(plots(tables), folder, phase).items()}
     parts = [drawn[name] for name in ("curves", "latents") if name in drawn]
     used = tables.get("transformations", pd.DataFrame())
@@ -42,7 +58,14 @@ def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
 
 
 def plots(tables: Tables) -> dict[str, Plot]:
-    """Every figure by its name."""
+    """Make the plots that the tables have data for.
+
+    Args:
+        tables: Of `analyse`.
+
+    Returns:
+        Plots by name: curves, latents, predictions.
+    """
     made = {
         "curves": Plot(
             partial(shared.draw_curves, tables["scores"]),
@@ -80,9 +103,16 @@ def plots(tables: Tables) -> dict[str, Plot]:
 
 
 def measured_moments(tables: Tables) -> dict[str, tuple[int, float]]:
-    """Environment -> the number of episodes whose measurement is shown, and the mean share of unvisited transitions.
+    """Choose the measurement of predictions that is shown.
 
-    The last one at which most trials have unvisited transitions to be tested on: later ones would compare what is left.
+    It is the last one at which most trials have unvisited transitions to be tested on: later ones would compare what is
+    left.
+
+    Args:
+        tables: Of `analyse`; predictions is read, where there is one.
+
+    Returns:
+        Environment -> the number of episodes, and the mean share of unvisited transitions then, in [0, 1].
     """
     predictions = tables.get("predictions", pd.DataFrame())
     found: dict[str, tuple[int, float]] = {}
