@@ -18,6 +18,7 @@ WHOLE = (
     "algorithms/training",
     "algorithms/registry",
     "algorithms/latent_sac",
+    "algorithms/planet",
     "envs",
 )  # none without its Args
 

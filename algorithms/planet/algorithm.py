@@ -103,7 +103,14 @@ class PlanetAlgorithm(Algorithm):
 
 
 def agents_of_own_code(phase: Any) -> list[dict[str, Any]]:
-    """The groups of keys that make the agent, where they name code: as stated, and with each searched value."""
+    """The agents of a phase that code of users' own makes.
+
+    Args:
+        phase: Of a spec.
+
+    Returns:
+        The groups of keys that make each agent, where they name code: as stated, and with each searched value.
+    """
     stated = phase.model_dump(include=set(AGENT_KEYS), exclude_none=True)
     found = [stated]
     for path, domain in phase.search.items():

@@ -38,7 +38,11 @@ SEED_UPDATES = 100  # as PlaNet before its first planned episode (Hafner et al. 
 
 
 class PlanetConfig(PhaseConfig):
-    """Config of phases 1 and 2; `PlanetSettings` says what the settings mean."""
+    """Config of phases 1 and 2 (DCEM paper, algorithm 3); `PlanetSettings` says what the settings mean.
+
+    Args:
+        algo_class: What `.build_algo()` makes; None: `Planet`.
+    """
 
     settings = PlanetSettings
 

@@ -236,7 +236,19 @@ def followed(is_first: Tensor, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def make_agent(observation_space: Any, action_space: Any, settings: dict[str, Any]) -> PlanningAgent:
-    """Make the agent of a phase for Boxes [O] and [A]. settings: has the groups world_model, controller and decoder."""
+    """Make the agent of a phase.
+
+    Args:
+        observation_space: A Box [O].
+        action_space: A Box [A].
+        settings: Has the groups world_model, controller and decoder.
+
+    Returns:
+        The agent, with new weights.
+
+    Raises:
+        ValueError: The settings describe no agent.
+    """
     return PlanningAgent(
         observation_space.shape[0],
         action_space.shape[0],

@@ -18,13 +18,27 @@ OBJECTIVE = (
 
 
 def kind(group: Any) -> str | None:
-    """Which of its models a group with `kind` is: one of ours, or that of all code of others."""
+    """Tell which of its models a group with `kind` is.
+
+    Args:
+        group: As a spec states it, or validated.
+
+    Returns:
+        The project's own kind; `OWN` for all code of others; None where there is no kind.
+    """
     value = group.get("kind") if isinstance(group, dict) else getattr(group, "kind", None)
     return OWN if names_code(value) else value
 
 
 def model_kind(group: Any) -> str | None:
-    """As `kind`, of a world model, which is an RSSM where nothing is said."""
+    """As `kind`, of a world model, which is an RSSM where nothing is said.
+
+    Args:
+        group: As a spec states it, or validated.
+
+    Returns:
+        As `kind` does.
+    """
     return kind(group) if not isinstance(group, dict) or "kind" in group else "rssm"
 
 
