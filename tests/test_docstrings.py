@@ -19,6 +19,7 @@ WHOLE = (
     "algorithms/registry",
     "algorithms/latent_sac",
     "algorithms/planet",
+    "algorithms/dcem_ppo",
     "envs",
 )  # none without its Args
 

@@ -34,9 +34,13 @@ from parsecrl.algorithms.training.seeding import derive_seed
 
 
 class DCEMPPOConfig(PhaseConfig, PPOConfig):
-    """Config of phase 3; `DCEMPPOSettings` says what the settings mean. `start_from`: checkpoint of an embedded agent.
+    """Config of phase 3 (DCEM paper, section 5.2.2); `DCEMPPOSettings` says what the settings mean.
 
-    A PPO step's episodes are a fixed set, whatever the number of runners and environments.
+    `start_from` is the checkpoint of an embedded agent. A PPO step's episodes are a fixed set, whatever the number of
+    runners and environments.
+
+    Args:
+        algo_class: What `.build_algo()` makes; None: `DCEMPPO`.
     """
 
     settings = DCEMPPOSettings

@@ -54,9 +54,19 @@ class DCEMPPOLearner(OwnUpdate, PPOTorchLearner):
         register_optimizers(self, module_id, optimizers)
 
     def update_with(self, batch: dict[str, Any]) -> Tensor:
-        """`passes` passes through all episodes of the batch; logged are means over the minibatches of the last one.
+        """Make `passes` passes through all episodes of the batch.
 
-        RLlib's own passes (num_epochs) would take a part of the rows for all of them where episodes are short.
+        Means over the minibatches of the last pass are logged. RLlib's own passes (num_epochs) would take a part of the
+        rows for all of them where episodes are short.
+
+        Args:
+            batch: Columns by module.
+
+        Returns:
+            The mean loss [] of the last pass: the policy's and the value network's.
+
+        Raises:
+            FloatingPointError: A loss or a gradient's norm is not finite.
         """
         decisions = select_decisions(batch[DEFAULT_MODULE_ID])
         module: DCEMPPORLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
@@ -70,9 +80,14 @@ class DCEMPPOLearner(OwnUpdate, PPOTorchLearner):
         return means["policy_loss"] + means["value_loss"]
 
     def minibatches(self, decisions: dict[str, Tensor], number: int) -> Iterator[dict[str, Tensor]]:
-        """Divide decisions [M, ...] at random into `minibatches` parts that differ by one at most; none is left out.
+        """Divide decisions at random into `minibatches` parts that differ by one at most; none is left out.
 
-        There are fewer parts where there are fewer decisions. number: of the pass.
+        Args:
+            decisions: Columns [M, ...].
+            number: Of the pass, from 0; with the update it seeds the order.
+
+        Yields:
+            Columns [m, ...]; there are M parts where M is less than `minibatches`.
         """
         M = len(decisions[Columns.ACTIONS])
         seed = derive_seed(self.config.seed or 0, "minibatches", self.update_calls, number)

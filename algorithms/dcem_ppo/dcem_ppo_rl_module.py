@@ -215,7 +215,16 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
 
 
 def check_fine_tuned(agent: PlanningAgent, fine_tune: list[str], owner: str) -> None:
-    """Raise ValueError where the gradient of a plan does not reach what is to be fine-tuned. owner: for the message."""
+    """See that the gradient of a plan reaches what is to be fine-tuned.
+
+    Args:
+        agent: Whose controller plans.
+        fine_tune: Parts: reward, transition, decoder.
+        owner: Whose controller it is, for the message.
+
+    Raises:
+        ValueError: The gradient does not reach a part.
+    """
     reached = agent.controller.differentiable_in
     if set(fine_tune) - set(reached):
         raise ValueError(
