@@ -20,6 +20,7 @@ WHOLE = (
     "algorithms/latent_sac",
     "algorithms/planet",
     "algorithms/dcem_ppo",
+    "algorithms/latent_study",
     "envs",
 )  # none without its Args
 

@@ -46,30 +46,78 @@ SMOOTHED = 100  # a curve of more points than this is drawn as the mean of neigh
 
 
 def envs(table: pd.DataFrame) -> list[str]:
-    """In the order of ENV_TITLES, others after them."""
+    """The environments of a table.
+
+    Args:
+        table: Has the column env.
+
+    Returns:
+        Each once, in the order of ENV_TITLES, others after them.
+    """
     return in_order(table["env"], ENV_TITLES)
 
 
 def models(table: pd.DataFrame) -> list[str]:
-    """In the order of MODEL_TITLES, a variant after its model."""
+    """The models of a table.
+
+    Args:
+        table: Has the column model.
+
+    Returns:
+        Each once, in the order of MODEL_TITLES, a variant after its model.
+    """
     return in_order(table["model"], MODEL_TITLES)
 
 
 def env_title(env: str) -> str:
+    """An environment's name as it is shown.
+
+    Args:
+        env: Its id.
+
+    Returns:
+        Its title; the id of one that has none.
+    """
     return ENV_TITLES.get(env, env)
 
 
 def model_title(model: str) -> str:
-    """The model's name as it is shown; a variant's is "<model>, key=value, ..."."""
+    """A model's name as it is shown.
+
+    Args:
+        model: Its name; a variant's is "<model>, key=value, ...".
+
+    Returns:
+        Its title, with the variant's keys and values.
+    """
     return title(model, MODEL_TITLES)
 
 
 def model_color(model: str, table: pd.DataFrame) -> str:
+    """The colour of a model's lines.
+
+    Args:
+        model: One of the table's.
+        table: Of all the models that the figure shows.
+
+    Returns:
+        A colour as "#rrggbb", the same in every figure of these models.
+    """
     shown = models(table)
     return color_of(shown.index(model), len(shown))
 
 
 def of(table: pd.DataFrame, env: str, model: str) -> pd.DataFrame:
+    """The rows of one model in one environment.
+
+    Args:
+        table: Has the columns env and model.
+        env: Its id.
+        model: Its name, a variant's with keys and values.
+
+    Returns:
+        These rows.
+    """
     return table[(table["env"] == env) & (table["model"] == model)]
 
 
@@ -85,12 +133,27 @@ VARIATION_NOTE = "Variants are compared with ours of the same values, or, withou
 
 
 def score_note(scores: pd.DataFrame) -> str:
+    """What the columns of `score_rows` mean.
+
+    Args:
+        scores: Columns env, model, seed, episode, score.
+
+    Returns:
+        Sentences; one more where there are variants.
+    """
     varied = scores["model"].str.contains(",").any()
     return f"{SCORE_NOTE} {VARIATION_NOTE}" if varied else SCORE_NOTE
 
 
 def totals(scores: pd.DataFrame) -> pd.DataFrame:
-    """env, model, seed, episodes, total, last: sum over all episodes, and mean of the last tenth."""
+    """What each trial scored.
+
+    Args:
+        scores: Columns env, model, seed, episode, score.
+
+    Returns:
+        Columns env, model, seed, episodes (their number), total (sum over all episodes), last (mean of the last tenth).
+    """
     rows = []
     for (env, model, seed), part in scores.groupby(["env", "model", "seed"], sort=False):
         ordered = part.sort_values("episode")["score"]
@@ -100,7 +163,14 @@ def totals(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def score_rows(scores: pd.DataFrame) -> list[tuple[str, ...]]:
-    """A row for each environment and model, in the order of SCORE_HEADINGS."""
+    """A row for each environment and model.
+
+    Args:
+        scores: Columns env, model, seed, episode, score.
+
+    Returns:
+        Rows of text, a cell for each of SCORE_HEADINGS.
+    """
     found = totals(scores)
     rows: list[tuple[str, ...]] = []
     for env in envs(found):
@@ -137,7 +207,15 @@ def _probability(ours: pd.Series, theirs: pd.Series) -> str:
 
 
 def draw_curves(scores: pd.DataFrame, figure: Figure, theme: Theme) -> None:
-    """Figures 3 and 4: score over episodes, a panel an environment; means over seeds, bands 95 % intervals."""
+    """Score over episodes, a panel an environment (Saanum and Schulz 2022, figures 3 and 4).
+
+    Lines are means over seeds, bands 95 % intervals.
+
+    Args:
+        scores: Columns env, model, seed, episode, score.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     shown = envs(scores)
     for axes, env in zip(_panels(figure, len(shown)), shown, strict=True):
         here = scores[scores["env"] == env]
@@ -155,9 +233,15 @@ def draw_curves(scores: pd.DataFrame, figure: Figure, theme: Theme) -> None:
 
 
 def curve(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Episodes [n], and (mean, low, high) over seeds [n, 3], of the scores of one model in one environment.
+    """The learning curve of one model in one environment.
 
     More than SMOOTHED episodes are averaged over groups of neighbouring ones.
+
+    Args:
+        part: Columns seed, episode, score.
+
+    Returns:
+        Episodes [n], and (mean, low, high) over seeds [n, 3].
     """
     width = math.ceil(int(part["episode"].max()) / SMOOTHED)
     group = (part["episode"] - 1) // width
@@ -170,10 +254,15 @@ def curve(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_latents(tables: Tables, figure: Figure, theme: Theme) -> None:
-    """Figure 2: the cells in the plane of their latents' first principal components, joined as in the world.
+    """The cells in the plane of their latents' first principal components (Saanum and Schulz 2022, figure 2).
 
-    A row an environment, a column a model, the first seed of each; the colour tells a cell's place, rows as lightness
-    and columns as hue.
+    Cells are joined as in the world. A row an environment, a column a model, the first seed of each; the colour tells a
+    cell's place, rows as lightness and columns as hue.
+
+    Args:
+        tables: latents and edges are read.
+        figure: Drawn into.
+        theme: Colours of the page.
     """
     latents, edges = tables["latents"], tables["edges"]
     rows, columns = envs(latents), models(latents)
@@ -197,6 +286,14 @@ def draw_latents(tables: Tables, figure: Figure, theme: Theme) -> None:
 
 
 def latents_size(tables: Tables) -> tuple[float, float]:
+    """The size of what `draw_latents` draws.
+
+    Args:
+        tables: latents is read.
+
+    Returns:
+        Width and height in inches.
+    """
     latents = tables["latents"]
     return 0.5 + 2.7 * len(models(latents)), 0.4 + 2.7 * len(envs(latents))
 
@@ -218,12 +315,27 @@ TRANSFORMATION_NOTE = (
 
 
 def transformation_table(table: pd.DataFrame) -> list[Markup]:
-    """`transformation_rows` as HTML, with its note."""
+    """`transformation_rows` as HTML, with its note.
+
+    Args:
+        table: Columns env, model, seed, action, count, cells.
+
+    Returns:
+        The table and a paragraph.
+    """
     shown = markup.table(TRANSFORMATION_HEADINGS, transformation_rows(table))
     return [shown, markup.paragraph(TRANSFORMATION_NOTE, "soft small")]
 
 
 def transformation_rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """How many distinct transformations each action uses.
+
+    Args:
+        table: Columns env, model, seed, action, count, cells.
+
+    Returns:
+        Rows of text, a cell for each of TRANSFORMATION_HEADINGS.
+    """
     rows = []
     for env in envs(table):
         for model in models(table[table["env"] == env]):
@@ -245,6 +357,13 @@ PREDICTION_CAPTION = (
 
 
 def draw_predictions(predictions: pd.DataFrame, figure: Figure, theme: Theme) -> None:
+    """Errors of multi-step predictions, a column an environment: relative error above, share of right cells below.
+
+    Args:
+        predictions: Columns env, model, seed, first, step, relative, hits.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     shown = envs(predictions)
     grid = figure.subplots(2, len(shown), squeeze=False, sharex=True, sharey="row")
     for column, env in zip(grid.T, shown, strict=True):
@@ -272,12 +391,24 @@ def draw_predictions(predictions: pd.DataFrame, figure: Figure, theme: Theme) ->
 
 
 def panels_size(count: int, height: float = 3.6) -> tuple[float, float]:
-    """Of a figure with a panel an environment."""
+    """The size of a figure with a panel an environment.
+
+    Args:
+        count: Of panels side by side.
+        height: In inches.
+
+    Returns:
+        Width and height in inches.
+    """
     return 1.0 + 3.3 * max(count, 1.4), height
 
 
 def legend(figure: Figure) -> None:
-    """Below the panels, each name once."""
+    """Put a legend below the panels, each name once.
+
+    Args:
+        figure: Drawn into.
+    """
     found: dict[str, Any] = {}
     for axes in figure.axes:
         found |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}

@@ -57,7 +57,15 @@ def prediction_table(
 ) -> pd.DataFrame:
     """The predictions table of `model_tables`, without rows for what cannot be predicted or was not found.
 
-    steps: of a walk, at least 1. Columns first, step, relative, hits, walks.
+    Args:
+        model: What was trained.
+        world: Where, with S cells.
+        visited: How often each action was taken in each cell, [S, A].
+        seed: Of the walks.
+        steps: Of a walk, at least 1.
+
+    Returns:
+        Columns first, step, relative, hits, walks.
     """
     rows = []
     for first in ("new", "visited") if model.predicts else ():
