@@ -21,6 +21,7 @@ WHOLE = (
     "algorithms/planet",
     "algorithms/dcem_ppo",
     "algorithms/latent_study",
+    "algorithms/latent_planning",
     "envs",
 )  # none without its Args
 

@@ -27,6 +27,15 @@ def analyse(checkpoint: Any) -> Tables:
     tasks: the fields of `Task` but its losses, episode in place of number
     budgets: budget and its numbers
     and, of a model that was trained in a grid world, those of `latent_study.model_tables`
+
+    Args:
+        checkpoint: Its folder.
+
+    Returns:
+        The tables by name, each with env, model and seed as its first columns.
+
+    Raises:
+        ValueError: A file is missing or damaged.
     """
     experiment, _ = read_experiment(checkpoint)
     settings = experiment.settings

@@ -16,7 +16,12 @@ FILES = StudyCheckpoint("planning", "a planning experiment")
 
 
 def save_experiment(folder: str | Path, experiment: PlanningExperiment) -> None:
-    """Write everything into an existing folder."""
+    """Write everything into an existing folder; each file appears whole or not at all.
+
+    Args:
+        folder: An existing one.
+        experiment: Between two tasks.
+    """
     tensors = {"model": experiment.model.state_dict(), "experience": experiment.experience.tensors()}
     if experiment.optimizer is not None:
         tensors["optimizer"] = optimizer_tensors(experiment.optimizer)

@@ -12,7 +12,11 @@ from parsecrl.algorithms.models import TransitionSequence
 
 
 class Experience:
-    """Episodes below each other. action[i] leads from obs[i] to obs[i + 1], -1 in an episode's last row."""
+    """Episodes below each other. action[i] leads from obs[i] to obs[i + 1], -1 in an episode's last row.
+
+    Args:
+        obs_size: O.
+    """
 
     def __init__(self, obs_size: int):
         self.obs = torch.empty(0, obs_size)  # [M, O]
@@ -51,9 +55,18 @@ class Experience:
         return rows[remaining >= length]
 
     def sample(self, num_slices: int, length: int, generator: torch.Generator) -> TransitionSequence:
-        """Draw slices [num_slices, length] uniformly and with replacement from all there are.
+        """Draw slices uniformly and with replacement from all there are.
 
-        Raises ValueError where no episode has that many transitions.
+        Args:
+            num_slices: B.
+            length: L, transitions of a slice, all of one episode.
+            generator: Of the draws, on the CPU.
+
+        Returns:
+            obs [B, L + 1, O] and action [B, L].
+
+        Raises:
+            ValueError: No episode has that many transitions.
         """
         starts = self.starts(length)
         if len(starts) == 0:

@@ -48,19 +48,34 @@ class Task:
 
 
 def epsilon_of(number: int, num_tasks: int, exponent: float) -> float:
-    """E(N) = 1 - ((N - 1) / T)^V, the share of random actions in a task (appendix A.7); 0 beyond T.
+    """E(N) = 1 - ((N - 1) / T)^V, the share of random actions in a task (Saanum and Schulz 2022, appendix A.7).
 
-    number: N, from 1. num_tasks: T. exponent: V.
+    Args:
+        number: N, of the task, from 1.
+        num_tasks: T, at least 1.
+        exponent: V, > 0.
+
+    Returns:
+        In [0, 1]; 0 beyond T.
     """
     return max(0.0, 1.0 - ((number - 1) / num_tasks) ** exponent)
 
 
 def make_world(group: Mapping[str, Any], seed: int) -> gymnasium.Env:
-    """The environment of a phase's group `world`: id, and what else it has as arguments.
+    """The environment of a phase's group `world`.
 
-    The project's own worlds draw start and goal for every task and their layout from `seed`, unless the group says
-    otherwise. Any other must have the key "goal_observation" [O] in the info of `reset`. Raises ValueError where one
-    has not, and as `make_vector_world` does.
+    The project's own worlds draw start and goal for every task and their layout from the seed, unless the group says
+    otherwise. Any other must have the key "goal_observation" [O] in the info of `reset`.
+
+    Args:
+        group: id, and what else the environment has as arguments.
+        seed: Of the layout, and of the reset that is tried here.
+
+    Returns:
+        The environment.
+
+    Raises:
+        ValueError: The environment gives no goal, or as `make_vector_world` says.
     """
     options = dict(group)
     if options["id"].startswith("parsecrl/"):
@@ -78,7 +93,14 @@ class PlanningExperiment:
 
     Everything random in task N is drawn from generators seeded by (seed, role, N): between two tasks none has a state,
     and models are compared on the same tasks.
-    config: `LatentPlanningSettings` by name. Raises ValueError on what these refuse.
+
+    Args:
+        config: `LatentPlanningSettings` by name.
+        seed: Of everything random.
+        device: Of the model, such as "cuda".
+
+    Raises:
+        ValueError: The settings refuse the config, the model does not predict, or the world does not suit.
     """
 
     def __init__(self, config: Mapping[str, Any], seed: int, device: str = "cpu"):
@@ -117,7 +139,11 @@ class PlanningExperiment:
     def play(self, number: int) -> Task:
         """Play an episode: at every step the first action of a new plan, or with probability epsilon a random one.
 
-        number: of the task, from 1.
+        Args:
+            number: Of the task, from 1.
+
+        Returns:
+            What was scored and planned; its losses and refit_seconds are left empty.
         """
         task = Task(number, epsilon_of(number, self.settings.num_tasks, self.settings.epsilon_exponent))
         self.plans = []

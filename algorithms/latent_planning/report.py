@@ -43,6 +43,14 @@ COST_NOTE = (
 
 
 def result_table(tables: Tables) -> ResultTable:
+    """Scores with their intervals, and what plans cost (Saanum and Schulz 2022, section 4.4, figure 4).
+
+    Args:
+        tables: Of `analyse`; scores, tasks and budgets are read.
+
+    Returns:
+        A row for each environment and model.
+    """
     scores, tasks = tables["scores"], tables["tasks"]
     headings = tuple("tasks" if name == "episodes" else name for name in shared.SCORE_HEADINGS)
     pairs = [(env, model) for env in envs(scores) for model in models(scores[scores["env"] == env])]
@@ -59,7 +67,16 @@ def result_table(tables: Tables) -> ResultTable:
 
 
 def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
-    """Figure 4, what plans cost, and where there are learned models in grid worlds, what these have learned."""
+    """Figure 4, what plans cost, and where there are learned models in grid worlds, what these have learned.
+
+    Args:
+        phase: Its name, with which the files' names begin.
+        tables: Of `analyse`.
+        folder: Where the figures are drawn.
+
+    Returns:
+        Sections of HTML.
+    """
     drawn = render_all(plots(tables), folder, phase).values()
     parts = [markup.section(f"figures-{phase}", f"Figures of {phase}", *map(markup.figure, drawn))]
     if "transformations" in tables and len(tables["transformations"]):
@@ -71,7 +88,14 @@ def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
 
 
 def plots(tables: Tables) -> dict[str, Plot]:
-    """Every figure by its name."""
+    """Make the plots that the tables have data for.
+
+    Args:
+        tables: Of `analyse`.
+
+    Returns:
+        Plots by name: totals, tasks, latents, predictions.
+    """
     size = shared.panels_size(len(envs(tables["scores"])))
     made = {
         "totals": Plot(
@@ -111,7 +135,13 @@ def plots(tables: Tables) -> dict[str, Plot]:
 
 
 def draw_totals(scores: pd.DataFrame, figure: Figure, theme: Theme) -> None:
-    """Figure 4, top: a bar a model, a panel an environment."""
+    """Mean score of a task, a bar a model, a panel an environment (Saanum and Schulz 2022, figure 4, top).
+
+    Args:
+        scores: Columns env, model, seed, episode, score.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     means = scores.groupby(["env", "model", "seed"])["score"].mean().reset_index()
     shown = envs(scores)
     grid = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
@@ -139,7 +169,13 @@ def draw_totals(scores: pd.DataFrame, figure: Figure, theme: Theme) -> None:
 
 
 def draw_tasks(scores: pd.DataFrame, figure: Figure, theme: Theme) -> None:
-    """Figure 4, bottom: the score of each task in the order in which they were played."""
+    """The score of each task in the order in which they were played (Saanum and Schulz 2022, figure 4, bottom).
+
+    Args:
+        scores: Columns env, model, seed, episode, score.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     shown = envs(scores)
     grid = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     for axes, env in zip(grid, shown, strict=True):
@@ -158,7 +194,11 @@ def draw_tasks(scores: pd.DataFrame, figure: Figure, theme: Theme) -> None:
 def smoothed(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Scores of one model in one environment: each seed's smoothed over tasks, then the interval over seeds.
 
-    Returns tasks [n], and (mean, low, high) over seeds [n, 3]. Tasks that a seed has not played are left out for all.
+    Args:
+        part: Columns seed, episode, score.
+
+    Returns:
+        Tasks [n], and (mean, low, high) over seeds [n, 3]. Tasks that a seed has not played are left out for all.
     """
     table = part.pivot_table(index="episode", columns="seed", values="score").dropna()
     values = gaussian_filter1d(table.to_numpy(dtype=float), SMOOTHING, axis=0, mode="nearest")  # [tasks, seeds]
@@ -166,6 +206,14 @@ def smoothed(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cost_rows(tasks: pd.DataFrame) -> list[tuple[str, ...]]:
+    """What plans cost, a row for each environment and model.
+
+    Args:
+        tasks: The table of `analyse`.
+
+    Returns:
+        Rows of text, a cell for each of COST_HEADINGS.
+    """
     return [
         (env_title(env), model_title(model), *cost(of(tasks, env, model)))
         for env in envs(tasks)
@@ -174,7 +222,14 @@ def cost_rows(tasks: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 def cost(part: pd.DataFrame) -> tuple[str, ...]:
-    """Of one model in one environment, the cells of COST_HEADINGS after the first two."""
+    """What plans of one model in one environment cost.
+
+    Args:
+        part: The rows of `tasks` that are theirs.
+
+    Returns:
+        The cells of COST_HEADINGS after the first two.
+    """
     plans, asked = int(part["num_plans"].sum()), int(part["num_asked"].sum())
     refit = f"{part['refit_seconds'].mean():.3g}"
     if not plans:
