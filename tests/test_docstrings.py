@@ -22,6 +22,7 @@ WHOLE = (
     "algorithms/dcem_ppo",
     "algorithms/latent_study",
     "algorithms/latent_planning",
+    "algorithms/open_loop",
     "envs",
 )  # none without its Args
 

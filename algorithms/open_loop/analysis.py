@@ -36,6 +36,15 @@ def analyse(checkpoint_and_data: tuple[Any, str]) -> Tables:
     films: sequence, context, frames: all images side by side as a PNG, base64; of the model truth, those seen
     codes: action, codes, on: see `codes_used`; of the parsimonious model alone
     training: the experiment's curve
+
+    Args:
+        checkpoint_and_data: Folder of the checkpoint, and folder of the dataset.
+
+    Returns:
+        The tables by name, each with the columns model, env and seed too.
+
+    Raises:
+        ValueError: A file is missing or damaged, or there is no dataset.
     """
     checkpoint, folder = checkpoint_and_data
     experiment, _ = read_experiment(checkpoint)
@@ -68,9 +77,13 @@ def analyse_all(
 ) -> Tables:
     """The tables of several checkpoints, each below the other; truth and floors once.
 
-    checkpoints: each with the folder of its dataset.
-    parameters: what each was searched over, by dotted key; those not in NAMING become part of its model's name.
-    parallel_map: as the built-in map.
+    Args:
+        checkpoints: Each with the folder of its dataset.
+        parameters: What each was searched over, by dotted key; what is not in NAMING becomes part of its model's name.
+        parallel_map: As the built-in map, in order.
+
+    Returns:
+        The tables of `analyse` by name.
     """
     parts = []
     for tables, searched in zip(parallel_map(analyse, checkpoints), parameters, strict=True):

@@ -13,7 +13,13 @@ FILES = StudyCheckpoint("open_loop", "an open-loop experiment")
 
 
 def save_experiment(folder: str | Path, experiment: OpenLoopExperiment, batches: dict[str, int]) -> None:
-    """Write everything into an existing folder. batches: the state of its data."""
+    """Write everything into an existing folder; each file appears whole or not at all.
+
+    Args:
+        folder: An existing one.
+        experiment: Between two updates.
+        batches: The state of its data, `SequenceBatches.state_dict`.
+    """
     tensors = {"model": experiment.model.state_dict(), "optimizer": optimizer_tensors(experiment.optimizer)}
     settings = experiment.settings.plain()
     settings["data"].pop("folder", None)  # a checkpoint says nothing of other places

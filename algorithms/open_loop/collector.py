@@ -39,7 +39,12 @@ class NoEpisodeLasts(ValueError):
 
 
 class Collector:
-    """One worker: a world, and episodes from it by their number."""
+    """One worker: a world, and episodes from it by their number.
+
+    Args:
+        env_config: As `make_pixel_world` takes it: id of the world, and its arguments.
+        seed: Of all episodes.
+    """
 
     def __init__(self, env_config: Mapping[str, Any], seed: int):
         self.env_config, self.seed = env_config, seed

@@ -25,7 +25,12 @@ SPLITS = ("train", "held_out")
 
 
 class EpisodeDataset:
-    """One or more episodes of a split, by their numbers. Iterating gives an ImageSequence of B = 1 for each episode."""
+    """Episodes of a split, by their numbers. Iterating gives an ImageSequence of B = 1 for each episode.
+
+    Args:
+        episodes: One or more, with images of one size.
+        num_actions: A.
+    """
 
     def __init__(self, episodes: list[Episode], num_actions: int):
         self.episodes, self.num_actions = episodes, num_actions
@@ -48,9 +53,16 @@ class EpisodeDataset:
         return sum(map(usable_images, self.episodes))
 
     def stack(self, length: int) -> ImageSequence:
-        """The first `length` images of every episode: for held-out ones, the test sequences.
+        """The first images of every episode: for held-out ones, the test sequences.
 
-        Raises ValueError where an episode is shorter.
+        Args:
+            length: T, images of a sequence, at least 1.
+
+        Returns:
+            [B, T], B the number of episodes.
+
+        Raises:
+            ValueError: An episode is shorter.
         """
         shortest = min(map(usable_images, self.episodes))
         if not 1 <= length <= shortest:
@@ -98,10 +110,20 @@ def usable_images(episode: Episode) -> int:
 
 
 def open_dataset(folder: str | Path, split: str, *, verify: bool = True) -> EpisodeDataset:
-    """Open the episodes of a split, "train" or "held_out", of a folder that `collect` of the platform filled.
+    """Open the episodes of a split of a folder that `collect` of the platform filled.
 
-    Episodes whose files are damaged are named in a warning each and left out. verify: read all of it once, against the
-    checksums. Raises ValueError where there is no dataset, or nothing of it can be read.
+    Episodes whose files are damaged are named in a warning each and left out.
+
+    Args:
+        folder: Has a folder for each split.
+        split: "train" or "held_out".
+        verify: Read all of it once, against the checksums.
+
+    Returns:
+        The episodes, in the order of their numbers.
+
+    Raises:
+        ValueError: There is no dataset, it is not of discrete actions, or nothing of it can be read.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")

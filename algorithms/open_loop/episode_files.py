@@ -88,8 +88,16 @@ def write_episode(folder: Path, number: int, episode: Episode, **more: Any) -> N
 def read_episode(folder: Path, number: int, *, verify: bool = True) -> Episode:
     """Map an episode's file into memory; its images are read-only.
 
-    verify: read the file whole, and hold it against its checksum. Raises DamagedEpisode where the file is missing,
-    truncated or corrupt.
+    Args:
+        folder: Of the split.
+        number: Of the episode.
+        verify: Read the file whole, and hold it against its checksum.
+
+    Returns:
+        The episode.
+
+    Raises:
+        DamagedEpisode: A file is missing, truncated or corrupt.
     """
     file, description = folder / str(number) / ROWS, folder / str(number) / METADATA
     try:

@@ -45,6 +45,16 @@ class OpenLoopExperiment:
     """One model, its optimiser, and the noise of its training.
 
     The noise of update n is seeded by (seed, n), so that a checkpoint between two updates has no generator to keep.
+
+    Args:
+        settings: Of model and training.
+        num_actions: A.
+        image_size: S, pixels of an image's side.
+        seed: Of weights and noise.
+        device: Of the model, such as "cuda".
+
+    Raises:
+        ValueError: The model cannot be made.
     """
 
     def __init__(self, settings: OpenLoopSettings, num_actions: int, image_size: int, seed: int, device: str = "cpu"):

@@ -55,16 +55,38 @@ NOTE = (
 
 
 def title(model: str) -> str:
-    """The model's name as it is shown."""
+    """A model's name as it is shown.
+
+    Args:
+        model: Its name; a variant's is "<model>, key=value, ...".
+
+    Returns:
+        Its title, with the variant's keys and values.
+    """
     return cells.title(model, TITLES)
 
 
 def models(table: pd.DataFrame) -> list[str]:
-    """In the order of TITLES, a variant after its model."""
+    """The models of a table.
+
+    Args:
+        table: Has the column model.
+
+    Returns:
+        Each once, in the order of TITLES, a variant after its model.
+    """
     return cells.in_order(table["model"], TITLES)
 
 
 def result_table(tables: Tables) -> ResultTable:
+    """KL and error in open loop, beside what the paper finds (Saanum and Schulz 2022, section 5, figure 5).
+
+    Args:
+        tables: Of `analyse`; horizon, training and where there is one codes are read.
+
+    Returns:
+        A row for each model.
+    """
     horizon = tables["horizon"]
     rows = []
     for model in models(horizon):
@@ -77,11 +99,27 @@ def result_table(tables: Tables) -> ResultTable:
 
 
 def world_of(horizon: pd.DataFrame) -> str:
+    """Name the worlds of a table.
+
+    Args:
+        horizon: The table of `analyse`.
+
+    Returns:
+        A sentence.
+    """
     return f"World: {', '.join(sorted(set(horizon['env'])))}."
 
 
 def codes_of(model: str, tables: Tables) -> str:
-    """Codes an action, the mean of its actions: over seeds, from the least to the most."""
+    """Codes an action, the mean of its actions.
+
+    Args:
+        model: As the tables name it.
+        tables: Of `analyse`; codes is read, where there is one.
+
+    Returns:
+        From the least to the most over seeds; `NOTHING` for a model without codes.
+    """
     table = tables.get("codes")
     own = table[table["model"] == model].groupby("seed")["codes"].mean() if table is not None else pd.Series()
     if own.empty:
@@ -91,7 +129,14 @@ def codes_of(model: str, tables: Tables) -> str:
 
 
 def differences(horizon: pd.DataFrame) -> list[str]:
-    """Each parsimonious model less the RSSM of the same seed, in words."""
+    """Each parsimonious model less the RSSM of the same seed, in words.
+
+    Args:
+        horizon: The table of `analyse`.
+
+    Returns:
+        A sentence for each model with two or more such seeds; none unless there is exactly one RSSM.
+    """
     kl, error = (horizon.pivot_table(index="seed", columns="model", values=key) for key in ("kl", "error"))
     rssm = [model for model in models(horizon) if model.split(", ")[0] == "rssm"]
     told = []
@@ -110,7 +155,14 @@ def differences(horizon: pd.DataFrame) -> list[str]:
 
 
 def waiting(tables: Tables) -> list[str]:
-    """The share of time for which the learner waited for batches, over all trials and results."""
+    """The share of time for which the learner waited for batches, over all trials and results.
+
+    Args:
+        tables: Of `analyse`; training is read.
+
+    Returns:
+        One sentence; none where the table does not tell it.
+    """
     if "waiting_share" not in tables["training"]:
         return []
     shares = tables["training"]["waiting_share"]
@@ -118,7 +170,16 @@ def waiting(tables: Tables) -> list[str]:
 
 
 def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
-    """The two curves of figure 5, the training's loss, strips and films."""
+    """The two curves of figure 5, the training's loss, strips and films (films where they can be encoded).
+
+    Args:
+        phase: Its name, with which the files' names begin.
+        tables: Of `analyse`.
+        folder: Where figures and films go.
+
+    Returns:
+        Sections of HTML.
+    """
     drawn = {name: markup.figure(image) for name, image in render_all(plots(tables), folder, phase).items()}
     strips = [image for name, image in drawn.items() if name.startswith("strip-")]
     parts: list[str] = [
@@ -139,7 +200,14 @@ def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
 
 
 def plots(tables: Tables) -> dict[str, Plot]:
-    """Every figure by its name."""
+    """Make every plot.
+
+    Args:
+        tables: Of `analyse`.
+
+    Returns:
+        Plots by name: horizon, training, and strip-<sequence> for each filmed one.
+    """
     films = tables["films"]
     strips = {
         f"strip-{sequence}": Plot(
@@ -171,6 +239,13 @@ def plots(tables: Tables) -> dict[str, Plot]:
 
 
 def draw_horizon(horizon: pd.DataFrame, figure: Figure, theme: Theme) -> None:
+    """KL and squared error by step after the context (Saanum and Schulz 2022, figure 5).
+
+    Args:
+        horizon: The table of `analyse`.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     shown = models(horizon)
     for axes, key, label in zip(
         figure.subplots(1, 2), ("kl", "error"), ("KL(predicted || inferred), nats", "squared error"), strict=True
@@ -191,6 +266,13 @@ def draw_horizon(horizon: pd.DataFrame, figure: Figure, theme: Theme) -> None:
 
 
 def draw_training(training: pd.DataFrame, figure: Figure, theme: Theme) -> None:
+    """Terms of the objective over gradient steps, a line a seed.
+
+    Args:
+        training: The table of `analyse`.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     shown = models(training)
     keys = [key for key in ("reconstruction", "transition", "parsimony") if key in training]
     for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
@@ -209,12 +291,28 @@ def draw_training(training: pd.DataFrame, figure: Figure, theme: Theme) -> None:
 
 
 def panels(films: pd.DataFrame, sequence: int) -> list[tuple[str, np.ndarray]]:
-    """(model, images [T, S, S, 3]) of truth and of each model's first seed."""
+    """The images of one sequence, truth and predictions.
+
+    Args:
+        films: The table of `analyse`.
+        sequence: Its number.
+
+    Returns:
+        (model, images uint8 [T, S, S, 3]) of truth and of each model's first seed.
+    """
     part = films[films["sequence"] == sequence].sort_values("seed", kind="stable")
     return [(model, decode(part[part["model"] == model]["frames"].iloc[0])) for model in models(part)]
 
 
 def draw_strip(films: pd.DataFrame, sequence: int, figure: Figure, theme: Theme) -> None:
+    """Images of a sequence, a row a model, evenly over its steps; red frames are predictions.
+
+    Args:
+        films: The table of `analyse`.
+        sequence: Its number.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     rows = panels(films, sequence)
     context = int(films["context"].iloc[0])
     T = len(rows[0][1])
@@ -234,7 +332,19 @@ def draw_strip(films: pd.DataFrame, sequence: int, figure: Figure, theme: Theme)
 
 
 def write_film(films: pd.DataFrame, sequence: int, file: Path) -> Path:
-    """H.264, one frame a step: truth and predictions side by side. Raises DrawingError where no encoder works."""
+    """Write a film of truth and predictions side by side: H.264, one frame a step.
+
+    Args:
+        films: The table of `analyse`.
+        sequence: Its number.
+        file: An .mp4 file.
+
+    Returns:
+        The file.
+
+    Raises:
+        DrawingError: No encoder works.
+    """
     rows = panels(films, sequence)
     context = int(films["context"].iloc[0])
     with new_video(file, FPS) as video:
