@@ -23,6 +23,7 @@ WHOLE = (
     "algorithms/latent_study",
     "algorithms/latent_planning",
     "algorithms/open_loop",
+    "algorithms/energy_regression",
     "envs",
 )  # none without its Args
 

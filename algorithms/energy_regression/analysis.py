@@ -34,6 +34,13 @@ def analyse(checkpoint: Any, max_steps: int = MAX_STEPS) -> Tables:
     steps: num_steps, test_loss with that many inner steps, from 1 to max_steps (figure 6, right)
     predictions: num_steps, x, y, target (figure 7)
     surface: x, y, energy, normalized, log (figure 2; see `energy_surface`)
+
+    Args:
+        checkpoint: Its folder.
+        max_steps: Inner steps at test time, at least 1.
+
+    Returns:
+        The tables by name, each with method and seed as its first columns.
     """
     energy, solver, description = load_regression(checkpoint)
     seed = description["seed"]

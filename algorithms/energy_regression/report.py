@@ -42,6 +42,14 @@ NOTE = (
 
 
 def result_table(tables: Tables) -> ResultTable:
+    """Training and test losses by inner steps, beside what the paper finds (DCEM paper, section 5.1, figures 6 and 7).
+
+    Args:
+        tables: Of `analyse`.
+
+    Returns:
+        A row for each inner solver.
+    """
     steps, convergence = tables["steps"], tables["convergence"]
     trained = int(tables["training"]["num_steps"].iloc[0])
     shown = sorted({*COMPARED_STEPS, trained} & set(steps["num_steps"]))
@@ -59,13 +67,29 @@ def result_table(tables: Tables) -> ResultTable:
 
 
 def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
-    """Figures 6, 7 and 2."""
+    """Figures 6, 7 and 2 of the DCEM paper.
+
+    Args:
+        phase: Its name, with which the files' names begin.
+        tables: Of `analyse`.
+        folder: Where the figures are drawn.
+
+    Returns:
+        One section of HTML.
+    """
     drawn = render_all(plots(tables), folder, phase).values()
     return [markup.section(f"figures-{phase}", f"Figures of {phase}", *map(markup.figure, drawn))]
 
 
 def plots(tables: Tables) -> dict[str, Plot]:
-    """Every figure by its name."""
+    """Make every plot.
+
+    Args:
+        tables: Of `analyse`.
+
+    Returns:
+        Plots by name: convergence, steps, predictions, surface.
+    """
     small, large = (6.4, 3.8), (1.2 + 3.6 * len(methods(tables)), 3.6)
     return {
         "convergence": Plot(
@@ -102,6 +126,13 @@ def plots(tables: Tables) -> dict[str, Plot]:
 
 
 def draw_convergence(tables: Tables, figure: Figure, theme: Theme) -> None:
+    """Training loss over updates, a line a solver (DCEM paper, figure 6, left).
+
+    Args:
+        tables: Of `analyse`.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     axes = figure.add_subplot()
     _bands(axes, tables["convergence"], "num_updates", "train_loss", tables)
     log_scale(axes)
@@ -113,6 +144,13 @@ def draw_convergence(tables: Tables, figure: Figure, theme: Theme) -> None:
 
 
 def draw_steps(tables: Tables, figure: Figure, theme: Theme) -> None:
+    """Test loss by inner steps at test time, a line a solver (DCEM paper, figure 6, right).
+
+    Args:
+        tables: Of `analyse`.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     axes = figure.add_subplot()
     for trained in sorted(set(tables["training"]["num_steps"])):
         axes.axvline(trained, color=theme.paper, lw=1.2, ls=":")
@@ -125,6 +163,13 @@ def draw_steps(tables: Tables, figure: Figure, theme: Theme) -> None:
 
 
 def draw_predictions(tables: Tables, figure: Figure, theme: Theme) -> None:
+    """Predictions after several numbers of inner steps, a panel a solver (DCEM paper, figure 7).
+
+    Args:
+        tables: Of `analyse`; the first seed of each solver is drawn.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     shown = first_trials(tables, "predictions")
     low, high = np.percentile(tables["predictions"]["y"], [0.5, 99.5])
     numbers, trained = sorted(set(tables["predictions"]["num_steps"])), set(tables["training"]["num_steps"])
@@ -144,6 +189,13 @@ def draw_predictions(tables: Tables, figure: Figure, theme: Theme) -> None:
 
 
 def draw_surfaces(tables: Tables, figure: Figure, theme: Theme) -> None:
+    """The learned energies over x and y, a panel a solver (DCEM paper, figure 2).
+
+    Args:
+        tables: Of `analyse`; the first seed of each solver is drawn.
+        figure: Drawn into.
+        theme: Colours of the page; the surfaces have their own.
+    """
     shown = first_trials(tables, "surface")
     predictions = first_trials(tables, "predictions")
     for axes, (method, table) in zip(_panels(figure, len(shown)), shown.items(), strict=True):
@@ -162,21 +214,51 @@ def draw_surfaces(tables: Tables, figure: Figure, theme: Theme) -> None:
 
 
 def methods(tables: Tables) -> list[str]:
-    """In the order of TITLES, variants of a solver after it."""
+    """The inner solvers of the trials.
+
+    Args:
+        tables: Of `analyse`; steps is read.
+
+    Returns:
+        Each once, in the order of TITLES, variants of a solver after it.
+    """
     return cells.in_order(tables["steps"]["method"], TITLES)
 
 
 def title(method: str) -> str:
-    """The method's name as it is shown."""
+    """A method's name as it is shown.
+
+    Args:
+        method: Its name; a variant's is "<method>, key=value, ...".
+
+    Returns:
+        Its title, with the variant's keys and values.
+    """
     return cells.title(method, TITLES)
 
 
 def first_seed(tables: Tables) -> int:
+    """The lowest seed of the trials.
+
+    Args:
+        tables: Of `analyse`; steps is read.
+
+    Returns:
+        The seed.
+    """
     return int(tables["steps"]["seed"].min())
 
 
 def first_trials(tables: Tables, name: str) -> dict[str, pd.DataFrame]:
-    """Method -> the rows of its first seed."""
+    """The rows of each method's first seed.
+
+    Args:
+        tables: Of `analyse`.
+        name: Of the table that is wanted.
+
+    Returns:
+        Rows by method.
+    """
     table = tables[name]
     parts = {method: table[table["method"] == method] for method in methods(tables)}
     return {method: part[part["seed"] == part["seed"].min()] for method, part in parts.items()}

@@ -59,7 +59,11 @@ def held_out_inputs(num_points: int = 100) -> Tensor:
 class InnerSolver:
     """The minimiser of an energy in y, from y_0 = 0.
 
-    settings: those of `InnerSolverSpec`. Raises ValueError on others, and on values out of range.
+    Args:
+        settings: Those of `InnerSolverSpec`, by name.
+
+    Raises:
+        ValueError: A setting is unknown or out of range.
     """
 
     kind: str
@@ -252,9 +256,15 @@ class Learner:
         return mean
 
     def update(self, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-        """One step of Adam on `loss`, which is returned as it was before, [].
+        """Take one step of Adam on `loss`.
 
-        x: inputs [B, X]. y: targets [B, Y]. noise: of the solver's `draw_noise`.
+        Args:
+            x: Inputs [B, X].
+            y: Targets [B, Y].
+            noise: From the solver's `draw_noise`.
+
+        Returns:
+            The loss before the step, [].
         """
         loss = self.loss(x, y, noise)
         self.optimizer.zero_grad()
