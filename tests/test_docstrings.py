@@ -24,6 +24,7 @@ WHOLE = (
     "algorithms/latent_planning",
     "algorithms/open_loop",
     "algorithms/energy_regression",
+    "algorithms/cartpole_embedding",
     "envs",
 )  # none without its Args
 

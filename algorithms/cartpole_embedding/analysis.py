@@ -39,7 +39,7 @@ SCALES = (1.0, 2.0, 4.0, 8.0)
 
 
 def analyse_all(checkpoints: Sequence[Any], parallel_map: ParallelMap = map) -> Tables:
-    """The tables of several checkpoints (folders), each below the other. parallel_map: as the built-in map.
+    """The tables of several checkpoints, each below the other.
 
     convergence: num_updates, loss, validation_cost (figure 9)
     improvement: dynamics; num_updates; best_at, the update of the lowest validation cost, whose decoder all tables
@@ -51,7 +51,14 @@ def analyse_all(checkpoints: Sequence[Any], parallel_map: ParallelMap = map) -> 
     samples: controller, iteration, sample, step, action, cost: what CEM and the best embedding try for one state
         (figure 3); sample -1 is the mean after the iteration
     surfaces: state, z_1, z_2, cost of two-dimensional embeddings (figure 10), and solutions: state, z_1, z_2
-    decoders: activation, scale, sample, step, action: untrained decoders (figure 7 of the earlier version)
+    decoders: activation, scale, sample, step, output: untrained decoders (figure 7 of the earlier version)
+
+    Args:
+        checkpoints: Their folders, of one system and of settings that differ in what was searched over.
+        parallel_map: As the built-in map, in order.
+
+    Returns:
+        The tables by name; none without checkpoints.
     """
     if not checkpoints:
         return {}
@@ -85,7 +92,15 @@ def analyse_all(checkpoints: Sequence[Any], parallel_map: ParallelMap = map) -> 
 
 
 def analyse(checkpoint: Any) -> Tables:
-    """The tables of one trial, by its best decoder."""
+    """The tables of one trial, by its best decoder.
+
+    Args:
+        checkpoint: Its folder.
+
+    Returns:
+        convergence, improvement, control and episodes of `analyse_all`, and with two latent dimensions surfaces and
+        solutions; each with latent_size, temperature and seed as its first columns.
+    """
     learner, description = load_trial(checkpoint)
     dynamics, settings = learner.dynamics, learner.settings
     trial = {key: getattr(settings.controller, key) for key in ("latent_size", "temperature")} | {"seed": settings.seed}

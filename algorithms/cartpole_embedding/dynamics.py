@@ -13,9 +13,16 @@ DYNAMICS: dict[str, Callable[[], KnownDynamics]] = {"cartpole": cartpole, "pendu
 
 
 def make_dynamics(name: str) -> KnownDynamics:
-    """A name of `DYNAMICS`, or module:function for a function without arguments that returns `KnownDynamics`.
+    """Make the dynamics that a spec names.
 
-    Raises ValueError where there is none.
+    Args:
+        name: Of `DYNAMICS`, or module:function for a function without arguments that returns `KnownDynamics`.
+
+    Returns:
+        The dynamics.
+
+    Raises:
+        ValueError: There is none of the name, or the function returns something else.
     """
     made = (DYNAMICS.get(name) or own_function(name, "dynamics", DYNAMICS))()
     if not isinstance(made, KnownDynamics):

@@ -29,11 +29,16 @@ class Validation(NamedTuple):
 
 
 class EmbeddingLearner:
-    """Algorithm 2: draw initial states, solve for z with DCEM, push C(z) down by a step in the decoder's weights.
+    """Draw states, solve for z with DCEM, push C(z) down by a step in the decoder's weights (DCEM paper, algorithm 2).
 
     At temperature 0 the gradient passes the decoder at the z that was found, and not the search (appendix C). Every
     draw comes from a generator seeded by (seed, role, index of the update). So no generator has a state to be saved,
     and an interrupted training continues with the numbers that it would have had.
+
+    Args:
+        dynamics: The system that is controlled.
+        settings: Of decoder, search and training.
+        seed: Of weights, states and noise.
     """
 
     def __init__(self, dynamics: KnownDynamics, settings: EmbeddingSettings, seed: int):
@@ -187,12 +192,28 @@ def make_decoder(dynamics: KnownDynamics, settings: EmbeddingSettings) -> Action
 
 
 def make_controller(decoder: ActionDecoder, settings: EmbeddingSettings) -> EmbeddedController:
-    """Make the controller that plans through a decoder."""
+    """Make the controller that plans through a decoder.
+
+    Args:
+        decoder: From latents to actions.
+        settings: Of the search.
+
+    Returns:
+        Embedded DCEM.
+    """
     return EmbeddedController(decoder, **settings.controller.model_dump(exclude={"latent_size", "horizon"}))
 
 
 def make_expert(dynamics: KnownDynamics, settings: EmbeddingSettings) -> FullSpaceController:
-    """Make CEM over whole action sequences. Its initial standard deviation is half of the range of the action."""
+    """Make CEM over whole action sequences. Its initial standard deviation is half of the range of the action.
+
+    Args:
+        dynamics: Gives the size of an action.
+        settings: Of horizon and search.
+
+    Returns:
+        CEM in the full space.
+    """
     return FullSpaceController(settings.controller.horizon, dynamics.action_size, **settings.expert.plain())
 
 

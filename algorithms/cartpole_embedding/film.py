@@ -23,7 +23,15 @@ HALF_WIDTH, POLE = 3.0, 1.0  # metres
 
 
 def shown_trial(episodes: pd.DataFrame, controller: str) -> pd.DataFrame:
-    """A controller's episodes; of the embedded one's trials (a seed each), the cheapest at the highest temperature."""
+    """A controller's episodes; of the embedded one's trials, those of one latent size at the highest temperature.
+
+    Args:
+        episodes: The table of `analyse_all`.
+        controller: As the table names it.
+
+    Returns:
+        The rows of the latent size with the lowest cost.
+    """
     part = episodes[episodes["controller"] == controller]
     if part["temperature"].notna().any():
         part = part[part["temperature"] == part["temperature"].max()]
@@ -33,9 +41,18 @@ def shown_trial(episodes: pd.DataFrame, controller: str) -> pd.DataFrame:
 
 
 def write_film(episodes: pd.DataFrame, file: Path, episode: int = 0) -> Path | None:
-    """H.264, one frame a step, in simulated time. None, and nothing written, for dynamics that it cannot draw.
+    """Write a film of each controller side by side: H.264, one frame a step, in simulated time.
 
-    Raises DrawingError where no encoder works.
+    Args:
+        episodes: The table of `analyse_all`.
+        file: An .mp4 file.
+        episode: Whose initial state is shown.
+
+    Returns:
+        The file; None, with nothing written, for dynamics that cannot be drawn here.
+
+    Raises:
+        DrawingError: No encoder works.
     """
     paths = {
         name: shown[shown["episode"] == episode].sort_values("step")

@@ -57,6 +57,14 @@ PAPER_NOTE = (
 
 
 def result_table(tables: Tables) -> ResultTable:
+    """Improvement factors and costs of control, beside the paper's (DCEM paper, figure 5).
+
+    Args:
+        tables: Of `analyse_all`.
+
+    Returns:
+        A row for each latent size and temperature, and one for each controller without an embedding.
+    """
     control, known = tables["control"], paper_factors(tables)
     rows: list[tuple[str, ...]] = []
     for size, temperature in pairs(tables):
@@ -91,7 +99,14 @@ def result_table(tables: Tables) -> ResultTable:
 
 
 def paper_factors(tables: Tables) -> dict[tuple[int, float], float]:
-    """Of the cartpole; the paper has no other dynamics."""
+    """The improvement factors that the paper shows, of the cartpole: the paper has no other dynamics.
+
+    Args:
+        tables: Of `analyse_all`; improvement is read.
+
+    Returns:
+        (latent size, temperature) -> factor; empty of other dynamics.
+    """
     return PAPER_FACTORS if set(tables["improvement"]["dynamics"]) == {"cartpole"} else {}
 
 
@@ -102,7 +117,16 @@ def _paid(control: pd.DataFrame, controller: str) -> str:
 
 
 def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
-    """The figures, and a film of the controlled cartpole where it can be encoded."""
+    """The figures, and a film of the controlled system where it can be drawn and encoded.
+
+    Args:
+        phase: Its name, with which the files' names begin.
+        tables: Of `analyse_all`.
+        folder: Where figures and film go.
+
+    Returns:
+        One section of HTML.
+    """
     parts = [markup.figure(image) for image in render_all(plots(tables), folder, phase).values()]
     try:
         file = film.write_film(tables["episodes"], folder / f"{phase}-control.mp4")
@@ -114,7 +138,14 @@ def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
 
 
 def plots(tables: Tables) -> dict[str, Plot]:
-    """Every figure by its name."""
+    """Make the plots that the tables have data for.
+
+    Args:
+        tables: Of `analyse_all`.
+
+    Returns:
+        Plots by name: convergence, improvement, samples, surfaces, decoders, control.
+    """
     made = {
         "convergence": Plot(
             partial(draw_convergence, tables),
@@ -172,6 +203,13 @@ def plots(tables: Tables) -> dict[str, Plot]:
 
 
 def draw_convergence(tables: Tables, figure: Figure, theme: Theme) -> None:
+    """Validation cost over updates, a panel a latent size, beside the expert's (DCEM paper, figure 9).
+
+    Args:
+        tables: Of `analyse_all`; convergence and improvement are read.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     expert = float(tables["improvement"]["expert_cost"].iloc[0])
     sizes = sorted({size for size, _ in pairs(tables)})
     shown = [expert]
@@ -201,6 +239,13 @@ def draw_convergence(tables: Tables, figure: Figure, theme: Theme) -> None:
 
 
 def draw_improvement(tables: Tables, figure: Figure, theme: Theme) -> None:
+    """Improvement factors over CEM, a bar for each latent size and temperature (DCEM paper, figure 5).
+
+    Args:
+        tables: Of `analyse_all`; improvement is read.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     known = paper_factors(tables)
     axes = figure.add_subplot()
     sizes = sorted({size for size, _ in pairs(tables)})
@@ -229,6 +274,13 @@ def draw_improvement(tables: Tables, figure: Figure, theme: Theme) -> None:
 
 
 def draw_samples(tables: Tables, figure: Figure, theme: Theme) -> None:
+    """What both controllers try for one state, coloured by cost; a row a controller (DCEM paper, figure 3).
+
+    Args:
+        tables: Of `analyse_all`; samples is read.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     table = tables["samples"]
     controllers = list(dict.fromkeys(table["controller"]))
     costs = table[table["sample"] >= 0]["cost"]
@@ -258,6 +310,13 @@ def draw_samples(tables: Tables, figure: Figure, theme: Theme) -> None:
 
 
 def draw_surfaces(tables: Tables, figure: Figure, theme: Theme) -> None:
+    """Cost over the latent plane; a row a state, a column a temperature, a cross the solution (DCEM paper, figure 10).
+
+    Args:
+        tables: Of `analyse_all`; surfaces and solutions are read.
+        figure: Drawn into.
+        theme: Colours of the page; the surfaces have their own.
+    """
     surfaces, solutions = tables["surfaces"], tables["solutions"]
     temperatures = sorted(set(surfaces["temperature"]), reverse=True)
     states = sorted(set(surfaces["state"]))
@@ -287,6 +346,13 @@ def draw_surfaces(tables: Tables, figure: Figure, theme: Theme) -> None:
 
 
 def draw_decoders(tables: Tables, figure: Figure, theme: Theme) -> None:
+    """Outputs of untrained decoders by activation and scale (figure 7 of the DCEM paper's earlier version).
+
+    Args:
+        tables: Of `analyse_all`; decoders is read.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     table = tables["decoders"]
     activations, scales = list(dict.fromkeys(table["activation"])), sorted(set(table["scale"]))
     grid = _panels(figure, len(activations), len(scales), right=0.15, between=0.3, sharey=False)
@@ -304,6 +370,13 @@ def draw_decoders(tables: Tables, figure: Figure, theme: Theme) -> None:
 
 
 def draw_control(tables: Tables, figure: Figure, theme: Theme) -> None:
+    """Accumulated cost of receding-horizon control over steps, a line a controller.
+
+    Args:
+        tables: Of `analyse_all`; episodes is read.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
     axes = figure.add_subplot()
     for name, color in film.CONTROLLERS:
         part = film.shown_trial(tables["episodes"], name)
@@ -317,7 +390,14 @@ def draw_control(tables: Tables, figure: Figure, theme: Theme) -> None:
 
 
 def pairs(tables: Tables) -> list[tuple[int, float]]:
-    """(latent size, temperature) of the trials: sizes rising, temperatures falling."""
+    """The parameters of the trials.
+
+    Args:
+        tables: Of `analyse_all`; improvement is read.
+
+    Returns:
+        (latent size, temperature), each pair once: sizes rising, temperatures falling.
+    """
     found = {(int(size), float(t)) for size, t in tables["improvement"][["latent_size", "temperature"]].to_numpy()}
     return sorted(found, key=lambda pair: (pair[0], -pair[1]))
 
