@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = [file for room in ("algorithms", "envs") for file in sorted((ROOT / room).rglob("*.py"))]
+FILES = [file for room in ("algorithms", "envs", "platform") for file in sorted((ROOT / room).rglob("*.py"))]
 WHOLE = (
     "algorithms/solvers",
     "algorithms/models",
@@ -25,6 +25,7 @@ WHOLE = (
     "algorithms/open_loop",
     "algorithms/energy_regression",
     "algorithms/cartpole_embedding",
+    "platform/evaluation",
     "envs",
 )  # none without its Args
 

@@ -30,9 +30,20 @@ def evaluate_checkpoint(
     video: str | None,
     trust: bool = False,
 ) -> None:
-    """Print one line of statistics, as the table of a run has them. Raises UserError for what cannot be evaluated.
+    """Print one line of statistics, as the table of a run has them, and record a video where one is asked for.
 
-    trust: run code that the checkpoint names, though its run was made elsewhere.
+    Args:
+        checkpoint: A checkpoint folder, or the folder of a run's phase, whose best checkpoint is taken.
+        episodes: How many, at least 1.
+        controller: The kind that the checkpoint must hold; None: any.
+        env_id: Of another environment than the checkpoint's own.
+        seed: Of episodes, planner and random numbers, at least 0.
+        video: An .mp4 file in a folder that exists; None: no video.
+        trust: Run code that the checkpoint names, though its run was made elsewhere.
+
+    Raises:
+        UserError: Something cannot be evaluated.
+        RunFailed: An episode did not end in time.
     """
     if episodes < 1:
         raise UserError(f"--episodes must be at least 1, got {episodes}")
@@ -79,13 +90,30 @@ def evaluate_checkpoint(
 
 
 def made_here(checkpoint: Location) -> bool:
-    """Whether this user made the run that the checkpoint lies in, as <run>/<phase>/<trial>/checkpoint_*."""
+    """Whether this user made the run that a checkpoint lies in.
+
+    Args:
+        checkpoint: <run>/<phase>/<trial>/checkpoint_*.
+
+    Returns:
+        True where the record of the run has the mark of this user.
+    """
     place = checkpoint.absolute() if isinstance(checkpoint, Path) else checkpoint
     return trust.is_own(trust.record_in(place.parent.parent.parent))
 
 
 def find_checkpoint(path: Location) -> Location:
-    """The checkpoint folder that is meant: itself, or the best one of a phase's folder in a run."""
+    """The checkpoint folder that is meant.
+
+    Args:
+        path: A checkpoint folder, or a phase's folder in a run.
+
+    Returns:
+        The folder itself, or the best one of the phase.
+
+    Raises:
+        UserError: There is none.
+    """
     if (path / DESCRIPTION).is_file():
         return path
     if path.is_dir():

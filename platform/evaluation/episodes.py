@@ -61,20 +61,32 @@ def evaluate(
 ) -> pd.DataFrame:
     """Evaluate a controller: one row an episode, in the columns of evaluation.csv, ordered by episode.
 
-    controller: a checkpoint folder (on disk or in an object store), a PlanningAgent, or "random" (uniform in
-        [-1, 1], seeded).
-    env: {"id", "action_repeat"}; with a checkpoint folder its own by default.
-    episodes: how many, or the numbers of those to run.
-    seed: the spec's; fixes the episodes' initial states, the planner's noise and the random policy.
-    phase: written into the column `phase`; "random" for the random policy by default.
-    num_workers: Ray tasks at a time, one CPU each; needs a Ray runtime. 0: in this process.
-    batch_size: episodes planned together; by default the largest divisor of their number, up to 8, that keeps every
-        worker busy. Give the same one to repeat single episodes exactly.
-    device: of the planning; cuda by default where num_gpus_per_worker > 0.
-    progress: called with (episodes done, episodes in all) after each batch.
-    patience_s: longest wait for a batch, such as for a node that is gone or an episode without an end; None waits on.
-    trust: whether code that a checkpoint names may be run, or the names that may; see `load_agent`.
-    Raises UserError when the checkpoint's sizes are not the environment's, RunFailed when the patience ends.
+    Args:
+        controller: A checkpoint folder (on disk or in an object store), a PlanningAgent, or "random" (uniform in
+            [-1, 1], seeded).
+        env: {"id", "action_repeat", "kwargs", "max_episode_steps"}, the last three optional; with a checkpoint folder
+            its own by default.
+        episodes: How many, or the numbers of those to run, each at least 0.
+        seed: The spec's, at least 0; fixes the episodes' initial states, the planner's noise and the random policy.
+        phase: Written into the column `phase`; "random" for the random policy by default.
+        num_workers: Ray tasks at a time, one CPU each; needs a Ray runtime. 0: in this process.
+        batch_size: Episodes planned together; by default the largest divisor of their number, up to 8, that keeps every
+            worker busy. Give the same one to repeat single episodes exactly.
+        num_gpus_per_worker: GPUs, or a share of one, for each Ray task.
+        num_threads: Of torch in each worker, where it plans on the CPU.
+        device: Of the planning; cuda by default where num_gpus_per_worker > 0, else cpu.
+        progress: Called with (episodes done, episodes in all) after each batch.
+        patience_s: Longest wait for a batch, in seconds, such as for a node that is gone or an episode without an end;
+            None waits on.
+        trust: Whether code that a checkpoint names may be run, or the names that may; see `load_agent`.
+
+    Returns:
+        Columns phase, controller, episode, seed, episode_return (environment units), env_steps (simulator steps),
+        planning_ms (milliseconds per decision).
+
+    Raises:
+        UserError: An argument is out of range, a checkpoint cannot be read, or its sizes are not the environment's.
+        RunFailed: The patience ends.
     """
     numbers = list(range(episodes)) if isinstance(episodes, int) else list(episodes)
     _check(numbers, seed, num_workers, batch_size)

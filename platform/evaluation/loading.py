@@ -22,6 +22,9 @@ def load_agent(path: Any, seed: int = 0, *, trust: bool = False) -> TrainedAgent
         trust: Whether code that the checkpoint names (controller, world model or objective as module:name) may run.
             Code of a run that this user made needs no trust.
 
+    Returns:
+        The agent, which acts on the task's own observations and gives the task's own actions, as numpy arrays.
+
     Raises:
         ValueError: There is no checkpoint of this version, it is damaged, or it names code that is not trusted.
     """

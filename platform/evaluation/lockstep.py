@@ -44,21 +44,43 @@ class EpisodeResult(NamedTuple):
 
 
 def episode_seed(seed: int, episode: int) -> int:
-    """The environment's seed of an evaluation episode: in [2**31, 2**32), distinct for distinct episodes.
+    """The environment's seed of an evaluation episode; distinct for distinct episodes.
 
     Training seeds (the spec's seed plus small worker and environment numbers) lie below 2**31.
+
+    Args:
+        seed: The spec's, at least 0.
+        episode: Its number, from 0.
+
+    Returns:
+        In [2**31, 2**32).
     """
     base = int(np.random.SeedSequence([seed, EPISODE_ROLE]).generate_state(1)[0])
     return 2**31 + (base + episode) % 2**31
 
 
 def controller_kind(agent: PlanningAgent | None) -> str:
-    """What the column `controller` says: full, embedded, module:name or random."""
+    """What the column `controller` says.
+
+    Args:
+        agent: None is the random policy.
+
+    Returns:
+        full, embedded, module:name or random.
+    """
     return RANDOM if agent is None else agent.kind
 
 
 class Policy:
-    """Observations of a batch of episodes, in fixed rows, to actions. agent None is the random policy."""
+    """Observations of a batch of episodes, in fixed rows, to actions.
+
+    Args:
+        agent: None is the random policy. It is moved to the device, in evaluation mode.
+        action_size: A.
+        seed: The spec's, at least 0.
+        batch_size: B, rows.
+        device: Of the planning.
+    """
 
     def __init__(self, agent: PlanningAgent | None, action_size: int, seed: int, batch_size: int, device: str):
         self.agent = agent.to(device).eval() if agent is not None else None
@@ -95,10 +117,25 @@ def run_batch(
     num_threads: int = 1,
     patience_s: float | None = None,
 ) -> list[EpisodeResult]:
-    """Run the episodes in `rows` in lockstep to their ends; a None is a row without an episode.
+    """Run the episodes in `rows` in lockstep to their ends.
 
     Rows without an episode, and those whose episode is over, are planned all the same and their actions dropped: the
-    batch keeps its shape, so that no episode notices when another ends. patience_s: as `play`.
+    batch keeps its shape, so that no episode notices when another ends.
+
+    Args:
+        agent: None is the random policy.
+        env: As `make_env` takes it.
+        rows: The number of the episode in each row; None is a row without one.
+        seed: The spec's, at least 0.
+        device: Of the planning.
+        num_threads: Of torch, where it plans on the CPU.
+        patience_s: Longest time for the batch, in seconds; None waits on.
+
+    Returns:
+        A result for each episode, in the order of the rows.
+
+    Raises:
+        RunFailed: The patience ends.
     """
     episodes = [episode for episode in rows if episode is not None]
     with torch_threads(num_threads, device):
@@ -126,12 +163,23 @@ def play(
     num_rows: int,
     patience_s: float | None = None,
 ) -> Iterator[tuple[np.ndarray, list[Step]]]:
-    """Play an episode in each environment to its end, all in lockstep; the border ends every episode.
+    """Play an episode in each environment to its end, all in lockstep. The border ends every episode.
 
-    act: observations [B, O] of all rows to actions [B, A]. envs, seeds: by row; rows without one see zeros. Yields
-    after the resets, and after each decision, the observations [B, O], which the next one overwrites, and the steps
-    that were made. Nothing is decided before the next item is asked for. Raises RunFailed where the episodes take
-    longer than patience_s.
+    Nothing is decided before the next item is asked for.
+
+    Args:
+        act: Observations [B, O] of all rows -> actions [B, A]; rows without an environment see zeros.
+        envs: By row.
+        seeds: Of the resets, by row.
+        num_rows: B.
+        patience_s: Longest time for all episodes, in seconds; None waits on.
+
+    Yields:
+        After the resets, and after each decision, the observations [B, O], which the next one overwrites, and the steps
+        that were made.
+
+    Raises:
+        RunFailed: The episodes take longer than `patience_s`.
     """
     obs = np.zeros((num_rows, *(next(iter(envs.values())).observation_space.shape or ())), np.float32)
     for row, env in envs.items():
@@ -178,7 +226,15 @@ def _lockstep(
 
 @contextmanager
 def torch_threads(count: int, device: str = "cpu") -> Iterator[None]:
-    """Plan on `count` threads, then restore: workers share a machine, and the count may change the last bits."""
+    """Within it, torch plans on some threads: workers share a machine, and the count may change the last bits.
+
+    Args:
+        count: Threads, at least 1.
+        device: Another than "cpu" leaves the count as it is.
+
+    Yields:
+        Nothing; afterwards the count is what it was.
+    """
     before = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(count)
@@ -191,9 +247,18 @@ def torch_threads(count: int, device: str = "cpu") -> Iterator[None]:
 def resolve(
     controller: Controller, env: Mapping[str, Any] | None, trust: bool | Collection[str] = False
 ) -> tuple[PlanningAgent | None, dict[str, Any]]:
-    """The agent (None: the random policy) and the environment, its checkpoint's own by default.
+    """Find the agent and the environment that are meant.
 
-    trust: as `load_agent` has it.
+    Args:
+        controller: A checkpoint folder, an agent, which is copied, or "random".
+        env: None: that of the checkpoint.
+        trust: As `load_agent` has it.
+
+    Returns:
+        The agent, None for the random policy; and the environment as `make_env` takes it.
+
+    Raises:
+        UserError: The checkpoint cannot be read, or no environment is known.
     """
     agent: PlanningAgent | None = None
     if isinstance(controller, PlanningAgent):
@@ -216,7 +281,16 @@ def resolve(
 
 
 def check_sizes(agent: PlanningAgent | None, env: Mapping[str, Any], controller: Controller) -> None:
-    """Fail before anything is started: an unknown environment, or a controller of another one's sizes."""
+    """Fail before anything is started.
+
+    Args:
+        agent: None is the random policy, which fits anywhere.
+        env: As `make_env` takes it.
+        controller: What was asked for, for the message.
+
+    Raises:
+        UserError: The environment cannot be made, or the agent is one of other sizes.
+    """
     try:
         task = make_env(**env)
     except ValueError as error:

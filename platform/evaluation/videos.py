@@ -43,12 +43,28 @@ def record_video(
     trust: bool | Collection[str] = False,
     patience_s: float | None = None,
 ) -> Location | None:
-    """Run evaluation episode `episode` of the spec's `seed` and write it as MP4 (H.264), in simulated time.
+    """Run one evaluation episode and write it as MP4 (H.264), in simulated time.
 
-    A frame a decision, at most 50 frames a second. max_seconds cuts the episode short, in simulated time. trust,
-    patience_s: as `evaluate`.
-    Returns the path, or None, after a warning, where no rendering back end or encoder works; `file` is then as it was.
-    Raises UserError and RunFailed as `evaluate` does.
+    There is a frame a decision, and at most 50 a second.
+
+    Args:
+        controller: As `evaluate` takes it.
+        env: As `evaluate` takes it; None: that of the checkpoint.
+        seed: The spec's, at least 0.
+        file: An .mp4 file, on disk or in an object store.
+        episode: Its number, from 0.
+        max_seconds: Cuts the episode short, in simulated seconds; None: to its end.
+        device: Of the planning.
+        num_threads: Of torch, where it plans on the CPU.
+        trust: As `evaluate` has it.
+        patience_s: As `evaluate` has it.
+
+    Returns:
+        The path; None, after a warning, where no rendering back end or encoder works: `file` is then as it was.
+
+    Raises:
+        UserError: As `evaluate` does.
+        RunFailed: As `evaluate` does.
     """
     agent, env = resolve(controller, env, trust)
     check_sizes(agent, env, controller)
