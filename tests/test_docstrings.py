@@ -26,6 +26,7 @@ WHOLE = (
     "algorithms/energy_regression",
     "algorithms/cartpole_embedding",
     "platform/evaluation",
+    "platform/specs",
     "envs",
 )  # none without its Args
 

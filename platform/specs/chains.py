@@ -46,12 +46,26 @@ class Chain(NamedTuple):
 
 
 def has_chains(spec: Spec) -> bool:
-    """Whether the spec stands for several chains, or for one of a stated seed."""
+    """Whether a spec stands for several chains, or for one of a stated seed.
+
+    Args:
+        spec: As `load_spec` returns it.
+
+    Returns:
+        True where it has `seeds` or `variants`.
+    """
     return spec.seeds is not None or bool(spec.variants)
 
 
 def seeds_of(spec: Spec) -> list[int]:
-    """The seeds: those listed; of a number n, `seed` and the n - 1 after it; by default `seed` alone."""
+    """The seeds of a spec.
+
+    Args:
+        spec: As `load_spec` returns it.
+
+    Returns:
+        Those listed; of a number n, `seed` and the n - 1 after it; by default `seed` alone.
+    """
     if isinstance(spec.seeds, list):
         return spec.seeds
     return [spec.seed + i for i in range(spec.seeds or 1)]
@@ -89,7 +103,14 @@ def chains_of(spec: Spec) -> list[Chain]:
 
 
 def one_of_each_variant(spec: Spec) -> list[Spec]:
-    """The specs of the first seed's chains; the spec itself where there are neither seeds nor variants."""
+    """The specs of the first seed's chains.
+
+    Args:
+        spec: As `load_spec` returns it.
+
+    Returns:
+        A spec for each variant; the spec itself where there are neither seeds nor variants.
+    """
     if not has_chains(spec):
         return [spec]
     chains = chains_of(spec)
@@ -145,7 +166,14 @@ def _shape(phase: PhaseBase) -> dict[str, Any]:
 
 
 def plan_rows(chains: list[Chain]) -> list[tuple[str, ...]]:
-    """Rows of what is trained: a row a chain, a column a phase; "shared with X" where another chain trains it."""
+    """What is trained, as a table.
+
+    Args:
+        chains: Of `chains_of`.
+
+    Returns:
+        The headings, then a row a chain, a column a phase; "shared with X" where another chain trains it.
+    """
     names = list(dict.fromkeys(phase.name for chain in chains for phase in chain.spec.phases))
     rows = []
     for chain in chains:

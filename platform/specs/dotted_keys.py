@@ -7,7 +7,16 @@ from typing import Any
 
 
 def set_path(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    """data[keys[0]][keys[1]]... = value; groups that are not there are made."""
+    """data[keys[0]][keys[1]]... = value; groups that are not there are made.
+
+    Args:
+        data: Changed in place.
+        keys: One or more.
+        value: Of the last key.
+
+    Raises:
+        KeyError: A key before the last one holds no group.
+    """
     for depth, key in enumerate(keys[:-1]):
         if data.get(key) is None:
             data[key] = {}
@@ -18,14 +27,30 @@ def set_path(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 
 def get_path(data: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    """data[keys[0]][keys[1]]...; None where there is no such key."""
+    """data[keys[0]][keys[1]]...
+
+    Args:
+        data: Nested groups.
+        keys: From the outermost in.
+
+    Returns:
+        The value; None where there is no such key, or an empty group.
+    """
     for key in keys:
         data = data.get(key, {}) if hasattr(data, "get") else {}
     return data if data != {} else None
 
 
 def leaves(data: dict[str, Any], path: str = "") -> list[str]:
-    """The dotted paths of all that is no group."""
+    """The dotted paths of all that is no group.
+
+    Args:
+        data: Nested groups.
+        path: What each path begins with.
+
+    Returns:
+        Paths, in the order of the keys.
+    """
     found = []
     for key, value in data.items():
         found += leaves(value, f"{path}{key}.") if isinstance(value, dict) else [f"{path}{key}"]
@@ -33,7 +58,16 @@ def leaves(data: dict[str, Any], path: str = "") -> list[str]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted path, old, new) of every value that differs; phases go by their names."""
+    """Every value that differs; phases go by their names.
+
+    Args:
+        old: A spec as plain data, or a group of one.
+        new: The same, as it is now.
+        path: What each path begins with.
+
+    Returns:
+        (dotted path, old, new); None stands for a key that is missing. Phases of other names are told as a whole.
+    """
     found: list[tuple[str, Any, Any]] = []
     for key in dict.fromkeys([*old, *new]):
         here = f"{path}{key}"

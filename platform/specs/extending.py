@@ -44,7 +44,15 @@ def extended(base: dict[str, Any], changes: dict[str, Any], source: str) -> dict
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A group with changes. A group whose `kind` or `algorithm` changes keeps none of its other keys."""
+    """A group with changes. A group whose `kind` or `algorithm` changes keeps none of its other keys.
+
+    Args:
+        base: The group; stays as it is.
+        changes: Values by key; None takes a key away.
+
+    Returns:
+        The changed group.
+    """
     found = dict(base)
     for key, value in changes.items():
         old = found.get(key)

@@ -47,7 +47,16 @@ EXTENDS = Key(
 
 
 def keys_of(model: type[BaseModel], prefix: str = "", leave_out: frozenset[str] = frozenset()) -> Iterator[Key]:
-    """The keys of a model and of the groups in it, in their order."""
+    """The keys of a model and of the groups in it, in their order.
+
+    Args:
+        model: Of a spec, a phase or an algorithm's settings.
+        prefix: What each dotted key begins with.
+        leave_out: Keys of the model itself that are not told.
+
+    Yields:
+        Each key with its type, default, range and meaning, in words.
+    """
     for name, field in model.model_fields.items():
         if name in leave_out:
             continue
@@ -140,9 +149,16 @@ def _said(default: Any) -> str:
 
 
 def tables(algorithm: str | None = None) -> list[tuple[str, str, list[Key]]]:
-    """(title, sentence, keys): the spec's own, a phase's, and those of each algorithm or of one.
+    """The keys of specs, by what they belong to.
 
-    Raises UserError on an algorithm that there is not.
+    Args:
+        algorithm: Only those of its phases; by its name, or module:NAME.
+
+    Returns:
+        (title, sentence, keys) of the spec's top, of any phase and of each registered algorithm, or of the one alone.
+
+    Raises:
+        UserError: There is no such algorithm.
     """
     found: list[tuple[str, str, list[Key]]] = []
     if algorithm is None:
@@ -169,7 +185,17 @@ def _first_line(model: type[BaseModel]) -> str:
 
 
 def text(algorithm: str | None = None) -> str:
-    """The keys as aligned columns."""
+    """The keys as aligned columns, as `parsec specs --keys` prints them.
+
+    Args:
+        algorithm: As `tables` takes it.
+
+    Returns:
+        Lines.
+
+    Raises:
+        UserError: There is no such algorithm.
+    """
     lines = []
     for title, sentence, keys in tables(algorithm):
         widths = [max(len(row[i]) for row in [HEADINGS, *keys]) for i in range(4)]

@@ -87,13 +87,27 @@ class PhaseBase(Group):
 
 
 def stop_conditions(entry: Algorithm) -> dict[str, StopCondition]:
-    """What a phase of an algorithm may end at, by the key of `stop`."""
+    """What a phase of an algorithm may end at.
+
+    Args:
+        entry: The algorithm.
+
+    Returns:
+        Conditions by the key of `stop`; `time_s` is always there.
+    """
     return {**entry.stop_conditions, "time_s": TIME_S}
 
 
 @cache
 def stop_model(entry: Algorithm) -> type[Stop]:
-    """The group `stop` of an algorithm's phases."""
+    """The group `stop` of an algorithm's phases.
+
+    Args:
+        entry: The algorithm.
+
+    Returns:
+        A model with a key for each stop condition.
+    """
     fields: dict[str, Any] = {
         key: ((Positive if condition is TIME_S else Count) | None, Field(None, description=condition.meaning or None))
         for key, condition in stop_conditions(entry).items()
@@ -103,7 +117,17 @@ def stop_model(entry: Algorithm) -> type[Stop]:
 
 @cache
 def phase_model(algorithm: str) -> type[PhaseBase]:
-    """The model of an algorithm's phases, by its name or module:NAME. Raises RegistryError as `algorithm_named`."""
+    """The model of an algorithm's phases.
+
+    Args:
+        algorithm: Its name, or module:NAME.
+
+    Returns:
+        A model with the algorithm's settings and the keys of every phase.
+
+    Raises:
+        RegistryError: As `algorithm_named` does.
+    """
     entry = algorithm_named(algorithm)
     stop, bases = stop_model(entry), (entry.settings, PhaseBase)
     ends_itself = type(entry).default_stop is not Algorithm.default_stop
@@ -119,7 +143,18 @@ def phase_model(algorithm: str) -> type[PhaseBase]:
 
 
 def parse_phase(data: Any) -> Any:
-    """The phase that a group of keys describes; a phase is returned as it is."""
+    """The phase that a group of keys describes.
+
+    Args:
+        data: The group as a spec has it; a phase is returned as it is.
+
+    Returns:
+        The phase.
+
+    Raises:
+        PydanticCustomError: It is no group.
+        ValidationError: There is no such algorithm, or a key is wrong.
+    """
     if isinstance(data, PhaseBase):
         return data
     if not isinstance(data, dict):
@@ -134,7 +169,15 @@ def parse_phase(data: Any) -> Any:
 
 
 def inherited(phase: dict[str, Any], earlier: list[Any]) -> dict[str, Any]:
-    """The phase as the spec states it, with what its algorithm takes over from the one that it starts from."""
+    """What a phase takes over from the one that it starts from is filled in.
+
+    Args:
+        phase: The group of keys as the spec states it.
+        earlier: The groups of the phases before it.
+
+    Returns:
+        The group; as it is where it starts from none of them.
+    """
     source = next((p for p in earlier if isinstance(p, dict) and p.get("name") == phase.get("start_from")), None)
     try:
         entry = algorithm_named(phase["algorithm"]) if source is not None else None

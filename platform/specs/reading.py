@@ -62,7 +62,18 @@ def bundled_specs() -> dict[str, Any]:
 
 
 def load_spec(path_or_name: str | Path, overrides: Iterable[str] = ()) -> Spec:
-    """Read a spec by its file or by the name of a bundled one, apply `key=value` overrides, and check it."""
+    """Read a spec, apply overrides, and check it.
+
+    Args:
+        path_or_name: A YAML file, or the name of a bundled spec (`parsec specs` lists them). A file goes first.
+        overrides: `key=value` with dotted keys, phases by name: "phases.planet.stop.env_steps=1000".
+
+    Returns:
+        The spec, with defaults filled in.
+
+    Raises:
+        UserError: There is no such spec, or it or an override is wrong: one sentence with key, rule and value.
+    """
     data, source = _read_whole(str(path_or_name), ())
     for override in overrides:
         _apply_override(data, override)
@@ -70,7 +81,18 @@ def load_spec(path_or_name: str | Path, overrides: Iterable[str] = ()) -> Spec:
 
 
 def parse_spec(data: dict[str, Any], source: str) -> Spec:
-    """Check the contents of a spec file; `source` is what messages call it."""
+    """Check the contents of a spec file.
+
+    Args:
+        data: Plain data, as YAML holds them.
+        source: What messages call it.
+
+    Returns:
+        The spec, with defaults filled in.
+
+    Raises:
+        UserError: A key is unknown or missing, or a value is wrong.
+    """
     try:
         spec = Spec.model_validate(data)
     except ValidationError as error:
@@ -82,7 +104,14 @@ def parse_spec(data: dict[str, Any], source: str) -> Spec:
 
 
 def dump(spec: Spec) -> str:
-    """The spec as YAML, defaults filled in, keys in the order of the models."""
+    """The spec as YAML, defaults filled in, keys in the order of the models.
+
+    Args:
+        spec: As `load_spec` returns it.
+
+    Returns:
+        Text that `load_spec` reads as the same spec.
+    """
     data = spec.model_dump(exclude_none=True)
     data["phases"] = [
         {"name": phase.name, "algorithm": phase.algorithm, "start_from": phase.start_from, **plain}
