@@ -27,6 +27,7 @@ WHOLE = (
     "algorithms/cartpole_embedding",
     "platform/evaluation",
     "platform/specs",
+    "platform/runs",
     "envs",
 )  # none without its Args
 

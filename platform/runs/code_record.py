@@ -21,7 +21,14 @@ NAMED = 5  # files of each kind in a message
 
 
 def check_unchanged(folder: Location) -> None:
-    """Raise UserError where this process was given other code than the run in `folder` went on with last."""
+    """See that this process was given the code that a run went on with last.
+
+    Args:
+        folder: Of the run.
+
+    Raises:
+        UserError: It was given other code, or none.
+    """
     before, now = _recorded(folder), own_code.on_path()
     if [code["hash"] for code in before] == [code.digest for code in now]:
         return
@@ -43,7 +50,11 @@ def check_unchanged(folder: Location) -> None:
 
 
 def write(folder: Location) -> None:
-    """Record the code that this process was given, where it differs from what was recorded, and keep a copy."""
+    """Record the code that this process was given, where it differs from what was recorded, and keep a copy.
+
+    Args:
+        folder: Of the run.
+    """
     codes = own_code.on_path()
     if [code["hash"] for code in _recorded(folder)] == [code.digest for code in codes]:
         return

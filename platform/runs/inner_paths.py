@@ -15,7 +15,15 @@ TEXT = f"text:{PREFIX}"  # of a path that was a text
 
 
 def relative(config: Any, run_folder: Location) -> Any:
-    """A copy of a config (dicts, down to values) with the folder's paths as `absolute` reads them."""
+    """A copy of a config with the folder's paths as `absolute` reads them.
+
+    Args:
+        config: Dicts, down to values.
+        run_folder: Whose paths they are.
+
+    Returns:
+        The copy; other values are as they were.
+    """
     if isinstance(config, dict):
         return {key: relative(value, run_folder) for key, value in config.items()}
     if isinstance(config, str | Path | RemotePath) and str(config).startswith(f"{run_folder}/"):
@@ -24,7 +32,15 @@ def relative(config: Any, run_folder: Location) -> Any:
 
 
 def absolute(config: Any, run_folder: Location) -> Any:
-    """A copy of a config with the paths that `relative` made, as they are in this folder."""
+    """A copy of a config with the paths that `relative` made, as they are in this folder.
+
+    Args:
+        config: Dicts, down to values.
+        run_folder: Where the run is now.
+
+    Returns:
+        The copy; what was text is text again, other paths are paths.
+    """
     if isinstance(config, dict):
         return {key: absolute(value, run_folder) for key, value in config.items()}
     if isinstance(config, str) and config.startswith(TEXT):

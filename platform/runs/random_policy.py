@@ -15,10 +15,16 @@ CHECKS = "checks before the run"  # in the run's state: warnings, and random ret
 def random_policy(
     states: Mapping[str, Mapping[str, Any]], phase: str, acting: Sequence[str], evaluated: np.ndarray
 ) -> Returns | None:
-    """The returns of the most episodes that are known; None where fewer than two are.
+    """The random policy's returns of the most episodes that are known.
 
-    states: all that the run folder records. acting: the phases that act in the spec's one environment; the seed
-    episodes of each tell of it. evaluated: the evaluation's returns of the random policy there.
+    Args:
+        states: All that the run folder records, by the name of a phase or of what was made of it.
+        phase: Whose task it is.
+        acting: The phases that act in the spec's one environment; the seed episodes of each tell of it.
+        evaluated: The evaluation's returns of the random policy there, [n].
+
+    Returns:
+        Mean and spread; None where fewer than two episodes are known.
     """
     found = [_of(states.get(CHECKS, {}).get("random_returns", {}).get(phase, {}), ("mean", "std", "episodes"))]
     if phase in acting:

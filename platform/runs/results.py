@@ -15,12 +15,29 @@ ERROR_FILE = "error.txt"  # of Tune's, in a trial's folder: the traceback of eve
 def fraction_done(
     conditions: Mapping[str, float], known: Mapping[str, StopCondition], result: Mapping[str, Any]
 ) -> float:
-    """How much of the first stop condition to be met is behind the trial; 1 or more at its end."""
+    """How much of the first stop condition to be met is behind a trial.
+
+    Args:
+        conditions: Goals by the key of `stop`, one or more.
+        known: Where results count each.
+        result: Of the trial.
+
+    Returns:
+        0 or more; 1 or more at the trial's end.
+    """
     return max(finite(result.get(known[key].result_key), 0.0) / goal for key, goal in conditions.items())
 
 
 def finite(value: Any, default: float) -> float:
-    """The value as a number; the default where it is none, or not finite."""
+    """A value as a number.
+
+    Args:
+        value: Of a result.
+        default: In place of what is no number, or not finite.
+
+    Returns:
+        The number.
+    """
     try:
         number = float(value)
     except (TypeError, ValueError):

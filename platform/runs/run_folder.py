@@ -35,7 +35,14 @@ CHANGEABLE = re.compile(  # when continuing
 
 
 class RunFolder:
-    """An open run folder, held by one process at a time."""
+    """An open run folder, held by one process at a time.
+
+    Args:
+        path: On disk or in an object store.
+        spec: Of the run.
+        trust: Continue a run whoever made it.
+        new_code: Continue a run with other code than before.
+    """
 
     def __init__(self, path: Location, spec: Spec, trust: bool = False, new_code: bool = False):
         self.path = path
@@ -54,7 +61,22 @@ class RunFolder:
         trust: bool = False,
         new_code: bool = False,
     ) -> RunFolder:
-        """The folder to run `spec` in: new, or that of a run with the same spec. Makes nothing yet."""
+        """The folder to run a spec in: new, or that of a run with the same spec. Makes nothing yet.
+
+        Args:
+            spec: Of the run.
+            storage: A folder, or an address in an object store.
+            name: Of the run in it; None: the spec's.
+            fresh: Take a new folder (name-2, ...) where there is one of the name.
+            trust: Continue a run whoever made it.
+            new_code: Continue a run with other code than before.
+
+        Returns:
+            The folder, not open yet.
+
+        Raises:
+            UserError: The storage cannot be written, or the folder is another run's, maker's or process's.
+        """
         name = name or spec.name
         check_name(name)
         root = writable_storage(storage)
@@ -171,8 +193,15 @@ class RunFolder:
         self._lock.release()
 
     def state(self, phase: str) -> dict[str, Any]:
-        """What is recorded of a phase: status (running, finished, failed), stop, start_from (the checkpoint that its
-        trials began with, where it has one), and once it ended its outcome."""
+        """What is recorded of a phase.
+
+        Args:
+            phase: Its name.
+
+        Returns:
+            status (running, finished, failed), stop, start_from (the checkpoint that its trials began with, where it
+            has one), and once it ended its outcome; empty before it began.
+        """
         return self.states().get(phase, {})
 
     def is_finished(self, phase: Phase) -> bool:
@@ -193,7 +222,14 @@ class RunFolder:
 
 
 def check_name(name: str) -> None:
-    """Raise UserError unless a run, whose folder and job are called so, can have the name."""
+    """See that a run can have a name, which its folder and its job get.
+
+    Args:
+        name: Of the run.
+
+    Raises:
+        UserError: It is too long, or has other characters than letters, digits, -, _ and dots.
+    """
     if not re.fullmatch(NAME, name):
         raise UserError(
             f"--name must be 1 to 100 letters, digits, -, _ and ., the first a letter or a digit, got {short(name)} of "

@@ -53,7 +53,13 @@ class Stored:
 
 
 def mark_whole(path: Location, result: Mapping[str, Any], parameters: Mapping[str, Any] | None = None) -> None:
-    """Say that the checkpoint is complete, what the trial had reached, and with which searched parameters."""
+    """Say that a checkpoint is complete, what the trial had reached, and with which searched parameters.
+
+    Args:
+        path: Of the checkpoint.
+        result: Of the trial; `KEPT_RESULTS` are kept.
+        parameters: Searched values by dotted key.
+    """
     metrics: dict[str, Any] = {key: _plain(result[key]) for key in KEPT_RESULTS if _plain(result.get(key)) is not None}
     if parameters:
         metrics["parameters"] = dict(parameters)
@@ -61,7 +67,15 @@ def mark_whole(path: Location, result: Mapping[str, Any], parameters: Mapping[st
 
 
 def stored_checkpoints(phase_folder: Location, trial: str = "*") -> list[Stored]:
-    """The whole checkpoints of all trials, or of one, oldest first within each trial."""
+    """The whole checkpoints of a phase.
+
+    Args:
+        phase_folder: In a run's folder.
+        trial: Name of one trial; "*": all of them.
+
+    Returns:
+        The checkpoints, oldest first within each trial.
+    """
     files: list[Any] = sorted(phase_folder.glob(f"{trial}/checkpoint_*/{METRICS}"))
     if isinstance(phase_folder, RemotePath):
         return [stored for stored in in_parallel(_stored, files) if stored is not None]
@@ -94,12 +108,25 @@ def _stored(file: Location) -> Stored | None:
 
 
 def best_checkpoint(phase_folder: Location) -> Stored | None:
-    """The one with the highest mean return among those that have learned, the later of equals."""
+    """The checkpoint of the highest score among those that have learned, the later of equals.
+
+    Args:
+        phase_folder: In a run's folder.
+
+    Returns:
+        The checkpoint; None where there is none that is whole.
+    """
     return max(stored_checkpoints(phase_folder), key=lambda c: c.rank, default=None)
 
 
 def prune(phase_folder: Location, trial: str, protected: Collection[str] = ()) -> None:
-    """Delete what is neither among the best, nor needed for a restart, nor protected (by its address)."""
+    """Delete what is neither among the best, nor needed for a restart, nor protected.
+
+    Args:
+        phase_folder: In a run's folder.
+        trial: Whose checkpoints.
+        protected: Addresses of checkpoints that stay.
+    """
     stored = stored_checkpoints(phase_folder, trial)
     best = sorted(stored, key=lambda c: c.rank)[-KEEP_BEST:]
     # The clock of a store, or of a shared mount, is not ours; the last checkpoint was written a moment ago.
@@ -112,7 +139,12 @@ def prune(phase_folder: Location, trial: str, protected: Collection[str] = ()) -
 
 
 def forget_after(trial_folder: Location, number: int) -> None:
-    """Delete checkpoints later than `number`: a restart goes on from there and will write them anew."""
+    """Delete later checkpoints: a restart goes on from an earlier one and will write them anew.
+
+    Args:
+        trial_folder: Of one trial.
+        number: Of the last checkpoint that stays.
+    """
     for folder in trial_folder.glob("checkpoint_*"):
         if number_of(folder) > number:
             (folder / METRICS).unlink(missing_ok=True)
@@ -120,7 +152,14 @@ def forget_after(trial_folder: Location, number: int) -> None:
 
 
 def number_of(folder: Location | PurePath) -> int:
-    """The number in a checkpoint folder's name, -1 where there is none."""
+    """The number in a checkpoint folder's name.
+
+    Args:
+        folder: checkpoint_000007, say.
+
+    Returns:
+        The number; -1 where there is none.
+    """
     suffix = folder.name.rpartition("_")[2]
     return int(suffix) if suffix.isdigit() else -1
 

@@ -13,12 +13,26 @@ FOLDER = "analysis"
 
 
 def tables_folder(folder: RunFolder, phase: str) -> Location:
-    """Where the tables of a phase are."""
+    """Where the tables of a phase are.
+
+    Args:
+        folder: Of the run.
+        phase: Its name.
+
+    Returns:
+        <run>/analysis/<phase>, which may not exist yet.
+    """
     return folder.path / FOLDER / phase
 
 
 def write_tables(run_dir: Location, phase: str, tables: dict[str, pd.DataFrame]) -> None:
-    """Write a CSV file a table, by its name."""
+    """Write a CSV file a table.
+
+    Args:
+        run_dir: Of the run.
+        phase: Its name.
+        tables: By name, which the files get.
+    """
     place = run_dir / FOLDER / phase
     place.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
@@ -26,5 +40,13 @@ def write_tables(run_dir: Location, phase: str, tables: dict[str, pd.DataFrame])
 
 
 def read_tables(run_dir: Path, phase: str) -> dict[str, pd.DataFrame]:
-    """Table name -> table; empty before the phase was analysed."""
+    """Read the tables of a phase.
+
+    Args:
+        run_dir: Of the run, on disk.
+        phase: Its name.
+
+    Returns:
+        Tables by name; empty before the phase was analysed.
+    """
     return {file.stem: pd.read_csv(file) for file in sorted((run_dir / FOLDER / phase).glob("*.csv"))}

@@ -23,7 +23,15 @@ class TrainedTrial:
 
 
 def trained_trials(phase_folder: Location, config: dict[str, Any]) -> list[TrainedTrial]:
-    """The trials that left a checkpoint, by name. config: the phase's, before the search."""
+    """The trials that left a checkpoint, each at its last one.
+
+    Args:
+        phase_folder: In a run's folder.
+        config: The phase's, before the search.
+
+    Returns:
+        Trials by their names.
+    """
     last: dict[str, Stored] = {}
     for stored in stored_checkpoints(phase_folder):
         last[stored.trial] = stored  # by number: a copy of a run has other times

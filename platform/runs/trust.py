@@ -39,7 +39,14 @@ def new_record() -> dict[str, str | int]:
 
 
 def record_in(folder: Location) -> str | None:
-    """The text of a run folder's record; None where there is none that can be read as text."""
+    """The text of a run folder's record.
+
+    Args:
+        folder: Of the run.
+
+    Returns:
+        JSON; None where there is none that can be read as text.
+    """
     file = folder / RECORD
     try:
         return file.read_text(encoding="utf-8") if file.is_file() else None
@@ -48,7 +55,15 @@ def record_in(folder: Location) -> str | None:
 
 
 def check_layout(record: str | None, folder: object) -> None:
-    """Raise UserError unless this version reads a run folder with this record; one without a record is not judged."""
+    """See that this version reads a run folder.
+
+    Args:
+        record: The text of its record; a folder without one is not judged.
+        folder: For the message.
+
+    Raises:
+        UserError: The folder has another layout: which version reads it.
+    """
     if record is None:
         return
     try:
@@ -64,7 +79,14 @@ def check_layout(record: str | None, folder: object) -> None:
 
 
 def is_own(record: str | None) -> bool:
-    """Whether the text of a record was made with the key of this user."""
+    """Whether a record was made with the key of this user.
+
+    Args:
+        record: Its text.
+
+    Returns:
+        False of no record, of one of somebody else, and where this user has no key.
+    """
     try:
         found = json.loads(record or "{}")
         run, mark = str(found["run"]), str(found["mark"])
@@ -75,7 +97,14 @@ def is_own(record: str | None) -> bool:
 
 
 def is_unsigned(record: str | None) -> bool:
-    """Whether the text of a record was made without a key."""
+    """Whether a record was made without a key.
+
+    Args:
+        record: Its text.
+
+    Returns:
+        False where there is no record that can be read.
+    """
     try:
         return not json.loads(record or "{}")["mark"]
     except (ValueError, KeyError, TypeError):
@@ -83,7 +112,14 @@ def is_unsigned(record: str | None) -> bool:
 
 
 def maker(record: str | None) -> str:
-    """For a message; it is what the record says, true or not."""
+    """Who made a run, for a message: it is what the record says, true or not.
+
+    Args:
+        record: Its text.
+
+    Returns:
+        "user on host", of 80 characters at most.
+    """
     try:
         found = json.loads(record or "{}")
         return f"{found['user']} on {found['host']}"[:80]

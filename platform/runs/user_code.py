@@ -13,7 +13,15 @@ from parsecrl.platform.storage import Location, write_atomically
 def causes_told(what: str, file: Location | None = None) -> Iterator[None]:
     """Within it, what code raises becomes RunFailed: what stopped, the cause in a sentence, where its traceback lies.
 
-    file: gets the traceback. What a disk, a store or a network raises passes through.
+    Args:
+        what: Stopped, for the message.
+        file: Gets the traceback; None: it is kept nowhere.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RunFailed: Something was raised inside. What a disk, a store or a network raises passes through.
     """
     try:
         yield
