@@ -28,6 +28,7 @@ WHOLE = (
     "platform/evaluation",
     "platform/specs",
     "platform/runs",
+    "platform/storage",
     "envs",
 )  # none without its Args
 

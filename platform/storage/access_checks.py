@@ -29,7 +29,14 @@ def _impatient(location: RemotePath) -> ObjectStore:
 
 
 def check_writable(location: RemotePath) -> None:
-    """Raise UserError where nothing can be written. Makes nothing that stays."""
+    """See that a store can be written. Makes nothing that stays.
+
+    Args:
+        location: A prefix; an object beside what is there is written and deleted.
+
+    Raises:
+        UserError: Nothing can be written.
+    """
     probe = location / f".parsec-{uuid.uuid4().hex}"
     with _explained(location):
         store = _impatient(location)
@@ -38,7 +45,14 @@ def check_writable(location: RemotePath) -> None:
 
 
 def check_reachable(location: RemotePath) -> None:
-    """Raise UserError where this process has no credentials for the store, or it does not answer."""
+    """See that a store answers this process.
+
+    Args:
+        location: A prefix; it is listed.
+
+    Raises:
+        UserError: This process has no credentials for the store, there is no such bucket, or the store does not answer.
+    """
     with _explained(location):
         retry_seconds()  # a value that is none shall not be found in the first outage
         if not _has_credentials(location.scheme):

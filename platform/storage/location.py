@@ -26,10 +26,16 @@ Location = Path | RemotePath
 
 
 def location_of(text: Any) -> Location:
-    """The place that a path, a file:// URI, an s3:// or gs:// address names. Readers of checkpoints take it.
+    """The place that a path or an address names. Readers of checkpoints take it.
 
-    Raises UserError where it is none of these, or an object store that this process has no credentials for or cannot
-    reach. A RemotePath is pickled as its address.
+    Args:
+        text: A path, a file:// URI, an s3:// or gs:// address; a RemotePath is taken as it is.
+
+    Returns:
+        A path on disk, or one in an object store, which is pickled as its address.
+
+    Raises:
+        UserError: It is none of these, or an object store that this process has no credentials for or cannot reach.
     """
     location = well_formed(text)
     if isinstance(location, RemotePath) and location is not text:
@@ -38,7 +44,17 @@ def location_of(text: Any) -> Location:
 
 
 def well_formed(text: Any) -> Location:
-    """`location_of`, without asking an object store for anything."""
+    """`location_of`, without asking an object store for anything.
+
+    Args:
+        text: As `location_of` takes it.
+
+    Returns:
+        As `location_of` does.
+
+    Raises:
+        UserError: It is no path and no address.
+    """
     if isinstance(text, RemotePath):
         return text
     text = str(text)
@@ -67,9 +83,16 @@ def _without_tilde(text: str) -> Path:
 
 
 def writable_storage(storage: Any) -> Location:
-    """The folder or prefix that `storage` names. Makes nothing that stays.
+    """The folder or prefix that is to hold runs. Makes nothing that stays.
 
-    Raises UserError where nothing can be written.
+    Args:
+        storage: As `location_of` takes it; a folder need not exist.
+
+    Returns:
+        An absolute path, or one in an object store.
+
+    Raises:
+        UserError: Nothing can be written there.
     """
     location = location_of(storage)
     if isinstance(location, RemotePath):
@@ -93,7 +116,12 @@ def writable_storage(storage: Any) -> Location:
 
 
 def write_atomically(file: Location, text: str) -> None:
-    """Replace `file` by `text` in one step; what was written survives a crash of the machine."""
+    """Replace a file in one step; what was written survives a crash of the machine.
+
+    Args:
+        file: In an existing folder, or in an object store.
+        text: The whole of it, as UTF-8.
+    """
     if isinstance(file, RemotePath):
         file.write_text(text)
         return
@@ -109,12 +137,26 @@ def write_atomically(file: Location, text: str) -> None:
 
 
 def read_json(file: Location) -> dict[str, Any]:
-    """What a JSON file holds; nothing where there is none."""
+    """What a JSON file holds.
+
+    Args:
+        file: On disk or in an object store.
+
+    Returns:
+        Its contents; an empty dict where there is no file.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def remove_tree(folder: Location) -> None:
-    """Delete a folder with all that is in it; nothing happens where there is none."""
+    """Delete a folder with all that is in it; nothing happens where there is none.
+
+    Args:
+        folder: On disk or in an object store.
+    """
     if isinstance(folder, RemotePath):
         folder.remove_tree()
     else:
@@ -122,7 +164,12 @@ def remove_tree(folder: Location) -> None:
 
 
 def upload(source: Path, target: Location) -> None:
-    """Put a local file into its place, whole or not at all; a chunk at a time."""
+    """Put a local file into its place, whole or not at all; a chunk at a time.
+
+    Args:
+        source: The file; on disk it is moved, and is gone afterwards.
+        target: On the same disk, or in an object store.
+    """
     if isinstance(target, RemotePath):
         target.copy_from(source)
     else:
@@ -130,13 +177,26 @@ def upload(source: Path, target: Location) -> None:
 
 
 def download(source: RemotePath, target: Path) -> None:
-    """Copy a file of a store to a local path, whose folders are made."""
+    """Copy a file of a store to this machine.
+
+    Args:
+        source: The file.
+        target: A local path, whose folders are made.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     source.copy_to(target)
 
 
 def of_tune(path: str, filesystem: fs.FileSystem) -> Location:
-    """The place that Ray Tune knows by these: the inverse of `for_tune`."""
+    """The place that Ray Tune knows by these: the inverse of `for_tune`.
+
+    Args:
+        path: A path on the file system.
+        filesystem: As Tune holds it.
+
+    Returns:
+        A path on disk, or one in an object store.
+    """
     from parsecrl.platform.storage.arrow_filesystem import BucketHandler
 
     handler = getattr(filesystem, "handler", None)
@@ -144,7 +204,14 @@ def of_tune(path: str, filesystem: fs.FileSystem) -> Location:
 
 
 def for_tune(location: Location) -> tuple[str, fs.FileSystem | None]:
-    """storage_path and storage_filesystem, as Ray Tune takes them."""
+    """A place as Ray Tune takes it.
+
+    Args:
+        location: On disk or in an object store.
+
+    Returns:
+        storage_path and storage_filesystem; None for the latter on disk.
+    """
     if not isinstance(location, RemotePath):
         return str(location), None
     from pyarrow import fs

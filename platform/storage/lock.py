@@ -30,12 +30,23 @@ EXPIRY_SECONDS = 60.0  # as long as an outage of the store may keep its owner fr
 
 
 def lock_of(folder: Path | RemotePath) -> FileLock | Lease:
-    """What keeps a run folder for one process: a file's lock on disk, a lease in a store."""
+    """What keeps a run folder for one process.
+
+    Args:
+        folder: On disk it exists.
+
+    Returns:
+        A file's lock on disk, a lease in a store.
+    """
     return Lease(folder) if isinstance(folder, RemotePath) else FileLock(folder)
 
 
 class FileLock:
-    """flock on a file in the folder, which exists."""
+    """flock on a file in the folder.
+
+    Args:
+        folder: An existing one.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -76,6 +87,9 @@ class Lease:
     processes that take it in the same moment one has it, and an owner that lost it cannot renew it. A store that does
     not know such writes is found out at the start. There the later writer has it: each looks again after a second, and
     before every renewal, and the other one ends.
+
+    Args:
+        folder: Of the run, in a store.
     """
 
     def __init__(self, folder: RemotePath):

@@ -58,12 +58,17 @@ def retry_seconds() -> float:
 class ObjectStore:
     """One bucket. Keys are paths in it, without a slash at either end.
 
-    Every method raises StorageUnreachable for a store that kept failing for as long as was allowed, or that refuses
-    this process, and FileNotFoundError for an object that is none.
+    The store is asked for nothing before a method is called. Every method raises StorageUnreachable for a store that
+    kept failing for as long as was allowed, or that refuses this process, and FileNotFoundError for an object that is
+    none.
+
+    Args:
+        scheme: s3 or gs.
+        bucket: Its name.
+        patience: Seconds that an operation is tried again for; None: the environment's.
     """
 
     def __init__(self, scheme: str, bucket: str, patience: float | None = None):
-        """Asks the store for nothing. patience: seconds that an operation is tried again for, or the environment's."""
         self.scheme, self.bucket, self.patience = scheme, bucket, patience
 
     def __str__(self) -> str:
@@ -346,5 +351,14 @@ def _google_token() -> dict[str, Any]:
 
 @cache
 def store_of(scheme: str, bucket: str, patience: float | None = None) -> ObjectStore:
-    """The bucket, the same object for the same arguments."""
+    """A bucket, the same object for the same arguments.
+
+    Args:
+        scheme: s3 or gs.
+        bucket: Its name.
+        patience: Seconds that an operation is tried again for; None: the environment's.
+
+    Returns:
+        The bucket; nothing is asked of the store yet.
+    """
     return ObjectStore(scheme, bucket, patience)

@@ -28,6 +28,12 @@ class RemotePath:
     """A path in an object store, with pathlib's names. Folders are prefixes: they exist while something is in them.
 
     A file is written whole or not at all. Pickled it is its address, without credentials.
+
+    Args:
+        address: s3://bucket/path or gs://bucket/path.
+
+    Raises:
+        ValueError: It is no such address.
     """
 
     def __init__(self, address: str):
@@ -209,7 +215,15 @@ def _stat_of(found: Any) -> FileStat:
 
 
 def in_parallel(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
-    """The results, in order; a store answers many requests at a time as fast as one."""
+    """Call a function for many items at once: a store answers many requests at a time as fast as one.
+
+    Args:
+        function: Called in threads, PARALLEL at a time.
+        items: Its arguments.
+
+    Returns:
+        The results, in the order of the items.
+    """
     if len(items) < 2:
         return [function(item) for item in items]
     with ThreadPoolExecutor(min(PARALLEL, len(items))) as pool:
@@ -219,7 +233,14 @@ def in_parallel(function: Callable[[Item], Result], items: list[Item]) -> list[R
 def split_address(address: str) -> tuple[str, str, str]:
     """s3://bucket/some/key -> (s3, bucket, bucket/some/key).
 
-    Raises ValueError unless it is scheme://bucket/path and nothing else; what may be a secret is not repeated.
+    Args:
+        address: Of an object or a prefix.
+
+    Returns:
+        Scheme, bucket, and path with the bucket in front.
+
+    Raises:
+        ValueError: It is not scheme://bucket/path and nothing else; what may be a secret is not repeated.
     """
     scheme, separator, rest = address.partition("://")
     if not separator or scheme not in SCHEMES:
