@@ -29,6 +29,7 @@ WHOLE = (
     "platform/specs",
     "platform/runs",
     "platform/storage",
+    "platform/reports",
     "envs",
 )  # none without its Args
 

@@ -32,9 +32,16 @@ class Comparison(NamedTuple):
 def build_comparison(run_dirs: Sequence[str | Location], out: str | Path) -> Comparison:
     """Write a page that compares two or more runs, or shows one with a study, and its figures beside it.
 
-    out: the page, ending in .html (figures in <name>_figures/), or a folder that gets index.html and figures/, and of
-    studies their pooled tables, so that it can be reported on, compared and pooled like a run. Raises UserError where
-    there are too few folders, one holds no run, or as `write_pools` does.
+    Args:
+        run_dirs: Run folders, on disk or in an object store.
+        out: The page, ending in .html (figures in <name>_figures/); or a folder that gets index.html and figures/. A
+            folder gets the studies' pooled tables too, and can be reported on, compared and pooled like a run.
+
+    Returns:
+        The page, and the tables of the studies as text.
+
+    Raises:
+        UserError: There are too few folders, one holds no run, or as `write_pools` does.
     """
     if "://" in str(out):
         raise UserError(f"--out must be a file or folder on this machine, got {out}; copy it from there")

@@ -27,7 +27,14 @@ ACTION_LIMIT = 8  # dimensions of the action that are shown
 
 
 def boxes(run: Run) -> Plot:
-    """Figure 4: a box a controller, the paper's quartiles beside each of ours."""
+    """A box a controller, the paper's quartiles beside each of the run's (DCEM paper, figure 4).
+
+    Args:
+        run: Its phases that were evaluated are shown.
+
+    Returns:
+        The plot.
+    """
     shown = [phase for phase in run.rows if phase.statistics]
 
     def draw(figure: Figure, theme: Theme) -> None:
@@ -84,18 +91,41 @@ def _reference_box(axes: Axes, x: float, reference: PaperResult, theme: Theme) -
 
 
 def curve_axis(phase: Phase) -> str:
-    """The column that a phase's learning curve runs over."""
+    """The column that a phase's learning curve runs over.
+
+    Args:
+        phase: With its trials.
+
+    Returns:
+        ppo_steps of a phase that fine-tunes an agent, where its results count them; otherwise env_steps.
+    """
     counted = any(np.isfinite(t.column("ppo_steps")).any() for t in phase.trials)
     return "ppo_steps" if phase.keeps_controller and counted else "env_steps"
 
 
 def has_curve(trial: Trial | None, axis: str) -> bool:
-    """Whether there is a result to draw over the axis."""
+    """Whether there is a result to draw over the axis.
+
+    Args:
+        trial: None has none.
+        axis: A column of `curve_axis`.
+
+    Returns:
+        True where a result has both the column and a return.
+    """
     return trial is not None and bool(np.isfinite(trial.column(axis) * trial.column(RETURN)).any())
 
 
 def curves(phase: Phase, task: str) -> Plot:
-    """Figures 11 to 13: the return of every trial over training; the chosen trial is the thick line."""
+    """The return of every trial over training; the chosen trial is the thick line (DCEM paper, figures 11 to 13).
+
+    Args:
+        phase: With its trials.
+        task: As `task_of` names it; the paper's curve is drawn where it has one.
+
+    Returns:
+        The plot.
+    """
     x_key = curve_axis(phase)
 
     def draw(figure: Figure, theme: Theme) -> None:
@@ -134,7 +164,14 @@ def curves(phase: Phase, task: str) -> Plot:
 
 
 def comparison_curves(series: Sequence[tuple[str, str, Phase]]) -> Plot:
-    """The chosen trial of one phase, a line a run; series: the run's label and colour, and its phase."""
+    """The chosen trial of one phase, a line a run.
+
+    Args:
+        series: The label and colour of each run, and its phase; one or more.
+
+    Returns:
+        The plot.
+    """
     x_key = curve_axis(series[0][2])
 
     def draw(figure: Figure, theme: Theme) -> None:
@@ -157,7 +194,15 @@ def comparison_curves(series: Sequence[tuple[str, str, Phase]]) -> Plot:
 
 
 def comparison_boxes(runs: Sequence[tuple[str, Run]], names: Sequence[str]) -> Plot:
-    """A group of boxes a phase, a colour a run."""
+    """A group of boxes a phase, a colour a run.
+
+    Args:
+        runs: Each with its label.
+        names: Phases that are shown, in their order.
+
+    Returns:
+        The plot.
+    """
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.add_subplot()
@@ -184,7 +229,16 @@ def comparison_boxes(runs: Sequence[tuple[str, Run]], names: Sequence[str]) -> P
 
 
 def losses(phase: Phase, trial: Trial, keys: Sequence[str]) -> Plot:
-    """Every loss of the chosen trial, a small panel each."""
+    """What the learner reported, a small panel each.
+
+    Args:
+        phase: Of the trial.
+        trial: Whose results are shown.
+        keys: Columns of the results; one or more.
+
+    Returns:
+        The plot.
+    """
     columns, x_key = min(3, len(keys)), curve_axis(phase)
     rows = math.ceil(len(keys) / columns)
 
@@ -210,7 +264,17 @@ def losses(phase: Phase, trial: Trial, keys: Sequence[str]) -> Plot:
 
 
 def plan_iterates(phase: Phase, iterates: Iterates) -> Plot:
-    """Figures 14 and 15: a row an iteration, a column an action dimension; samples coloured by cost, the mean."""
+    """What the planner tries (DCEM paper, figures 14 and 15).
+
+    A row an iteration, a column an action dimension; samples are coloured by cost, the mean is red.
+
+    Args:
+        phase: Whose controller planned.
+        iterates: What it tried; ACTION_LIMIT dimensions at most are shown.
+
+    Returns:
+        The plot.
+    """
     shown = min(iterates.action_size, ACTION_LIMIT)
 
     def draw(figure: Figure, theme: Theme) -> None:
@@ -275,6 +339,16 @@ def _line(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, label: str, thic
 
 
 def finite(trial: Trial, x_key: str, y_key: str) -> tuple[np.ndarray, np.ndarray]:
+    """The points of a trial's curve.
+
+    Args:
+        trial: With n results.
+        x_key: Column of x.
+        y_key: Column of y.
+
+    Returns:
+        x and y of the results that have both, each [m], m <= n.
+    """
     x, y = trial.column(x_key), trial.column(y_key)
     keep = np.isfinite(x) & np.isfinite(y)
     return x[keep], y[keep]

@@ -49,12 +49,33 @@ def nearest_iterations(available: int, wanted: tuple[int, ...] = ITERATIONS) -> 
     """The paper's iterations 1, 5, 7 and 10, moved to the nearest that exist, the last one always among them.
 
     nearest_iterations(3) == [1, 3]; nearest_iterations(6) == [1, 5, 6].
+
+    Args:
+        available: Iterations that the search made, at least 1.
+        wanted: Numbers, from 1.
+
+    Returns:
+        Numbers of iterations, rising.
     """
     return sorted({min(i, available) for i in wanted} | {available})
 
 
 def compute_iterates(checkpoint: Location, *, decisions: int = 20, seed: int = 0, trust: bool = False) -> Iterates:
-    """Act for a few decisions with the checkpoint's own controller, then plan once more and keep every iteration."""
+    """Act for a few decisions with a checkpoint's own controller, then plan once more and keep every iteration.
+
+    Args:
+        checkpoint: Its folder.
+        decisions: At least 1; fewer are made where the episode ends.
+        seed: Of the episode and of the planner.
+        trust: Whether code that the checkpoint names may run.
+
+    Returns:
+        The candidates, costs and means of the iterations that are shown.
+
+    Raises:
+        ValueError: `decisions` is below 1, or no iteration had a finite cost.
+        UserError: The checkpoint cannot be read.
+    """
     import torch
 
     from parsecrl.envs import make_env

@@ -163,7 +163,17 @@ class Run:
 
 
 def load_run(run_dir: str | Location) -> Run:
-    """Read a run folder, on disk or in an object store. Raises UserError where there is nothing that could be a run."""
+    """Read a run folder, finished or not.
+
+    Args:
+        run_dir: On disk, or in an object store, whose light files are then copied to this machine.
+
+    Returns:
+        The run: spec, phases with trials and evaluation, summary.
+
+    Raises:
+        UserError: There is nothing that could be a run, or one of another layout.
+    """
     location = location_of(run_dir)
     if isinstance(location, RemotePath):
         copy = LocalCopy(location)
@@ -234,7 +244,15 @@ def _evaluated(name: str, summary: dict[str, Any], episodes: pd.DataFrame) -> di
 
 
 def read_trials(folder: Path, search: dict[str, Any]) -> tuple[Trial, ...]:
-    """The trials of a Tune experiment folder, in the order of their names, those without a result too."""
+    """The trials of a Tune experiment folder, in the order of their names, those without a result too.
+
+    Args:
+        folder: Of a phase; it need not exist.
+        search: The spec's, whose keys are the parameters of the trials.
+
+    Returns:
+        The trials with their results, and why they failed, if they did.
+    """
     if not folder.is_dir():
         return ()
     trials = []

@@ -18,7 +18,11 @@ WANTED = (
 
 
 class LocalCopy:
-    """A run's light files on this machine, for as long as this object lives."""
+    """A run's light files on this machine, for as long as this object lives.
+
+    Args:
+        origin: The run folder in a store.
+    """
 
     def __init__(self, origin: RemotePath):
         self.origin = origin

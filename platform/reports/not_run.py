@@ -7,6 +7,14 @@ from parsecrl.platform.specs.phases import stop_conditions
 
 
 def what_is_missing(run: Run) -> list[str]:
+    """What a run has not done.
+
+    Args:
+        run: That was loaded.
+
+    Returns:
+        Sentences; none of a run that did all that its spec asks for.
+    """
     if run.pooled_from:
         return [f"Only tables are here; the trials are in {', '.join(run.pooled_from)}."]
     evaluate = run.spec.get("evaluate")

@@ -118,7 +118,14 @@ class Chains:
 
 
 def has_chains(folder: Location) -> bool:
-    """Whether a folder is that of a run with seeds or variants."""
+    """Whether a folder is that of a run with seeds or variants.
+
+    Args:
+        folder: On disk or in an object store.
+
+    Returns:
+        True where it is.
+    """
     return (folder / CHAINS_FILE).is_file()
 
 
@@ -137,7 +144,14 @@ def load_chains(folder: Location) -> Chains:
 
 
 def rows(found: Chains) -> list[tuple[str, ...]]:
-    """Cells in the order of HEADINGS."""
+    """What the evaluations found, a row for each phase and variant.
+
+    Args:
+        found: Of `load_chains`.
+
+    Returns:
+        Cells in the order of HEADINGS.
+    """
     listed: list[tuple[str, ...]] = []
     for cell in found.cells:
         s = summarize_seeds(list(cell.returns.values())) if cell.returns else None
@@ -157,7 +171,14 @@ def rows(found: Chains) -> list[tuple[str, ...]]:
 
 
 def compared_rows(found: Chains) -> list[tuple[str, ...]]:
-    """Cells in the order of COMPARED_HEADINGS."""
+    """Differences of pairs of seeds, a row for each comparison.
+
+    Args:
+        found: Of `load_chains`.
+
+    Returns:
+        Cells in the order of COMPARED_HEADINGS.
+    """
     return [
         (
             phase,
@@ -175,13 +196,29 @@ def compared_rows(found: Chains) -> list[tuple[str, ...]]:
 def without(
     headings: Sequence[str], listed: Sequence[Sequence[str]], heading: str
 ) -> tuple[list[str], list[list[str]]]:
-    """A table less one column."""
+    """A table less one column.
+
+    Args:
+        headings: Of the columns.
+        listed: A cell for each heading.
+        heading: Of the column that goes.
+
+    Returns:
+        Headings and rows.
+    """
     kept = [i for i, name in enumerate(headings) if name != heading]
     return [headings[i] for i in kept], [[row[i] for i in kept] for row in listed]
 
 
 def tables(found: Chains) -> list[Table]:
-    """The tables of a page."""
+    """The tables of a page.
+
+    Args:
+        found: Of `load_chains`.
+
+    Returns:
+        Headings and rows of each that has some.
+    """
     listed: list[Table] = []
     if found.cells:
         listed.append((HEADINGS, rows(found)) if found.several else without(HEADINGS, rows(found), "variant"))
@@ -191,7 +228,15 @@ def tables(found: Chains) -> list[Table]:
 
 
 def format_chains(name: str, found: Chains) -> str:
-    """The tables that end a run with seeds or variants, as text."""
+    """The tables that end a run with seeds or variants, as text.
+
+    Args:
+        name: Of the run.
+        found: Of `load_chains`.
+
+    Returns:
+        Lines.
+    """
     done = [text_table(headings, list(map(tuple, listed)), 3, "-") for headings, listed in tables(found)]
     return "\n\n".join(
         [f"{name}: {len(found.runs)} of {len(found.chains)} chains", *done, *([EXPLANATION] if done else [])]
@@ -199,7 +244,14 @@ def format_chains(name: str, found: Chains) -> str:
 
 
 def warnings_over(found: Chains) -> list[str]:
-    """What is wrong with the chains, a sentence each; the same of several chains is said once, with their names."""
+    """What is wrong with the chains; the same of several chains is said once, with their names.
+
+    Args:
+        found: Of `load_chains`.
+
+    Returns:
+        A sentence each.
+    """
     said: dict[str, list[str]] = {}
     shared = {chain.name: chain.shared for chain in found.chains}
     for name, run in found.runs.items():
@@ -210,7 +262,14 @@ def warnings_over(found: Chains) -> list[str]:
 
 
 def summary_of(found: Chains) -> dict[str, Any]:
-    """What summary.json says of the phases: statistics over seeds and episodes, by phase and variant."""
+    """What summary.json says of the phases.
+
+    Args:
+        found: Of `load_chains`.
+
+    Returns:
+        Phase -> variant -> seeds, and statistics over seeds and episodes.
+    """
     said: dict[str, Any] = {}
     for cell in found.cells:
         if cell.returns:

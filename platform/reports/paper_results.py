@@ -63,7 +63,14 @@ BUDGETS: dict[str, dict[str, str]] = {
 
 
 def task_of(env_id: str) -> str:
-    """Shimmy's id in dm_control's spelling: "dm_control/cheetah-run-v0" -> "cheetah.run"; of others, the bare name."""
+    """A task as the paper's figures are listed.
+
+    Args:
+        env_id: "dm_control/cheetah-run-v0", say.
+
+    Returns:
+        dm_control's spelling, "cheetah.run"; of others the id without namespace and version.
+    """
     name = env_id.rsplit("/", 1)[-1]
     head, _, version = name.rpartition("-v")
     if head and version.isdigit():
@@ -72,11 +79,27 @@ def task_of(env_id: str) -> str:
 
 
 def result_for(task: str, kind: str) -> PaperResult | None:
+    """What the paper reports (DCEM paper, figure 4).
+
+    Args:
+        task: As `task_of` names it.
+        kind: full, embedded or ppo.
+
+    Returns:
+        Quartiles of the return; None where the paper has none.
+    """
     return RESULTS.get(task, {}).get(kind)
 
 
 def note(task: str) -> str:
-    """One sentence that says where the paper's figures come from and why they do not compare directly."""
+    """Where the paper's figures come from and why they do not compare directly.
+
+    Args:
+        task: As `task_of` names it.
+
+    Returns:
+        A sentence or two.
+    """
     if task not in RESULTS:
         return f"The paper has no figures for {task}; it reports {' and '.join(RESULTS)}."
     spent = ", ".join(f"{KINDS[kind]} {budget}" for kind, budget in BUDGETS[task].items())

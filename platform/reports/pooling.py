@@ -68,10 +68,16 @@ class Study:
 
 
 def studies_of(runs: Sequence[tuple[str, Run]]) -> list[Study]:
-    """The studies of one run or of several, each with a name.
+    """The studies of one run or of several.
 
     Phases of an algorithm are one study where each has worlds that no other has and a run links them, which has both:
     the paper's comparison in three worlds is one table then, and one figure with three panels.
+
+    Args:
+        runs: Each with a name.
+
+    Returns:
+        The studies with their tables, pooled over the runs.
     """
     groups: list[list[Pool]] = []
     for pool in _pools(runs):
@@ -86,7 +92,13 @@ def studies_of(runs: Sequence[tuple[str, Run]]) -> list[Study]:
 def write_pools(folder: Path, shown: Sequence[Study], origins: Sequence[str]) -> None:
     """Make of a folder what can be reported on, compared and pooled like a run: a spec, and the tables.
 
-    Raises UserError where the folder is a run's own, and for phases that no one spec can have.
+    Args:
+        folder: Is made where it is missing.
+        shown: The studies.
+        origins: The runs that they are of.
+
+    Raises:
+        UserError: The folder is a run's own, or no one spec can have all the phases.
     """
     pools = [pool for study in shown for pool in study.pools]
     if (folder / STATE_FILE).exists():

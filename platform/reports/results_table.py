@@ -70,7 +70,15 @@ def format_table(run: str | Location | Run) -> str:
 
 
 def study_table(study: Study, title: str) -> list[str]:
-    """A study's table as lines of text, below its title."""
+    """A study's table as text.
+
+    Args:
+        study: With its tables, or not analysed yet.
+        title: Stands above.
+
+    Returns:
+        Title, table and note.
+    """
     report = study_report_of(study.phase.entry)
     if report is None or not study.tables:
         return [title, "not analysed"]
@@ -105,7 +113,14 @@ def _fill(note: str) -> str:
 
 
 def table_rows(run: Run) -> list[tuple[str, ...]]:
-    """One tuple of cells a phase, in the order of HEADINGS; the random policy comes first."""
+    """What the evaluations of a run found, a row a phase; the random policy comes first.
+
+    Args:
+        run: That was loaded.
+
+    Returns:
+        Cells in the order of HEADINGS; none where no phase acts.
+    """
     return [_row(run, phase) for phase in run.rows]
 
 

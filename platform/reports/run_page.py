@@ -49,10 +49,18 @@ PLANNING_HEADINGS = (
 
 
 def build_report(run_dir: str | Location | Run, *, iterates: bool = True) -> Location:
-    """Write report/index.html into a run folder, finished or not; the page, where the run is.
+    """Write report/index.html into a run folder, finished or not. It needs no other file.
 
-    iterates: also load each phase's checkpoint and plan once with it, to show what the planner tries: seconds a phase.
-    Raises UserError where the folder holds no run.
+    Args:
+        run_dir: A run folder, on disk or in an object store, or a run that was loaded.
+        iterates: Also load each phase's checkpoint and plan once with it, to show what the planner tries: seconds a
+            phase.
+
+    Returns:
+        The page, where the run is.
+
+    Raises:
+        UserError: The folder holds no run.
     """
     if not isinstance(run_dir, Run) and has_chains(location_of(run_dir)):
         return build_chains_report(run_dir)

@@ -25,6 +25,13 @@ def entry_of(algorithm: str, *, is_own: bool) -> Algorithm | None:
 
 
 def study_report_of(entry: Algorithm | None) -> StudyReport | None:
-    """How the trials of an algorithm are shown; None of one without a report of its own."""
+    """How the trials of an algorithm are shown.
+
+    Args:
+        entry: None of one that is not known here.
+
+    Returns:
+        The report; None of an algorithm without one of its own.
+    """
     report: StudyReport | None = entry.report() if entry else None
     return report

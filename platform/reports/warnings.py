@@ -24,7 +24,14 @@ class RunWarning(NamedTuple):
 
 
 def warnings_of(run: Run) -> list[RunWarning]:
-    """Those of the task, then those of each phase's chosen trial. An evaluation's word on returns is the last one."""
+    """What is wrong with a run. An evaluation's word on returns is the last one.
+
+    Args:
+        run: That was loaded.
+
+    Returns:
+        Warnings of the task, then those of each phase's chosen trial.
+    """
     states = _states(run)
     found = [RunWarning("", "task", sentence) for sentence in states.get(CHECKS, {}).get("warnings", [])]
     for phase in run.phases:
