@@ -30,6 +30,7 @@ WHOLE = (
     "platform/runs",
     "platform/storage",
     "platform/reports",
+    "platform/running",
     "envs",
 )  # none without its Args
 

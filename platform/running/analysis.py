@@ -24,7 +24,16 @@ def in_ray_tasks(
 ) -> Iterator[Any]:
     """`map`, each item a Ray task of one CPU, as many at a time as the cluster has; a lost one is tried again.
 
-    Raises RunFailed when none ends within patience_s.
+    Args:
+        function: Called with one item.
+        items: Its arguments.
+        patience_s: Longest wait for the next one to end, in seconds; None waits on.
+
+    Yields:
+        The results, in the order of the items.
+
+    Raises:
+        RunFailed: The patience ends.
     """
     import ray
 
@@ -38,10 +47,16 @@ def in_ray_tasks(
 
 
 def analyse_ended_trials(run_dir: Path) -> list[str]:
-    """Make the tables of phases that have not come to their end from their trials that have; a line on each phase.
+    """Make the tables of phases that have not come to their end from their trials that have.
 
     The run may be going on: it makes all tables anew when a phase ends. Of a run that was made elsewhere nothing is
     analysed: its spec may name code.
+
+    Args:
+        run_dir: Of the run, on disk.
+
+    Returns:
+        A line on each phase that was analysed.
     """
     if not (run_dir / "spec.yaml").is_file() or not (run_dir / STATE_FILE).is_file():
         return []
@@ -63,7 +78,14 @@ def analyse_ended_trials(run_dir: Path) -> list[str]:
 
 
 def unanalysed(folder: RunFolder) -> list[Phase]:
-    """The phases without agents that have ended and whose tables are missing, or older than their trials."""
+    """The phases without agents that have ended and whose tables are missing, or older than their trials.
+
+    Args:
+        folder: Of the run.
+
+    Returns:
+        Phases, in the spec's order.
+    """
 
     def is_current(name: str) -> bool:
         made = folder.state(f"analysis of {name}")
@@ -74,7 +96,15 @@ def unanalysed(folder: RunFolder) -> list[Phase]:
 
 
 def analyse(folder: RunFolder, line: StatusLine) -> None:
-    """Make the tables of the phases that have no agent to evaluate."""
+    """Make the tables of the phases that have no agent to evaluate.
+
+    Args:
+        folder: Of the run; open.
+        line: Says how far it is.
+
+    Raises:
+        RunFailed: An analysis stopped.
+    """
     parallel_map = functools.partial(in_ray_tasks, patience_s=folder.spec.resources.no_progress_timeout_s)
     for phase in unanalysed(folder):
         line.show(f"analysis of {phase.name}")
@@ -88,7 +118,12 @@ def analyse(folder: RunFolder, line: StatusLine) -> None:
 
 
 def analyse_early(folder: RunFolder, line: StatusLine) -> None:
-    """`analyse` before later phases, whose hours shall keep nobody from a report; what fails is tried at the end."""
+    """`analyse` before later phases, whose hours shall keep nobody from a report; what fails is tried at the end.
+
+    Args:
+        folder: Of the run; open.
+        line: Says how far it is, and what failed.
+    """
     try:
         analyse(folder, line)
     except StorageUnreachable:

@@ -158,7 +158,12 @@ def take_over(folder: RunFolder, chain: Chain) -> None:
 
 
 def copy_tree(source: Location, target: Location) -> None:
-    """Copy a folder over another, on disk or in an object store."""
+    """Copy a folder over another, on disk or in an object store.
+
+    Args:
+        source: Stays as it is.
+        target: What is there is removed first.
+    """
     remove_tree(target)
     if isinstance(source, Path) and isinstance(target, Path):
         shutil.copytree(source, target, symlinks=True)

@@ -33,11 +33,16 @@ def collect(wanted: Episodes, show: StatusLine | None = None, patience_s: float 
 
     Training episodes end with the world's or after max_steps; held-out ones have held_out_steps, and one that the world
     ends before that is played again with another seed. Actions are uniform and independent. As many workers as the
-    cluster has processors for.
+    cluster has processors for. Connects to Ray if nothing has.
 
-    Connects to Ray if nothing has. Raises UserError for what can be put right (a world that cannot be made, a folder
-    with other data in it or without space), RunFailed where workers keep dying, or where no episode ends within
-    patience_s.
+    Args:
+        wanted: Folder, world and numbers of the episodes.
+        show: Says how far it is.
+        patience_s: Longest wait for an episode, in seconds; None waits on.
+
+    Raises:
+        UserError: The world cannot be made, or the folder has other data in it or no space.
+        RunFailed: Workers keep dying, or no episode ends within `patience_s`.
     """
     folder, env_config, seed = wanted.folder, wanted.env_config, wanted.seed
     if "://" in folder:

@@ -12,7 +12,18 @@ from parsecrl.platform.specs import Phase, Spec
 
 
 def phase_config(folder: RunFolder, phase: Phase) -> Any:
-    """The RLlib config of a phase, or the plain one, starting from the best checkpoint of the one it names."""
+    """The config of a phase's trials, starting from the best checkpoint of the phase that it names.
+
+    Args:
+        folder: Of the run, in which that phase has ended.
+        phase: Of its spec.
+
+    Returns:
+        RLlib's config, or the plain one.
+
+    Raises:
+        UserError: The agent that it starts from names code that is not trusted.
+    """
     spec, start_from = folder.spec, None
     if phase.start_from is not None:
         start_from = folder.path / folder.state(phase.start_from)["checkpoint"]
@@ -29,10 +40,25 @@ def phase_config(folder: RunFolder, phase: Phase) -> Any:
 
 
 def resolved(folder: RunFolder, phase: Phase) -> Phase:
-    """The phase with what its run decides."""
+    """A phase with what its run decides.
+
+    Args:
+        folder: Of the run.
+        phase: Of its spec.
+
+    Returns:
+        The phase; its data lie in <run>/<phase>_data where it has some.
+    """
     return phase.entry.resolve(phase, str(folder.path / f"{phase.name}_data"))
 
 
 def env_of(spec: Spec) -> dict[str, Any]:
-    """The spec's group `env`, as `make_env` takes it; empty where no phase acts."""
+    """The spec's group `env`, as `make_env` takes it.
+
+    Args:
+        spec: Of one chain.
+
+    Returns:
+        The keys that are set; empty where no phase acts.
+    """
     return spec.env.plain() if spec.env else {}

@@ -18,11 +18,26 @@ VIDEO_SECONDS = 10.0
 
 
 def wanted(spec: Spec) -> list[str]:
+    """What the spec asks to be evaluated.
+
+    Args:
+        spec: Of one chain.
+
+    Returns:
+        "random", where it is asked for, and the names of phases.
+    """
     return ["random"] * spec.evaluate.random + list(spec.evaluate.phases or [])
 
 
 def evaluated_phases(folder: RunFolder) -> list[str]:
-    """Of the wanted ones, those whose episodes are all in evaluation.csv, from the checkpoint that is now the best."""
+    """Of the wanted ones, those whose episodes are all in evaluation.csv, from the checkpoint that is now the best.
+
+    Args:
+        folder: Of the run.
+
+    Returns:
+        Names, in the order of `wanted`.
+    """
     table = evaluated_episodes(folder)
     done = []
     for name in wanted(folder.spec):
@@ -34,6 +49,15 @@ def evaluated_phases(folder: RunFolder) -> list[str]:
 
 
 def checkpoint_of(folder: RunFolder, name: str) -> str | None:
+    """The checkpoint that is evaluated.
+
+    Args:
+        folder: Of the run.
+        name: Of a phase, or "random".
+
+    Returns:
+        Its path in the run folder; None for "random", and for a phase without one.
+    """
     return None if name == "random" else folder.state(name).get("checkpoint")
 
 
@@ -42,7 +66,15 @@ def _trial_folder(folder: RunFolder, checkpoint: str | None) -> Location:
 
 
 def evaluate_agents(folder: RunFolder, line: StatusLine) -> None:
-    """Evaluate what is not evaluated yet."""
+    """Evaluate what is not evaluated yet, into evaluation.csv and summary.json.
+
+    Args:
+        folder: Of the run; open.
+        line: Says how far it is.
+
+    Raises:
+        RunFailed: An evaluation stopped.
+    """
     from parsecrl.platform.evaluation.episodes import evaluate
 
     spec = folder.spec
@@ -79,6 +111,15 @@ def _show_progress(line: StatusLine, name: str) -> Callable[[int, int], None]:
 
 
 def record_videos(folder: RunFolder, line: StatusLine) -> None:
+    """Record the videos that the spec asks for and that are not there yet, of the first evaluation episode.
+
+    Args:
+        folder: Of the run; open.
+        line: Says how far it is, and where this machine cannot draw.
+
+    Raises:
+        RunFailed: A video stopped.
+    """
     if not folder.spec.evaluate.videos:
         return
     from parsecrl.platform.evaluation.videos import record_video

@@ -23,10 +23,14 @@ class FaultRules(tune.Callback):
     """Restarts without end for a trial that gets on, few for one that does not; and an end to waiting in vain.
 
     What code raised, and would raise again, ends the trial at once (`judged`). A trial that lost a process, or met
-    another fault of the machine, goes on from its last checkpoint. It may fail max_failures times in a row: each new
-    checkpoint starts the count again, so that what a long run on unreliable nodes meets does not add up. patience_s:
-    for so long the phase may go without a result of any trial; then RunFailed says what was asked for and what there
-    is.
+    another fault of the machine, goes on from its last checkpoint.
+
+    Args:
+        phase: Its name, for messages.
+        max_failures: So many times in a row a trial may fail, at least 0. Each new checkpoint starts the count again:
+            what a long run on unreliable nodes meets does not add up.
+        patience_s: For so many seconds the phase may go without a result of any trial. Then RunFailed says what was
+            asked for and what there is.
     """
 
     def __init__(self, phase: str, max_failures: int, patience_s: float):

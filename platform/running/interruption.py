@@ -24,7 +24,14 @@ _phase_is_running = False
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run that was asked to stop by a signal, and can be continued. Exit code 128 + signal."""
+    """A run that was asked to stop by a signal, and can be continued.
+
+    Args:
+        number: Of the signal.
+
+    Attributes:
+        exit_code: 128 + number.
+    """
 
     def __init__(self, number: int):
         super().__init__(number)

@@ -18,7 +18,14 @@ PROJECT = "parsecrl"
 
 
 def check_loggers(names: Sequence[str]) -> None:
-    """Raise UserError unless each of the loggers can be used here."""
+    """See that each of the loggers can be used here.
+
+    Args:
+        names: tensorboard, wandb or mlflow.
+
+    Raises:
+        UserError: A logger lacks its package, its key or its server.
+    """
     for name in names:
         if find_spec(PACKAGES[name]) is None:
             package = PIP.get(name, PACKAGES[name])
@@ -59,7 +66,16 @@ def _has_wandb_key() -> bool:
 
 
 def logger_callbacks(names: Sequence[str], run: str, phase: str) -> list[Any]:
-    """Tune's callbacks for the loggers; run: the run folder's name. Tune must add none of its own (`quiet_ray`)."""
+    """Tune's callbacks for the loggers. Tune must add none of its own (`quiet_ray`).
+
+    Args:
+        names: tensorboard, wandb or mlflow; JSON and CSV files are always written.
+        run: The run folder's name.
+        phase: Its name.
+
+    Returns:
+        Callbacks.
+    """
     from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback, TBXLoggerCallback
 
     callbacks: list[Any] = [JsonLoggerCallback(), CSVLoggerCallback()]

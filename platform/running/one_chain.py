@@ -44,7 +44,14 @@ def work_through(folder: RunFolder, url: str, line: StatusLine, checked: Checked
 
 
 def needs_ray(folder: RunFolder) -> bool:
-    """Whether something is missing that Ray is needed for."""
+    """Whether something is missing that Ray is needed for.
+
+    Args:
+        folder: Of the run.
+
+    Returns:
+        False where all phases are trained, evaluated and analysed.
+    """
     trained = all(folder.is_finished(phase) for phase in folder.spec.phases)
     return not trained or evaluated_phases(folder) != wanted(folder.spec) or bool(unanalysed(folder))
 

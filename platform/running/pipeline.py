@@ -37,12 +37,25 @@ def run_spec(
     trust: bool = False,
     new_code: bool = False,
 ) -> Location:
-    """Run or continue `spec` and return the run folder.
+    """Run a spec, or continue its run: phases in order, evaluation, summary, report.
 
-    storage: a folder, or an address in an object store; the run's own is `name` in it, by default the spec's. fresh:
-    into a new folder (name-2, ...). address: of the Ray cluster; "local" starts one. trust: continue a run that was
-    made elsewhere. new_code: continue a run with other code than it began with. Raises UserError before anything is
-    written, RunFailed where a phase cannot go on, Interrupted where it was asked to stop.
+    Args:
+        spec: As `load_spec` returns it.
+        storage: A folder that every node can reach, or an address in an object store.
+        name: The run's own folder in it; None: the spec's name.
+        address: Of the Ray cluster; "local" or None starts one. A runtime that is connected already is used as it is.
+        fresh: Start over in a new folder (name-2, ...).
+        dashboard: Whether a local Ray serves its dashboard.
+        trust: Continue a run that was made elsewhere.
+        new_code: Continue a run with other code than it began with.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: The spec or its storage cannot be used; told before anything is written.
+        RunFailed: A phase cannot go on.
+        Interrupted: The run was asked to stop; the same call continues it.
     """
     check_loggers(spec.loggers)
     chains = chains_of(spec) if has_chains(spec) else []
@@ -86,8 +99,25 @@ def run_for_table(
 ) -> str:
     """`run_spec`, and what ends it: the table and where the report is.
 
-    With a ray:// address the run itself goes to the cluster's head node, where the storage path is then meant.
-    check_here: play the environments in this process first; the head does it in any case, before the first phase.
+    Args:
+        spec: As `run_spec` takes it.
+        storage: As `run_spec` takes it.
+        name: As `run_spec` takes it.
+        address: As `run_spec` takes it. With a ray:// address the run itself goes to the cluster's head node, where the
+            storage path is then meant.
+        fresh: As `run_spec` takes it.
+        trust: As `run_spec` takes it.
+        new_code: As `run_spec` takes it.
+        check_here: Play the environments in this process first; the head does it in any case, before the first phase.
+        dashboard: As `run_spec` takes it.
+
+    Returns:
+        Lines: the table, and the report's path.
+
+    Raises:
+        UserError: As `run_spec`, or `check_here` is false without a ray:// address.
+        RunFailed: As `run_spec`.
+        Interrupted: As `run_spec`.
     """
     if address and address.startswith("ray://"):
         if check_here:

@@ -38,7 +38,17 @@ class Checked:
 
 
 def check_specs(spec: Spec) -> list[Checked]:
-    """`check_environment` of the spec, or of each of its variants, the reference first."""
+    """`check_environment` of a spec, or of each of its variants.
+
+    Args:
+        spec: As `load_spec` returns it.
+
+    Returns:
+        What was found, the reference first.
+
+    Raises:
+        UserError: As `check_environment`.
+    """
     return [check_environment(each) for each in one_of_each_variant(spec)]
 
 
@@ -53,14 +63,29 @@ def check_products() -> None:
 
 
 def warnings_in(checked: Iterable[Checked]) -> list[str]:
-    """All warnings, each once."""
+    """All warnings of several checks.
+
+    Args:
+        checked: Of `check_specs`.
+
+    Returns:
+        Sentences, each once.
+    """
     return list(dict.fromkeys(warning for each in checked for warning in each.warnings))
 
 
 def check_environment(spec: Spec) -> Checked:
-    """Make and play the environments. Raises UserError where one cannot be made, breaks its promises or never ends.
+    """Make and play the environments of a spec. It starts nothing and writes nothing.
 
-    It starts nothing and writes nothing.
+    Args:
+        spec: Of one chain.
+
+    Returns:
+        What is no reason to refuse a run.
+
+    Raises:
+        UserError: An environment cannot be made, breaks its promises or never ends, or something that a phase names
+            cannot be used.
     """
     checked = Checked()
     check_algorithms(spec)
@@ -119,7 +144,14 @@ def _seeds(spec: Spec, phases: Iterable[Phase]) -> list[int]:
 
 
 def check_algorithms(spec: Spec) -> None:
-    """Raise UserError where an algorithm of other code has no class, config or report that a run can use."""
+    """See that algorithms of other code have a class, config and report that a run can use.
+
+    Args:
+        spec: Of one chain.
+
+    Raises:
+        UserError: An algorithm lacks one of these.
+    """
     for phase in spec.phases:
         if is_own(type(phase.entry).__module__):
             continue
@@ -143,7 +175,16 @@ def check_algorithms(spec: Spec) -> None:
 
 
 def check_agents(spec: Spec, obs_size: int, action_size: int) -> None:
-    """Raise UserError where an agent that a phase makes of a user's own code, or begins with, cannot do its work."""
+    """See that the agents that phases make of a user's own code, or begin with, can do their work.
+
+    Args:
+        spec: Of one chain.
+        obs_size: O, of the task as the agent sees it.
+        action_size: A.
+
+    Raises:
+        UserError: One of them cannot.
+    """
     phases = {phase.name: phase for phase in spec.phases}
     for phase in spec.phases:
         try:
@@ -153,7 +194,14 @@ def check_agents(spec: Spec, obs_size: int, action_size: int) -> None:
 
 
 def check_worlds(spec: Spec) -> None:
-    """Raise UserError where what a phase names, or one that it searches over, cannot be made."""
+    """See that what phases name, or search over, can be made.
+
+    Args:
+        spec: Of one chain.
+
+    Raises:
+        UserError: Something cannot.
+    """
     for phase in spec.phases:
         for candidate in _candidates(phase):
             try:
@@ -178,9 +226,14 @@ def _candidates(phase: Phase) -> list[Phase]:
 
 
 def check_trial_resources(spec: Spec, nodes: Sequence[Mapping[str, float]] | None = None) -> None:
-    """Raise UserError when the cluster can never run a trial of some phase.
+    """See that the cluster can run a trial of each phase.
 
-    nodes: what each node has, by default those of the cluster that this process is connected to.
+    Args:
+        spec: Of one chain.
+        nodes: What each node has, by the names of Ray's resources; None: those of the connected cluster.
+
+    Raises:
+        UserError: A trial of some phase can never run.
     """
     for phase in spec.phases:
         processes = phase.entry.processes(phase, env_of(spec) or None, spec.resources.model_dump())

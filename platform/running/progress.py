@@ -41,7 +41,12 @@ class ResultHistory:
 
 
 class StopWhenReached(tune.Stopper):
-    """Stop a trial at the first of the spec's conditions; one that has learned nothing by then has failed."""
+    """Stop a trial at the first of the spec's conditions; one that has learned nothing by then has failed.
+
+    Args:
+        conditions: Goals by the key of `stop`, one or more.
+        known: Where results count each.
+    """
 
     def __init__(self, conditions: Mapping[str, float], known: Mapping[str, StopCondition]):
         self.conditions, self.known = dict(conditions), dict(known)
@@ -57,7 +62,17 @@ class StopWhenReached(tune.Stopper):
 
 
 class PhaseProgress(tune.Callback):
-    """Keeps the status line; asks for checkpoints, marks them as whole and prunes them; backs Tune's state up."""
+    """Keeps the status line; asks for checkpoints, marks them as whole and prunes them; backs Tune's state up.
+
+    Args:
+        phase: Its name.
+        folder: Of the phase, in the run's.
+        conditions: Goals by the key of `stop`.
+        known: Where results count each.
+        checkpoint_every: Results between two checkpoints of a trial, at least 1.
+        dashboard: Address of Ray's, or empty.
+        searched: Dotted keys of the config.
+    """
 
     def __init__(
         self,

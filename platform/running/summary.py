@@ -18,6 +18,14 @@ from parsecrl.platform.storage import read_json, write_atomically
 
 
 def evaluated_episodes(folder: RunFolder) -> pd.DataFrame:
+    """What evaluation.csv holds by now.
+
+    Args:
+        folder: Of the run.
+
+    Returns:
+        The columns of `evaluate`; no rows before the first evaluation.
+    """
     from parsecrl.platform.evaluation.episodes import COLUMNS
 
     file = folder.path / "evaluation.csv"
@@ -27,7 +35,15 @@ def evaluated_episodes(folder: RunFolder) -> pd.DataFrame:
 
 
 def random_policy_of(folder: RunFolder, phase: Phase) -> Returns | None:
-    """What is known by now of the random policy's returns in the phase's task."""
+    """What is known by now of the random policy's returns in a phase's task.
+
+    Args:
+        folder: Of the run.
+        phase: Of its spec.
+
+    Returns:
+        Mean and spread; None where fewer than two episodes are known.
+    """
     table = evaluated_episodes(folder)
     evaluated = table.loc[table["phase"] == "random", "episode_return"].to_numpy(float)
     acting = [other.name for other in folder.spec.phases if other.acts]
@@ -35,6 +51,11 @@ def random_policy_of(folder: RunFolder, phase: Phase) -> Returns | None:
 
 
 def write_summary(folder: RunFolder) -> None:
+    """Write summary.json: the spec, the machine, what each finished phase reached, and warnings.
+
+    Args:
+        folder: Of the run.
+    """
     spec = folder.spec
     table = evaluated_episodes(folder)
     phases: dict[str, Any] = {}

@@ -52,10 +52,19 @@ class _InRunFolder:
 
 @cache
 def trainable_of(algorithm: str) -> Any:
-    """The class of a trial, by the algorithm's name or module:NAME, with what the platform adds.
+    """The class of a trial, with what the platform adds.
 
     It has the name of the algorithm's own class, which is written into checkpoints. It is pickled by reference: as an
     attribute of this module, see `__getattr__`.
+
+    Args:
+        algorithm: Its name, or module:NAME.
+
+    Returns:
+        A subclass of the algorithm's own class, the same at every call.
+
+    Raises:
+        RegistryError: There is no such algorithm, or its class is made inside a function.
     """
     own: Any = algorithm_named(algorithm).trainable()
     if "<locals>" in own.__qualname__:  # pickled by value, its methods would lose their super()

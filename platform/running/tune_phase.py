@@ -33,9 +33,21 @@ from parsecrl.platform.terminal import StatusLine
 
 
 def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine) -> dict[str, Any]:
-    """Run the phase to its end and return its outcome, which the run folder then holds.
+    """Run a phase to its end, or go on where it stopped.
 
-    Raises RunFailed when no trial got to its end.
+    Args:
+        folder: Of the run; open.
+        phase: Of its spec.
+        dashboard: Address of Ray's, or empty.
+        line: Says how far it is.
+
+    Returns:
+        The outcome, which the run folder then holds too: best trial and checkpoint, what was counted, failed trials.
+
+    Raises:
+        RunFailed: No trial got to its end, or none told a result in time.
+        UserError: The phase was begun by a version with other settings.
+        Interrupted: The run was asked to stop; the trials have written checkpoints.
     """
     path = folder.path / phase.name
     before = folder.state(phase.name)
@@ -89,7 +101,15 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
 
 
 def param_space(config: Any, search: dict[str, Domain]) -> dict[str, Any]:
-    """The config (RLlib's or plain) as a dict with Tune's search objects at the searched paths."""
+    """A config with Tune's search objects at the searched paths.
+
+    Args:
+        config: RLlib's, or a plain one; stays as it is.
+        search: Domains by dotted key.
+
+    Returns:
+        A dict, as Tune takes it.
+    """
     space = dict(config if isinstance(config, dict) else config.to_dict())
     makers = {"grid": tune.grid_search, "choice": tune.choice}
     for path, domain in search.items():
@@ -104,6 +124,14 @@ def param_space(config: Any, search: dict[str, Domain]) -> dict[str, Any]:
 
 
 def trial_folder_name(trial: Trial) -> str:
+    """The name of a trial's folder.
+
+    Args:
+        trial: Of Tune.
+
+    Returns:
+        trial_00000, say.
+    """
     return f"trial_{trial.trial_id.rpartition('_')[2]}"
 
 

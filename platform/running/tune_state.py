@@ -32,6 +32,9 @@ class Backup:
 
     It is asked after every step of Tune's, and both the files and the folder that they are in grow with the number of
     trials: as long as nothing has changed, it looks at one file's time and at nothing else.
+
+    Args:
+        folder: Of the phase; in an object store nothing is copied.
     """
 
     def __init__(self, folder: Location):
@@ -68,9 +71,15 @@ class Backup:
 
 
 def repair(folder: Location) -> bool:
-    """Make the newest state files whole again. False when there is nothing to restore an experiment from.
+    """Make the newest state files whole again.
 
     A store too may hold half a file: one of a run on disk that was killed, and copied there.
+
+    Args:
+        folder: Of the phase.
+
+    Returns:
+        False where there is nothing to restore an experiment from.
     """
     for pattern in PATTERNS:
         for file in folder.glob(pattern):
@@ -87,6 +96,11 @@ def bring_up_to_date(folder: Location, space: dict[str, Any], searched: Iterable
     """Have a stored experiment go on with the settings of this process, and where its folder is now.
 
     What else in Tune's state says where the folder was, Tune corrects when it restores the state.
+
+    Args:
+        folder: Of the phase, whose state is whole.
+        space: Of `param_space`, with the run's paths as `inner_paths.relative` has them.
+        searched: Dotted keys, whose values each trial keeps.
     """
     newest = _newest(folder)
     state = newest[EXPERIMENT]
