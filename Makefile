@@ -6,7 +6,7 @@ SPEC ?= cheetah_run_quick
 ARGS ?=
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: run test lint bench chaos metrics keys install clean
+.PHONY: run test test-slow lint bench chaos metrics keys install clean
 
 install: $(VENV)/.installed
 
@@ -19,9 +19,14 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 run: install
 	$(BIN)/parsec run $(SPEC) $(ARGS)
 
-# Two files at a time: those that start Ray mostly wait for its processes. ARGS="-n 0" for one, with a debugger.
+# Two files at a time: those that start Ray mostly wait for its processes. tests/conftest.py puts the longest files
+# first, and xdist shall leave them there. ARGS="-n 0" for one, with a debugger.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Whole runs that are killed and go on, and clusters of several nodes: a quarter of an hour.
+test-slow: install
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
 
 # tests/test_rooms.py is the import contract. mypy does not see setuptools' package mapping: show it the folders under
 # their import names.

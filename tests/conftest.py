@@ -3,6 +3,7 @@
 import logging
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -18,6 +19,12 @@ import torch
 from parsecrl.envs import choose_rendering_backend
 
 choose_rendering_backend()  # ray.rllib imports dm_control
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with most Ray tests first: they take longest, and short ones fill what time is left on either worker."""
+    starts = Counter(item.path for item in items if item.get_closest_marker("ray"))
+    items.sort(key=lambda item: -starts[item.path])
 
 
 @pytest.fixture(scope="session")

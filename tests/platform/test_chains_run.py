@@ -93,6 +93,7 @@ def killed_in(tmp_path, phase):
     driver.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1500)
 def test_a_run_with_seeds_and_variants_that_is_killed_in_each_phase(tmp_path):

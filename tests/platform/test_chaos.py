@@ -1,6 +1,6 @@
 """A sweep on two nodes while its processes are killed and its store stops answering; nothing may be lost or done twice.
 
-`make chaos` runs the long version and prints the table of docs/operations.md; the short one is part of `make test`.
+`make chaos` runs the long version and prints the table of docs/operations.md; `make test-slow` the short one.
 """
 
 import contextlib
@@ -362,6 +362,7 @@ def as_table(happened):
     return "\n".join(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_a_sweep_survives_one_fault_of_each_kind(tmp_path, s3, s3_server, request, capsys):

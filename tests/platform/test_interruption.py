@@ -69,6 +69,7 @@ def checkpointed(trial):
     return sorted(json.loads(file.read_text())["training_iteration"] for file in files)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_every_trial_of_an_interrupted_sweep_checkpoints_and_goes_on_there(tmp_path):

@@ -348,6 +348,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_own_code_goes_with_jobs_once_and_a_change_of_it_is_told(folder, head):

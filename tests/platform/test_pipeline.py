@@ -80,6 +80,7 @@ def copied(source, target):
         copy.write_bytes(file.read_bytes())
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_a_run_killed_in_every_phase_goes_on_where_it_was_though_it_was_moved(tmp_path, s3):

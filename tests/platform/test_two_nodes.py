@@ -11,6 +11,7 @@ SCRIPT = Path(__file__).with_name("two_nodes.py")
 HEAD, WORKER = "10.77.0.1", "10.77.0.2"
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_a_run_on_two_nodes_is_submitted_from_a_third_machine(tmp_path):
