@@ -45,7 +45,12 @@ def chains_to_do(folder: RunFolder, chains: Sequence[Chain]) -> list[Chain]:
 
 
 def record_done(folder: RunFolder, chain: Chain) -> None:
-    """Write down that a chain has run to its end."""
+    """Write down that a chain has run to its end.
+
+    Args:
+        folder: Of the run; open.
+        chain: That has ended.
+    """
     folder.record(_key(chain), _done(chain))
 
 
@@ -109,7 +114,12 @@ def run_chains(folder: RunFolder, chains: Sequence[Chain], line: StatusLine) -> 
 
 
 def report_on_chains(folder: RunFolder, line: StatusLine) -> None:
-    """The page and summary.json of a run with seeds or variants."""
+    """The page and summary.json of a run with seeds or variants.
+
+    Args:
+        folder: Of the run; open.
+        line: Says how far it is.
+    """
     from parsecrl.platform.reports import build_report
 
     with reporting(folder, line):

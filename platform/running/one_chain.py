@@ -104,7 +104,19 @@ def _report(folder: RunFolder, line: StatusLine) -> None:
 
 @contextmanager
 def reporting(folder: RunFolder, line: StatusLine) -> Iterator[None]:
-    """Within it a page is built; one that cannot be built does not fail the run."""
+    """Within it a page is built; one that cannot be built does not fail the run.
+
+    Args:
+        folder: Of the run.
+        line: Says how far it is, or why there is no page.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RunFailed: The run itself cannot go on.
+        StorageUnreachable: Its store cannot be reached.
+    """
     line.show("report")
     try:
         yield
