@@ -47,11 +47,22 @@ def roll_out_in_place(gru: nn.GRUCell, prior_net: nn.Sequential, belief: Belief,
     both, from_h, new = x.new_empty(M, 2 * D), x.new_empty(M, D), x.new_empty(M, D)
     hidden = [x.new_ones(M, 1 + layer.shape[1]) for layer in layers[:-1]]
     minus_one = x.new_tensor(-1.0)
-    for now, after in pairwise(x):
+    for step, (now, after) in enumerate(pairwise(x)):
         h = now[:, 1 : 1 + D]
-        r, z = torch.mm(now, gates, out=both).sigmoid_().chunk(2, -1)
-        torch.mm(now[:, : 1 + D], new_of_h, out=from_h)
-        torch.mm(now[:, 1 + D :], new_of_x, out=new).addcmul_(r, from_h).sigmoid_()
+        if step == 0:  # what comes from the belief is multiplied once a belief, not once a candidate
+            of_belief, a = now[::N].clone(), slice(1 + D + S, -1)
+            of_belief[:, a] = 0
+            torch.mm(now[:, a], gates[a], out=both).view(B, N, -1).add_((of_belief @ gates)[:, None])
+            from_h.view(B, N, D).copy_((of_belief[:, : 1 + D] @ new_of_h)[:, None])
+            torch.mm(now[:, a], new_of_x[S:-1], out=new).view(B, N, -1).add_(
+                (of_belief[:, 1 + D :] @ new_of_x)[:, None]
+            )
+        else:
+            torch.mm(now, gates, out=both)
+            torch.mm(now[:, : 1 + D], new_of_h, out=from_h)
+            torch.mm(now[:, 1 + D :], new_of_x, out=new)
+        r, z = both.sigmoid_().chunk(2, -1)
+        new.addcmul_(r, from_h).sigmoid_()
         torch.lerp(torch.add(minus_one, new, alpha=2, out=new), h, z, out=after[:, 1 : 1 + D])
         y = after[:, : 1 + D]
         for layer, held in zip(layers, hidden, strict=False):
