@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     capacity.add_argument("--gpu-flops", type=_amount, help="FLOP/s that plans reach on a GPU, from `make bench` there")
     capacity.add_argument("--calibrate", action="store_true", help="measure a core of this machine for half a second")
 
-    doctor = command("doctor", _doctor, "versions, GPU, rendering, Ray, free disk; or a task")
+    doctor = command("doctor", _doctor, "versions, GPU, rendering, Ray, free disk; or a task", own)
     doctor.add_argument("--env", metavar="ID", help="play this task at random instead, and say what is made of it")
     doctor.add_argument("--kwargs", metavar="JSON", default="{}", help="of the task's constructor, as env.kwargs")
     doctor.add_argument("--action-repeat", metavar="N", type=int, default=1, help="(default: %(default)s)")

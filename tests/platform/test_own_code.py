@@ -9,13 +9,14 @@ import zipfile
 
 import pytest
 
+from parsecrl.platform import doctor
 from parsecrl.platform.cli import main
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.runs import code_record
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.shipping import own_code, secrets, wheels
 from parsecrl.platform.specs import load_spec
-from tests.platform.own_code_files import EXAMPLE, example_wheel_in, write_files, write_lab
+from tests.platform.own_code_files import EXAMPLE, WORLDS, example_wheel_in, write_files, write_lab
 
 
 @pytest.fixture
@@ -106,6 +107,14 @@ def refused(capsys, place, command="submit"):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     return said
+
+
+def test_doctor_plays_a_task_of_the_code(put_on_path, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "TASK_SECONDS", 0.1)
+    world = WORLDS.replace("import tool\n", "").replace("tool.A", "1.0").replace("Point-v0", "Shipped-v0")
+    mine = write_files(tmp_path / "mine", {"shipped_world.py": world.replace("worlds:Point", "shipped_world:Point")})
+    assert main(["doctor", "--code", str(mine), "--env", "shipped_world:Shipped-v0"]) == 0
+    assert "30 to 30 simulator steps" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
