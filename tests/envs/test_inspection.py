@@ -115,7 +115,7 @@ def test_the_older_interface_of_step():
     ("name", "said"),
     [
         ("PointNaNObservation", r"at step 7 of an episode: the observation\[0\] must be a finite number"),
-        ("PointNaNReward", "at step 7 of an episode: the reward must be finite, got nan"),
+        ("PointNaNReward", "at step 7 of an episode: the reward must be a finite number in float32, got nan"),
         ("PointRaises", r"fails in step: RuntimeError: simulator lost its licence \(.*case_worlds.py:\d+\)"),
     ],
 )

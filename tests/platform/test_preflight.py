@@ -72,7 +72,7 @@ def refused(tmp_path, monkeypatch):
         ("NeedsArgument-v0", ["needs the argument 'path'", "set env.kwargs.path"]),
         ("FileMissing-v0", ["FileNotFoundError: [Errno 2] No such file or directory: 'robot.urdf'", "case_worlds.py:"]),
         ("PointNaNObservation-v0", ["at step 7 of an episode: the observation[0] must be a finite number"]),
-        ("PointNaNReward-v0", ["at step 7 of an episode: the reward must be finite, got nan"]),
+        ("PointNaNReward-v0", ["at step 7 of an episode: the reward must be a finite number in float32, got nan"]),
         ("PointRaises-v0", ["RuntimeError: simulator lost its licence (", "case_worlds.py:"]),
         ("Pount-v0", ["got 'tests.envs.case_worlds:Pount-v0'; did you mean Point-v0"]),
     ],
