@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,6 +89,7 @@ def check_environment(spec: Spec) -> Checked:
             cannot be used.
     """
     checked = Checked()
+    os.environ.update(spec.runtime.env_vars)  # as connecting does, for the environments that read them
     check_algorithms(spec)
     check_worlds(spec)
     _play_worlds(spec, checked)

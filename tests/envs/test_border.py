@@ -336,7 +336,11 @@ def test_a_twin_of_a_chain_plays_as_the_chain(twin):
     [
         ("OldInterface", EnvironmentFault, r"OldInterface-v0' at step 1 .* the older interface"),
         ("PointNaNObservation", EnvironmentFault, r"NaNObservation-v0' at step 7 .*: the observation\[0\] must be a"),
-        ("PointNaNReward", EnvironmentFault, r"PointNaNReward-v0' at step 7 of an episode: the reward must be a finite number"),
+        (
+            "PointNaNReward",
+            EnvironmentFault,
+            r"PointNaNReward-v0' at step 7 of an episode: the reward must be a finite number",
+        ),
         ("PointWithoutEnd", EnvironmentFault, rf"at step {LONGEST} .* must end, .*; set env\.max_episode_steps"),
         ("PointRaises", RuntimeError, r"^simulator lost its licence$"),
     ],

@@ -11,6 +11,7 @@ import yaml
 from parsecrl.envs import make_env
 from parsecrl.envs.inspection import inspect_task
 from parsecrl.platform import doctor
+from parsecrl.platform.errors import UserError
 from parsecrl.platform.running.preflight import check_environment
 from parsecrl.platform.specs import load_spec
 from tests.envs import case_worlds  # noqa: F401 (registers them)
@@ -133,6 +134,26 @@ for kind in (Endless, Four):
 def spec_of(tmp_path, text, id, *overrides):
     (tmp_path / "case.yaml").write_text(text.replace("ID", id))
     return load_spec(str(tmp_path / "case.yaml"), list(overrides))
+
+
+def test_variables_of_the_spec_reach_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("PARSEC_TEST_LICENCE", "")  # taken back after the test
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    monkeypatch.syspath_prepend(str(modules))
+    (modules / "licensed_world.py").write_text(
+        "import os\n"
+        "import gymnasium\n"
+        "from tests.envs.case_worlds import Point\n"
+        "def make(**arguments):\n"
+        "    assert os.environ['PARSEC_TEST_LICENCE'] == 'here'\n"
+        "    return Point(**arguments)\n"
+        "gymnasium.register('Licensed-v0', entry_point=make)\n"
+    )
+    (tmp_path / "case.yaml").write_text(PLANET.replace("ID", "licensed_world:Licensed-v0"))
+    check_environment(load_spec(tmp_path / "case.yaml", ["runtime.env_vars.PARSEC_TEST_LICENCE=here"]))
+    with pytest.raises(UserError, match="AssertionError"):
+        check_environment(load_spec(tmp_path / "case.yaml", ["runtime.env_vars.PARSEC_TEST_LICENCE=elsewhere"]))
 
 
 def test_a_limit_of_the_spec_is_an_end(tmp_path):
