@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import re
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ OWN = tuple(str(ROOT / room) + "/" for room in ("algorithms", "envs", "platform"
 LIBRARY = tuple({sysconfig.get_path(name) + "/" for name in ("stdlib", "platstdlib")} | {"<"})  # <frozen ...>, <string>
 INSTALLED = re.compile(r".*/(?:site|dist)-packages/")
 FRAME = re.compile(r'\s*File "(.+?)", line (\d+)')
+LOST_PEER = "/gloo/"  # in torch's words on a learner whose peer is gone
 CREATION = "raised in its creation task"  # in Ray's words on an actor whose constructor failed
 
 # The machine's faults and not the code's: another try may go well. Of OSError all but OF_CODE.
@@ -95,24 +96,33 @@ def is_lasting(error: BaseException) -> bool:
     Returns:
         False for lost processes and nodes, lack of memory, and faults of a store or a network.
     """
-    import torch  # here: a report is made without Ray and torch
-    from ray.exceptions import RayError, RayTaskError, UnserializableException
-    from ray.tune import TuneError
+    from ray.exceptions import RayError, RayTaskError, UnserializableException  # here: a report is made without Ray
 
     error = _said(error)
     if isinstance(error, RayTaskError) and type(error.cause) is not RayError:
         return is_lasting(error.cause)
     if isinstance(error, RayTaskError | UnserializableException) or CREATION in str(error):  # only the text arrived
-        return _is_lasting_kind(_parsed(str(error))[0])
-    return isinstance(error, OF_CODE) or not isinstance(error, (*PASSING, RayError, TuneError, torch.OutOfMemoryError))
+        name, message, _ = _parsed(str(error))
+        return _is_lasting(_exception_named(name), message)
+    return _is_lasting(type(error), str(error))
 
 
-def _is_lasting_kind(kind: str) -> bool:
-    """`is_lasting` by the name of an exception's class, which is all that some errors of Ray hold."""
-    known = getattr(builtins, kind, None)
-    if isinstance(known, type) and issubclass(known, BaseException):
-        return issubclass(known, OF_CODE) or not issubclass(known, PASSING)
-    return not kind.startswith(("ray.", "torch.OutOfMemory", FAILED_FOR_NOW))
+def _is_lasting(kind: type[BaseException], message: str) -> bool:
+    import torch
+    from ray.exceptions import RayError
+    from ray.tune import TuneError
+
+    named = ((torch, "OutOfMemoryError"), (torch, "AcceleratorError"), (torch.distributed, "DistError"))
+    of_torch = [getattr(*each) for each in named if hasattr(*each)]  # not all are in each build and version
+    passing = issubclass(kind, (*PASSING, RayError, TuneError, *of_torch)) or LOST_PEER in message
+    return issubclass(kind, OF_CODE) or not passing
+
+
+def _exception_named(name: str) -> type[BaseException]:
+    """The class of this name, Exception where this process does not know it."""
+    module, _, own = name.rstrip(":").rpartition(".")
+    found = getattr(sys.modules.get(module or "builtins"), own, None)
+    return found if isinstance(found, type) and issubclass(found, BaseException) else Exception
 
 
 def sentence_of(error: BaseException) -> str:

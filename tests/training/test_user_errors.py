@@ -11,6 +11,7 @@ from parsecrl.algorithms.training import user_errors
 from parsecrl.algorithms.training.finite_checks import check_finite
 from parsecrl.algorithms.training.user_errors import Failed, FailedForNow, Failure, causes_kept, is_lasting, sentence_of
 from parsecrl.platform.cluster.connection import quiet_ray
+from parsecrl.platform.errors import StorageUnreachable
 from tests.envs.case_worlds import Point
 
 quiet_ray()
@@ -92,6 +93,9 @@ def test_the_first_line_of_a_message_and_the_cause_of_a_silent_error():
         (torch.OutOfMemoryError("CUDA"), False),
         (ObjectLostError("00" * 28, None, ""), False),
         (ActorDiedError(), False),
+        (torch.AcceleratorError("CUDA error: uncorrectable ECC error"), False),
+        (torch.distributed.DistBackendError("NCCL"), False),
+        (StorageUnreachable("x"), False),
         (Failed("x"), True),
         (FailedForNow("x"), False),
     ],
@@ -105,6 +109,10 @@ def test_what_would_fail_the_same_way_again(error, lasting):
     assert is_lasting(task.as_instanceof_cause()) is lasting
     # Of an actor whose constructor failed, Ray keeps the text alone.
     assert is_lasting(ActorDiedError(task)) is lasting
+
+
+def test_a_learner_whose_peer_is_gone_may_go_on():
+    assert not is_lasting(RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed"))
 
 
 def test_what_is_kept_survives_the_way_to_another_process():
