@@ -39,7 +39,7 @@ class Vectors:
     a float64 observation keeps what 24 bits hold, 1e6 plus 0.01 becomes 1e6.
 
     Args:
-        space: Of the observations, one that flattens to a vector.
+        space: Of the observations, one of `is_vector`.
     """
 
     def __init__(self, space: spaces.Space):
@@ -93,6 +93,25 @@ class Vectors:
         return start + size
 
 
+def is_vector(space: Any) -> bool:
+    """Say whether a space is made of Box, Discrete, MultiDiscrete and MultiBinary, with one number at the least.
+
+    Args:
+        space: Of anything.
+
+    Returns:
+        Whether `Vectors` takes it.
+    """
+    return _is_made_of_numbers(space) and spaces.flatdim(space) > 0
+
+
+def _is_made_of_numbers(space: Any) -> bool:
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        return all(map(_is_made_of_numbers, parts))
+    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+
+
 def _part(whole: Callable[[Any], Any], key: Any, where: str, count: int | None) -> Callable[[Any], Any]:
     """Take a key of a dict, or an item of a tuple of `count`, out of what `whole` takes."""
 
@@ -125,7 +144,8 @@ def _writer(
                 raise Misfit(f"{where} must be a whole number from {first} to {first + count - 1}, got {value!r}")
             vector[span.start + int(value) - first] = 1.0
 
-    elif isinstance(space, spaces.MultiDiscrete):
+    else:
+        assert isinstance(space, spaces.MultiDiscrete)
         shape, sizes, firsts = space.shape, space.nvec.ravel(), np.asarray(space.start).ravel()
         offsets = span.start + np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(int)
 
@@ -135,15 +155,6 @@ def _writer(
             if (values != values.astype(np.int64)).any() or (index < 0).any() or (index >= sizes).any():
                 raise Misfit(f"{where} must lie in {space}, got {_short(values)}")
             vector[offsets + index] = 1.0
-
-    else:  # Text, OneOf and what others invent
-
-        def write(vector: np.ndarray, obs: Any) -> None:
-            value = part(obs)
-            try:
-                vector[span] = spaces.flatten(space, value)
-            except Exception as error:
-                raise Misfit(f"{where} must lie in {space}, got {_short(value)}") from error
 
     return write
 

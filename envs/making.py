@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import math
 import sysconfig
 import traceback
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from parsecrl.envs import suite
 from parsecrl.envs.border import Border
+from parsecrl.envs.conversions import is_vector
 
 DOORS = ("parsecrl/Control-v0", "parsecrl/World-v0")
 RERAISED = " was raised from the environment creator for "  # gymnasium.make, of every TypeError of a constructor
@@ -334,10 +336,12 @@ def _check(env: gymnasium.Env, name: str, actions: type[spaces.Space]) -> None:
             f"the actions of an environment must have finite bounds, got {action} from {name!r}; "
             f"wrap the task so that they do"
         )
-    if not isinstance(seen, spaces.Space) or not seen.is_np_flattenable:
+    if isinstance(action, spaces.Box) and not math.prod(action.shape):
+        raise ValueError(f"the actions of an environment must have an entry, got {action} from {name!r}; give it one")
+    if not is_vector(seen):
         raise ValueError(
-            f"the observations of an environment must flatten to a vector, got {seen} from {name!r}; "
-            f"choose another task"
+            f"the observations of an environment must be made of Box, Discrete, MultiDiscrete and MultiBinary, with "
+            f"one number at the least, got {seen} from {name!r}; wrap the task so that they are"
         )
     try:
         inspect.signature(env.unwrapped.reset).bind(seed=0, options=None)

@@ -385,6 +385,21 @@ def test_what_cannot_be_made_is_one_sentence(id, options, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("seen", "action", "words"),
+    [
+        (spaces.Dict(name=spaces.Text(5), place=PAIR), UNIT, "must be made of Box, Discrete, MultiDiscrete and Multi"),
+        (spaces.OneOf([spaces.Discrete(2), PAIR]), UNIT, "must be made of Box, .* wrap the task so that they are"),
+        (spaces.Box(-1, 1, (0,)), UNIT, "with one number at the least"),
+        (None, UNIT, "must be made of Box, .* got None"),
+        (PAIR, spaces.Box(-1, 1, (0,)), "the actions of an environment must have an entry"),
+    ],
+)
+def test_spaces_without_a_vector_are_refused(seen, action, words):
+    with pytest.raises(ValueError, match=words):
+        make_env(lambda arguments: World(seen, action, []))
+
+
 def test_a_module_says_itself_why_it_cannot_be_imported(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "parsecrl_tests_broken.py").write_text("x = 1\nx / 0\n")
