@@ -72,6 +72,9 @@ def load_agent(folder: Folder, trust: bool | Collection[str] = False) -> tuple[P
         folder: The checkpoint, a path or an address.
         trust: Whether the code that the agent names may be run, or the names (module:name) that may.
 
+    Returns:
+        The agent, and its description.
+
     Raises:
         ValueError: The folder holds no agent, one whose weights are not those that its description asks for, or one
             that names code that is not trusted, cannot be imported or does not meet its protocol.

@@ -48,6 +48,9 @@ def local_file(folder: Folder, name: str) -> Iterator[Path]:
         folder: Of the checkpoint.
         name: Of the file.
 
+    Yields:
+        The path.
+
     Raises:
         ValueError: The folder is a text that is an address and no path.
     """

@@ -65,6 +65,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
     Args:
         optimizer: Any of torch whose state is tensors.
+
+    Returns:
+        Tensors by "<parameter's number>.<name>".
     """
     states = optimizer.state_dict()["state"]
     return {f"{index}.{name}": value for index, state in states.items() for name, value in state.items()}

@@ -72,6 +72,9 @@ class TrainedAgent:
         Args:
             batch_size: B, at least 1; None for one environment, whose observations have no batch axis.
 
+        Returns:
+            Arrays by name, with a leading axis B of a batch.
+
         Raises:
             ValueError: batch_size is less than 1.
         """
@@ -173,6 +176,9 @@ def planning_noise(agent: PlanningAgent, seed: int, device: str | torch.device =
         agent: Whose controller plans.
         seed: Of the draws.
         device: Where they are needed.
+
+    Returns:
+        [num_iterations, 1, N, n] on the device.
     """
     num_iterations, num_samples, size = agent.controller.noise_shape
     shape = (num_iterations, 1, num_samples, size)
@@ -192,6 +198,9 @@ def describe_space(space: spaces.Space) -> dict[str, Any]:
 
     Args:
         space: Of a task's observations or actions.
+
+    Returns:
+        Plain data with `kind`, and what makes a space of that kind.
 
     Raises:
         ValueError: It is of a kind that has no flat vector of a fixed size.
@@ -217,6 +226,9 @@ def space_of(description: Mapping[str, Any]) -> spaces.Space:
 
     Args:
         description: As JSON holds it.
+
+    Returns:
+        The space.
 
     Raises:
         ValueError: The kind is unknown.

@@ -87,6 +87,9 @@ class PlanningAgent(nn.Module):
             belief: That the action was chosen in.
             action: [B, A], which may differ from the plan's first by exploration noise.
             plan: None where nothing was planned, so that the next search starts at zero.
+
+        Returns:
+            h [B, D], s [B, S], action [B, A] and plan [B, n], where the next search starts.
         """
         if plan is None:
             warm_start = belief.h.new_zeros(len(belief.h), self.controller.plan_size)

@@ -32,6 +32,9 @@ def make_world_model(obs_size: int, action_size: int, settings: Mapping[str, Any
         action_size: A.
         settings: `kind`, `rssm` (the default) or module:name; the sizes of an RSSM, or the `options` of one's own.
 
+    Returns:
+        The model, with new weights.
+
     Raises:
         ValueError: There is no such model, or it does not meet `WorldModel`.
     """
@@ -56,6 +59,9 @@ def make_controller(model: WorldModel, settings: Mapping[str, Any], decoder: Map
         settings: `kind`, `full` (the default), `embedded` or module:name; horizon, objective, and the kind's own keys,
             or the `options` of one's own.
         decoder: Sizes of the decoder of an embedded controller.
+
+    Returns:
+        The controller, its objective set.
 
     Raises:
         ValueError: There is no such controller or objective, or it does not meet its protocol.
@@ -90,6 +96,9 @@ def make_objective(name: str, model: WorldModel, controller: Controller) -> Obje
         name: module:function.
         model: Whose predictions the cost is of.
         controller: That is to minimise it.
+
+    Returns:
+        The function.
 
     Raises:
         ValueError: There is none, it does not give a finite cost [B, N], a decoder is to be trained and the cost has
@@ -183,6 +192,9 @@ def parts(protocol: type) -> list[str]:
 
     Args:
         protocol: The class.
+
+    Returns:
+        Names without those that begin with an underscore.
     """
     names = [*protocol.__annotations__, *vars(protocol)]
     return [name for name in names if not name.startswith("_")]

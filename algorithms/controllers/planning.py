@@ -213,6 +213,9 @@ class EmbeddedController(SearchController):
         Args:
             plan: The last one.
             belief: The one that the plan was made for.
+
+        Returns:
+            [B, n].
         """
         points = torch.cat([plan.mean[:, None], self.points.expand(len(plan.mean), -1, -1)], 1)  # [B, 1 + N, n]
         actions = self.decode(points, belief)[:, :, :-1]

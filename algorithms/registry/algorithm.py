@@ -126,6 +126,9 @@ class Algorithm:
             resources: The spec's group `resources`.
             seed: Of the run; a plain trial gets it as `run_seed`, to be mixed with its own `seed`.
             start_from: The checkpoint that the trials start from.
+
+        Returns:
+            The config.
         """
         own = {key: value for key, value in phase.plain().items() if key not in TRAIN_KEYS}
         return {**own, "run_seed": seed, "env": env}
@@ -206,6 +209,9 @@ class Algorithm:
         Args:
             trials: Each has `name`, `checkpoint` (its folder), `parameters` (searched values by dotted key), `config`.
             parallel_map: As the built-in map; each call is a task of its own.
+
+        Returns:
+            What `report` shows.
         """
         raise NotImplementedError
 

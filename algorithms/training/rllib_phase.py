@@ -94,6 +94,9 @@ class PhaseConfig(SettingsConfig):
             resources: The spec's group `resources`.
             seed: Of everything random.
             start_from: The checkpoint that the phase starts from.
+
+        Returns:
+            The config; nothing of it is validated yet.
         """
         config = cls()
         config.environment(ENVIRONMENT, env_config=env_arguments(env))

@@ -84,6 +84,9 @@ class SettingsConfig(AlgorithmConfig):
                 Of RLlib's own names those that have an effect are taken: `grad_clip`, `grad_clip_by`, `learner_class`,
                 `learner_connector`, `learner_config_dict`, `add_default_connectors_to_learner_pipeline`.
 
+        Returns:
+            The config itself.
+
         Raises:
             ValueError: A name is unknown or has no effect here, or a value is out of range.
         """

@@ -154,6 +154,9 @@ def sentence_in(text: str) -> str:
 
     Args:
         text: As Ray formats what was raised in another process.
+
+    Returns:
+        One sentence.
     """
     kind, message, places = _parsed(text)
     return message if kind in (FAILED, FAILED_FOR_NOW) else _sentence(kind.rpartition(".")[2], message, [places])
