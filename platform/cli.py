@@ -17,7 +17,14 @@ STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTA
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0; 1 for a run that stopped by itself; 2 for a mistake of the user; 130 for Ctrl-C, 143 for SIGTERM."""
+    """The command `parsec`.
+
+    Args:
+        arguments: Of the command line; None: those of this process.
+
+    Returns:
+        Exit code 0; 1 for a run that stopped by itself; 2 for a mistake of the user; 130 for Ctrl-C, 143 for SIGTERM.
+    """
     options = _parser().parse_args(arguments)
     try:
         _check_here()

@@ -29,7 +29,14 @@ NOT_CONTROL = "must be a bounded Box"  # in what `make_env` says of other action
 
 
 def examine(address: str | None = None) -> Iterator[Finding]:
-    """Each check in turn; one that fails is a finding, never an exception."""
+    """Each check in turn; one that fails is a finding, never an exception.
+
+    Args:
+        address: Of a Ray cluster that is to be reached; None: one is started here.
+
+    Yields:
+        How it is, what was looked at, and the detail.
+    """
     for check in (_versions, _processors, _products, _gpus, _rendering, _pixels, lambda: _ray(address), _disk):
         try:
             yield from check()
@@ -39,7 +46,15 @@ def examine(address: str | None = None) -> Iterator[Finding]:
 
 
 def report(address: str | None = None, write: Callable[[str], object] = print) -> bool:
-    """Print the findings; True when nothing is bad."""
+    """Print the findings.
+
+    Args:
+        address: As `examine` takes it.
+        write: Gets each line.
+
+    Returns:
+        True when nothing is bad.
+    """
     fine = True
     for how, what, detail in examine(address):
         fine = fine and how != BAD
@@ -88,7 +103,18 @@ def report_task(
     max_episode_steps: int | None = None,
     write: Callable[[str], object] = print,
 ) -> None:
-    """Print what the project makes of a task. Raises UserError where it cannot be made or breaks its promises."""
+    """Print what the project makes of a task.
+
+    Args:
+        id: As `make_env` takes it.
+        kwargs: The task's own arguments.
+        action_repeat: Simulator steps per decision, at least 1.
+        max_episode_steps: Simulator steps after which an episode ends; None: the task's own limit.
+        write: Gets each line.
+
+    Raises:
+        UserError: The task cannot be made or breaks its promises.
+    """
     for how, what, detail in examine_task(id, kwargs, action_repeat, max_episode_steps):
         write(f"{how:4}  {what:13}  {detail}")
 
@@ -96,7 +122,20 @@ def report_task(
 def examine_task(
     id: str, kwargs: Mapping[str, Any], action_repeat: int = 1, max_episode_steps: int | None = None
 ) -> Iterator[Finding]:
-    """As `examine`, of a task that is played at random for up to TASK_SECONDS."""
+    """As `examine`, of a task that is played at random for up to TASK_SECONDS.
+
+    Args:
+        id: As `make_env` takes it.
+        kwargs: The task's own arguments.
+        action_repeat: Simulator steps per decision, at least 1.
+        max_episode_steps: Simulator steps after which an episode ends; None: the task's own limit.
+
+    Yields:
+        How it is, what was looked at, and the detail.
+
+    Raises:
+        UserError: The task cannot be made or breaks its promises.
+    """
     from parsecrl.envs import make_env, make_world
     from parsecrl.envs.inspection import inspect_task
 

@@ -21,11 +21,26 @@ class StorageUnreachable(OSError):
 
 
 def text_line(error: object, longest: int | None = 200) -> str:
-    """What an error or a text says, in one line of at most so many characters."""
+    """What an error or a text says, in one line.
+
+    Args:
+        error: Or a text.
+        longest: Characters at most; None: all.
+
+    Returns:
+        The line.
+    """
     return " ".join(str(error).split())[:longest]
 
 
 def last_line(error: object) -> str:
-    """The last line of a traceback, which says what was wrong; of an error without a text its kind."""
+    """The last line of a traceback, which says what was wrong.
+
+    Args:
+        error: Or a text.
+
+    Returns:
+        The line; of an error without a text its kind.
+    """
     lines = str(error).strip().splitlines()
     return text_line(lines[-1]) if lines else type(error).__name__

@@ -13,7 +13,11 @@ SECONDS_BETWEEN_LINES = 30.0  # where lines cannot be rewritten
 
 
 class StatusLine:
-    """A line on a terminal that is rewritten in place; elsewhere a new line every half minute."""
+    """A line on a terminal that is rewritten in place; elsewhere a new line every half minute.
+
+    Args:
+        stream: Written to; None: standard error.
+    """
 
     def __init__(self, stream: TextIO | None = None):
         self.stream = stream or sys.stderr
@@ -46,7 +50,18 @@ class StatusLine:
 
 
 def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int | None = None, rule: str = "") -> str:
-    """Aligned columns, all or the first `left` of them to the left. rule: underlines the headings."""
+    """Aligned columns.
+
+    Args:
+        headings: Of the columns.
+        rows: A cell for each heading.
+        left: So many columns, the first ones, are aligned to the left, and the others to the right; None: all to the
+            left.
+        rule: A character that underlines the headings; empty: nothing does.
+
+    Returns:
+        Lines.
+    """
     cells = [headings, *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     if rule:
@@ -60,7 +75,14 @@ def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as a person says it."""
+    """A time as a person says it.
+
+    Args:
+        seconds: At least 0.
+
+    Returns:
+        Seconds below 90, then minutes, and from an hour and a half on hours.
+    """
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

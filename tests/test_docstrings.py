@@ -31,6 +31,11 @@ WHOLE = (
     "platform/storage",
     "platform/reports",
     "platform/running",
+    "platform/cluster",
+    "platform/cli",
+    "platform/doctor",
+    "platform/terminal",
+    "platform/errors",
     "envs",
 )  # none without its Args
 

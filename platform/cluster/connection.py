@@ -54,9 +54,20 @@ def quiet_ray() -> None:
 def run_on_head_node(
     address: str, function: Callable[..., Any], *arguments: Any, env_vars: Mapping[str, str] | None = None
 ) -> Any:
-    """Call the function on the head node of the cluster at a ray:// address; what it prints comes through.
+    """Call a function on the head node of a cluster; what it prints comes through.
 
-    env_vars: as in `connect`; the head's process is connected already and can give none to the workers.
+    Args:
+        address: ray://host:port.
+        function: That is called there.
+        arguments: By position.
+        env_vars: As in `connect`; the head's process is connected already and can give none to the workers.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        UserError: No cluster answers at the address, or the function raised it, as it may RunFailed and
+            StorageUnreachable.
     """
     connect(address, log_to_driver=True, env_vars=env_vars)
     import ray
@@ -77,10 +88,19 @@ def connect(
     log_to_driver: bool = False,
     env_vars: Mapping[str, str] | None = None,
 ) -> str:
-    """Start Ray here (`local`), or join the cluster at `address`. Returns the dashboard's URL, or "" without one.
+    """Start Ray here, or join a cluster. Code that this process was given by --code goes to a cluster's nodes.
 
-    env_vars: for this process and all workers. Code that this process was given by --code goes to a cluster's nodes.
-    Raises UserError when no cluster answers at the address.
+    Args:
+        address: "local" or None starts Ray here.
+        dashboard: Whether a Ray that starts here serves its dashboard.
+        log_to_driver: Whether what workers print comes through.
+        env_vars: For this process and all workers.
+
+    Returns:
+        The dashboard's URL, or "" without one.
+
+    Raises:
+        UserError: No cluster answers at the address.
     """
     quiet_ray()
     if address in {None, LOCAL}:

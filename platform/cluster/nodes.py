@@ -43,14 +43,33 @@ class Cluster:
 
 
 def resources(amounts: Mapping[str, float]) -> str:
-    """CPUs, GPUs and what else was asked for by name; not the memory, nor what Ray keeps for itself."""
+    """Amounts in words; not the memory, nor what Ray keeps for itself.
+
+    Args:
+        amounts: By the names of Ray's resources.
+
+    Returns:
+        "2 CPU, 1 GPU", say; "nothing" without any.
+    """
     own = ("node:", "memory", "object_store_memory", "accelerator_type:", "bundle")
     named = {kind: amount for kind, amount in amounts.items() if not kind.startswith(own) and "_group_" not in kind}
     return ", ".join(f"{amount:g} {kind}" for kind, amount in sorted(named.items())) or "nothing"
 
 
 def wait_for_any(references: list[Any], patience_s: float | None, what: str) -> tuple[Any, list[Any]]:
-    """The first of some Ray tasks to end, and the others. Raises RunFailed when none does within patience_s."""
+    """Wait for the first of some Ray tasks to end.
+
+    Args:
+        references: Of the tasks, one or more.
+        patience_s: Longest wait, in seconds; None waits on.
+        what: Waits, for the message.
+
+    Returns:
+        The one that has ended, and the others.
+
+    Raises:
+        RunFailed: None ends in time.
+    """
     import ray
 
     ready, others = ray.wait(references, num_returns=1, timeout=patience_s)
@@ -72,10 +91,16 @@ def _reason(node: Mapping[str, Any]) -> str:
 def check_resources(
     processes: Sequence[Mapping[str, float]], what: str, nodes: Sequence[Mapping[str, float]] | None = None
 ) -> None:
-    """Raise UserError when the cluster will never have what these processes need, so that none is waited for in vain.
+    """See that the cluster can have what some processes need, so that none is waited for in vain.
 
-    processes: the resources of each, which have to be on one node. nodes: what each node has, by default those of the
-    joined cluster; it is not judged while an autoscaler may add nodes to it.
+    Args:
+        processes: The resources of each, which have to be on one node.
+        what: Needs them, for the message.
+        nodes: What each node has; None: those of the joined cluster, which is not judged while an autoscaler may add
+            nodes to it.
+
+    Raises:
+        UserError: The cluster will never have what they need.
     """
     if nodes is None:
         import ray

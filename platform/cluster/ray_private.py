@@ -44,9 +44,15 @@ def dashboard_url() -> str:
 
 
 def refusal_by(address: str) -> Exception | str | None:
-    """Why Ray Client's server at host:port refuses this process; None where it does not, or does not answer.
+    """Why Ray Client's server refuses this process.
 
     `ray.init` asks again for half a minute, and then says that nobody answered.
+
+    Args:
+        address: host:port.
+
+    Returns:
+        The reason; None where it does not refuse, or does not answer.
     """
     ping = ray_client_pb2.ClusterInfoRequest(type=ray_client_pb2.ClusterInfoType.PING)
     try:
@@ -71,7 +77,13 @@ def may_grow() -> bool:
 
 
 def publish_progress(job: str, phase: str, progress: str) -> None:
-    """Write how far a running job is into its record: Ray has no call to change it after the submission."""
+    """Write how far a running job is into its record: Ray has no call to change it after the submission.
+
+    Args:
+        job: Its id.
+        phase: What it works at.
+        progress: How far that is; may be empty.
+    """
     from ray.dashboard.modules.job.common import JobInfoStorageClient  # slow, and no trial needs it
 
     key = JobInfoStorageClient.JOB_DATA_KEY.format(job_id=job)
@@ -85,7 +97,14 @@ def publish_progress(job: str, phase: str, progress: str) -> None:
 
 
 def storage_path(trainable: tune.Trainable) -> PurePosixPath | None:
-    """Where Tune stores the trial, None outside of Tune. `tune.get_context` knows it in function trainables alone."""
+    """Where Tune stores a trial. `tune.get_context` knows it in function trainables alone.
+
+    Args:
+        trainable: Of the trial.
+
+    Returns:
+        A path on Tune's file system; None outside of Tune.
+    """
     storage = trainable._storage
     return None if storage is None else PurePosixPath(storage.trial_fs_path)
 
@@ -94,7 +113,17 @@ def restore_tuner(path: str, reopened: bool, stop: Any, callbacks: list[tune.Cal
     """The tuner of a sweep, of which what failed and what did not end goes on; if it is reopened, what ended too.
 
     The public arguments of `Tuner.restore` cannot continue trials that ended, and keep the old rule to stop and the old
-    callbacks, which hold objects of the process before. options: its others.
+    callbacks, which hold objects of the process before.
+
+    Args:
+        path: Of the experiment, as Tune takes it.
+        reopened: Whether trials that ended go on too.
+        stop: The rule to stop, in place of the old one.
+        callbacks: In place of the old ones.
+        options: Others of `Tuner.restore`.
+
+    Returns:
+        The tuner.
     """
     kinds: Any = tune.ResumeConfig.ResumeType  # Ray annotates the fields as str
     finished = kinds.RESUME if reopened else kinds.SKIP
@@ -107,8 +136,16 @@ def restore_tuner(path: str, reopened: bool, stop: Any, callbacks: list[tune.Cal
 
 @contextmanager
 def failures_judged(is_lasting: Callable[[Trial, Exception | None], bool]) -> Iterator[None]:
-    """Within it, a trial does not start again after an error that lasts, however often it may fail. Tune's callbacks
-    hear of an error after Tune has decided, and its only rule counts failures."""
+    """Within it, a trial does not start again after an error that lasts, however often it may fail.
+
+    Tune's callbacks hear of an error after Tune has decided, and its only rule counts failures.
+
+    Args:
+        is_lasting: Whether a trial's error would come again; the error may be None.
+
+    Yields:
+        Nothing.
+    """
     counted = Trial.handle_error
 
     def judged(trial: Trial, error: Exception | None = None) -> None:
@@ -133,6 +170,9 @@ def updated_state(state: str, space: dict[str, Any], searched: Iterable[str]) ->
         state: The text of an experiment_state-*.json.
         space: The param_space of the restored tuner.
         searched: The keys of its search, dotted: what trials have there, they keep.
+
+    Returns:
+        The text of the file.
     """
     stored = json.loads(state)
     stored["runner_data"].pop("_stopper", None)  # the restored tuner brings its own
@@ -149,7 +189,15 @@ def updated_search(
 ) -> bytes:
     """The same of the pickled state of a search by variants, from which come the trials that have not begun.
 
-    path, filesystem: Where the experiments are stored now, as `RunConfig` takes them.
+    Args:
+        state: The bytes of a basic-variant-state-*.json.
+        space: The param_space of the restored tuner.
+        searched: The keys of its search, dotted: what variants have there, they keep.
+        path: Where the experiments are stored now, as `RunConfig` takes it.
+        filesystem: As `RunConfig` takes it.
+
+    Returns:
+        The bytes of the file.
     """
     search = cloudpickle.loads(state)
     place = get_fs_and_path(path, filesystem)
