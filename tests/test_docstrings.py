@@ -36,6 +36,9 @@ WHOLE = (
     "platform/doctor",
     "platform/terminal",
     "platform/errors",
+    "platform/submission",
+    "platform/shipping",
+    "platform/metrics",
     "envs",
 )  # none without its Args
 

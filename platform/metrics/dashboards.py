@@ -22,7 +22,14 @@ WIDTH, HEIGHT, COLUMNS = 12, 8, 24  # of a panel and of the page, in Grafana's g
 
 
 def queries(m: Metric) -> list[tuple[str, str]]:
-    """(PromQL, legend) of what a panel shows of a metric."""
+    """What a panel shows of a metric.
+
+    Args:
+        m: The metric.
+
+    Returns:
+        (PromQL, legend) of each line.
+    """
     by = ", ".join((*LABELS, *m.labels))
     legend = " ".join(f"{{{{{label}}}}}" for label in ("phase", "trial", *m.labels))
     series = f"{m.prometheus_name}{{{SELECTED}}}"
@@ -108,13 +115,25 @@ def docs_table() -> str:
 
 
 def docs_text(current: str) -> str:
-    """docs/metrics.md with the table brought up to date."""
+    """docs/metrics.md with the table brought up to date.
+
+    Args:
+        current: Its text.
+
+    Returns:
+        Its new text.
+    """
     before, _, rest = current.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{docs_table()}\n{END}{after}"
 
 
 def write(root: Path) -> None:
+    """Write the dashboard, and the table of docs/metrics.md.
+
+    Args:
+        root: Of the repository.
+    """
     (root / DASHBOARD).parent.mkdir(parents=True, exist_ok=True)
     (root / DASHBOARD).write_text(dashboard_text(), encoding="utf-8")
     docs = root / DOCS

@@ -137,11 +137,27 @@ METRICS = (
 
 
 def metric(name: str) -> Metric:
+    """Find a metric.
+
+    Args:
+        name: Of one of METRICS.
+
+    Returns:
+        The metric.
+    """
     return next(m for m in METRICS if m.name == name)
 
 
 def values(m: Metric, result: Mapping[str, Any]) -> Iterator[tuple[dict[str, str], float]]:
-    """(labels, value) of each finite value that a result holds of a counter or gauge."""
+    """Each finite value that a result holds of a counter or gauge.
+
+    Args:
+        m: The metric.
+        result: Of a trial.
+
+    Yields:
+        Labels of the metric's own, and the value.
+    """
     found: Any = result
     for key in m.source.split("/"):
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -160,7 +176,14 @@ def _leaves(tree: Any, depth: int) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 
 def as_results(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What `metrics` of a result holds: name -> value, or name -> label -> value; a histogram's mean, p50 and p95."""
+    """What `metrics` of a result holds.
+
+    Args:
+        result: Of a trial.
+
+    Returns:
+        Name -> value, or name -> label -> value; of a histogram mean, p50 and p95.
+    """
     metrics: dict[str, Any] = {}
     for m in METRICS:
         if m.kind == "histogram":
@@ -178,18 +201,37 @@ def as_results(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def counters(result: Mapping[str, Any]) -> dict[str, float]:
-    """Name -> value of the counters, which have no labels of their own."""
+    """The counters, which have no labels of their own.
+
+    Args:
+        result: Of a trial.
+
+    Returns:
+        Value by name.
+    """
     return {m.name: value for m in METRICS if m.kind == "counter" for _, value in values(m, result)}
 
 
 def increments(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
-    """What was counted in between, where it is something."""
+    """What was counted in between, where it is something.
+
+    Args:
+        before: Value by name; none counts as 0.
+        now: The same, later.
+
+    Returns:
+        Differences above 0, by name.
+    """
     made = {name: value - before.get(name, 0.0) for name, value in now.items()}
     return {name: value for name, value in made.items() if value > 0}
 
 
 class Exporter:
-    """Sets Ray's metrics for one trial; made and used in the trial's own process."""
+    """Sets Ray's metrics for one trial; made and used in the trial's own process.
+
+    Args:
+        labels: Run, phase and trial.
+    """
 
     def __init__(self, labels: Mapping[str, str]):
         from ray.util.metrics import Counter, Gauge, Histogram
@@ -273,7 +315,14 @@ class ReportsMetrics:
 
 
 def labels_of(trainable: Any) -> dict[str, str]:
-    """Run, phase and trial, from where Tune stores the trial: <run>/<phase>/<trial>. Empty outside of Tune."""
+    """Run, phase and trial, from where Tune stores the trial: <run>/<phase>/<trial>.
+
+    Args:
+        trainable: Of the trial.
+
+    Returns:
+        The labels; empty texts outside of Tune.
+    """
     from parsecrl.platform.cluster.ray_private import storage_path  # Ray: `parsec` lists metrics without it
 
     path = storage_path(trainable)

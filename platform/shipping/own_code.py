@@ -117,7 +117,14 @@ def on_path() -> list[OwnCode]:
 
 
 def described(codes: Sequence[OwnCode]) -> str:
-    """For a message: each name, and the hash's beginning."""
+    """Code for a message.
+
+    Args:
+        codes: In their order.
+
+    Returns:
+        Each name, and the hash's beginning.
+    """
     return ", ".join(f"{code.name} ({code.digest[:8]})" for code in codes)
 
 
@@ -125,9 +132,17 @@ def described(codes: Sequence[OwnCode]) -> str:
 
 
 def read(place: str, spec: str | None = None) -> OwnCode:
-    """The code of a folder or a wheel, without the spec.
+    """The code of a folder or a wheel.
 
-    Raises UserError where it is neither, too large, or holds a secret.
+    Args:
+        place: The folder or wheel.
+        spec: A file that is left out, where it lies in the folder.
+
+    Returns:
+        The code.
+
+    Raises:
+        UserError: It is neither, too large, holds a secret, or would hide other modules.
     """
     path = Path(place).expanduser()
     try:
@@ -184,9 +199,15 @@ def _of_folder(folder: Path, spec: Path) -> OwnCode:
 
 
 def files_below(root: Path) -> Iterator[tuple[str, Path]]:
-    """Name below `root` -> file, sorted.
+    """The files of a folder that are code or go with it.
 
     Caches, hidden files, links, virtual environments and run folders stay behind.
+
+    Args:
+        root: The folder.
+
+    Yields:
+        Name below the folder, and file, in order.
     """
     for entry in sorted(root.iterdir()):
         if entry.name.startswith(".") or entry.name == "__pycache__" or entry.suffix == ".pyc" or entry.is_symlink():

@@ -12,17 +12,39 @@ ASSIGNED = re.compile(r"""([A-Za-z_][\w-]*)["']?[ \t]*[:=][ \t]*(["']?)([\w+/=.~
 
 
 def names_secret(name: str) -> bool:
-    """Whether a variable of this name holds a secret."""
+    """Whether a variable holds a secret.
+
+    Args:
+        name: Of the variable.
+
+    Returns:
+        True where the name says so.
+    """
     return bool(NAME.search(name.upper()))
 
 
 def holds_password(text: str) -> bool:
-    """Whether a value has an address with a user or a password in it."""
+    """Whether a value has an address with a user or a password in it.
+
+    Args:
+        text: The value.
+
+    Returns:
+        True where it has.
+    """
     return bool(ADDRESS.search(text))
 
 
 def line_of_secret(text: str, is_python: bool) -> int | None:
-    """The first line of a file that looks as if it held a secret. In Python a value counts where it is a literal."""
+    """The first line of a file that looks as if it held a secret.
+
+    Args:
+        text: Of the file.
+        is_python: In Python a value counts where it is a literal.
+
+    Returns:
+        Number of the line, from 1; None where none does.
+    """
     found = [match.start() for kind in (PRIVATE_KEY, KNOWN) if (match := kind.search(text))]
     found += [match.start() for match in ADDRESS.finditer(text) if not set(match[0]) & set("{}<>$%*[](\\\"'`")]
     for match in ASSIGNED.finditer(text):

@@ -23,7 +23,16 @@ ANY_PYTHON = "py3-none-any"
 
 
 def check_size(sizes: Mapping[str, int], what: str, limit: int = LIMIT) -> None:
-    """Raise UserError, naming the largest files, where they are more than `limit` bytes. sizes: bytes by name."""
+    """See that a head takes some files.
+
+    Args:
+        sizes: Bytes by name.
+        what: They are, for the message.
+        limit: Bytes that they may be in all.
+
+    Raises:
+        UserError: They are more: the largest are named.
+    """
     total = sum(sizes.values())
     if total <= limit:
         return
@@ -40,7 +49,14 @@ def _megabytes(size: int) -> str:
 
 
 def digest_of(contents: Mapping[str, bytes]) -> str:
-    """A hash of names and contents, in hexadecimal."""
+    """A hash of names and contents.
+
+    Args:
+        contents: By name, in any order.
+
+    Returns:
+        SHA-256, in hexadecimal.
+    """
     digest = hashlib.sha256()
     for name, data in sorted(contents.items()):
         digest.update(f"{name}\0{len(data)}\0".encode() + data)

@@ -81,7 +81,18 @@ class Client(JobRequests, JobSubmissionClient):
 
 
 def connect(address: str | None = None, token_file: str | Path | None = None) -> Client:
-    """A client of the head whose dashboard is at `address`. Raises UserError where there is none that fits."""
+    """A client of a cluster's head.
+
+    Args:
+        address: URL of its dashboard; None: RAY_API_SERVER_ADDRESS.
+        token_file: As `read_token` takes it.
+
+    Returns:
+        The client.
+
+    Raises:
+        UserError: No head answers there, it refuses the token, or it runs another Ray.
+    """
     address = address or os.environ.get("RAY_API_SERVER_ADDRESS")
     if not address:
         raise UserError("no cluster was named; give --address the URL of its dashboard, such as http://head:8265")
@@ -105,7 +116,17 @@ def connect(address: str | None = None, token_file: str | Path | None = None) ->
 
 
 def read_token(token_file: str | Path | None = None) -> str | None:
-    """The token to show to the head: of the file, or where Ray itself would look. It goes nowhere else."""
+    """The token to show to the head. It goes nowhere else.
+
+    Args:
+        token_file: That holds it; None: where Ray itself would look.
+
+    Returns:
+        The token; None where there is none to show.
+
+    Raises:
+        UserError: The file cannot be read, or holds no token.
+    """
     if token_file is None:
         mode = os.environ.get("RAY_AUTH_MODE", "").lower()
         if mode == "disabled":
@@ -168,12 +189,26 @@ def submit(
     trust: bool = False,
     new_code: bool = False,
 ) -> str:
-    """Submit `spec` as a job and return the job's id, <name>-<attempt>. Raises UserError before anything is sent.
+    """Submit a spec as a job. Code that this process was given by --code goes along.
 
-    storage: a folder or URI as the cluster's nodes see it. name: of the run folder in it, by default the spec's; with
-    the name of an earlier job its run is continued. Code that this process was given by --code goes along. The driver
-    runs on the head and asks for no CPU: the head is the one node whose loss ends the job in any case, so that no
-    other node's does.
+    The driver runs on the head and asks for no CPU: the head is the one node whose loss ends the job in any case, so
+    that no other node's does.
+
+    Args:
+        client: Of the head.
+        spec: What is run.
+        storage: A folder or URI as the cluster's nodes see it.
+        name: Of the run folder in it; None: the spec's. With the name of an earlier job its run is continued.
+        fresh: As `run_spec`.
+        trust: As `run_spec`.
+        new_code: As `run_spec`.
+
+    Returns:
+        The job's id, <name>-<attempt>.
+
+    Raises:
+        UserError: Something cannot be used; nothing was sent. Or another job took the name just now.
+        RunFailed: The head refused the job.
     """
     name = name or spec.name
     check_name(name)
@@ -207,7 +242,18 @@ def submit(
 
 
 def entrypoint(storage: str, name: str, fresh: bool = False, trust: bool = False, new_code: bool = False) -> str:
-    """The command of the job. Ray gives it to a shell, so what a user chose is quoted, and the rest is fixed words."""
+    """The command of a job. Ray gives it to a shell, so what a user chose is quoted, and the rest is fixed words.
+
+    Args:
+        storage: As `submit` takes it.
+        name: Of the run folder.
+        fresh: As `run_spec`.
+        trust: As `run_spec`.
+        new_code: As `run_spec`.
+
+    Returns:
+        A line of shell.
+    """
     words = ["python", "-m", "parsecrl", "run", SPEC_FILE, "--address=auto"]
     words += [f"--storage={storage}", f"--name={name}"]
     words += [*["--fresh"] * fresh, *["--trust"] * trust, *["--new-code"] * new_code]
@@ -264,7 +310,14 @@ def _check_cluster(client: Client, spec: Spec) -> None:
 
 
 def resources_of_nodes(client: Client) -> list[dict[str, float]] | None:
-    """What each node has; None where the head does not say, or where an autoscaler may add nodes."""
+    """What each node of a cluster has.
+
+    Args:
+        client: Of the head.
+
+    Returns:
+        Amounts by the names of Ray's resources; None where the head does not say, or an autoscaler may add nodes.
+    """
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
         nodes = client.request("GET", "/api/v0/nodes?detail=1&limit=10000&timeout=10").json()["data"]["result"]
         alive = [node for node in nodes["result"] if node["state"] == "ALIVE"]
@@ -288,7 +341,17 @@ def _autoscaler_status(client: Client) -> dict[str, Any] | None:
 
 
 def project_jobs(client: Client) -> list[JobDetails]:
-    """The jobs of this project that the head knows, oldest first."""
+    """The jobs of this project that the head knows.
+
+    Args:
+        client: Of the head.
+
+    Returns:
+        Jobs, oldest first.
+
+    Raises:
+        RunFailed: The head does not list its jobs.
+    """
     try:
         jobs = client.list_jobs()
     except (RuntimeError, ValueError, TypeError) as error:
@@ -298,7 +361,14 @@ def project_jobs(client: Client) -> list[JobDetails]:
 
 
 def table(jobs: Sequence[JobDetails]) -> str:
-    """A row a job: id, name, spec, phase, progress, status."""
+    """Jobs as text.
+
+    Args:
+        jobs: Of `project_jobs`.
+
+    Returns:
+        A row a job: id, name, spec, phase, progress, status.
+    """
     rows = []
     for job in jobs:
         found = job.metadata or {}
@@ -313,10 +383,20 @@ def _printable(text: str) -> str:
 
 
 def await_begin(client: Client, job: str) -> int:
-    """Wait for the job's run to begin, for BEGIN_WAIT_S at most: 0, or the exit status of a job that ended before.
+    """Wait for a job's run to begin, for BEGIN_WAIT_S at most.
 
     Only the head knows whether its storage can be used: credentials for an object store are in the nodes' environment.
-    Raises UserError with what the driver says where it refuses the run, RunFailed where the job failed otherwise.
+
+    Args:
+        client: Of the head.
+        job: Its id.
+
+    Returns:
+        0, or the exit status of a job that ended before.
+
+    Raises:
+        UserError: The driver refuses the run: what it says.
+        RunFailed: The job failed otherwise.
     """
     deadline = time.monotonic() + BEGIN_WAIT_S
     while time.monotonic() < deadline:
@@ -338,9 +418,18 @@ def await_begin(client: Client, job: str) -> int:
 
 
 def follow(client: Client, job: str, write: Callable[[str], object] = sys.stdout.write) -> int:
-    """Print the log of a job until it ends. Returns its exit status: 0, that of its driver, or 130 if it was stopped.
+    """Print the log of a job until it ends.
 
-    Raises RunFailed when the head is silent for a minute.
+    Args:
+        client: Of the head.
+        job: Its id.
+        write: Gets each piece of the log.
+
+    Returns:
+        Its exit status: 0, that of its driver, or 130 if it was stopped.
+
+    Raises:
+        RunFailed: The head is silent for a minute.
     """
     quiet_ray()  # aiohttp's deprecation warnings
     log = _LogPrinter(client, job, write)
@@ -403,7 +492,17 @@ def _exit_status(details: JobDetails) -> int:
 
 
 def stop(client: Client, job: str, write: Callable[[str], object] = print) -> None:
-    """Ask a job, given by id or name, to stop, and wait until it has: its trials write checkpoints first."""
+    """Ask a job to stop, and wait until it has: its trials write checkpoints first.
+
+    Args:
+        client: Of the head.
+        job: Its id or its name.
+        write: Gets each line that tells of it.
+
+    Raises:
+        UserError: There is no such job.
+        RunFailed: The head did not stop it.
+    """
     found = _find(client, job)
     name = str(found.submission_id)
     if found.status.is_terminal():

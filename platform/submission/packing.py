@@ -35,9 +35,17 @@ def _folders(package: str) -> Iterator[Path]:
 
 
 def build_wheel(folder: Path, files: Mapping[str, Path]) -> Path:
-    """Write the wheel of `files` into `folder`, with the entry points of this installation, which name algorithms.
+    """Write the wheel of a package, with the entry points of this installation, which name algorithms.
 
-    Raises UserError where a head would not take it.
+    Args:
+        folder: Where it goes.
+        files: By their names in the wheel.
+
+    Returns:
+        The wheel.
+
+    Raises:
+        UserError: A head would not take it.
     """
     check_size({str(file): file.stat().st_size for file in files.values()}, "the package")
     try:
