@@ -63,9 +63,18 @@ class Load(NamedTuple):
 
 
 def load(stage: Stage, constants: Constants, trials: int = 1, concurrent: int = 1) -> Load:
-    """The long run of `concurrent` trials of a stage, out of `trials` that the driver knows.
+    """The long run of some trials of a stage at a time.
 
     Each resource needs some time for what lies between two checkpoints of every trial; the slowest sets the pace.
+
+    Args:
+        stage: The queues' view of a trial.
+        constants: Times and sizes that were measured.
+        trials: That the driver knows, at least 1.
+        concurrent: Of these, at a time.
+
+    Returns:
+        The pace of a trial, and what limits it.
     """
     s, c, k = stage, constants, stage.iterations_per_checkpoint
     n = k * s.per_iteration  # fragments between two checkpoints
@@ -111,7 +120,16 @@ REMEDIES = {
 
 
 def within_time(stage: Stage, phase: Any, constants: Constants) -> Stage:
-    """The stage, shortened where stop.time_s ends it first."""
+    """The stage, shortened where stop.time_s ends it first.
+
+    Args:
+        stage: Of the phase.
+        phase: Of a spec.
+        constants: Times and sizes that were measured.
+
+    Returns:
+        The stage, with as many fragments as there is time for.
+    """
     seconds = phase.stop.conditions.get("time_s", math.inf)
     if math.isinf(seconds):
         return stage
@@ -120,7 +138,21 @@ def within_time(stage: Stage, phase: Any, constants: Constants) -> Stage:
 
 
 def estimate_phases(spec: Spec, constants: Constants, cpus: float, gpus: float, sizes: Sizes) -> list[Load]:
-    """The phases that act, on a cluster with so many cores and GPUs. Raises UserError where a trial does not fit."""
+    """The phases of planet and dcem_ppo, on a cluster.
+
+    Args:
+        spec: As `load_spec` returns it.
+        constants: Times and sizes that were measured.
+        cpus: Cores of the cluster.
+        gpus: GPUs of the cluster.
+        sizes: Of the environment.
+
+    Returns:
+        A load for each such phase.
+
+    Raises:
+        UserError: A trial does not fit, names code of a user's own, or wants a GPU whose speed is not known.
+    """
     loads: list[Load] = []
     for phase in spec.phases:
         if not isinstance(phase, PlanetSettings | DCEMPPOSettings):
@@ -138,12 +170,29 @@ def estimate_phases(spec: Spec, constants: Constants, cpus: float, gpus: float, 
 
 
 def number_of_trials(phase: Any) -> int:
-    """Of a phase's sweep: its grid, repeated num_samples times."""
+    """The trials of a phase's sweep: its grid, repeated num_samples times.
+
+    Args:
+        phase: Of a spec.
+
+    Returns:
+        At least 1.
+    """
     return phase.num_samples * math.prod(len(d.values) for d in phase.search.values() if d.kind == "grid")
 
 
 def sizes_of(spec: Spec) -> Sizes:
-    """Of the spec's environment. Raises UserError where it cannot be made."""
+    """The sizes of a spec's environment.
+
+    Args:
+        spec: As `load_spec` returns it.
+
+    Returns:
+        Observation, action, and decisions of an episode.
+
+    Raises:
+        UserError: There is no environment, or it cannot be made.
+    """
     if spec.env is None:
         raise UserError(
             f"{spec.name} has no environment, and the estimate is of phases that act in one; give a spec with an env"
@@ -163,7 +212,14 @@ def sizes_of(spec: Spec) -> Sizes:
 
 
 def matrix_rate(seconds: float = 0.5) -> float:
-    """FLOP/s of one core of this machine in a matrix product of a plan's size, the most within `seconds`."""
+    """How fast one core of this machine is in a matrix product of a plan's size.
+
+    Args:
+        seconds: Of measuring, > 0.
+
+    Returns:
+        FLOP/s, the most that was measured.
+    """
     import torch
     from torch.utils.benchmark import Timer
 
@@ -176,7 +232,15 @@ def matrix_rate(seconds: float = 0.5) -> float:
 
 
 def scaled(c: Constants, matrix_flops: float) -> Constants:
-    """The constants for a core that multiplies at another rate: plans and updates are quicker in proportion."""
+    """The constants for a core that multiplies at another rate: plans and updates are quicker in proportion.
+
+    Args:
+        c: The constants.
+        matrix_flops: The rate, FLOP/s.
+
+    Returns:
+        The constants of that core.
+    """
     ratio = matrix_flops / c.matrix_flops
     rates = {name: ratio * getattr(c, name) for name in ("plan_flops", "update_flops")}
     times = {name: getattr(c, name) / ratio for name in ("plan_step_s", "update_s")}
@@ -186,11 +250,20 @@ def scaled(c: Constants, matrix_flops: float) -> Constants:
 def capacity_table(
     spec: Spec, cpus: float, gpus: float = 0.0, gpu_flops: float | None = None, calibrate: bool = False
 ) -> str:
-    """What `parsec capacity` prints, of a cluster with so many cores and GPUs.
+    """What `parsec capacity` prints.
 
-    gpu_flops: FLOP/s that plans and updates reach on a GPU. calibrate: measure this machine's matrix products for half
-    a second, and scale plans and updates with them. Raises UserError where the spec has no environment, a trial does
-    not fit, or a GPU's speed is not known.
+    Args:
+        spec: As `load_spec` returns it.
+        cpus: Cores of the cluster.
+        gpus: GPUs of the cluster.
+        gpu_flops: FLOP/s that plans and updates reach on a GPU; None where it is not known.
+        calibrate: Measure this machine's matrix products for half a second, and scale plans and updates with them.
+
+    Returns:
+        Lines.
+
+    Raises:
+        UserError: The spec has no environment, a trial does not fit, or a GPU's speed is not known.
     """
     sizes, constants = sizes_of(spec), Constants(gpu_flops=gpu_flops)
     reference = f"a core of {REFERENCE}, at {constants.matrix_flops / 1e9:.0f} GFLOP/s in matrix products"
@@ -207,7 +280,15 @@ def capacity_table(
 
 
 def describe(loads: list[Load], constants: Constants) -> str:
-    """A table, and what limits each phase."""
+    """A table, and what limits each phase.
+
+    Args:
+        loads: One a phase.
+        constants: Of these.
+
+    Returns:
+        Lines.
+    """
     headings = ("phase", "trials", "at a time", "env steps/s", "updates/s", "hours", "core-hours", "GPU-hours", "limit")
     rows = []
     for x in loads:

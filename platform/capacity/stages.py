@@ -118,7 +118,17 @@ def _model_products(world_model: Settings, sizes: Sizes) -> dict[str, int]:
 
 
 def plan_flop(controller: Settings, world_model: Settings, sizes: Sizes, batch: int) -> float:
-    """FLOP of the matrix products of planning for `batch` beliefs; the first step's with the belief once per belief."""
+    """FLOP of the matrix products of planning; the first step's with the belief are made once per belief.
+
+    Args:
+        controller: The group of settings, that of `decoder` in it.
+        world_model: The group of settings.
+        sizes: Of the environment.
+        batch: Beliefs that are planned for together.
+
+    Returns:
+        FLOP of the whole batch; a multiplication and an addition count 2.
+    """
     model, H = _model_products(world_model, sizes), controller["horizon"]
     per_step = model["action"] + model["prior_mean"] + model["reward"]
     candidate = H * per_step + (H - 1) * model["belief"]
@@ -130,7 +140,15 @@ def plan_flop(controller: Settings, world_model: Settings, sizes: Sizes, batch: 
 
 
 def update_flop(phase: Any, sizes: Sizes) -> float:
-    """FLOP of an update: three times the forward pass; of a decoder's plans twice, as the model is frozen in them."""
+    """FLOP of an update: three times the forward pass; of a decoder's plans twice, as the model is frozen in them.
+
+    Args:
+        phase: Of planet.
+        sizes: Of the environment.
+
+    Returns:
+        FLOP.
+    """
     model = _model_products(phase.world_model.model_dump(), sizes)
     gru = model["action"] + model["belief"]
     once = gru + model["prior"] + model["posterior"] + model["obs"] + model["reward"]
@@ -156,7 +174,17 @@ def _controller(phase: Any) -> dict[str, Any]:
 def stage_of(spec: Spec, phase: Any, sizes: Sizes, constants: Constants) -> Stage:
     """The queues' view of a phase's trial, with the first value of each searched key.
 
-    Raises UserError where a part is code of a user's own, whose work is not known.
+    Args:
+        spec: Of the phase.
+        phase: Of planet or dcem_ppo.
+        sizes: Of the environment.
+        constants: Times and sizes that were measured.
+
+    Returns:
+        The stage.
+
+    Raises:
+        UserError: A part is code of a user's own, whose work is not known, or a GPU's speed is not known.
     """
     _check_known(_planner(spec, phase))
     if isinstance(phase, DCEMPPOSettings):
@@ -252,7 +280,17 @@ def _ppo_stage(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> Stage:
 
 
 def evaluation_s(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> float:
-    """Seconds of the phase's evaluation, in as many workers as a trial has runners."""
+    """How long a phase's evaluation takes, in as many workers as a trial has runners.
+
+    Args:
+        spec: Of the phase.
+        phase: Of planet or dcem_ppo.
+        sizes: Of the environment.
+        c: Times and sizes that were measured.
+
+    Returns:
+        Seconds.
+    """
     r, batch = spec.resources, EVALUATION_BATCH
     assert spec.env is not None
     decision_s = spec.env.action_repeat * c.env_step_s + c.decision_s
