@@ -19,23 +19,27 @@ class EnergyRegressionAlgorithm(Algorithm):
     checked = frozenset({"energy"})
 
     def trainable(self) -> Any:
+        """The plain trainable, imported now."""
         from parsecrl.algorithms.energy_regression.trainable import EnergyRegression
 
         return EnergyRegression
 
     def check(self, phase: Any) -> None:
+        """Make the energy that the phase names."""
         from parsecrl.algorithms.energy_regression.checkpoint import make_energy
 
         with blamed_on("energy.kind"):
             make_energy(phase.energy.plain())
 
     def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> Any:
+        """The tables of all trials' checkpoints."""
         from parsecrl.algorithms.energy_regression.analysis import analyse_all
 
         parameters = [trial.parameters for trial in trials]
         return analyse_all([trial.checkpoint for trial in trials], parameters, parallel_map)
 
     def report(self) -> Any:
+        """Result table and sections of the page."""
         from parsecrl.algorithms.energy_regression.report import REPORT
 
         return REPORT

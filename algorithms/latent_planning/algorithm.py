@@ -20,14 +20,17 @@ class LatentPlanningAlgorithm(Algorithm):
     checked = frozenset({"world", "model", "slice_length"})
 
     def trainable(self) -> Any:
+        """The plain trainable, imported now."""
         from parsecrl.algorithms.latent_planning.trainable import LatentPlanning
 
         return LatentPlanning
 
     def default_stop(self, settings: Any) -> dict[str, float]:
+        """The tasks of the exploration's schedule."""
         return {"tasks": settings.num_tasks}
 
     def check(self, phase: Any) -> None:
+        """Make the world, and check the model and the slices against it."""
         from parsecrl.algorithms.latent_planning.experiment import make_world
         from parsecrl.algorithms.latent_study.model_factory import check_model
         from parsecrl.algorithms.latent_study.worlds import check_slices
@@ -41,18 +44,21 @@ class LatentPlanningAlgorithm(Algorithm):
             env.close()
 
     def world(self, phase: Any) -> OwnWorld:
+        """The world of the phase's `world`."""
         from parsecrl.algorithms.latent_planning.experiment import make_world
 
         group = phase.world.plain()
         return OwnWorld(group, lambda: make_world(group, seed=0))
 
     def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> Any:
+        """The tables of all trials' checkpoints."""
         from parsecrl.algorithms.latent_planning.analysis import analyse_all
 
         parameters = [trial.parameters for trial in trials]
         return analyse_all([trial.checkpoint for trial in trials], parameters, parallel_map)
 
     def report(self) -> Any:
+        """Result table and sections of the page."""
         from parsecrl.algorithms.latent_planning.report import REPORT
 
         return REPORT

@@ -25,20 +25,24 @@ class OpenLoopAlgorithm(Algorithm):
     checked = frozenset({"world"})
 
     def trainable(self) -> Any:
+        """The plain trainable, imported now."""
         from parsecrl.algorithms.open_loop.trainable import OpenLoop
 
         return OpenLoop
 
     def default_stop(self, settings: Any) -> dict[str, float]:
+        """So many updates for each training episode."""
         return {"num_updates": settings.data.episodes * settings.updates_per_episode}
 
     def check(self, phase: Any) -> None:
+        """Make the world."""
         from parsecrl.algorithms.latent_study.worlds import make_pixel_world
 
         with blamed_on("world"):
             make_pixel_world(phase.world.plain()).close()
 
     def world(self, phase: Any) -> OwnWorld:
+        """The world of the phase's `world`."""
         from parsecrl.algorithms.latent_study.worlds import make_pixel_world
 
         group = phase.world.plain()
@@ -51,6 +55,7 @@ class OpenLoopAlgorithm(Algorithm):
         return phase.model_copy(update={"data": phase.data.model_copy(update={"folder": folder})})
 
     def episodes(self, phase: Any) -> Episodes:
+        """The episodes of a random policy that the settings ask for."""
         data = phase.data
         return Episodes(
             folder=data.folder,
@@ -64,6 +69,7 @@ class OpenLoopAlgorithm(Algorithm):
         )
 
     def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> Any:
+        """The tables of all trials' checkpoints, by the datasets that they were trained on."""
         from parsecrl.algorithms.open_loop.analysis import analyse_all
 
         parameters = [trial.parameters for trial in trials]
@@ -71,6 +77,7 @@ class OpenLoopAlgorithm(Algorithm):
         return analyse_all(checkpoints, parameters, parallel_map)
 
     def report(self) -> Any:
+        """Result table and sections of the page."""
         from parsecrl.algorithms.open_loop.report import REPORT
 
         return REPORT

@@ -30,6 +30,8 @@ class Task(NamedTuple):
 
 
 class Collected(NamedTuple):
+    """An episode that was collected."""
+
     episode: Episode
     attempts: int  # episodes that were played for it; more than 1 only where it must last
 
@@ -62,6 +64,7 @@ class Collector:
         )
 
     def close(self) -> None:
+        """Close the world."""
         self.env.close()
 
     def _play_safely(self, task: Task, attempt: int) -> Episode:

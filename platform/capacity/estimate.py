@@ -39,10 +39,12 @@ class Load(NamedTuple):
 
     @property
     def updates_per_s(self) -> float:
+        """Updates of a trial."""
         return self.steps_per_s * self.stage.updates_per_step
 
     @property
     def trial_hours(self) -> float:
+        """Hours of one trial, its start among them."""
         return (self.stage.overhead_s + self.stage.fragments / self.fragments_per_s) / 3600
 
     @property
@@ -52,10 +54,12 @@ class Load(NamedTuple):
 
     @property
     def core_hours(self) -> float:
+        """Of all trials: hours times cores."""
         return self.trials * self.trial_hours * self.stage.cores
 
     @property
     def gpu_hours(self) -> float:
+        """Of all trials: hours times GPUs."""
         return self.trials * self.trial_hours * self.stage.gpus
 
 

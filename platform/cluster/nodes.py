@@ -16,6 +16,7 @@ class Cluster:
         self.dead_before: set[str] = set()
 
     def look(self) -> None:
+        """Remember what the cluster has now."""
         import ray
 
         self.had = ray.cluster_resources()
@@ -29,6 +30,7 @@ class Cluster:
         return [f"node {node['NodeManagerAddress']} ({_reason(node)})" for node in dead]
 
     def describe(self) -> str:
+        """What the cluster has and what it lost, in words."""
         import ray
 
         has = ray.cluster_resources()

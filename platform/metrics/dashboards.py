@@ -99,6 +99,7 @@ def _panel(position: int, m: Metric) -> dict[str, Any]:
 
 
 def dashboard_text() -> str:
+    """The dashboard as JSON."""
     return json.dumps(dashboard(), indent=1) + "\n"
 
 

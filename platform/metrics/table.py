@@ -41,6 +41,7 @@ class Metric:
 
     @property
     def ray_name(self) -> str:
+        """Its name in Ray."""
         return PREFIX + self.name
 
     @property
@@ -259,6 +260,7 @@ class Exporter:
             gauge.set(value, labels)
 
     def stop(self) -> None:
+        """End the thread that sets the gauges again."""
         self._stopped.set()
 
     def begin(self, result: Mapping[str, Any]) -> None:
@@ -266,6 +268,7 @@ class Exporter:
         self.counted = counters(result)
 
     def export(self, result: Mapping[str, Any], plans: Iterable[PlanTime]) -> None:
+        """Set the metrics by a result, and observe each plan's time."""
         gauges = []
         for m in METRICS:
             ray_metric = self.ray_metrics[m.name]
@@ -290,6 +293,7 @@ class CountsNothing:
     plans: Iterable[PlanTime] = ()
 
     def phase_results(self) -> dict[str, Any]:
+        """No counters."""
         return {}
 
 
@@ -299,6 +303,7 @@ class ReportsMetrics:
     _exporter: Exporter | None = None
 
     def step(self) -> dict[str, Any]:
+        """The algorithm's step, its result with `metrics`."""
         if self._exporter is None:
             self._exporter = Exporter(labels_of(self))
             self._exporter.begin(self.phase_results())  # type: ignore[attr-defined]
@@ -309,6 +314,7 @@ class ReportsMetrics:
         return result
 
     def cleanup(self) -> None:
+        """End the exporter, then as the algorithm does."""
         if self._exporter is not None:
             self._exporter.stop()
         super().cleanup()  # type: ignore[misc]

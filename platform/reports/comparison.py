@@ -25,6 +25,8 @@ from parsecrl.platform.storage import Location
 
 
 class Comparison(NamedTuple):
+    """What `build_comparison` made."""
+
     page: Path
     table: str  # of the studies, as text; empty where no run has one
 

@@ -38,10 +38,12 @@ class Iterates:
 
     @property
     def horizon(self) -> int:
+        """H."""
         return int(self.views[0].mean.shape[0])
 
     @property
     def action_size(self) -> int:
+        """A."""
         return int(self.views[0].mean.shape[1])
 
 

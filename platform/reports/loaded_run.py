@@ -46,14 +46,17 @@ class Trial:
 
     @property
     def label(self) -> str:
+        """What it was searched over, in words; its name where that is nothing."""
         return ", ".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in self.parameters.items()) or self.name
 
     def column(self, key: str) -> np.ndarray:
+        """The values of a key [n], a result each, NaN where a result has none."""
         if key not in self.rows:
             return np.full(len(self.rows), np.nan)
         return pd.to_numeric(self.rows[key], errors="coerce").to_numpy(dtype=float)
 
     def last(self, key: str) -> float | None:
+        """The last finite value of a key; None where there is none."""
         values = self.column(key)
         values = values[np.isfinite(values)]
         return float(values[-1]) if values.size else None
@@ -83,6 +86,7 @@ class Phase:
 
     @property
     def algorithm(self) -> str:
+        """As the summary or else the spec says it."""
         return str(self.summary.get("algorithm") or self.spec.get("algorithm") or "?")
 
     @property
@@ -105,6 +109,7 @@ class Phase:
 
     @property
     def title(self) -> str:
+        """What tables call its controller."""
         return paper_results.KINDS.get(self.kind, self.kind)
 
     @property
@@ -118,6 +123,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class Run:
+    """A run folder as reports see it."""
+
     folder: Path
     name: str
     spec: dict[str, Any]
@@ -139,6 +146,7 @@ class Run:
 
     @property
     def env(self) -> dict[str, Any]:
+        """The environment, as spec and summary say it."""
         return {**_dict(self.spec.get("env")), **_dict(self.summary.get("env"))}
 
     @property
@@ -150,10 +158,12 @@ class Run:
 
     @property
     def acting(self) -> tuple[Phase, ...]:
+        """The phases whose checkpoints hold an agent."""
         return tuple(phase for phase in self.phases if phase.acts)
 
     @property
     def studies(self) -> tuple[Phase, ...]:
+        """The phases without agents, whose trials are analysed."""
         return tuple(phase for phase in self.phases if not phase.acts)
 
     @property

@@ -54,15 +54,18 @@ class Study:
 
     @property
     def names(self) -> str:
+        """The phases' names."""
         return ", ".join(pool.phase.name for pool in self.pools)
 
     @property
     def title(self) -> str:
+        """The phases' names, and the runs'."""
         runs = dict.fromkeys(run for pool in self.pools for run in pool.runs)
         return f"{self.names} of {', '.join(runs)}"
 
     @property
     def note(self) -> str:
+        """How many trials came more than once; empty where none did."""
         repeated = sum(pool.repeated for pool in self.pools)
         return f"{repeated} trials came more than once; the first run's are shown." if repeated else ""
 

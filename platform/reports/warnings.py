@@ -20,6 +20,7 @@ class RunWarning(NamedTuple):
 
     @property
     def text(self) -> str:
+        """The sentence, with the phase's name before it."""
         return f"{self.phase}: {self.sentence}" if self.phase else self.sentence
 
 

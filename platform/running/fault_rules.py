@@ -53,6 +53,7 @@ class FaultRules(tune.Callback):
         return {**self.__dict__, **own}
 
     def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
+        """As Tune asks: remember what the cluster has."""
         self._cluster.look()
 
     def judged(self) -> AbstractContextManager[None]:
@@ -68,6 +69,7 @@ class FaultRules(tune.Callback):
         return is_lasting(error)
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """In the first step, give every trial the limit of failures, and count anew."""
         if self._knows_trials:
             return
         self._knows_trials = True
@@ -76,22 +78,27 @@ class FaultRules(tune.Callback):
             trial.run_metadata.num_failures = 0
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Give the trial the limit of failures."""
         trial.max_failures = self.max_failures  # a restored experiment brings along what it began with
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Say which trial of several failed, and why."""
         if self.line is not None and len(trials) > 1:  # of a single one the phase's end says it
             name = PurePosixPath(trial.path or trial.trial_id).name
             self.line.note(f"{self.phase}: {name} failed: {self._sentences.get(trial.trial_id, 'no reason known')}")
 
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
+        """Count the trial's failures anew."""
         trial.run_metadata.num_failures = 0
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
+        """Count the waiting anew."""
         self.waited_s = 0.0
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Raise RunFailed where no trial has told a result for `patience_s`."""
         now = time.monotonic()
         self.waited_s += min(now - (now if self._last_step is None else self._last_step), LONGEST_STEP_S)
         self._last_step = now

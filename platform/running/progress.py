@@ -32,11 +32,13 @@ class ResultHistory:
         self.rows: list[list[float]] = []
 
     def add(self, result: Mapping[str, Any]) -> None:
+        """Keep a result's values."""
         self.rows.append([finite(get_path(result, key.split("/")), math.nan) for key in KEYS])
         if len(self.rows) > self.LIMIT:
             self.rows = self.rows[1::2]  # the last one stays
 
     def series(self) -> dict[str, np.ndarray]:
+        """What `diagnose` takes."""
         return dict(zip(KEYS, np.array(self.rows).T, strict=True))
 
 
@@ -52,12 +54,14 @@ class StopWhenReached(tune.Stopper):
         self.conditions, self.known = dict(conditions), dict(known)
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether the trial has reached a goal; writes into the result where it did so in vain."""
         reached = fraction_done(self.conditions, self.known, result) >= 1.0
         if reached and UNTRAINED in result:
             result.setdefault(FAILURE, f"it ended without an update: {result[UNTRAINED]}")
         return reached
 
     def stop_all(self) -> bool:
+        """Never: each trial ends by itself."""
         return False
 
 
@@ -113,10 +117,12 @@ class PhaseProgress(tune.Callback):
     def setup(
         self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
     ) -> None:
+        """As Tune asks: show that the phase starts."""
         self.total_trials = total_num_samples or 1
         self._show(f"{self.phase}: starting" + self._where())
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Check the lock, back the state up, and end the experiment where it was asked to stop."""
         if self.check_lock is not None:
             self.check_lock()
         self.backup.update()
@@ -132,6 +138,7 @@ class PhaseProgress(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
+        """Ask for a checkpoint where one is due, and show how far the phase is."""
         due = result.get("done") or result.get("training_iteration", 0) % self.checkpoint_every == 0
         due = due or interruption.requested()
         since = self.checkpointed.setdefault(trial.trial_id, time.monotonic())
@@ -158,6 +165,7 @@ class PhaseProgress(tune.Callback):
             self.next_show = now + 19 * (now - start)
 
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any) -> None:
+        """Mark the checkpoint as whole, and prune older ones."""
         self.checkpointed[trial.trial_id] = time.monotonic()
         trial_folder, name = PurePosixPath(checkpoint.path).parts[-2:]
         if interruption.requested():
@@ -167,6 +175,7 @@ class PhaseProgress(tune.Callback):
         stored_checkpoints.prune(self.folder, trial_folder, self.protected)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Show the last line."""
         if self.results:
             self._show(self.describe(running=0), final=True)
 

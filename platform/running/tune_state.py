@@ -43,6 +43,7 @@ class Backup:
         self._copied = -1  # its time of change, nanoseconds
 
     def update(self) -> None:
+        """Copy the newest state files where they have changed, and are whole."""
         folder = self.folder
         if isinstance(folder, RemotePath):
             return

@@ -61,6 +61,7 @@ class Client(JobRequests, JobSubmissionClient):
     """Ray's client, with time limits and with one sentence for what can be wrong."""
 
     def request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
+        """As Ray's, with a time limit; UserError says in one sentence what is wrong."""
         options.setdefault("timeout", UPLOAD_TIMEOUT_S if method == "PUT" else TIMEOUT_S)
         try:
             return super().request(method, endpoint, **options)
