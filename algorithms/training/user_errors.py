@@ -69,9 +69,10 @@ class Failure(NamedTuple):
 
 @contextmanager
 def causes_kept() -> Iterator[None]:
-    """Within it, an exception that would be raised again becomes `Failed`, with itself as the cause.
+    """Within it, an exception that would be raised again becomes `Failed`, with its traceback's text as the cause.
 
-    An exception of a user's class may not survive the way to another process; `Failed` does.
+    An exception of a user's class may not survive a copy, which Tune makes of a trial's error and of its causes, nor
+    the way to another process; `Failed` and its cause do.
 
     Yields:
         Nothing.
@@ -84,7 +85,7 @@ def causes_kept() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, Failed) or not is_lasting(error):
             raise
-        raise Failed(sentence_of(error)) from error
+        Failure.of(error).reraise()
 
 
 def is_lasting(error: BaseException) -> bool:

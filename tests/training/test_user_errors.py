@@ -15,6 +15,7 @@ from parsecrl.platform.errors import StorageUnreachable
 from tests.envs.case_worlds import Point
 
 quiet_ray()
+from ray.air._internal.util import skip_exceptions  # noqa: E402
 from ray.exceptions import ActorDiedError, ObjectLostError, RayTaskError  # noqa: E402
 
 WORLDS = Path(__file__).parents[1] / "envs" / "case_worlds.py"
@@ -120,6 +121,7 @@ def test_what_is_kept_survives_the_way_to_another_process():
         raise LicenceError(7, "no licence")
     assert str(pickle.loads(pickle.dumps(told.value))) == sentence_of(told.value)
     assert str(told.value).startswith(f"LicenceError: no licence (7) ({__file__}:")
+    assert "LicenceError: no licence (7)" in str(skip_exceptions(told.value).__cause__)  # the copy that Tune makes
     with pytest.raises(ConnectionResetError), causes_kept():
         raise ConnectionResetError("the simulator's process is gone")
     with pytest.raises(Failed, match="as it is"), causes_kept():
