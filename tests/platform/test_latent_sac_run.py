@@ -59,25 +59,25 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
     from parsecrl.platform.cli import main
 
     command = ["run", QUICK, "--storage", str(tmp_path)]
-    assert main(command) == 0
+    assert main([*command, "--set", "phases.sac.stop.episodes=10"]) == 0
     out = capsys.readouterr().out
     assert "no representation objective" in out
     run = tmp_path / QUICK
     tables = read_tables(run, "sac")
-    assert tables["scores"].groupby(["model", "seed"]).size().tolist() == [20] * 4
+    assert tables["scores"].groupby(["model", "seed"]).size().tolist() == [10] * 4
     assert set(tables["predictions"]["model"]) == {"parsimonious"}
     page = (run / "report" / "index.html").read_text()
     assert page.count("<figure>") == 3
     assert "Distinct transformations" in page
 
-    assert main([*command, "--set", "phases.sac.stop.episodes=25"]) == 0
+    assert main([*command, "--set", "phases.sac.stop.episodes=15"]) == 0
     for file in run.glob("sac/*/result.json"):
-        assert [json.loads(line)["episodes"] for line in file.read_text().splitlines()] == [5, 10, 15, 20, 25]
+        assert [json.loads(line)["episodes"] for line in file.read_text().splitlines()] == [5, 10, 15]
     again = read_tables(run, "sac")["scores"]
-    assert again.groupby(["model", "seed"]).size().tolist() == [25] * 4
+    assert again.groupby(["model", "seed"]).size().tolist() == [15] * 4
     key = ["model", "seed", "episode"]
     before = tables["scores"].set_index(key)["score"].sort_index()
-    assert again[again["episode"] <= 20].set_index(key)["score"].sort_index().equals(before)
+    assert again[again["episode"] <= 10].set_index(key)["score"].sort_index().equals(before)
 
     # As a kill leaves it while one of four trials is on its way: the others are reported on, in a run of one's own.
     state = json.loads((run / "state.json").read_text())
@@ -87,13 +87,13 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
     for file in sorted(run.glob("sac/*/checkpoint_*/metrics.json")):
         metrics = json.loads(file.read_text())
         if metrics["parameters"] == {"model.kind": "parsimonious", "seed": 1}:
-            file.write_text(json.dumps({**metrics, "episodes": 20}))
+            file.write_text(json.dumps({**metrics, "episodes": 10}))
     capsys.readouterr()
     assert main(["report", str(run)]) == 0
     assert "sac: not at its end; 3 trials are" in capsys.readouterr().out
     assert read_tables(run, "sac")["scores"].groupby(["model", "seed"]).size().to_dict() == {
-        **{("encoder_only", seed): 25 for seed in (0, 1)},
-        ("parsimonious", 0): 25,
+        **{("encoder_only", seed): 15 for seed in (0, 1)},
+        ("parsimonious", 0): 15,
     }
     shutil.rmtree(run / "analysis")
     (run / "made_by.json").unlink()
