@@ -227,7 +227,7 @@ def _unknown_id(id: str, bare: str, module: str, group: str) -> str:
         example = "a dm_control task such as dm_control/cheetah-run-v0" if group == "env" else "parsecrl/Gridworld-v0"
         remedy = f"use {example}, or name the module that registers yours, as module:Name-v0"
     where = f"that {module} registers" if module else "that Gymnasium or Shimmy knows"
-    return f"the environment id must be one {where}, got {id!r}; {remedy}"
+    return f"the environment id must be one {where}, got {id.removeprefix('parsecrl.envs:')!r}; {remedy}"
 
 
 # Making.

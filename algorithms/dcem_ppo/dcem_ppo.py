@@ -200,6 +200,7 @@ class DCEMPPO(PhaseMixin, PPO):
             self.measurements.add(rollout.times)
             for episode in rollout.episodes:
                 self.experience.add(episode.get_rewards(), episode.get_actions())
+                self.last_returns.append(float(episode.get_return()))
             self.counts["trajectories"] += rollout.times.trajectories
         seconds = sum(rollout.times.planning_seconds for rollout in rollouts)
         decisions = sum(rollout.times.num_decisions for rollout in rollouts)

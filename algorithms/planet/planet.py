@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -122,7 +121,6 @@ class Planet(PhaseMixin, Algorithm):
         self._recent_beliefs: list[np.ndarray] = []  # not in checkpoints: a new rollout brings new ones
         self._last_end = time.monotonic()  # of an episode
         self._running_returns: dict[str, float] = {}  # of episodes that have not ended
-        self._last_returns: deque[float] = deque(maxlen=10)
         self._random_returns: list[float] = []  # of the seed episodes, whose actions are uniform
         if self.config.start_from and self.config.keep_replay:
             self._add_to_replay(load_replay(self.config.start_from))
@@ -206,7 +204,7 @@ class Planet(PhaseMixin, Algorithm):
             if episode.is_done:
                 self.counts["episodes"] += 1
                 self._last_end = time.monotonic()
-                self._last_returns.append(total)
+                self.last_returns.append(total)
                 if self.counts["updates"] == 0 and not self.config.start_from:
                     self._random_returns.append(total)
             else:
@@ -315,8 +313,6 @@ class Planet(PhaseMixin, Algorithm):
             "num_updates": self.counts["updates"],
             "trajectories": self.counts["trajectories"],
             "replay_decisions": self.local_replay_buffer.get_num_timesteps(),
-            # RLlib's own is NaN in an iteration without an episode's end, and a checkpoint needs a score.
-            "episode_return_mean": float(np.mean(self._last_returns)) if self._last_returns else float("nan"),
             **self._random_policy(),
         }
 
@@ -329,17 +325,15 @@ class Planet(PhaseMixin, Algorithm):
         return {"random_return_mean": mean, "random_return_std": std, "random_episodes": len(known)}
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """As RLlib's, with the last returns."""
+        """As RLlib's, with the random policy's returns."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if components is None:
-            state["last_returns"] = list(self._last_returns)
             state["random_returns"] = list(self._random_returns)
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take what `get_state` returned."""
         super().set_state(state)
-        self._last_returns.extend(state.get("last_returns", []))
         self._random_returns = list(state.get("random_returns", []))
 
     def save_phase_files(self, folder: str) -> None:

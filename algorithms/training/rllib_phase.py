@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
+import numpy as np
 import torch
 from ray import cloudpickle
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.checkpoints import Checkpointable
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 from torch import nn
 from typing_extensions import Self
 
@@ -31,7 +32,7 @@ from parsecrl.algorithms.registry.settings import Settings
 from parsecrl.algorithms.training.experience import Experience
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.rllib_private import registered_creator
-from parsecrl.algorithms.training.rllib_settings import SettingsConfig, learner_terms
+from parsecrl.algorithms.training.rllib_settings import RECENT_EPISODES, SettingsConfig, learner_terms
 
 ENVIRONMENT = "parsecrl.envs:parsecrl/Control-v0"
 LIMIT = "env_max_episode_steps"  # its word for max_episode_steps, of which gymnasium.make makes a limit of decisions
@@ -241,6 +242,8 @@ class PhaseMixin:
         super().setup(config)  # type: ignore[misc]
         self.measurements = Measurements()
         self.experience = Experience()
+        # RLlib's own mean is NaN in an iteration without an episode's end, and joins runners' means without weights.
+        self.last_returns: deque[float] = deque(maxlen=RECENT_EPISODES)
         self.spaces = self._task_spaces()
         self._check_agent()
 
@@ -295,9 +298,8 @@ class PhaseMixin:
     def step(self) -> dict[str, Any]:
         """An iteration of RLlib, and what the run reads of its result: score, losses, measurements."""
         results = super().step()  # type: ignore[misc]
-        runners = results.get(ENV_RUNNER_RESULTS, {})
-        results["episode_return_mean"] = runners.get("episode_return_mean", float("nan"))
-        results.update(self.phase_results())  # whose mean return, where it has one, RLlib's may lack or forget
+        results["episode_return_mean"] = float(np.mean(self.last_returns)) if self.last_returns else float("nan")
+        results.update(self.phase_results())
         if results.get("num_updates") == 0:
             results[UNTRAINED] = self.why_untrained()
         results["score"] = results["episode_return_mean"]  # of which Tune and the pipeline keep the best
@@ -354,16 +356,18 @@ class PhaseMixin:
             self.restore_phase_files(str(path))
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state and the phase's counts."""
+        """RLlib's state, the phase's counts and its last returns."""
         state = super().get_state(components, not_components=not_components, **kwargs)  # type: ignore[misc]
         if components is None:  # the whole state, not some parts of RLlib's
             state["counts"] = dict(self.counts)
+            state["last_returns"] = list(self.last_returns)
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take the state of `get_state`."""
         super().set_state(state)  # type: ignore[misc]
         self.counts.update(state.get("counts", {}))
+        self.last_returns.extend(state.get("last_returns", []))
 
 
 def described_model(model: nn.Module, settings: dict[str, Any]) -> dict[str, Any]:

@@ -52,9 +52,7 @@ def test_the_layout_is_of_the_seed_given_or_of_the_groups_own():
     small = world(size=3, start=[0, 0], goal=[2, 2], observation_size=7)
     assert small.observations.shape == (9, 11)
     assert world_of(make_vector_world({"id": "CartPole-v1"}, 0)) is None
-    with pytest.raises(
-        ValueError, match=r"must be one that parsecrl.envs registers, got 'parsecrl.envs:parsecrl/Maze-v0'"
-    ):
+    with pytest.raises(ValueError, match=r"must be one that parsecrl.envs registers, got 'parsecrl/Maze-v0'"):
         make_vector_world({"id": "parsecrl/Maze-v0"}, 0)
 
 

@@ -105,7 +105,7 @@ def test_where_the_episodes_lie():
         ("sequence_length=60", "sequence_length must be at most data.max_steps + 1, got 60 with 40"),
         ("context=16", "context must be at most data.held_out_steps, got 16 with 15"),
         ("data.episode=3", "did you mean 'episodes'?"),
-        ("world.id=parsecrl/Nowhere-v0", "env.id must be a world that Gymnasium can make"),
+        ("world.id=parsecrl/Nowhere-v0", "must be one that parsecrl.envs registers, got 'parsecrl/Nowhere-v0'"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(change: str, rule: str, capsys: pytest.CaptureFixture[str]):
