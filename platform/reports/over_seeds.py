@@ -94,10 +94,9 @@ class Chains:
         title = "random policy" if name == RANDOM else next((phase.title for phase in mine.values()), "")
         return Cell(name, variant, title, returns, float(np.median(times)) if times else None, mine)
 
-    def returns_of(self, phase: str, variant: str) -> dict[int, np.ndarray]:
-        """Seed -> returns; where a variant shares the phase, those of the chain that trains it."""
-        own = {cell.variant: cell.returns for cell in self.cells if cell.phase == phase}
-        return own.get(variant) or own.get(REFERENCE, {})
+    def _of_reference(self, phase: str) -> dict[int, np.ndarray]:
+        """Seed -> returns of the reference, which trains all of its phases itself."""
+        return next((cell.returns for cell in self.cells if (cell.phase, cell.variant) == (phase, REFERENCE)), {})
 
     def comparisons(self) -> list[tuple[str, str, str, Difference]]:
         """(phase, what, with what, difference): variants with the reference; phases with the one that they start from.
@@ -108,10 +107,10 @@ class Chains:
         for cell in self.cells:
             if cell.phase == RANDOM:
                 continue
-            what, against, other = cell.variant, REFERENCE, self.returns_of(cell.phase, REFERENCE)
+            what, against, other = cell.variant, REFERENCE, self._of_reference(cell.phase)
             if cell.variant == REFERENCE:
                 started = next((str(phase.spec.get("start_from")) for phase in cell.phases.values()), "")
-                what, against, other = cell.phase, started, self.returns_of(started, REFERENCE)
+                what, against, other = cell.phase, started, self._of_reference(started)
             if difference := paired_difference(cell.returns, other):
                 found.append((cell.phase, what, against, difference))
         return found
