@@ -34,7 +34,9 @@ class FirstPersonWorld(gymnasium.Env[np.ndarray, np.int64]):
 
     def __init__(self, frame_skip: int, ticks_per_second: float, render_mode: str | None):
         if isinstance(frame_skip, bool) or not isinstance(frame_skip, int | np.integer) or frame_skip < 1:
-            raise ValueError(f"frame_skip must be a whole number of 1 or more, got {frame_skip!r}; set env.frame_skip")
+            raise ValueError(
+                f"frame_skip must be a whole number of 1 or more, got {frame_skip!r}; set world.frame_skip"
+            )
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}; leave it out")
         self.frame_skip, self.render_mode = int(frame_skip), render_mode

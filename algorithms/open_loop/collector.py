@@ -60,7 +60,7 @@ class Collector:
                 return Collected(episode, attempt + 1)
         raise NoEpisodeLasts(
             f"held-out sequences need episodes that last, got none of {task.steps} steps in {ATTEMPTS} of "
-            f"{self.env_config['id']}; lower held_out_steps or env.frame_skip"
+            f"{self.env_config['id']}; lower data.held_out_steps or world.frame_skip"
         )
 
     def close(self) -> None:

@@ -70,7 +70,9 @@ def test_a_held_out_episode_that_ends_is_played_again(collector):
 
 def test_episodes_that_never_last_are_refused(collector, monkeypatch):
     monkeypatch.setattr("parsecrl.algorithms.open_loop.collector.ATTEMPTS", 2)
-    with pytest.raises(ValueError, match=r"got none of 3000 steps in 2 of .*; lower held_out_steps or env\.frame_skip"):
+    with pytest.raises(
+        ValueError, match=r"got none of 3000 steps in 2 of .*; lower data\.held_out_steps or world\.frame_skip"
+    ):
         collector.collect(Task("held_out", 0, 3000, True))
 
 
