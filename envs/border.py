@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -22,12 +22,7 @@ FLAGS = (bool, np.bool_)
 
 
 class EnvironmentFault(RuntimeError):
-    """An environment broke its own promises: one sentence with the environment, the step, what is wrong and the remedy.
-
-    `is_final`: trying again would end in the same way.
-    """
-
-    is_final: ClassVar[bool] = True
+    """An environment broke its own promises: a sentence with the environment, the step, what is wrong and the remedy."""
 
 
 class Border(gymnasium.Wrapper):

@@ -23,6 +23,12 @@ TICKS_PER_SECOND = 35.0  # Doom's
 BUTTONS = ("MOVE_FORWARD", "MOVE_BACKWARD", "MOVE_LEFT", "MOVE_RIGHT", "TURN_LEFT", "TURN_RIGHT")  # in ACTIONS' order
 
 
+class EngineEnded(RuntimeError):
+    """The process that the world runs in ended. `is_passing`: a world that is made again may go on."""
+
+    is_passing = True
+
+
 class HealthGathering(FirstPersonWorld):
     """Stay alive: health falls all the time, medikits heal, poison vials hurt.
 
@@ -98,7 +104,7 @@ class HealthGathering(FirstPersonWorld):
             function(*arguments)
         except (self._vizdoom.ViZDoomErrorException, self._vizdoom.ViZDoomUnexpectedExitException) as error:
             self.close()
-            raise RuntimeError(f"Doom's engine ended ({' '.join(str(error).split())}); make the world again") from error
+            raise EngineEnded(f"Doom's engine ended ({' '.join(str(error).split())}); make the world again") from error
         except (self._vizdoom.MessageQueueException, self._vizdoom.SharedMemoryException) as error:
             self.close()
             raise RuntimeError(

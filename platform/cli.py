@@ -317,5 +317,4 @@ def _doctor(options: argparse.Namespace) -> int:
         kwargs = None
     if not isinstance(kwargs, dict):
         raise UserError(f"--kwargs must be an object of JSON, such as '{{\"size\": 3}}', got {options.kwargs!r}")
-    report_task(options.env, kwargs, options.action_repeat, options.max_episode_steps)
-    return 0
+    return 0 if report_task(options.env, kwargs, options.action_repeat, options.max_episode_steps) else 1

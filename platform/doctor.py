@@ -102,7 +102,7 @@ def report_task(
     action_repeat: int = 1,
     max_episode_steps: int | None = None,
     write: Callable[[str], object] = print,
-) -> None:
+) -> bool:
     """Print what the project makes of a task.
 
     Args:
@@ -112,11 +112,17 @@ def report_task(
         max_episode_steps: Simulator steps after which an episode ends; None: the task's own limit.
         write: Gets each line.
 
+    Returns:
+        Whether a spec can take the task as it is.
+
     Raises:
         UserError: The task cannot be made or breaks its promises.
     """
+    fine = True
     for how, what, detail in examine_task(id, kwargs, action_repeat, max_episode_steps):
         write(f"{how:4}  {what:13}  {detail}")
+        fine = fine and how != BAD
+    return fine
 
 
 def examine_task(

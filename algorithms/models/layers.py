@@ -97,7 +97,7 @@ class RunningNorm(nn.Module):
         delta = rows.mean(0) - self.mean
         var = (1 - share) * self.var * (self.count > 0) + share * rows.var(0, unbiased=False)
         var = var + share * (1 - share) * delta**2
-        finite = var.isfinite()  # rows of NaN or infinity are for the loss to report, and leave no trace here
+        finite = var.isfinite()  # rows of NaN are for the loss to report, and leave no trace here
         self.var.copy_(torch.where(finite, var, self.var))
         self.mean.copy_(torch.where(finite, self.mean + share * delta, self.mean))
         self.count.copy_(total.clamp(max=self.memory))

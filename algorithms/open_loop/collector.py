@@ -71,8 +71,8 @@ class Collector:
         for left in reversed(range(TRIES)):
             try:
                 return self._play(task, attempt)
-            except RuntimeError as error:  # the world's own process ended
-                if not left or getattr(error, "is_final", False):  # the world breaks its promises
+            except RuntimeError as error:
+                if not left or not getattr(error, "is_passing", False):  # as where the world's own process ended
                     raise
                 self.env.close()
                 self.env = make_pixel_world(self.env_config)

@@ -30,16 +30,24 @@ class ResultHistory:
 
     def __init__(self) -> None:
         self.rows: list[list[float]] = []
+        self._stride, self._passed = 1, 0  # every how manieth result is kept, and how many came since
+        self._last: list[float] = []
 
     def add(self, result: Mapping[str, Any]) -> None:
         """Keep a result's values."""
-        self.rows.append([finite(get_path(result, key.split("/")), math.nan) for key in KEYS])
+        self._last = [finite(get_path(result, key.split("/")), math.nan) for key in KEYS]
+        self._passed += 1
+        if self._passed < self._stride:
+            return
+        self._passed = 0
+        self.rows.append(self._last)
         if len(self.rows) > self.LIMIT:
-            self.rows = self.rows[1::2]  # the last one stays
+            self.rows, self._stride = self.rows[::2], 2 * self._stride  # the last one stays: LIMIT is even
 
     def series(self) -> dict[str, np.ndarray]:
         """What `diagnose` takes."""
-        return dict(zip(KEYS, np.array(self.rows).T, strict=True))
+        rows = [*self.rows, self._last] if self._passed else self.rows
+        return dict(zip(KEYS, np.array(rows).T, strict=True))
 
 
 class StopWhenReached(tune.Stopper):

@@ -12,6 +12,7 @@ from parsecrl.algorithms.open_loop.collector import Collector, Task
 from parsecrl.algorithms.open_loop.dataset import open_dataset
 from parsecrl.algorithms.registry.algorithm import Episodes
 from parsecrl.envs import choose_rendering_backend
+from parsecrl.envs.health_gathering import EngineEnded
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.running.collection import collect
 from parsecrl.platform.terminal import StatusLine
@@ -76,17 +77,23 @@ def test_episodes_that_never_last_are_refused(collector, monkeypatch):
         collector.collect(Task("held_out", 0, 3000, True))
 
 
-def test_an_engine_that_dies_is_started_again(collector, monkeypatch):
+@pytest.mark.parametrize("error", [EngineEnded("the engine ended"), RuntimeError("no licence")])
+def test_an_engine_that_dies_is_started_again_and_nothing_else(collector, monkeypatch, error):
     expected = collector.collect(Task("train", 0, 20, False)).episode
     step, calls = collector.env.step, []
 
     def break_once(action):
         calls.append(action)
         if len(calls) == 5:
-            raise RuntimeError("the engine ended")
+            raise error
         return step(action)
 
     monkeypatch.setattr(collector.env, "step", break_once)
+    if not isinstance(error, EngineEnded):
+        with pytest.raises(RuntimeError, match="no licence"):
+            collector.collect(Task("train", 0, 20, False))
+        assert len(calls) == 5
+        return
     again = collector.collect(Task("train", 0, 20, False)).episode
     np.testing.assert_array_equal(again.images, expected.images)
 

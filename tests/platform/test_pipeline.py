@@ -541,6 +541,7 @@ def test_a_history_of_many_results_is_thinned(tmp_path):
     series = history.series()
     assert len(series["num_updates"]) <= history.LIMIT
     assert series["num_updates"][-1] == 9999
+    assert len(set(np.diff(series["num_updates"])[:-1])) == 1  # old and new results equally far apart
     assert series["losses/reward_explained_variance"][-1] == -9999
     assert np.isnan(series["task_score"]).all()
 

@@ -239,9 +239,9 @@ def test_a_world_model_that_knows_no_end_is_warned_of_where_episodes_terminate(t
     assert all("world_model.kind 'own_models:Blind' has no attribute `terminates`" in text for text in told)
 
 
-def findings(done):
+def findings(done, code=0):
     """What `parsec doctor` says, by what it says it of."""
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return {line[6:19].strip(): (line[:4].strip(), line[21:]) for line in done.stdout.splitlines()}
 
 
@@ -259,7 +259,7 @@ def test_doctor_tells_what_is_made_of_a_task(tmp_path):
 def test_doctor_says_what_a_spec_must_say(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "TASK_SECONDS", 0.2)
     task = ("doctor", "--env", f"{HERE}Point-v0", "--kwargs", '{"steps": null, "obs_unit": 3}')
-    found = findings(parsec(tmp_path, *task))
+    found = findings(parsec(tmp_path, *task), code=1)
     assert found["episodes"][0] == "BAD"
     assert found["episodes"][1].endswith("no limit known; set env.max_episode_steps")
     stated = yaml.safe_load(found["spec"][1])["env"]
