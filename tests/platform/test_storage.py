@@ -33,6 +33,7 @@ from parsecrl.platform.storage import (
     writable_storage,
     write_atomically,
 )
+from tests.platform.commands import Commands
 
 
 @pytest.fixture(params=["disk", "s3", "gs"])
@@ -331,17 +332,18 @@ def test_checkpoints_are_found_marked_pruned_and_forgotten(store):
 
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
-def test_a_run_in_googles_store_is_continued_and_reported(gs):
-    small = ("phases.embedding.updates_per_step=25", "phases.embedding.checkpoint_every=1")
+def test_a_run_in_googles_store_is_continued_and_reported(gs, tmp_path, request):
+    small = ("updates_per_step=25", "checkpoint_every=1", "validate_every=25", "control_steps=5")
+    commands = Commands()  # whose environment leads to the store
+    request.addfinalizer(commands.end)
 
     def parsec(*words):
-        command = [sys.executable, "-m", "parsecrl", *words]
-        done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
+        done = commands.parsec(tmp_path, *words)
+        assert done.code == 0, done.err[-3000:]
+        return done.out
 
     for end in (50, 75):
-        changes = [f"--set={change}" for change in (*small, f"phases.embedding.stop.num_updates={end}")]
+        changes = [f"--set=phases.embedding.{change}" for change in (*small, f"stop.num_updates={end}")]
         assert f"report: {gs}/cartpole_embedding_quick/report" in parsec(
             "run", "cartpole_embedding_quick", "--storage", gs, *changes
         )
