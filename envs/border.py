@@ -22,7 +22,7 @@ FLAGS = (bool, np.bool_)
 
 
 class EnvironmentFault(RuntimeError):
-    """An environment broke its own promises: a sentence with the environment, the step, what is wrong and the remedy."""
+    """An environment broke its promises: one sentence with the environment, the step, what is wrong and the remedy."""
 
 
 class Border(gymnasium.Wrapper):
