@@ -13,10 +13,13 @@ from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
+import ray
 import torch
 from ray import cloudpickle
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.checkpoints import Checkpointable
 from torch import nn
@@ -239,7 +242,11 @@ class PhaseMixin:
 
     def setup(self, config: Any) -> None:
         """As RLlib's; then check that the agent fits the task."""
-        super().setup(config)  # type: ignore[misc]
+        try:
+            super().setup(config)  # type: ignore[misc]
+        except IndexError:  # RLlib asked for the spaces of runners that had all failed, whose errors it only logs
+            _make_runner(config)
+            raise
         self.measurements = Measurements()
         self.experience = Experience()
         # RLlib's own mean is NaN in an iteration without an episode's end, and joins runners' means without weights.
@@ -368,6 +375,12 @@ class PhaseMixin:
         super().set_state(state)  # type: ignore[misc]
         self.counts.update(state.get("counts", {}))
         self.last_returns.extend(state.get("last_returns", []))
+
+
+def _make_runner(config: AlgorithmConfig) -> None:
+    """Make one remote runner, and have what its constructor raises raised here."""
+    runner = ray.remote(num_cpus=0)(config.env_runner_cls or SingleAgentEnvRunner)
+    ray.get(runner.remote(config=config, worker_index=1, num_workers=1).ping.remote())
 
 
 def described_model(model: nn.Module, settings: dict[str, Any]) -> dict[str, Any]:

@@ -194,7 +194,8 @@ def _sentence(kind: str, message: str, chain: list[list[Place]]) -> str:
     said = ": ".join(part for part in (kind.rstrip(":"), first) if part)
     own = [place for places in chain for place in reversed(places) if _is_users(place[0])]
     innermost = own or [place for places in chain for place in places[-1:]]
-    return f"{said} ({_short(innermost[0][0])}:{innermost[0][1]})" if innermost else said
+    place = f"({_short(innermost[0][0])}:{innermost[0][1]})" if innermost else ""
+    return said if place in said else f"{said} {place}"  # a message that wraps a cause may say where that was
 
 
 def _is_users(file: str) -> bool:

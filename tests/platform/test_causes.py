@@ -164,7 +164,9 @@ def test_what_an_environment_raises_ends_the_trial_and_is_continued_when_mended(
     run = tmp_path / "runs" / "tiny"
     (trial,) = run.glob(f"{phase}/trial_*")  # the one that failed went on
     place = f"{tmp_path}/my_worlds.py:{line_of('raise LicenceError', nth)}"
-    assert said.startswith(f"phase {phase} stopped: LicenceError: no licence ({place})"), said
+    made = "ValueError: environment 'my_worlds:Faulty-v0' cannot be made: " * (case == "a runner's constructor")
+    assert said.startswith(f"phase {phase} stopped: {made}LicenceError: no licence ({place})"), said
+    assert said.count(place) == 1
     assert f"the traceback is in {trial}/error.txt" in said
     assert "last good checkpoint" not in said  # there is none
     text = (trial / "error.txt").read_text()
