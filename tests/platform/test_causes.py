@@ -138,6 +138,7 @@ def line_of(text, nth=0):
     return [i for i, line in enumerate(WORLDS.splitlines(), 1) if text in line][nth]
 
 
+# Tune wraps the class of a trial with plain resources: its process is named ResourceTrainable.
 CASES = {
     "planet": (ACTING, "raises step planet", "planet", 1),
     "planet with a runner": (ACTING, "raises step EnvRunner", "planet", 1),
@@ -148,8 +149,8 @@ CASES = {
         "finetune",
         1,
     ),
-    "latent_sac": (SAC, "raises step latent_sac", "sac", 2),
-    "latent_planning": (PLANNING, "raises step latent_planning", "maze", 2),
+    "latent_sac": (SAC, "raises step ResourceTrainable", "sac", 2),
+    "latent_planning": (PLANNING, "raises step ResourceTrainable", "maze", 2),
 }
 
 
