@@ -130,6 +130,8 @@ def connect(
             raise
         except Exception as error:  # Ray raises bare ones too, as where a machine is so busy that its start times out
             reason = _reason(error)
+            if "AF_UNIX" in reason:  # the longest path that a socket can have
+                raise UserError(f"Ray's temporary folder has too long a path ({reason}); set RAY_TMPDIR=/tmp") from None
             if address in {None, LOCAL}:
                 raise UserError(
                     f"Ray did not start on this machine ({reason}); give the same command again when it is less busy"
@@ -139,10 +141,6 @@ def connect(
             raise UserError(
                 f"no Ray cluster answers at {address!r} ({reason}); start one, or use --address local"
             ) from None
-        except OSError as error:
-            if "AF_UNIX" not in str(error):  # the longest path that a socket can have
-                raise
-            raise UserError(f"Ray's temporary folder has too long a path ({error}); set RAY_TMPDIR=/tmp") from None
     quiet_ray()
     from parsecrl.platform.cluster import ray_private
 

@@ -14,6 +14,7 @@ import torch
 
 from parsecrl.algorithms.checkpoints.agent import read_description, save_agent
 from parsecrl.algorithms.controllers import PlanningAgent
+from parsecrl.algorithms.models import matrix_products
 from parsecrl.platform import cli
 
 COMMAND = [str(Path(sys.executable).with_name("parsec"))]
@@ -147,6 +148,7 @@ def test_run_refuses_and_writes_nothing(folder, arguments, words):
 
 def test_run_refuses_products_that_there_are_not(folder, monkeypatch):
     monkeypatch.setenv("PARSEC_PRODUCTS", "mkl")
+    matrix_products.use(None)  # this process may have chosen already
     assert_refused(parsec(folder, "run", "small.yaml"), "PARSEC_PRODUCTS must be torch, onednn or measure, got 'mkl'")
     assert not (folder / "runs").exists()
 
