@@ -1,7 +1,5 @@
 """A phase that reaches its end without an update fails with the reason."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from parsecrl.algorithms.registry.algorithm import ENV_STEPS, UNTRAINED
@@ -26,11 +24,8 @@ evaluate: {{episodes: 1, random: false, videos: false}}
 
 
 @pytest.mark.parametrize("steps", [60, 299, 300, 400])
-def test_only_the_end_of_a_phase_makes_it_a_failure(tmp_path, steps):
-    state = tmp_path / "state.json"
-    state.write_text('{"planet": {"stop": {"env_steps": 300}}}')
-    phase = SimpleNamespace(stop_conditions={"env_steps": ENV_STEPS})
-    stop = StopWhenReached(SimpleNamespace(path=tmp_path, spec=SimpleNamespace(phase=lambda name: phase)), "planet")
+def test_only_the_end_of_a_phase_makes_it_a_failure(steps):
+    stop = StopWhenReached({"env_steps": 300}, {"env_steps": ENV_STEPS})
     waiting = {"env_steps": steps, UNTRAINED: "2 of 90 seed_episodes ended; prolong the phase"}
     assert stop("trial", waiting) == (steps >= 300)
     assert waiting.get(FAILURE, "") == (
