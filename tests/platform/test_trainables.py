@@ -21,7 +21,7 @@ def test_a_trainable_is_pickled_by_reference_and_made_anew_where_it_is_read(name
     assert len(pickled) < 200
     assert cloudpickle.loads(pickled) is made
     if ":" not in name:
-        code = "import pickle, sys; print(pickle.load(sys.stdin.buffer).__mro__[:4])"
+        code = "import pickle, sys; print(pickle.load(sys.stdin.buffer).__mro__)"
         found = subprocess.run([sys.executable, "-c", code], input=pickled, capture_output=True, check=True)
         assert b"planet.planet.Planet" in found.stdout
 
