@@ -80,7 +80,9 @@ def test_an_episode_is_its_seeds_whatever_came_before(id, make):
 
 @pytest.mark.parametrize("id", WORLDS)
 def test_bad_arguments_of_pixel_worlds_are_refused(id, make):
-    with pytest.raises(ValueError, match=r"frame_skip must be a whole number of 1 or more, got 0; set world\.frame_skip"):
+    with pytest.raises(
+        ValueError, match=r"frame_skip must be a whole number of 1 or more, got 0; set world\.frame_skip"
+    ):
         make(id, frame_skip=0)
     with pytest.raises(ValueError, match="render_mode must be None or 'rgb_array', got 'human'"):
         type(make(id))(render_mode="human")
