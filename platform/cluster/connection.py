@@ -110,7 +110,9 @@ def connect(
     from parsecrl.envs import choose_rendering_backend
 
     choose_rendering_backend()
-    if not ray.is_initialized():
+    if ray.is_initialized():
+        _check_connected_to(address)
+    else:
         os.environ.update(env_vars or {})
         names = {name for name in PASSED_ON if "@" not in os.environ.get(name, "")}  # an endpoint with a key in it
         names = {*names, *(env_vars or {})} - _given_to_the_job()
@@ -145,6 +147,28 @@ def connect(
     from parsecrl.platform.cluster import ray_private
 
     return ray_private.dashboard_url()
+
+
+def _check_connected_to(address: str | None) -> None:
+    """A process has one Ray: the address of another is not passed over in silence."""
+    if address in {None, LOCAL, "auto"}:
+        return
+    import ray
+
+    _check_reachable(address)
+    if str(address).startswith("ray://"):
+        is_this = ray.util.client.ray.is_connected()
+        connected = "another address"
+    else:
+        connected = ray.get_runtime_context().gcs_address
+        is_this = (
+            str(address).rpartition(":")[2] == connected.rpartition(":")[2]
+        )  # a host has many names, a Ray one port
+    if not is_this:
+        raise UserError(
+            f"this process is connected to a Ray at {connected}, not to the one at {address!r}; "
+            f"call ray.shutdown() first"
+        )
 
 
 @contextlib.contextmanager

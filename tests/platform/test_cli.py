@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,17 @@ def test_run_refuses_and_writes_nothing(folder, arguments, words):
     before = sorted(folder.rglob("*"))
     assert_refused(parsec(folder, "run", *arguments), *words)
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_runtime")
+def test_an_address_counts_where_a_ray_runs_already(folder):
+    refused = parsec(folder, "run", "small.yaml", "--address", "ray://127.0.0.1:1")
+    assert_refused(refused, "no Ray cluster answers at 'ray://127.0.0.1:1'")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        assert_refused(parsec(folder, "run", "small.yaml", "--address", address), "not to the one", address)
+    assert not (folder / "runs").exists()
 
 
 def test_run_refuses_products_that_there_are_not(folder, monkeypatch):
