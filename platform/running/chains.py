@@ -23,12 +23,13 @@ from parsecrl.platform.running.configs import env_of
 from parsecrl.platform.running.one_chain import reporting, work_through
 from parsecrl.platform.running.preflight import check_environment
 from parsecrl.platform.runs.run_folder import CHAINS, CHAINS_FILE, FINISHED, RunFolder
-from parsecrl.platform.specs import Chain, Spec, dump
+from parsecrl.platform.specs import Chain, Spec
 from parsecrl.platform.storage import Location, RemotePath, download, in_parallel, remove_tree, upload, write_atomically
 from parsecrl.platform.terminal import StatusLine
 
 POLL_S = 1.0  # between two looks at the chains that run
 DRIVER_TRIES = 3  # of a chain whose process is lost
+WITHOUT_EFFECT = {"resources", "runtime", "loggers"}  # keys of a spec that leave what a chain came to as it is
 
 
 def chains_to_do(folder: RunFolder, chains: Sequence[Chain]) -> list[Chain]:
@@ -232,7 +233,7 @@ def _key(chain: Chain) -> str:
 
 
 def _done(chain: Chain) -> dict[str, str]:
-    said = dump(chain.spec) + str(sorted(chain.shared.items()))
+    said = json.dumps([chain.spec.model_dump(exclude=WITHOUT_EFFECT), sorted(chain.shared.items())], default=str)
     return {"status": FINISHED, "of": hashlib.sha256(said.encode()).hexdigest()}
 
 

@@ -191,6 +191,9 @@ def test_a_chain_whose_checkpoints_are_gone_is_to_be_done_again(tmp_path):
         assert chain in chains_to_do(folder, chains)
         record_done(folder, chain)
     assert chains_to_do(folder, chains) == []
+    changed = chains_of(load_spec(tmp_path / "tiny.yaml", ["resources.num_env_runners=1", "evaluate.episodes=7"]))
+    assert chains_to_do(folder, changed) == changed
+    assert chains_to_do(folder, chains_of(load_spec(tmp_path / "tiny.yaml", ["resources.num_env_runners=1"]))) == []
     shutil.rmtree(folder.path / "chains" / chains[0].name / "planet")
     assert chains_to_do(folder, chains) == [chains[0]]
     folder.close()
