@@ -293,7 +293,7 @@ def distinct_slices(batch: TransitionSequence) -> DistinctSlices:
     if obs.requires_grad:
         return DistinctSlices(batch, obs.new_ones(len(obs)))
     found = distinct_rows(torch.cat([obs.flatten(1), action.to(obs.dtype)], 1))
-    counts = torch.bincount(found.inverse, minlength=len(found.first)).to(obs.dtype)
+    counts = obs.new_zeros(len(found.first)).index_add_(0, found.inverse, obs.new_ones(len(obs)))
     return DistinctSlices(TransitionSequence(obs[found.first], action[found.first]), counts)
 
 

@@ -78,24 +78,28 @@ class RunningNorm(nn.Module):
         return x * self.std.to(x.dtype) + self.mean.to(x.dtype)
 
     @torch.no_grad()
-    def update(self, x: Tensor) -> None:
-        """Merge rows into the statistics (Chan et al. 1979, parallel variance).
+    def update(self, x: Tensor, counted: Tensor | None = None) -> None:
+        """Merge rows into the statistics (Chan et al. 1979, parallel variance). A GPU is not waited for.
 
         Args:
             x: [..., O] in data units.
+            counted: bool [...], whether a row counts; None: all do.
         """
         rows = x.reshape(-1, x.shape[-1]).double()
-        n = rows.shape[0]
-        if n == 0:
-            return
+        weights = rows.new_ones(len(rows), 1) if counted is None else counted.reshape(-1, 1).double()
+        n = weights.sum()
+        if counted is not None:
+            rows = torch.where(weights > 0, rows, 0.0)
         if self.outlier < math.inf:
             # What has not varied yet has no outliers.
             reach = torch.where((self.count > 0) & (self.var > 0), self.outlier * self.std, math.inf)
             rows = rows.clamp(self.mean - reach, self.mean + reach)
         total = self.count + n
-        share = n / total  # weight of the new rows
-        delta = rows.mean(0) - self.mean
-        var = (1 - share) * self.var * (self.count > 0) + share * rows.var(0, unbiased=False)
+        share = n / total.clamp(min=1)  # weight of the new rows
+        mean = (weights * rows).sum(0) / n.clamp(min=1)
+        spread = (weights * (rows - mean) ** 2).sum(0) / n.clamp(min=1)
+        delta = mean - self.mean
+        var = (1 - share) * self.var * ((self.count > 0) | (total == 0)) + share * spread
         var = var + share * (1 - share) * delta**2
         finite = var.isfinite()  # rows of NaN are for the loss to report, and leave no trace here
         self.var.copy_(torch.where(finite, var, self.var))

@@ -12,6 +12,7 @@ Axes: B sequences, T images, C of them as context, H predicted steps, A actions,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -284,8 +285,9 @@ class PixelDynamics(nn.Module, ABC):
         flat = images.flatten(0, 1).contiguous(memory_format=self.memory_format)
         return flat.to(torch.float32).div_(255.0)
 
-    def _autocast(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == torch.bfloat16)
+    def _autocast(self, device: torch.device) -> AbstractContextManager[None]:
+        lower = self.precision == torch.bfloat16
+        return torch.autocast(device.type, dtype=torch.bfloat16) if lower else nullcontext()
 
 
 class PixelRSSM(PixelDynamics):

@@ -135,7 +135,7 @@ class RSSM(RecurrentCore):
         """As `WorldModel.update_statistics`: observations, rewards, and how often episodes terminate."""
         known = ~sequence.is_first
         self.obs_norm.update(sequence.obs)
-        self.reward_norm.update(sequence.reward[known][:, None])
+        self.reward_norm.update(sequence.reward[..., None], known)
         self.steps += known.sum()
         self.terminations += (known & sequence.terminated).sum()
         self._terminates = None
