@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from parsecrl.algorithms.controllers.controller import Objective, Plan, RewardModel, cost_scale, predicted_cost
 from parsecrl.algorithms.models import ActionDecoder, Belief
 from parsecrl.algorithms.solvers import cem, dcem
-from parsecrl.algorithms.solvers.cem import Solution
+from parsecrl.algorithms.solvers.gaussian_search import Solution
 
 SHIFT_POINTS = 500  # that may stand for a plan that was moved on; a search tries num_samples x num_iterations
 

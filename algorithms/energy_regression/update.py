@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from parsecrl.algorithms.energy_regression.settings import InnerSolverSpec
-from parsecrl.algorithms.solvers.cem import Objective, dcem
+from parsecrl.algorithms.solvers.cem import dcem
+from parsecrl.algorithms.solvers.gaussian_search import Objective
 from parsecrl.algorithms.solvers.unrolled_gd import unrolled_gd
 
 Energy = Callable[[Tensor, Tensor], Tensor]  # x [B, X], y [B, N, Y] -> one energy each [B, N]

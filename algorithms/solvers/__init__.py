@@ -1,6 +1,7 @@
 """Solvers: pure torch, no Ray.
 
-`cem.py` has CEM and DCEM, `categorical_cem.py` CEM over discrete actions, `lml.py` the differentiable top-k, and
+`cem.py` has CEM and DCEM, `mppi.py` path integrals and `refinements.py` what makes of them iCEM; all run the loop of
+`gaussian_search.py`. `categorical_cem.py` is CEM over discrete actions, `lml.py` the differentiable top-k, and
 `unrolled_gd.py` gradient descent.
 """
 
@@ -11,8 +12,11 @@ from parsecrl.algorithms.solvers.categorical_cem import (
     categorical_cem,
     gumbel_noise,
 )
-from parsecrl.algorithms.solvers.cem import Iteration, Solution, cem, dcem
+from parsecrl.algorithms.solvers.cem import cem, dcem
+from parsecrl.algorithms.solvers.gaussian_search import Iteration, Solution
 from parsecrl.algorithms.solvers.lml import lml_projection
+from parsecrl.algorithms.solvers.mppi import mppi
+from parsecrl.algorithms.solvers.refinements import Refinements, colored_noise
 from parsecrl.algorithms.solvers.unrolled_gd import Descent, unrolled_gd
 
 __all__ = [
@@ -21,11 +25,14 @@ __all__ = [
     "CategoricalSolution",
     "Descent",
     "Iteration",
+    "Refinements",
     "Solution",
     "categorical_cem",
     "cem",
+    "colored_noise",
     "dcem",
     "gumbel_noise",
     "lml_projection",
+    "mppi",
     "unrolled_gd",
 ]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from parsecrl.algorithms.solvers.cem import Objective
+from parsecrl.algorithms.solvers.gaussian_search import Objective
 
 
 class Descent(NamedTuple):

@@ -357,7 +357,8 @@ def test_what_fails_in_a_runner_arrives_as_itself(worker_index):
             collect(runner, weights, 0)
     else:
         rollout = collect(runner, weights, 0)
-        with pytest.raises(Failed, match=r"^ValueError: .*finite cost.* \(parsecrl/algorithms/solvers/cem.py:\d+\)$"):
+        at = r"\(parsecrl/algorithms/solvers/gaussian_search.py:\d+\)"
+        with pytest.raises(Failed, match=rf"^ValueError: .*finite cost.* {at}$"):
             raise_errors([rollout])
         assert "in collect" in rollout.failure.traceback
     runner.stop()
