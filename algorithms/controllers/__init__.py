@@ -2,9 +2,10 @@
 
 from parsecrl.algorithms.controllers.agent import PlanningAgent
 from parsecrl.algorithms.controllers.categorical import CategoricalController, CategoricalPlan
-from parsecrl.algorithms.controllers.controller import Controller, Objective, Plan, cost_scale, predicted_cost
+from parsecrl.algorithms.controllers.controller import Controller, Plan
 from parsecrl.algorithms.controllers.own_parts import make_controller, make_world_model
 from parsecrl.algorithms.controllers.planning import EmbeddedController, FullSpaceController, SearchController
+from parsecrl.algorithms.controllers.score import Objective, Score, cost_scale, predicted_cost
 
 __all__ = [
     "CategoricalController",
@@ -15,6 +16,7 @@ __all__ = [
     "Objective",
     "Plan",
     "PlanningAgent",
+    "Score",
     "SearchController",
     "cost_scale",
     "make_controller",

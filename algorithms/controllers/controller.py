@@ -1,29 +1,18 @@
-"""What rollouts, learners, evaluation and reports ask of a controller, and the cost that one minimises.
+"""What rollouts, learners, evaluation and reports ask of a controller.
 
-Axes: B beliefs, N candidates, n solver variables, T iterations, H horizon, O observation, A action. Actions lie in
-[-1, 1]; observations and rewards are in the environment's units.
+Axes: B beliefs, N candidates, n solver variables, T iterations, H horizon, A action. Actions lie in [-1, 1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from parsecrl.algorithms.controllers.score import RewardModel, Score
 from parsecrl.algorithms.models import Belief
 from parsecrl.algorithms.solvers import Iteration
-
-# cost(observations [B, N, H, O], rewards [B, N, H], actions [B, N, H, A]) -> [B, N], minimised.
-Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-class RewardModel(Protocol):
-    """What a controller needs of a model; with an objective it needs `WorldModel.predict` as well."""
-
-    def predict_rewards(self, belief: Belief, actions: Tensor) -> Tensor:
-        """Rewards [B, N, H] of actions [B, N, H, A] from B beliefs, in environment units."""
 
 
 class Plan(NamedTuple):
@@ -43,14 +32,14 @@ class Controller(Protocol):
     Attributes:
         horizon: H, decisions of a plan.
         action_size: A.
-        objective: What `plan` minimises, through `predicted_cost`. Set after construction; None: minus the sum of the
-            predicted rewards.
+        score: What counts in a plan: `plan` minimises `predicted_cost(model, belief, actions, self.score)`. Set after
+            construction, where it is `Score()`.
         warm_start: Whether `plan` begins at `shift` of the last plan.
     """
 
     horizon: int
     action_size: int
-    objective: Objective | None
+    score: Score
     warm_start: bool
 
     @property
@@ -111,35 +100,3 @@ class Controller(Protocol):
     def shift(self, plan: Plan, belief: Belief) -> Tensor:
         """The warm start [B, n] of the next decision; belief [B] is the one that the plan was made for."""
         ...
-
-
-def predicted_cost(model: Any, belief: Belief, actions: Tensor, objective: Objective | None = None) -> Tensor:
-    """The cost of action sequences in a model.
-
-    Args:
-        model: A `RewardModel`; with an objective, a `WorldModel`.
-        belief: [B].
-        actions: [B, N, H, A] in [-1, 1].
-        objective: Cost of what the model predicts; None: minus the sum of the predicted rewards (eq. 7). Where
-            episodes terminate, the model has weighed the rewards by the probability that they are reached.
-
-    Returns:
-        Costs [B, N], environment units.
-    """
-    if objective is None:
-        return -model.predict_rewards(belief, actions).sum(-1)
-    observations, rewards = model.predict(belief, actions)
-    return objective(observations, rewards, actions)
-
-
-def cost_scale(model: Any, objective: Objective | None) -> Tensor | float:
-    """What the costs of plans are divided by where their size matters, so that the rewards' unit does not.
-
-    Args:
-        model: A `RewardModel`.
-        objective: As of `predicted_cost`.
-
-    Returns:
-        The model's `reward_scale` []; 1 where it has none, and of an objective, whose unit is its author's choice.
-    """
-    return 1.0 if objective is not None else getattr(model, "reward_scale", 1.0)

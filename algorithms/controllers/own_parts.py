@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parsecrl.algorithms.controllers.controller import Controller, Objective, Plan, predicted_cost
+from parsecrl.algorithms.controllers.controller import Controller, Plan
 from parsecrl.algorithms.controllers.planning import EmbeddedController, FullSpaceController
+from parsecrl.algorithms.controllers.score import Objective, Score, predicted_cost
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights, ReplaySequence, WorldModel
 from parsecrl.algorithms.registry.user_functions import call_with_options, one_line, own_function
 
@@ -61,7 +62,7 @@ def make_controller(model: WorldModel, settings: Mapping[str, Any], decoder: Map
         decoder: Sizes of the decoder of an embedded controller.
 
     Returns:
-        The controller, its objective set.
+        The controller, its score set.
 
     Raises:
         ValueError: There is no such controller or objective, or it does not meet its protocol.
@@ -85,7 +86,7 @@ def make_controller(model: WorldModel, settings: Mapping[str, Any], decoder: Map
         with torch.random.fork_rng(devices=[]):
             _try_controller(controller, model, horizon, trial)
     if name is not None:
-        controller.objective = make_objective(name, model, controller)
+        controller.score = Score(make_objective(name, model, controller))
     return controller
 
 
@@ -122,15 +123,15 @@ def make_objective(name: str, model: WorldModel, controller: Controller) -> Obje
         asked.append(True)
         return objective(*predicted)
 
-    before, controller.objective = controller.objective, counted
+    before, controller.score = controller.score, Score(counted)
     try:
         trial.call("a plan with it", controller.plan, model, model.initial_belief(B), generator=draw)
     finally:
-        controller.objective = before
+        controller.score = before
     if not asked:
         raise ValueError(
             f"controller.objective {name!r} is never asked by {type(controller).__name__}, whose plan must minimise "
-            f"predicted_cost(model, belief, actions, self.objective); correct the controller, or leave objective out"
+            f"predicted_cost(model, belief, actions, self.score); correct the controller, or leave objective out"
         )
     return objective
 

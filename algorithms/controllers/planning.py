@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parsecrl.algorithms.controllers.controller import Objective, Plan, RewardModel, cost_scale, predicted_cost
+from parsecrl.algorithms.controllers.controller import Plan
+from parsecrl.algorithms.controllers.score import RewardModel, Score, cost_scale, predicted_cost
 from parsecrl.algorithms.models import ActionDecoder, Belief
 from parsecrl.algorithms.solvers import cem, dcem
 from parsecrl.algorithms.solvers.gaussian_search import Solution
@@ -34,7 +35,7 @@ class SearchController(nn.Module):
         warm_start: Begin at the previous plan instead of at zero.
     """
 
-    objective: Objective | None
+    score: Score
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class SearchController(nn.Module):
         self.horizon, self.action_size, self.plan_size = horizon, action_size, plan_size
         self.num_samples, self.num_elites, self.num_iterations = num_samples, num_elites, num_iterations
         self.init_std, self.warm_start = init_std, warm_start
-        self.objective = None
+        self.score = Score()
 
     @property
     def trajectories(self) -> int:
@@ -77,7 +78,7 @@ class SearchController(nn.Module):
         mean = warm_start if warm_start is not None else belief.h.new_zeros(len(belief.h), self.plan_size)
         solution = self._search(
             lambda x: self.cost(model, belief, x),
-            cost_scale(model, self.objective),
+            cost_scale(model, self.score),
             init_mean=mean,
             init_std=torch.full_like(mean, self.init_std),
             num_samples=self.num_samples,
@@ -93,7 +94,7 @@ class SearchController(nn.Module):
 
     def cost(self, model: RewardModel, belief: Belief, x: Tensor) -> Tensor:
         """C(x; belief) of eqs. (7) and (8): solver variables x [B, N, n] -> [B, N]."""
-        return predicted_cost(model, belief, self.decode(x, belief), self.objective)
+        return predicted_cost(model, belief, self.decode(x, belief), self.score)
 
     def decode(self, x: Tensor, belief: Belief) -> Tensor:
         """Solver variables x [B, n] or [B, N, n] to action sequences with two more axes [H, A] for n."""

@@ -1,7 +1,7 @@
 """Torch models: what predicts the world, and what decodes a plan."""
 
 from parsecrl.algorithms.models.action_decoder import ActionDecoder
-from parsecrl.algorithms.models.beliefs import Belief, Gaussian, ReplaySequence
+from parsecrl.algorithms.models.beliefs import Belief, Gaussian, Outcome, ReplaySequence
 from parsecrl.algorithms.models.energy import EnergyNetwork
 from parsecrl.algorithms.models.latent_baselines import (
     BetaVAE,
@@ -16,7 +16,7 @@ from parsecrl.algorithms.models.parsimonious import ParsimoniousDynamics, Parsim
 from parsecrl.algorithms.models.pixel_dynamics import OpenLoop, ParsimoniousPixels, PixelDynamics, PixelRSSM
 from parsecrl.algorithms.models.pixels import ImageDecoder, ImageEncoder, ImageSequence
 from parsecrl.algorithms.models.rssm import RSSM, LossWeights
-from parsecrl.algorithms.models.world_model import WorldModel
+from parsecrl.algorithms.models.world_model import ImaginationModel, WorldModel
 
 __all__ = [
     "RSSM",
@@ -32,9 +32,11 @@ __all__ = [
     "ImageDecoder",
     "ImageEncoder",
     "ImageSequence",
+    "ImaginationModel",
     "LatentDynamics",
     "LossWeights",
     "OpenLoop",
+    "Outcome",
     "ParsimoniousDynamics",
     "ParsimoniousPixels",
     "ParsimonyObjective",

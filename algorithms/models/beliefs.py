@@ -32,6 +32,14 @@ class Gaussian(NamedTuple):
     std: Tensor  # [..., S], positive
 
 
+class Outcome(NamedTuple):
+    """What action sequences lead to, in a model."""
+
+    rewards: Tensor  # [B, N, H] environment units, each weighed by the probability that it is reached
+    survival: Tensor  # [B, N] probability that the episode goes on after the last action
+    last: Belief  # [B, N] the state after the last action
+
+
 class ReplaySequence(NamedTuple):
     """B slices of T decisions; a slice may cross episodes.
 

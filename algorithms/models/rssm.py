@@ -10,13 +10,14 @@ Axes: B sequences or beliefs, N candidates, T steps, H horizon, O observation, A
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from parsecrl.algorithms.models.beliefs import Belief, Gaussian, ReplaySequence
+from parsecrl.algorithms.models.beliefs import Belief, Gaussian, Outcome, ReplaySequence
 from parsecrl.algorithms.models.inference_rollout import BLOCK_ROWS, roll_out_in_place
 from parsecrl.algorithms.models.layers import RunningNorm, gru_step, mlp
 from parsecrl.algorithms.models.matrix_products import linear, torch_multiplies_on_cpu
@@ -274,13 +275,23 @@ class RSSM(RecurrentCore):
 
     def predict_rewards(self, belief: Belief, actions: Tensor) -> Tensor:
         """As `WorldModel.predict_rewards`, with the state at its prior mean."""
-        if torch.is_grad_enabled() or not torch_multiplies_on_cpu(actions):
-            return self._rewards(self._roll_out(belief, actions), actions)
-        parts = []
-        for block in actions.split(max(1, BLOCK_ROWS // len(actions)), 1):
-            features = roll_out_in_place(self.gru, self.prior_net, belief, block)
-            parts.append(self._rewards(features, block))
-        return torch.cat(parts, 1)
+        return self._roll_out_and(lambda *rolled: (self._rewards(*rolled),), belief, actions)[0]
+
+    def predict_outcome(self, belief: Belief, actions: Tensor) -> Outcome:
+        """As `ImaginationModel.predict_outcome`, with the state at its prior mean."""
+        rewards, survival, h, s = self._roll_out_and(self._outcome, belief, actions)
+        return Outcome(rewards, survival, Belief(h, s))
+
+    def next_belief(self, belief: Belief, action: Tensor) -> Belief:
+        """As `ImaginationModel.next_belief`, with the state at its prior mean."""
+        h = self.next_h(torch.cat([belief.s, action], -1), belief.h)
+        return Belief(h, self._prior_mean(h))
+
+    def rewards_and_continuation(self, belief: Belief) -> tuple[Tensor, Tensor]:
+        """As `ImaginationModel.rewards_and_continuation`; where no termination was seen, all goes on."""
+        features = torch.cat(belief, -1)
+        rewards = self.reward_norm.inverse(self.reward_net(features)).squeeze(-1)
+        return rewards, self.continuation_logit(features).sigmoid() if self.terminates else torch.ones_like(rewards)
 
     def predict(self, belief: Belief, actions: Tensor) -> tuple[Tensor, Tensor]:
         """As `WorldModel.predict`, with the state at its prior mean."""
@@ -289,15 +300,42 @@ class RSSM(RecurrentCore):
         obs = self.obs_norm.inverse(self.obs_net(features))
         return obs.view(H, B, N, -1).permute(1, 2, 0, 3), self._rewards(features, actions)
 
+    def _roll_out_and(
+        self, read: Callable[[Tensor, Tensor], tuple[Tensor, ...]], belief: Belief, actions: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What `read` makes of the states [H * B * N, D + S] that actions [B, N, H, A] lead to: tensors [B, N, ...]."""
+        if torch.is_grad_enabled() or not torch_multiplies_on_cpu(actions):
+            return read(self._roll_out(belief, actions), actions)
+        blocks = actions.split(max(1, BLOCK_ROWS // len(actions)), 1)
+        parts = [read(roll_out_in_place(self.gru, self.prior_net, belief, block), block) for block in blocks]
+        return tuple(torch.cat(part, 1) for part in zip(*parts, strict=True))
+
     def _rewards(self, features: Tensor, actions: Tensor) -> Tensor:
         B, N, H, _ = actions.shape
         rewards = self.reward_norm.inverse(self.reward_net(features)).view(H, B, N)
         if self.terminates and H > 1:
             # Of all steps but the last, after which nothing counts.
-            log_goes_on = logsigmoid(self.continuation_logit(features[: -B * N])).view(H - 1, B, N)
-            survival = log_goes_on.cumsum(0).exp()
-            rewards = torch.cat([rewards[:1], rewards[1:] * survival])
+            rewards = self._weigh(rewards, self._survival(features[: -B * N], actions))
         return rewards.permute(1, 2, 0)
+
+    def _outcome(self, features: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The parts of an `Outcome`, h and s apart."""
+        B, N, H, _ = actions.shape
+        rewards = self.reward_norm.inverse(self.reward_net(features)).view(H, B, N)
+        last = features[-B * N :].view(B, N, -1).split([self.deterministic_size, self.stochastic_size], -1)
+        if not self.terminates:
+            return rewards.permute(1, 2, 0), rewards.new_ones(B, N), *last
+        survival = self._survival(features, actions)
+        return self._weigh(rewards, survival[:-1]).permute(1, 2, 0), survival[-1], *last
+
+    def _survival(self, features: Tensor, actions: Tensor) -> Tensor:
+        """The probability [t, B, N] that the episode goes on after each of the first t steps."""
+        B, N = actions.shape[:2]
+        return logsigmoid(self.continuation_logit(features)).view(-1, B, N).cumsum(0).exp()
+
+    def _weigh(self, rewards: Tensor, survival: Tensor) -> Tensor:
+        """Rewards [H, B, N], each times the survival [H - 1, B, N] of the step before; the first is always reached."""
+        return torch.cat([rewards[:1], rewards[1:] * survival])
 
     def _roll_out(self, belief: Belief, actions: Tensor) -> Tensor:
         """The states [H * B * N, D + S] that actions [B, N, H, A] lead to, differentiable.

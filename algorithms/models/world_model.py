@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
-from parsecrl.algorithms.models.beliefs import Belief, ReplaySequence
+from parsecrl.algorithms.models.beliefs import Belief, Outcome, ReplaySequence
 
 if TYPE_CHECKING:
     from parsecrl.algorithms.models.rssm import LossWeights
@@ -114,4 +114,43 @@ class WorldModel(Protocol):
 
     def reward_parameters(self) -> list[nn.Parameter]:
         """What makes rewards of predicted states: PPO's part `reward`."""
+        ...
+
+
+class ImaginationModel(Protocol):
+    """What a value beyond the horizon asks of a world model besides; `RSSM` has it."""
+
+    def predict_outcome(self, belief: Belief, actions: Tensor) -> Outcome:
+        """The rewards of `predict`, and where they end: what a plan with a value is judged by.
+
+        Args:
+            belief: [B].
+            actions: [B, N, H, A].
+
+        Returns:
+            Rewards, survival and last states, differentiable.
+        """
+        ...
+
+    def next_belief(self, belief: Belief, action: Tensor) -> Belief:
+        """One step of `predict`, differentiable: imagination goes on from there.
+
+        Args:
+            belief: [M].
+            action: [M, A].
+
+        Returns:
+            The states [M] that the actions lead to.
+        """
+        ...
+
+    def rewards_and_continuation(self, belief: Belief) -> tuple[Tensor, Tensor]:
+        """What a predicted state brings, differentiable.
+
+        Args:
+            belief: [...].
+
+        Returns:
+            The reward [...] that arrives with the state, and the probability [...] that the episode goes on from there.
+        """
         ...

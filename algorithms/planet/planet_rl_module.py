@@ -126,7 +126,7 @@ class PlanetRLModule(TorchRLModule):
                     target = self.proposals.plan(model, chosen, generator=self._generator()).actions
             cost, distance = self.decoder_loss(chosen, target)
             terms |= {"decoder_loss": cost.detach(), "decoder_distance": distance.detach()}
-            scale = cost_scale(model, self.agent.controller.objective)
+            scale = cost_scale(model, self.agent.controller.score)
             loss = loss + cost / scale + self.model_config["decoder_anchor"] * distance
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # Several learners wait for each other's gradient of every parameter, also of what a batch did not ask.
@@ -177,7 +177,7 @@ class PlanetRLModule(TorchRLModule):
         model, controller = self.agent.model, self.agent.controller
         with frozen(model):
             plan = controller.plan(model, beliefs, generator=self._generator())
-            cost = predicted_cost(model, beliefs, plan.actions[:, None], controller.objective).mean()
+            cost = predicted_cost(model, beliefs, plan.actions[:, None], controller.score).mean()
         known = ~target.isnan()
         difference = (plan.actions - target.nan_to_num()) * known
         distance = (difference**2).sum() / known.any(-1).any(-1).sum().clamp(min=1)
@@ -271,7 +271,7 @@ def make_proposals(agent: PlanningAgent, settings: dict[str, Any]) -> FullSpaceC
     if not settings or agent.decoder is None:
         return None
     proposals = FullSpaceController(agent.controller.horizon, agent.controller.action_size, **settings)
-    proposals.objective = agent.controller.objective
+    proposals.score = agent.controller.score
     return proposals
 
 

@@ -127,6 +127,8 @@ def _plan(agent: Any, state: dict[str, Any], obs: Any, generator: Any, decisions
         raise ValueError(f"no iteration had a finite cost after {decisions} decisions")
     sampled = "action sequences" if agent.kind != "embedded" else "latent points, shown as the actions they decode to"
     cost = (
-        "minus the return predicted over the horizon" if agent.controller.objective is None else "that of the objective"
+        "minus the return predicted over the horizon"
+        if agent.controller.score.objective is None
+        else "that of the objective"
     )
     return Iterates(tuple(views), decisions, env_steps, sampled, cost)

@@ -12,6 +12,7 @@ from parsecrl.algorithms.controllers import (
     Controller,
     EmbeddedController,
     PlanningAgent,
+    Score,
     make_controller,
     predicted_cost,
 )
@@ -31,6 +32,7 @@ BROKEN = """
 import torch
 from parsec_example.gru_model import GRUModel
 from parsec_example.mppi import MPPI
+from parsecrl.algorithms.controllers import Score
 
 class NoLoss(GRUModel):
     @property
@@ -69,9 +71,9 @@ class SaysDecoder(MPPI):
 
 class NeverAsks(MPPI):
     def plan(self, *arguments, **options):
-        kept, self.objective = self.objective, None
+        kept, self.score = self.score, Score()
         try: return super().plan(*arguments, **options)
-        finally: self.objective = kept
+        finally: self.score = kept
 
 class Fails(MPPI):
     def __init__(self, horizon, action_size, belief_size): raise RuntimeError("no GPU\\nhere")
@@ -182,7 +184,7 @@ def test_a_hand_written_cost_is_what_plans_minimise(model):
     agent = PlanningAgent(OBS, A, model, controller, {})
     belief = agent.model.initial_belief(2)
     for sign, best in ((1, 0.0), (-1, 1.0)):
-        agent.controller.objective = lambda obs, rewards, actions, s=sign: s * actions.square().sum((-1, -2))
+        agent.controller.score = Score(lambda obs, rewards, actions, s=sign: s * actions.square().sum((-1, -2)))
         plan = agent.controller.plan(agent.model, belief, generator=seeded(0))
         assert (plan.actions.abs() - best).abs().max() < 0.15
 
@@ -205,7 +207,7 @@ def test_a_cost_sees_what_the_model_predicts_in_units_of_the_environment():
         step = model.obs_norm.inverse(model.obs_net(torch.cat([h, s], -1)))
         torch.testing.assert_close(obs[:, :, t], step, rtol=1e-4, atol=1e-4)
     seen = []
-    predicted_cost(model, belief, actions, lambda *predicted: seen.extend(predicted) or predicted[1].sum(-1))
+    predicted_cost(model, belief, actions, Score(lambda *predicted: seen.extend(predicted) or predicted[1].sum(-1)))
     assert torch.equal(seen[0], obs)
     assert torch.equal(seen[2], actions)
     default = predicted_cost(model, belief, actions)
@@ -216,7 +218,7 @@ def test_a_cost_sees_what_the_model_predicts_in_units_of_the_environment():
 def test_the_gradient_of_a_cost_reaches_decoder_reward_and_transition(model):
     torch.manual_seed(0)
     agent = PlanningAgent(OBS, A, model, EMBEDDED, {"hidden_size": 8})
-    agent.controller.objective = lambda obs, rewards, actions: (obs.square().mean(-1) - rewards).sum(-1)
+    agent.controller.score = Score(lambda obs, rewards, actions: (obs.square().mean(-1) - rewards).sum(-1))
     plan = agent.plan(agent.model.initial_belief(2), agent.initial_state(2), seeded(0))
     groups = (agent.decoder.parameters(), agent.model.reward_parameters(), agent.model.transition_parameters())
     for group in groups:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from parsecrl.algorithms.controllers import Objective, Plan, predicted_cost
+from parsecrl.algorithms.controllers import Plan, Score, predicted_cost
 from parsecrl.algorithms.models import Belief
 from parsecrl.algorithms.solvers import Iteration
 
@@ -43,7 +43,7 @@ class MPPI(nn.Module):
         self.horizon, self.action_size = horizon, action_size
         self.num_samples, self.num_iterations = num_samples, num_iterations
         self.temperature, self.noise_std = temperature, noise_std
-        self.objective: Objective | None = None
+        self.score = Score()
         self.plan_size = horizon * action_size
         self.trajectories = num_samples * num_iterations
         self.noise_shape = (num_iterations, num_samples, self.plan_size)
@@ -66,7 +66,7 @@ class MPPI(nn.Module):
             shape = (B, *self.noise_shape[1:])
             eps = torch.randn(shape, generator=generator, device=h.device) if noise is None else noise[t]
             u = (mean[:, None] + self.noise_std * eps).clamp(-1, 1)  # [B, N, n]
-            J = predicted_cost(model, belief, self.decode(u, belief), self.objective)  # [B, N]
+            J = predicted_cost(model, belief, self.decode(u, belief), self.score)  # [B, N]
             w = (-(J - J.amin(1, keepdim=True)) / (self.temperature * J.std(1, keepdim=True) + 1e-8)).softmax(1)
             mean = (w[..., None] * u).sum(1)
             history.append(Iteration(u, J, w, mean, torch.full_like(mean, self.noise_std)))
