@@ -31,9 +31,9 @@ def save_agent(folder: str | Path, agent: PlanningAgent, description: dict[str, 
     Args:
         folder: An existing one.
         agent: Whose weights are stored.
-        description: algorithm, env {id, action_repeat}, world_model, controller, decoder, env_steps, and spaces, the
-            task's own {observation, action} as `describe_space` has them; without these the task's are the agent's
-            vectors.
+        description: algorithm, env {id, action_repeat}, world_model, controller, decoder, env_steps; value, of an agent
+            that has one; and spaces, the task's own {observation, action} as `describe_space` has them; without these
+            the task's are the agent's vectors.
     """
     sizes = {"obs_size": agent.model.obs_size, "action_size": agent.model.action_size}
     own = {
@@ -88,6 +88,7 @@ def load_agent(folder: Folder, trust: bool | Collection[str] = False) -> tuple[P
             description["world_model"],
             description["controller"],
             description["decoder"],
+            description.get("value"),
         )
     except ValueError as error:
         raise ValueError(f"{folder}/{DESCRIPTION}: {error}") from error

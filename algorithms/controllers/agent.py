@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from parsecrl.algorithms.controllers.controller import Plan
 from parsecrl.algorithms.controllers.own_parts import make_controller, make_world_model
-from parsecrl.algorithms.models import Belief
+from parsecrl.algorithms.controllers.score import predicted_cost
+from parsecrl.algorithms.controllers.valued import make_actor_critic
+from parsecrl.algorithms.models import ActorCritic, Belief
 
 State = dict[str, Tensor]
 
@@ -26,9 +28,10 @@ class PlanningAgent(nn.Module):
         world_model: The spec's group of this name.
         controller: The spec's group; its `kind` is "full", "embedded" or module:name.
         decoder: The spec's group; the decoder exists only where the controller has one.
+        value: The spec's group, of the critic and the actor; None for neither.
 
     Raises:
-        ValueError: A kind is unknown, or code of a user's own does not meet its protocol.
+        ValueError: A kind is unknown, code of a user's own does not meet its protocol, or a value does not suit it.
     """
 
     trained: Tensor  # [] bool
@@ -40,11 +43,14 @@ class PlanningAgent(nn.Module):
         world_model: dict[str, Any] | None = None,
         controller: dict[str, Any] | None = None,
         decoder: dict[str, Any] | None = None,
+        value: dict[str, Any] | None = None,
     ):
         super().__init__()
         # Modules as well as what their protocols say.
         self.model: Any = make_world_model(obs_size, action_size, world_model or {})
         self.controller: Any = make_controller(self.model, controller or {}, decoder or {})
+        # Last: what is made before it draws the same weights as without it.
+        self.actor_critic: ActorCritic | None = make_actor_critic(self.model, self.controller, value)
         self.kind: str = (controller or {}).get("kind", "full")
         # Set by the first gradient step. It travels with the weights: a rollout knows by it when planning makes sense.
         self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
@@ -53,6 +59,24 @@ class PlanningAgent(nn.Module):
     def decoder(self) -> nn.Module | None:
         """What is trained through the plans; None where nothing is."""
         return self.controller.decoder
+
+    @property
+    def trajectories(self) -> int:
+        """Candidates that the model rolls out for one decision."""
+        proposed = self._num_proposals(self.controller.noise_shape[1])
+        # Rolled out by the actor, then among the candidates, if the solver takes any; at last one beside the search's.
+        return self.controller.trajectories + (proposed * (1 + self._takes_candidates) + 2 if proposed else 0)
+
+    @property
+    def _takes_candidates(self) -> bool:
+        return getattr(self.controller, "takes_candidates", False)
+
+    def _num_proposals(self, most: int) -> int:
+        """P; at most one plan with each of `most` rows of noise, and one without."""
+        if self.actor_critic is None:
+            return 0
+        wanted = self.actor_critic.num_policy_candidates
+        return min(wanted, 1 + most if self._takes_candidates else 1)
 
     def initial_state(self, batch_size: int) -> State:
         """The state before an episode's first obs: h [B, D], s [B, S], action [B, A] (previous), plan [B, n]."""
@@ -76,9 +100,63 @@ class PlanningAgent(nn.Module):
         noise: Tensor | None = None,
         **options: Any,
     ) -> Plan:
+        """The plan from a belief: what the controller finds, or the actor's own where that is predicted to cost less.
+
+        The actor's plans are among the candidates of a search over action sequences. A search in latents cannot take
+        them. There its plan without noise alone is held against what the search finds.
+
+        Args:
+            belief: [B].
+            state: As of `search`.
+            generator: As of `Controller.plan`; where there is noise, the actor's is taken from it.
+            noise: As of `Controller.plan`.
+            **options: As of `Controller.plan`.
+
+        Returns:
+            Plans of all beliefs.
+        """
+        proposals = self._propose(belief, generator, noise)
+        if proposals is None:
+            return self.search(belief, state, generator, noise, **options)
+        if self._takes_candidates:
+            options["candidates"] = proposals
+        return self._cheaper(belief, self.search(belief, state, generator, noise, **options), proposals[:, 0])
+
+    def search(
+        self,
+        belief: Belief,
+        state: State,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        **options: Any,
+    ) -> Plan:
         """The controller's plan from a belief, begun at the state's last plan where the controller does so."""
         warm_start = state["plan"] if self.controller.warm_start else None
         return self.controller.plan(self.model, belief, warm_start, generator=generator, noise=noise, **options)
+
+    def _propose(self, belief: Belief, generator: torch.Generator | None, noise: Tensor | None) -> Tensor | None:
+        """The actor's plans [B, P, H, A], the first without noise; None where it has none."""
+        B, (H, A) = len(belief.h), (self.controller.horizon, self.controller.action_size)
+        P = self._num_proposals(self.controller.noise_shape[1])
+        if self.actor_critic is None or P == 0:
+            return None
+        if P == 1:
+            eps = belief.h.new_zeros(B, 0, H, A)
+        elif noise is None:
+            eps = torch.randn(B, P - 1, H, A, generator=generator, device=belief.h.device)
+        else:
+            eps = noise[0, :, : P - 1].unflatten(-1, (H, A)).expand(B, -1, -1, -1)
+        return self.actor_critic.propose(self.model, belief, torch.cat([eps.new_zeros(B, 1, H, A), eps], 1))
+
+    def _cheaper(self, belief: Belief, plan: Plan, proposal: Tensor) -> Plan:
+        """The plan, or the proposal [B, H, A] where its predicted cost is less."""
+        with torch.no_grad():
+            both = torch.stack([plan.actions, proposal], 1)
+            cost = predicted_cost(self.model, belief, both, self.controller.score)  # [B, 2]
+            is_actors = cost[:, 1] < cost[:, 0]
+        actions = torch.where(is_actors[:, None, None], proposal, plan.actions)
+        mean = actions.flatten(1) if self._takes_candidates else plan.mean
+        return plan._replace(actions=actions, mean=mean, is_actors=is_actors)
 
     def next_state(self, belief: Belief, action: Tensor, plan: Plan | None) -> State:
         """The state after an action was executed.

@@ -22,6 +22,7 @@ class Plan(NamedTuple):
     mean: Tensor  # [B, n] the solution in the solver's own variables
     history: list[Iteration] | None  # per iteration, if asked for
     entropy: Tensor | None = None  # [B] nats, of the last selection: see Solution.entropy
+    is_actors: Tensor | None = None  # [B] bool, where an actor's plan cost less than what the search found
 
 
 class Controller(Protocol):
@@ -35,6 +36,8 @@ class Controller(Protocol):
         score: What counts in a plan: `plan` minimises `predicted_cost(model, belief, actions, self.score)`. Set after
             construction, where it is `Score()`.
         warm_start: Whether `plan` begins at `shift` of the last plan.
+        takes_candidates: Optional, False where there is none: whether the solver's variables are the actions, and
+            `plan` has an argument `candidates` [B, P, H, A] of action sequences that are tried beside its own.
     """
 
     horizon: int

@@ -17,6 +17,7 @@ from parsecrl.algorithms.controllers.score import RewardModel, Score, cost_scale
 from parsecrl.algorithms.models import ActionDecoder, Belief
 from parsecrl.algorithms.solvers import cem, dcem
 from parsecrl.algorithms.solvers.gaussian_search import Solution
+from parsecrl.algorithms.solvers.refinements import Refinements
 
 SHIFT_POINTS = 500  # that may stand for a plan that was moved on; a search tries num_samples x num_iterations
 
@@ -36,6 +37,7 @@ class SearchController(nn.Module):
     """
 
     score: Score
+    takes_candidates = False
 
     def __init__(
         self,
@@ -73,8 +75,10 @@ class SearchController(nn.Module):
         noise: Tensor | None = None,
         keep_history: bool = False,
         checkpoint: bool = False,
+        candidates: Tensor | None = None,
     ) -> Plan:
-        """As `Controller.plan`."""
+        """As `Controller.plan`; candidates [B, P, H, A] are tried in the first iteration, if the solver takes any."""
+        extra = {} if candidates is None else {"refinements": Refinements(candidates=candidates.flatten(-2))}
         mean = warm_start if warm_start is not None else belief.h.new_zeros(len(belief.h), self.plan_size)
         solution = self._search(
             lambda x: self.cost(model, belief, x),
@@ -89,6 +93,7 @@ class SearchController(nn.Module):
             noise=noise,
             keep_history=keep_history,
             checkpoint=checkpoint,
+            **extra,
         )
         return Plan(self.decode(solution.mean, belief), solution.mean, solution.history, solution.entropy)
 
@@ -121,6 +126,7 @@ class FullSpaceController(SearchController):
     """
 
     differentiable_in: tuple[str, ...] = ()
+    takes_candidates = True
 
     def __init__(
         self,

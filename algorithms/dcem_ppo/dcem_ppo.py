@@ -56,7 +56,7 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class or DCEMPPO)
         self.algorithm_name = "dcem_ppo"
-        self.world_model, self.controller, self.decoder = {}, {}, {}  # the agent's, once it is known
+        self.world_model, self.controller, self.decoder, self.value = {}, {}, {}, None  # the agent's, once it is known
         self.grad_clip = 0.5
         self.grad_clip_by = "global_norm"
         self.batch_mode = "complete_episodes"
@@ -72,7 +72,7 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
         names = (
-            *("start_from", "start_from_trusted", "world_model", "controller", "decoder"),
+            *("start_from", "start_from_trusted", "world_model", "controller", "decoder", "value"),
             *("fine_tune", "std", "noise_bank_size"),
         )
         # Rows of the train batch; the learner flattens them, so the length only affects the padding.
@@ -93,7 +93,7 @@ class DCEMPPOConfig(PhaseConfig, PPOConfig):
             description = read_description(self.start_from)
             check_trust(self.start_from, description, self.start_from_trusted, "config.trust_start_from()")
             self.world_model, self.controller = description["world_model"], description["controller"]
-            self.decoder = description["decoder"]
+            self.decoder, self.value = description["decoder"], description.get("value")
         self.gamma, self.lambda_ = self.discount, self.gae_lambda
         self._check_settings()
         super().validate()

@@ -9,6 +9,8 @@ Departures from the paper, which says nothing on either:
 - Common random numbers. DCEM's own draws come from a fixed bank, and each decision stores the index of those it used.
   The policy's mean is then a deterministic function of (belief, warm start, index), and the learner's likelihood ratios
   are exact on the first pass.
+- Where an agent's actor proposes plans, a decision stores whether the proposal was taken. The learner holds it so: the
+  policy's mean is then a constant, not a function that jumps from one plan to the other.
 - The learner plans from the beliefs that the rollouts stored. PPO's gradient passes through the planner, but not
   through the filter that made the belief: a fine-tuned transition learns to predict better for control, not to remember
   better.
@@ -28,7 +30,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
 from parsecrl.algorithms.checkpoints.agent import load_agent
-from parsecrl.algorithms.controllers import PlanningAgent
+from parsecrl.algorithms.controllers import Plan, PlanningAgent
 from parsecrl.algorithms.models import Belief
 from parsecrl.algorithms.models.layers import RunningNorm, mlp
 from parsecrl.algorithms.models.matrix_products import ProductChoice
@@ -37,7 +39,8 @@ from parsecrl.algorithms.training.seeding import derive_seed
 
 # Columns that a rollout stores for each decision, beside RLlib's own.
 H, S, WARM_START, NOISE_INDEX = "belief_h", "belief_s", "warm_start", "noise_index"
-DECISION = (H, S, WARM_START, NOISE_INDEX)
+IS_ACTORS = "is_actors"  # [B] bool, where the actor's plan took the place of what the search found
+DECISION = (H, S, WARM_START, NOISE_INDEX, IS_ACTORS, Columns.ACTION_DIST_INPUTS)
 ACTION_NOISE = "action_noise"  # [B, A] standard normal, of a rollout's batch alone
 PARTS = ("reward", "transition", "decoder")
 
@@ -61,7 +64,8 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
             self.agent, _ = load_agent(config["start_from"], trust=config["start_from_trusted"])
         else:
             sizes = (self.observation_space.shape[-1], self.action_space.shape[-1])
-            self.agent = PlanningAgent(*sizes, config["world_model"], config["controller"], config["decoder"]).eval()
+            groups = (config[name] for name in ("world_model", "controller", "decoder", "value"))
+            self.agent = PlanningAgent(*sizes, *groups).eval()
         self.products = ProductChoice()  # likelihood ratios of another product's plans would not be exact
         self._check_agent()
         controller = self.agent.controller
@@ -117,19 +121,32 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         """As RLlib asks: the agent's state at an episode's beginning, without the axis B."""
         return {name: value[0].cpu() for name, value in self.agent.initial_state(1).items()}
 
-    def plan(self, batch: dict[str, Tensor], checkpoint: bool = False) -> Any:
-        """Plan stored decisions.
+    def plan(self, batch: dict[str, Tensor]) -> Plan:
+        """Plan as the agent acts.
 
         Args:
-            batch: Columns DECISION, [B, ...] each.
-            checkpoint: Recompute each iteration in backward.
+            batch: Columns H, S, WARM_START and NOISE_INDEX, [B, ...] each.
 
         Returns:
             The plans.
         """
+        return self.agent.plan(*self._decided(batch))
+
+    def search(self, batch: dict[str, Tensor]) -> Plan:
+        """What the planner finds for stored decisions, differentiable; each iteration is recomputed in backward.
+
+        Args:
+            batch: As of `plan`.
+
+        Returns:
+            The plans, none of them the actor's.
+        """
+        return self.agent.search(*self._decided(batch), checkpoint=True)
+
+    def _decided(self, batch: dict[str, Tensor]) -> tuple[Belief, dict[str, Tensor], None, Tensor]:
+        """Belief, state, generator and noise of decisions."""
         noise = self.noise_bank[batch[NOISE_INDEX]].transpose(0, 1)  # [I, B, N, n]
-        warm_start = {"plan": batch[WARM_START]}
-        return self.agent.plan(Belief(batch[H], batch[S]), warm_start, noise=noise, checkpoint=checkpoint)
+        return Belief(batch[H], batch[S]), {"plan": batch[WARM_START]}, None, noise
 
     def distribution_inputs(self, mean: Tensor) -> Tensor:
         """What RLlib's diagonal Gaussian wants.
@@ -166,19 +183,22 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         inputs = self.distribution_inputs(plan.actions[:, 0])
         mean, log_std = inputs.chunk(2, -1)
         action = mean + log_std.exp() * eps if explore else mean
+        columns[IS_ACTORS] = torch.zeros_like(index, dtype=torch.bool) if plan.is_actors is None else plan.is_actors
         columns[Columns.ACTIONS] = action
         columns[Columns.ACTION_LOGP] = TorchDiagGaussian.from_logits(inputs).logp(action)
         columns[Columns.ACTION_DIST_INPUTS] = inputs
         if obs.is_cuda:
             torch.cuda.synchronize(obs.device)
-        trajectories = len(obs) * self.agent.controller.trajectories
+        trajectories = len(obs) * self.agent.trajectories
         self.plan_log.add(time.perf_counter() - start, len(obs), trajectories, plan.entropy)
         next_state = self.agent.next_state(belief, action.clamp(-1.0, 1.0), plan)
         return {name: column[:, None] for name, column in columns.items()} | {Columns.STATE_OUT: next_state}
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """The policy of stored decisions [B, ...], differentiable; each DCEM iteration is recomputed in backward."""
-        mean = self.plan(batch, checkpoint=True).actions[:, 0]
+        """The policy of stored decisions [B, ...], differentiable."""
+        mean = self.search(batch).actions[:, 0]
+        proposed, _ = batch[Columns.ACTION_DIST_INPUTS].chunk(2, -1)
+        mean = torch.where(batch[IS_ACTORS].bool()[:, None], proposed, mean)
         return {Columns.ACTION_DIST_INPUTS: self.distribution_inputs(mean)}
 
     @torch.no_grad()

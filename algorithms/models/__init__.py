@@ -1,6 +1,7 @@
 """Torch models: what predicts the world, and what decodes a plan."""
 
 from parsecrl.algorithms.models.action_decoder import ActionDecoder
+from parsecrl.algorithms.models.actor_critic import ActorCritic, actor_critic_loss
 from parsecrl.algorithms.models.beliefs import Belief, Gaussian, Outcome, ReplaySequence
 from parsecrl.algorithms.models.energy import EnergyNetwork
 from parsecrl.algorithms.models.latent_baselines import (
@@ -21,6 +22,7 @@ from parsecrl.algorithms.models.world_model import ImaginationModel, WorldModel
 __all__ = [
     "RSSM",
     "ActionDecoder",
+    "ActorCritic",
     "Belief",
     "BetaVAE",
     "DistinctGoalCost",
@@ -48,5 +50,6 @@ __all__ = [
     "TransitionSequence",
     "TrueDynamics",
     "WorldModel",
+    "actor_critic_loss",
     "distinct_transformations",
 ]

@@ -12,7 +12,7 @@ from parsecrl.algorithms.registry.algorithm import CONTROL, ENV_STEPS, NUM_UPDAT
 from parsecrl.algorithms.registry.searched import values_of
 from parsecrl.algorithms.registry.user_functions import names_code, own_code_of, own_function
 
-AGENT_KEYS = ("controller", "world_model", "decoder")
+AGENT_KEYS = ("controller", "world_model", "decoder", "value")
 KEPT_SIZES = ("controller.latent_size", "controller.horizon", "decoder.hidden_size", "decoder.num_layers")
 
 
@@ -56,7 +56,7 @@ class PlanetAlgorithm(Algorithm):
 
     def inherit(self, phase: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
         """A phase that keeps another's model has its sizes, unless it states them."""
-        for key in ("world_model", "decoder"):
+        for key in ("world_model", "decoder", "value"):
             if isinstance(source.get(key), dict) and isinstance(phase.get(key, {}), dict):
                 phase = {**phase, key: {**source[key], **phase.get(key, {})}}
         return phase
@@ -74,6 +74,12 @@ class PlanetAlgorithm(Algorithm):
             raise ValueError(
                 f"phases.{phase.name}.world_model must equal that of {phase.start_from!r}, whose model it keeps; "
                 f"leave it out, or set keep_model: false"
+            )
+        if phase.value and source.value and phase.value.hidden_size != source.value.hidden_size:
+            raise ValueError(
+                f"phases.{phase.name}.value.hidden_size must equal that of {phase.start_from!r}, whose critic and "
+                f"actor it keeps, got {phase.value.hidden_size} with {source.value.hidden_size}; leave it out, or set "
+                f"keep_model: false"
             )
         if phase.controller.kind == source.controller.kind == "embedded":
             _check_kept_decoder(phase, source)

@@ -75,7 +75,7 @@ class PlanetConfig(PhaseConfig):
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
         names = (
-            *("world_model", "controller", "decoder", "loss", "exploration_noise", "keep_model", "start_from"),
+            *("world_model", "controller", "decoder", "value", "loss", "exploration_noise", "keep_model", "start_from"),
             *("decoder_beliefs", "decoder_initial_beliefs", "decoder_anchor", "decoder_proposals"),
         )
         return {**{name: getattr(self, name) for name in names}, "seed": self.seed or 0}

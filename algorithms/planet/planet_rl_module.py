@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from parsecrl.algorithms.checkpoints.agent import load_matching_weights
 from parsecrl.algorithms.controllers import FullSpaceController, Plan, PlanningAgent, cost_scale, predicted_cost
-from parsecrl.algorithms.models import Belief, LossWeights, ReplaySequence
+from parsecrl.algorithms.models import Belief, LossWeights, ReplaySequence, actor_critic_loss
 from parsecrl.algorithms.models.matrix_products import ProductChoice
 from parsecrl.algorithms.training.measurements import PlanLog
 from parsecrl.algorithms.training.seeding import derive_seed
@@ -31,7 +31,7 @@ DECODER_ONLY = "decoder_only"  # [B] bool, the same in every row: leave the worl
 class PlanetRLModule(TorchRLModule):
     """Algorithm 3 of the DCEM paper around a PlanningAgent.
 
-    model_config: world_model, controller, decoder, loss (the spec's groups), exploration_noise, decoder_beliefs,
+    model_config: world_model, controller, decoder, value, loss (the spec's groups), exploration_noise, decoder_beliefs,
     decoder_initial_beliefs, decoder_anchor, decoder_proposals, keep_model, start_from (a checkpoint folder or None),
     seed.
     """
@@ -90,7 +90,7 @@ class PlanetRLModule(TorchRLModule):
         else:
             plan = self.agent.plan(belief, state, generator=self._generator())
             action = plan.actions[:, 0]
-            trajectories = obs.shape[0] * self.agent.controller.trajectories
+            trajectories = obs.shape[0] * self.agent.trajectories
             if explore:
                 noise = torch.randn(action.shape, generator=self._generator(), device=action.device)
                 action = (action + self.model_config["exploration_noise"] * noise).clamp(-1, 1)
@@ -128,10 +128,34 @@ class PlanetRLModule(TorchRLModule):
             terms |= {"decoder_loss": cost.detach(), "decoder_distance": distance.detach()}
             scale = cost_scale(model, self.agent.controller.score)
             loss = loss + cost / scale + self.model_config["decoder_anchor"] * distance
+        if self.agent.actor_critic is not None and not bool(batch[DECODER_ONLY][0]):
+            value_loss, value_terms = self.value_loss(beliefs, sequence)
+            loss, terms = loss + value_loss, terms | value_terms
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # Several learners wait for each other's gradient of every parameter, also of what a batch did not ask.
             loss = loss + 0 * sum(parameter.sum() for parameter in self.parameters())
         return {"loss": loss, "terms": terms}
+
+    def value_loss(self, beliefs: Belief, sequence: ReplaySequence) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of critic and actor, from replayed beliefs on; the gradient reaches these two only.
+
+        Args:
+            beliefs: After each observation, [B, T].
+            sequence: The observations' own, [B, T].
+
+        Returns:
+            As `actor_critic_loss`.
+        """
+        c, actor_critic = self.model_config["value"], self.agent.actor_critic
+        assert actor_critic is not None
+        B, T = sequence.is_first.shape
+        chosen = torch.randperm(B * T, generator=self._generator(), device=beliefs.h.device)[: c["imagined_beliefs"]]
+        start = Belief(*(part[chosen] for part in beliefs.detach().flatten()))
+        goes_on = (~sequence.terminated).flatten()[chosen].to(start.h.dtype)
+        shape = (c["imagined_steps"], len(chosen), actor_critic.action_size)
+        eps = torch.randn(shape, generator=self._generator(), device=start.h.device)
+        with frozen(self.agent.model):
+            return actor_critic_loss(self.agent.model, actor_critic, start, goes_on, eps, c["return_lambda"])
 
     @torch.no_grad()
     def _decoder_beliefs(
@@ -241,7 +265,7 @@ def make_agent(observation_space: Any, action_space: Any, settings: dict[str, An
     Args:
         observation_space: A Box [O].
         action_space: A Box [A].
-        settings: Has the groups world_model, controller and decoder.
+        settings: Has the groups world_model, controller, decoder and value.
 
     Returns:
         The agent, with new weights.
@@ -255,6 +279,7 @@ def make_agent(observation_space: Any, action_space: Any, settings: dict[str, An
         settings["world_model"],
         settings["controller"],
         settings["decoder"],
+        settings["value"],
     )
 
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from parsecrl.algorithms.registry.messages import OWN
-from parsecrl.algorithms.registry.settings import Count, Elites, Group, Natural, NonNegative, Positive, Settings
+from parsecrl.algorithms.registry.settings import (
+    Count,
+    Elites,
+    Fraction,
+    Group,
+    Natural,
+    NonNegative,
+    Positive,
+    Settings,
+)
 from parsecrl.algorithms.registry.user_functions import names_code
 
 OwnFunction = Annotated[str, Field(pattern=r"^[^:\s]+:[^:\s]+$")]
@@ -139,6 +148,31 @@ class LossSpec(Group):
     )
 
 
+class ValueSpec(Group):
+    """A critic and an actor on beliefs, learned in imagination (Hafner et al. 2020, "Dream to Control")."""
+
+    hidden_size: Count = Field(200, description="units of a hidden layer")
+    discount: float = Field(0.99, ge=0.0, lt=1.0, description="of rewards beyond a plan's horizon, per decision")
+    std: NonNegative = Field(0.2, description="standard deviation of the noise on the actor's imagined actions")
+    num_policy_candidates: Natural = Field(
+        24,
+        description="plans of the actor's among the candidates of a search over actions; of an embedded one, whose "
+        "latents cannot hold them, 1 or more lets the actor act where its plan is predicted to cost less",
+    )
+    learning_rate: Positive = Field(1.0e-3, description="of critic and actor")
+    imagined_beliefs: Count = Field(200, description="replayed beliefs of an update that imagination begins at")
+    imagined_steps: Count = Field(8, description="decisions that the actor takes from there")
+    return_lambda: Fraction = Field(0.95, description="of the returns: 0 trusts the critic, 1 the imagined rewards")
+    slow_critic_rate: float = Field(0.02, gt=0.0, le=1.0, description="share of the critic in its slow copy, an update")
+
+
+def _none_said(value: Any) -> Any:
+    return None if value == "none" else value
+
+
+Value = Annotated[ValueSpec | None, BeforeValidator(_none_said)]
+
+
 class PlanetSettings(Settings):
     """Learn a world model online, and a decoder when the controller is embedded (DCEM paper, algorithm 3)."""
 
@@ -146,6 +180,7 @@ class PlanetSettings(Settings):
     controller: Controller = Field(default_factory=FullController, description="the planner")
     decoder: DecoderSpec = Field(default_factory=DecoderSpec, description="of an embedded controller")
     world_model: WorldModel = Field(default_factory=WorldModelSpec, description="the model")
+    value: Value = Field(None, description="what comes beyond the horizon of plans; none: nothing")
     loss: LossSpec = Field(default_factory=LossSpec, description="of the model")
     train_ratio: Positive = Field(0.1, description="gradient updates per simulator step")
     seed_episodes: Natural = Field(5, description="episodes of random actions before the first update")
@@ -188,6 +223,10 @@ class PlanetSettings(Settings):
     def _fits_together(self) -> PlanetSettings:
         if self.controller.kind == "embedded":
             self.check_holds_plan(self.controller.horizon)
+        if self.value is not None and self.controller.objective is not None:
+            raise ValueError(
+                "value is of rewards, and controller.objective puts another cost in their place; leave one of them out"
+            )
         if self.decoder_proposals is not None and (self.controller.kind == "full" or not self.decoder_anchor):
             raise ValueError(
                 f"decoder_proposals are what decoder_anchor holds an embedded controller's plans to, got "

@@ -79,6 +79,7 @@ class PhaseConfig(SettingsConfig):
     world_model: dict[str, Any]
     controller: dict[str, Any]
     decoder: dict[str, Any]
+    value: dict[str, Any] | None
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class)
@@ -277,7 +278,7 @@ class PhaseMixin:
         c, sizes = self.config, (agent.model.obs_size, agent.model.action_size)
         self.world_model = described_model(agent.model, c.world_model)
         with torch.random.fork_rng(devices=[]):
-            described = _parts(PlanningAgent(*sizes, self.world_model, c.controller, c.decoder))
+            described = _parts(PlanningAgent(*sizes, self.world_model, c.controller, c.decoder, c.value))
         own = _parts(agent)
         for name in [*described, *own]:
             got, wanted = (parts.get(name, "nothing") for parts in (own, described))
@@ -334,6 +335,7 @@ class PhaseMixin:
             "world_model": self.world_model,
             "controller": c.controller,
             "decoder": c.decoder,
+            "value": c.value,
             "env_steps": self.phase_results()["env_steps"],
             "seed": c.seed,
         }
