@@ -14,7 +14,7 @@ import pandas as pd
 
 from parsecrl.algorithms.latent_planning.checkpoint import read_experiment
 from parsecrl.algorithms.latent_planning.experience import Experience
-from parsecrl.algorithms.latent_study.tables import labelled, model_tables
+from parsecrl.algorithms.latent_study.tables import labelled, map_table, model_tables
 from parsecrl.algorithms.reporting.study_report import Tables, tables_of_trials
 
 NAMING = ("world.id", "model.kind", "seed")  # searched keys that have columns of their own
@@ -24,9 +24,9 @@ def analyse(checkpoint: Any) -> Tables:
     """The tables of one checkpoint.
 
     scores: episode (the task's number), score
-    tasks: the fields of `Task` but its losses, episode in place of number
+    tasks: the fields of `Task` but its losses and map, episode in place of number
     budgets: budget and its numbers
-    and, of a model that was trained in a grid world, those of `latent_study.model_tables`
+    and, of a model that was trained in a grid world, those of `latent_study.model_tables`, and maps: MAP_COLUMNS
 
     Args:
         checkpoint: Its folder.
@@ -40,12 +40,13 @@ def analyse(checkpoint: Any) -> Tables:
     experiment, _ = read_experiment(checkpoint)
     settings = experiment.settings
     rows = [{"episode": task.number, **asdict(task)} for task in experiment.tasks]
-    tasks = pd.DataFrame(rows).drop(columns=["number", "losses"])
+    tasks = pd.DataFrame(rows).drop(columns=["number", "losses", "map"])
     budget = {"budget": settings.budget, **settings.chosen_budget.plain()}
     tables = {"scores": tasks[["episode", "score"]], "tasks": tasks, "budgets": pd.DataFrame([budget])}
     if experiment.world is not None and experiment.model.trains:
         visited = visits(experiment.experience, *experiment.world.transitions.shape)
         tables |= model_tables(experiment.model.eval(), experiment.world, visited, experiment.seed)
+        tables["maps"] = map_table([{"episodes": task.number, **task.map} for task in experiment.tasks])
     return labelled(tables, env=settings.world.id, model=settings.model.kind, seed=settings.seed)
 
 

@@ -20,7 +20,9 @@ from parsecrl.algorithms.controllers import CategoricalController
 from parsecrl.algorithms.latent_planning.experience import Experience
 from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
 from parsecrl.algorithms.latent_study.episodes import play_episode
+from parsecrl.algorithms.latent_study.map_measures import map_measures
 from parsecrl.algorithms.latent_study.model_factory import make_model
+from parsecrl.algorithms.latent_study.tables import map_row
 from parsecrl.algorithms.latent_study.units import warn_of_units
 from parsecrl.algorithms.latent_study.worlds import check_slices, make_vector_world, space_sizes, world_of
 from parsecrl.algorithms.models import TransitionSequence
@@ -45,6 +47,7 @@ class Task:
     planning_seconds: float = 0.0
     refit_seconds: float = 0.0
     losses: dict[str, float] = field(default_factory=dict)  # means over the refit
+    map: dict[str, Any] = field(default_factory=dict)  # `map_row` after the refit, of a model that trains in a grid
 
 
 def epsilon_of(number: int, num_tasks: int, exponent: float) -> float:
@@ -133,6 +136,8 @@ class PlanningExperiment:
         started = time.perf_counter()
         task.losses = self.refit(task.number)
         task.refit_seconds = time.perf_counter() - started
+        if self.world is not None and self.model.trains:
+            task.map = map_row(map_measures(self.model, self.world))
         return task
 
     @torch.no_grad()
@@ -143,7 +148,7 @@ class PlanningExperiment:
             number: Of the task, from 1.
 
         Returns:
-            What was scored and planned; its losses and refit_seconds are left empty.
+            What was scored and planned; its losses, map and refit_seconds are left empty.
         """
         task = Task(number, epsilon_of(number, self.settings.num_tasks, self.settings.epsilon_exponent))
         self.plans = []

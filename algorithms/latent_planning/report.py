@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter1d
 
+from parsecrl.algorithms.latent_study import map_report
 from parsecrl.algorithms.latent_study import report_parts as shared
 from parsecrl.algorithms.latent_study.report_parts import env_title, envs, model_color, model_title, models, of
 from parsecrl.algorithms.reporting import markup
@@ -79,6 +80,8 @@ def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
     """
     drawn = render_all(plots(tables), folder, phase).values()
     parts = [markup.section(f"figures-{phase}", f"Figures of {phase}", *map(markup.figure, drawn))]
+    if "maps" in tables:
+        parts.append(markup.section(f"maps-{phase}", "Whether latents are maps", *map_report.table(tables["maps"])))
     if "transformations" in tables and len(tables["transformations"]):
         used = shared.transformation_table(tables["transformations"])
         parts.append(markup.section(f"transformations-{phase}", "Distinct transformations", *used))
@@ -94,7 +97,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
         tables: Of `analyse`.
 
     Returns:
-        Plots by name: totals, tasks, latents, predictions.
+        Plots by name: totals, tasks, latents, predictions, and those of `map_report`.
     """
     size = shared.panels_size(len(envs(tables["scores"])))
     made = {
@@ -123,6 +126,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
             "a row an environment, the first seed of each model. After the paper's figure 2.",
             wide=True,
         )
+    made |= map_report.plots(tables)
     if "predictions" in tables and len(tables["predictions"]):
         made["predictions"] = Plot(
             partial(shared.draw_predictions, tables["predictions"]),

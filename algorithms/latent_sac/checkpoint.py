@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,17 +17,18 @@ from parsecrl.algorithms.checkpoints.files import Folder
 from parsecrl.algorithms.checkpoints.pair import CheckpointPair
 from parsecrl.algorithms.latent_sac.acting import DiscretePolicy
 from parsecrl.algorithms.latent_study.model_factory import make_model
-from parsecrl.algorithms.latent_study.worlds import World, make_vector_world, space_sizes, world_of
+from parsecrl.algorithms.latent_study.record import GridRecord
+from parsecrl.algorithms.latent_study.worlds import make_vector_world, space_sizes, world_of
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.models.latent_dynamics import feedforward
 from parsecrl.algorithms.registry.user_functions import one_line
 
-FILES = CheckpointPair("latent_sac", "latent_sac", format=2)
+FILES = CheckpointPair("latent_sac", "latent_sac", format=3)
 KEPT = ("model.", "policy.")  # what acts and what predicts; the rest is in RLlib's checkpoint
 
 
 def save_trial(
-    folder: str | Path, description: dict[str, Any], weights: dict[str, Tensor], visited: np.ndarray
+    folder: str | Path, description: dict[str, Any], weights: dict[str, Tensor], record: GridRecord | None = None
 ) -> None:
     """Write a trial into an existing folder; each file appears whole or not at all.
 
@@ -36,32 +36,40 @@ def save_trial(
         folder: An existing one.
         description: What the trial is, and its scores, as JSON takes it.
         weights: The module's, by name; those that act or predict are kept.
-        visited: How often each action was taken in each cell, [S, A].
+        record: Of a grid world.
     """
     tensors = {name: value for name, value in weights.items() if name.startswith(KEPT)}
-    FILES.write(folder, description, {**tensors, "visited": torch.from_numpy(visited.copy())})
+    if record is not None:
+        state = record.state()
+        tensors["visited"] = torch.from_numpy(state.pop("visited"))
+        description = {**description, "record": state}
+    FILES.write(folder, description, tensors)
 
 
-def load_trial(folder: Folder) -> tuple[LatentDynamics, World | None, np.ndarray, dict[str, Any]]:
+def load_trial(folder: Folder) -> tuple[LatentDynamics, GridRecord | None, dict[str, Any]]:
     """Read a trial, and make its world.
 
     Args:
         folder: Of the checkpoint.
 
     Returns:
-        The model on the CPU in evaluation mode; the world that it was trained in, None of one that is no grid world;
-        how often each transition was visited [S, A]; and the description.
+        The model on the CPU in evaluation mode; what was recorded of the world that it was trained in, None of one
+        that is no grid world; and the description.
 
     Raises:
         ValueError: The folder holds no such trial of this format, or a damaged one.
     """
     description, tensors = FILES.read_description(folder), FILES.read_tensors(folder)
     with _whole(folder):
-        world, layout_seed, visited = description["world"], description["layout_seed"], tensors["visited"].numpy()
-    env = make_vector_world(world, layout_seed)
+        group, layout_seed = description["world"], description["layout_seed"]
+    env = make_vector_world(group, layout_seed)
     with _whole(folder):
-        model = _model(description, tensors, *space_sizes(env))
-    return model, world_of(env), visited, description
+        model, world = _model(description, tensors, *space_sizes(env)), world_of(env)
+        if world is None:
+            return model, None, description
+        record = GridRecord(world)
+        record.set_state({**description["record"], "visited": tensors["visited"].numpy()})
+    return model, record, description
 
 
 def load_policy(folder: Folder) -> tuple[DiscretePolicy, dict[str, Any]]:

@@ -26,8 +26,7 @@ from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSA
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
 from parsecrl.algorithms.latent_sac.settings import LatentSACSettings
-from parsecrl.algorithms.latent_study.measures import transformations_used
-from parsecrl.algorithms.latent_study.tables import prediction_table
+from parsecrl.algorithms.latent_study.record import GridRecord
 from parsecrl.algorithms.latent_study.units import warn_of_units
 from parsecrl.algorithms.latent_study.worlds import (
     NAMESPACE,
@@ -207,17 +206,13 @@ class LatentSAC(Algorithm):
         self.experience = Experience()
         self.counts = {"env_steps": 0, "updates": 0, "requests": 0}
         self.scores: list[float] = []  # the return of every episode
-        self.curve: list[dict[Any, Any]] = []  # rows of the predictions table, with the number of episodes
         env = self.env_runner.env.unwrapped.envs[0]
         check_slices(env, self._rollout_steps, "model.rollout_steps")
         self.spaces = {"observation": describe_space(env.observation_space), "action": describe_space(env.action_space)}
         self.obs_size, self.num_actions = space_sizes(env)
-        self.world = world_of(env)
+        world = world_of(env)
+        self.record = None if world is None else GridRecord(world)
         self.replay = TransitionReplay(self.config.replay_capacity, self.obs_size)
-        S = len(self.world.cells) if self.world else 0
-        self.visited = np.zeros((S, self.num_actions), np.int64)  # how often each action was taken in each cell
-        seen = self.world.observations if self.world else np.empty((0, self.obs_size), np.float32)
-        self._cell = {row.tobytes(): s for s, row in enumerate(seen)}
 
     def training_step(self) -> None:
         """Algorithm 1, `episodes_per_step` times: play an episode, store it, update model and policy."""
@@ -232,8 +227,8 @@ class LatentSAC(Algorithm):
             with self.measurements.time("learning"):
                 self._update(self._slices, played * c.dynamics_updates if self._model_trains else 0)
                 self._update(self._transitions, played * c.policy_updates)
-            if self.world and any(before < n <= len(self.scores) for n in c.measure_at):
-                self._measure()
+            if self.record and any(before < n <= len(self.scores) for n in c.measure_at):
+                self.record.measure(self.current_model(), len(self.scores), derive_seed(c.trial_seed, "walks"))
 
     # Gathering.
 
@@ -258,8 +253,8 @@ class LatentSAC(Algorithm):
         self.counts["env_steps"] += len(action)
         self.scores.append(float(reward.sum(dtype=np.float64)))
         self.experience.add(reward)
-        if self.world:
-            np.add.at(self.visited, (np.array([self._cell[row.tobytes()] for row in obs[:-1]]), action), 1)
+        if self.record:
+            self.record.add(obs, action)
 
     # Learning.
 
@@ -320,15 +315,6 @@ class LatentSAC(Algorithm):
         )
         return model.eval()
 
-    def _measure(self) -> None:
-        assert self.world is not None
-        model, episodes = self.current_model(), len(self.scores)
-        table = prediction_table(model, self.world, self.visited, derive_seed(self.config.trial_seed, "walks"))
-        unvisited = float((self.visited == 0).mean())
-        used = float(transformations_used(model, self.world).mean())
-        before: dict[Any, Any] = {"episodes": episodes, "unvisited": unvisited, "transformations": used}
-        self.curve += [before | row for row in table.to_dict("records")]
-
     # Results and checkpoints.
 
     def phase_results(self) -> dict[str, Any]:
@@ -358,25 +344,21 @@ class LatentSAC(Algorithm):
         return results
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """As RLlib's, with counts, scores, curve and visits."""
+        """As RLlib's, with counts, scores and what was recorded."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if components is None:
-            progress: dict[str, Any] = {
-                "counts": self.counts,
-                "scores": self.scores,
-                "curve": self.curve,
-                "visited": self.visited,
-            }
-            state[ROLE] = {name: value.copy() for name, value in progress.items()}
+            state[ROLE] = {"counts": self.counts.copy(), "scores": self.scores.copy()}
+            if self.record:
+                state[ROLE]["record"] = self.record.state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take what `get_state` returned."""
         super().set_state(state)
         if ROLE in state:
-            progress = {name: value.copy() for name, value in state[ROLE].items()}
-            self.counts, self.scores = progress["counts"], progress["scores"]
-            self.curve, self.visited = progress["curve"], progress["visited"]
+            self.counts, self.scores = (state[ROLE][name].copy() for name in ("counts", "scores"))
+            if self.record:
+                self.record.set_state(state[ROLE]["record"])
 
     def save_to_path(self, path: Any = None, *args: Any, **kwargs: Any) -> str:
         """As RLlib's, with the replay and the trial's own files."""
@@ -394,9 +376,8 @@ class LatentSAC(Algorithm):
             "trial_seed": c.trial_seed,
             "env_steps": self.counts["env_steps"],
             "scores": self.scores,
-            "curve": self.curve,
         }
-        save_trial(saved, description, self.weights(), self.visited)
+        save_trial(saved, description, self.weights(), self.record)
         return saved
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:

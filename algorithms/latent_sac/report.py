@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from parsecrl.algorithms.latent_study import map_report
 from parsecrl.algorithms.latent_study import report_parts as shared
 from parsecrl.algorithms.latent_study.report_parts import envs
 from parsecrl.algorithms.reporting import markup
@@ -37,7 +38,7 @@ def result_table(tables: Tables) -> ResultTable:
 
 
 def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
-    """Figures 3 and 2, the transformations, and predictions of what was never visited.
+    """Figures 3 and 2, whether latents are maps, the transformations, and predictions of what was never visited.
 
     Args:
         phase: Its name, with which the files' names begin.
@@ -49,6 +50,9 @@ def sections(phase: str, tables: Tables, folder: Path) -> list[str]:
     """
     drawn = {name: markup.figure(image) for name, image in render_all(plots(tables), folder, phase).items()}
     parts = [drawn[name] for name in ("curves", "latents") if name in drawn]
+    if "maps" in tables:
+        shown = (drawn[name] for name in ("map_measures", "maps") if name in drawn)
+        parts += [markup.heading("Whether latents are maps"), *shown, *map_report.table(tables["maps"])]
     used = tables.get("transformations", pd.DataFrame())
     if len(used):
         parts += [markup.heading("Distinct transformations"), *shared.transformation_table(used)]
@@ -64,7 +68,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
         tables: Of `analyse`.
 
     Returns:
-        Plots by name: curves, latents, predictions.
+        Plots by name: curves, latents, predictions, and those of `map_report`.
     """
     made = {
         "curves": Plot(
@@ -84,6 +88,7 @@ def plots(tables: Tables) -> dict[str, Plot]:
             "world; hue tells the column, lightness the row. The first seed of each. After the paper's figure 2.",
             wide=True,
         )
+    made |= map_report.plots(tables)
     moments = measured_moments(tables)
     if moments:
         predictions = tables["predictions"]

@@ -11,39 +11,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from parsecrl.algorithms.latent_study.map_measures import embedded
 from parsecrl.algorithms.latent_study.worlds import World
 from parsecrl.algorithms.models import LatentDynamics, ParsimoniousDynamics, distinct_transformations
 
+HELD = 0.01  # a component that holds less of the variance is left out
+
 
 class LatentMap(NamedTuple):
-    """Where the cells lie in the plane of the latents' first principal components (the paper's figure 2)."""
+    """Where the cells lie along the latents' principal components (the paper's figure 2): P of them, 2 or more."""
 
-    positions: np.ndarray  # [S, 2] units of the latent
-    explained: np.ndarray  # [2] shares of the latents' variance
+    positions: np.ndarray  # [S, P] units of the latent
+    explained: np.ndarray  # [P] shares of the latents' variance, falling
 
 
-@torch.no_grad()
 def latent_map(model: LatentDynamics, world: World) -> LatentMap:
-    """Project the latents of all cells onto their first two principal components (figure 2).
+    """Project the latents of all cells onto their principal components (figure 2).
 
-    The signs of the components are fixed: the largest entry is positive.
+    The first two are kept, and of the others those that hold HELD of the variance. The signs of the components are
+    fixed: the largest entry is positive.
 
     Args:
         model: What embeds.
         world: Whose cells are embedded.
 
     Returns:
-        Positions [S, 2] and the shares of the variance that they hold.
+        Positions [S, P] and the shares of the variance that they hold.
     """
-    z = model.encode(torch.from_numpy(world.observations)).double().numpy()  # [S, Z]
+    z = embedded(model, world).double().numpy()  # [S, Z]
     z = z - z.mean(0)
     _, singular, components = np.linalg.svd(z, full_matrices=False)
     if len(singular) < 2:  # a latent of one number
         singular, components = np.append(singular, 0.0), np.vstack([components, np.zeros_like(components)])
-    largest = np.abs(components[:2]).argmax(1)
-    components = components[:2] * np.where(components[[0, 1], largest] < 0, -1.0, 1.0)[:, None]
-    variance = singular**2
-    return LatentMap(z @ components.T, variance[:2] / max(variance.sum(), 1e-30))
+    explained = singular**2 / max((singular**2).sum(), 1e-30)
+    kept = max(2, int((explained >= HELD).sum()))
+    components = components[:kept]
+    largest = np.abs(components).argmax(1)
+    components = components * np.where(components[np.arange(kept), largest] < 0, -1.0, 1.0)[:, None]
+    return LatentMap(z @ components.T, explained[:kept])
 
 
 @torch.no_grad()

@@ -277,7 +277,7 @@ def draw_latents(tables: Tables, figure: Figure, theme: Theme) -> None:
                 axes.set_axis_off()
                 continue
             joined = _first_seed(of(edges, env, model))
-            _draw_map(axes, part, joined, theme)
+            draw_map(axes, part, joined, theme)
             share = 100 * float(part["explained_1"].iloc[0] + part["explained_2"].iloc[0])
             axes.set_xlabel(f"{share:.0f} % of the variance", fontsize=8)
             if env == rows[0]:
@@ -298,7 +298,15 @@ def latents_size(tables: Tables) -> tuple[float, float]:
     return 0.5 + 2.7 * len(models(latents)), 0.4 + 2.7 * len(envs(latents))
 
 
-def _draw_map(axes: Axes, cells: pd.DataFrame, edges: pd.DataFrame, theme: Theme) -> None:
+def draw_map(axes: Axes, cells: pd.DataFrame, edges: pd.DataFrame, theme: Theme) -> None:
+    """Draw one trial's cells in the plane of their first two principal components, joined as in the world.
+
+    Args:
+        axes: Drawn into.
+        cells: Its rows of latents.
+        edges: Its rows of edges.
+        theme: Colours of the page.
+    """
     at = cells.set_index("state")[["pc_1", "pc_2"]]
     segments = np.stack([at.loc[edges["state"]].to_numpy(), at.loc[edges["neighbour"]].to_numpy()], 1)  # [E, 2, 2]
     axes.add_collection(LineCollection(list(segments), colors=theme.paper, lw=0.6, alpha=0.7))

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from parsecrl.algorithms.latent_study.map_measures import MapMeasures
 from parsecrl.algorithms.latent_study.measures import latent_map, prediction_errors, transformations_used
 from parsecrl.algorithms.latent_study.worlds import World
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.reporting.study_report import Tables
 
+MAP_COLUMNS = ("episodes", "neighbour_ratio", "correlation", "mode_rows", "mode_columns", "mode_share")
 ACTIONS = ("LEFT", "RIGHT", "UP", "DOWN", "STAY")
 
 
@@ -25,23 +27,19 @@ def model_tables(model: LatentDynamics, world: World, visited: np.ndarray, seed:
         seed: Of the walks.
 
     Returns:
-        Tables by name; what a model lacks has no rows. "latents": state, row, column, pc_1, pc_2, explained_1,
-        explained_2 (the same in every row). "edges": state, neighbour (numbers of cells one move apart).
-        "transformations": action, count, cells (how many transformations it could be). "predictions": first ("new" or
-        "visited"), step, relative, hits, walks (see `PredictionErrors`).
+        Tables by name; what a model lacks has no rows. "latents": state, row, column, pc_1 and explained_1 (the same in
+        every row), and so on for all components of `latent_map`. "edges": state, neighbour (numbers of cells one move
+        apart). "transformations": action, count, cells (how many transformations it could be). "predictions": first
+        ("new" or "visited"), step, relative, hits, walks (see `PredictionErrors`).
     """
     found = latent_map(model, world)
     latents = pd.DataFrame(
-        {
-            "state": np.arange(len(world.cells)),
-            "row": world.cells[:, 0],
-            "column": world.cells[:, 1],
-            "pc_1": found.positions[:, 0],
-            "pc_2": found.positions[:, 1],
-            "explained_1": found.explained[0],
-            "explained_2": found.explained[1],
-        }
+        {"state": np.arange(len(world.cells)), "row": world.cells[:, 0], "column": world.cells[:, 1]}
     )
+    for i, share in enumerate(found.explained):
+        latents[[f"pc_{i + 1}", f"explained_{i + 1}"]] = np.column_stack(
+            np.broadcast_arrays(found.positions[:, i], share)
+        )
     counts = transformations_used(model, world)
     transformations = pd.DataFrame({"action": ACTIONS[: len(counts)], "count": counts, "cells": len(world.cells)})
     return {
@@ -74,6 +72,34 @@ def prediction_table(
             if found.walks[k]:
                 rows.append((first, k + 1, found.relative[k], found.hits[k], int(found.walks[k])))
     return pd.DataFrame(rows, columns=["first", "step", "relative", "hits", "walks"])
+
+
+def map_row(found: MapMeasures) -> dict[str, Any]:
+    """Measures of a map as a row that JSON takes: what is missing is left out.
+
+    Args:
+        found: The measures.
+
+    Returns:
+        Values by the names of MAP_COLUMNS, episodes aside.
+    """
+    row: dict[str, Any] = {"neighbour_ratio": found.neighbour_ratio, "correlation": found.correlation}
+    row = {name: value for name, value in row.items() if not np.isnan(value)}
+    if found.mode is not None:
+        row |= {f"mode_{name}": value for name, value in found.mode._asdict().items()}
+    return row
+
+
+def map_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of `map_row`, each with its number of episodes, as a table.
+
+    Args:
+        rows: In any number.
+
+    Returns:
+        Columns MAP_COLUMNS; NaN for what is missing.
+    """
+    return pd.DataFrame(rows, columns=list(MAP_COLUMNS)).astype(float)
 
 
 def labelled(tables: Tables, **labels: Any) -> Tables:

@@ -23,6 +23,7 @@ class World:
     distances: np.ndarray  # [S, S] int64, moves of a shortest path, -1 where there is none
     cells: np.ndarray  # [S, 2] row and column
     neighbours: np.ndarray  # [E, 2] int64, each pair of cells one move apart once
+    wraps: bool  # whether it is a torus
 
 
 def make_vector_world(group: Mapping[str, Any], layout_seed: int) -> gymnasium.Env:
@@ -129,10 +130,11 @@ def world_of(env: gymnasium.Env) -> World | None:
         Its tables, or None of one that is no grid world.
     """
     world: Any = env.unwrapped
-    topology = getattr(world, "topology", None)
+    topology: Any = getattr(world, "topology", None)
     if topology is None:
         return None
-    return World(world.observations, topology.transitions, topology.distances, topology.cells, topology.neighbours)
+    t = topology
+    return World(world.observations, t.transitions, t.distances, t.cells, t.neighbours, t.wraps)
 
 
 def check_slices(env: gymnasium.Env, length: int, key: str) -> None:

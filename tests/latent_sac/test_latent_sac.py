@@ -61,18 +61,20 @@ def test_counts_and_results(make: Make):
     assert [r["episodes"] for r in results] == [2, 4]
     assert [r["env_steps"] for r in results] == [60, 120]
     assert [r["num_updates"] for r in results] == [10, 20]
-    assert len(algorithm.replay) == algorithm.visited.sum() == results[-1]["replay_decisions"] == 120
+    assert len(algorithm.replay) == algorithm.record.visited.sum() == results[-1]["replay_decisions"] == 120
     assert results[-1]["score"] == results[-1]["episode_return_mean"] == pytest.approx(np.mean(algorithm.scores))
     assert 0 < results[-1]["entropy"] <= np.log(5)
     assert results[-1]["alpha"] == pytest.approx(0.5)
     assert {"actor_loss", "critic_loss", "dynamics_loss"} == results[-1]["measured"]["losses"].keys()
-    assert {row["episodes"] for row in algorithm.curve} == {1, 3}
+    assert {row["episodes"] for row in algorithm.record.predictions} == {1, 3}
+    assert [row["episodes"] for row in algorithm.record.maps] == [1, 3]
 
 
 def test_a_model_without_an_objective_is_not_updated_by_one(make: Make):
     algorithm = make(model={**SETTINGS["model"], "kind": "encoder_only"})
     assert algorithm.train()["num_updates"] == 2 * 3
-    assert algorithm.curve == []
+    assert algorithm.record.predictions == []
+    assert -1 <= algorithm.record.maps[0]["correlation"] <= 1
 
 
 @pytest.mark.parametrize("changes", [{"target_entropy": 1.0}, {"model": {**SETTINGS["model"], "kind": "beta_vae"}}])
@@ -92,8 +94,9 @@ def test_a_run_that_is_split_by_a_checkpoint_gives_the_same_numbers(make: Make, 
                 b[k] for k in ("episodes", "env_steps", "num_updates", "score", "training_iteration")
             ]
         assert resumed.scores == through.scores
-        assert resumed.curve == through.curve
-        np.testing.assert_array_equal(resumed.visited, through.visited)
+        assert resumed.record.predictions == through.record.predictions
+        assert resumed.record.maps == through.record.maps
+        np.testing.assert_array_equal(resumed.record.visited, through.record.visited)
         assert same(resumed.weights(), through.weights())  # targets and alpha among them
         optimizers = [a.learner_group._learner._named_optimizers for a in (resumed, through)]
         assert optimizers[0].keys() == optimizers[1].keys()
@@ -114,7 +117,7 @@ def test_seeds_are_different_trials_in_different_worlds(make: Make):
     assert a.scores == b.scores
     assert same(a.weights(), b.weights())
     for other in (c, d):
-        assert not np.array_equal(a.world.observations, other.world.observations)
+        assert not np.array_equal(a.record.world.observations, other.record.world.observations)
         assert not same(a.weights(), other.weights())
 
 
@@ -134,9 +137,10 @@ def test_the_analysis_of_checkpoints(make: Make, tmp_path: Path):
     assert len(ours["transformations"]) == 5
     assert len(ours["latents"]) == 9
     assert set(ours["scores"]["seed"]) == {4}
-    _, world, visited, description = load_trial(folders[0])
-    assert visited.sum() == description["env_steps"] == 120
-    assert world is not None
+    assert list(ours["maps"]["episodes"]) == [1, 3, 4]
+    _, record, description = load_trial(folders[0])
+    assert record is not None
+    assert record.visited.sum() == description["env_steps"] == 120
     (tmp_path / "parsimonious" / "latent_sac.safetensors").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"latent_sac\.safetensors is missing or damaged"):
         load_trial(folders[0])

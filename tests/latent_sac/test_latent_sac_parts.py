@@ -452,7 +452,7 @@ DESCRIPTION: dict[str, Any] = {
 
 def test_a_policy_is_read_without_its_world(tmp_path):
     saved = module()
-    save_trial(tmp_path, {**DESCRIPTION, "world": None}, saved.state_dict(), np.zeros((9, A)))
+    save_trial(tmp_path, {**DESCRIPTION, "world": None}, saved.state_dict())
     policy, description = load_policy(tmp_path)
     assert description["policy"] == SETTINGS["policy"]
     obs = torch.randn(4, O, generator=torch.Generator().manual_seed(0))
@@ -473,7 +473,7 @@ def test_a_policy_is_read_without_its_world(tmp_path):
 )
 def test_a_damaged_description_is_a_sentence(change, tmp_path):
     described = {key: value for key, value in {**DESCRIPTION, **change}.items() if value is not None}
-    save_trial(tmp_path, described, module().state_dict(), np.zeros((9, A)))
+    save_trial(tmp_path, described, module().state_dict())
     with pytest.raises(ValueError, match=r"holds no whole latent_sac checkpoint \(.*; give an undamaged"):
         load_policy(tmp_path)
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from parsecrl.algorithms.latent_study.map_measures import map_measures
 from parsecrl.algorithms.latent_study.measures import latent_map, prediction_errors, transformations_used
 from parsecrl.algorithms.latent_study.model_factory import make_model
 from parsecrl.algorithms.latent_study.tables import model_tables
@@ -66,6 +67,78 @@ def test_the_map_is_the_grid_where_the_latents_are():
         expected = np.linalg.norm(here.cells[pair[0]] - here.cells[pair[1]])
         assert np.linalg.norm(found.positions[pair[0]] - found.positions[pair[1]]) == pytest.approx(expected, rel=1e-5)
     assert len(found.positions) == len(world(FOUR).cells) == 104
+
+
+class Planes(LatentDynamics):
+    """Two planes of a torus that turn as K says: a map, or cells at one another's places."""
+
+    def __init__(self, world, k: list[list[int]]):
+        super().__init__(world.observations.shape[1], 5, 4)
+        self.table = torch.from_numpy(world.observations)
+        side = int(world.cells.max()) + 1
+        angles = torch.from_numpy(2 * np.pi / side * (world.cells @ np.array(k).T)).float()
+        self.places = torch.stack([angles.cos(), angles.sin()], -1).flatten(1)
+
+    def encode(self, obs: Tensor) -> Tensor:
+        return self.places[torch.cdist(obs, self.table).argmin(-1)]
+
+    def predict(self, state: Tensor, action: Tensor) -> Tensor:
+        raise AssertionError("measures of maps ask for no predictions")
+
+    def loss(self, batch, generator=None) -> DynamicsLoss:
+        raise AssertionError("a model that is true needs no training")
+
+
+def test_all_components_that_hold_variance_are_kept_and_so_are_the_distances():
+    here = world(TORUS)
+    planes = Planes(here, [[1, 0], [0, 1]])
+    found = latent_map(planes, here)
+    assert found.positions.shape == (169, 4)
+    np.testing.assert_allclose(found.explained, 0.25, atol=1e-6)
+    apart = np.linalg.norm(found.positions[0] - found.positions[20])
+    assert apart == pytest.approx(float((planes.places[0] - planes.places[20]).norm()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("k", "ratio", "correlation", "mode"),
+    [
+        ([[1, 0], [0, 1]], 0.25, 0.99, {(1, 0), (0, 1)}),
+        ([[0, -1], [1, 0]], 0.25, 0.99, {(1, 0), (0, 1)}),  # mirrored
+        ([[2, 1], [1, -2]], 0.54, -0.11, {(2, 1), (1, -2)}),
+    ],
+)
+def test_measures_of_known_maps_of_the_torus(k, ratio, correlation, mode):
+    here = world(TORUS)
+    found = map_measures(Planes(here, k), here)
+    assert found.neighbour_ratio == pytest.approx(ratio, abs=0.01)
+    assert found.correlation == pytest.approx(correlation, abs=0.006)
+    assert (found.mode.rows, found.mode.columns) in mode
+    assert found.mode.share == pytest.approx(0.5, abs=1e-6)
+
+
+def test_measures_of_known_maps_of_a_grid():
+    here = world(size=5, start=[0, 0], goal=[4, 4])
+    found = map_measures(Coordinates(here), here)
+    apart = np.linalg.norm(here.cells[:, None] - here.cells[None], axis=-1)
+    assert found.neighbour_ratio == pytest.approx(1 / (apart.sum() / (25 * 24)), rel=1e-5)
+    assert found.correlation > 0.9
+    assert found.mode is None
+    scrambled = Coordinates(here)
+    scrambled.places = scrambled.places[torch.randperm(25, generator=torch.Generator().manual_seed(0))]
+    found = map_measures(scrambled, here)
+    assert found.neighbour_ratio == pytest.approx(1.0, abs=0.15)
+    assert abs(found.correlation) < 0.2
+    assert np.isnan(map_measures(Coordinates(here, scale=0.0), here).correlation)
+
+
+def test_the_strongest_mode_is_a_waves_own():
+    """One plane that turns twice down the rows and three times back along the columns, beside a weaker one."""
+    here = world(TORUS, size=8, start=[0, 0], goal=[3, 3])
+    planes = Planes(here, [[-2, 3], [1, 0]])
+    planes.places[:, 2:] *= 0.5
+    found = map_measures(planes, here).mode
+    assert (found.rows, found.columns) == (2, -3)
+    assert found.share == pytest.approx(0.8, abs=1e-6)
 
 
 def test_the_true_dynamics_never_err():

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from parsecrl.algorithms.latent_study import map_report
 from parsecrl.algorithms.latent_study import report_parts as shared
+from parsecrl.algorithms.latent_study.map_measures import map_measures
 from parsecrl.algorithms.latent_study.model_factory import make_model
-from parsecrl.algorithms.latent_study.tables import labelled, model_tables
+from parsecrl.algorithms.latent_study.tables import labelled, map_row, map_table, model_tables
 from parsecrl.algorithms.latent_study.worlds import make_vector_world, world_of
 from parsecrl.algorithms.reporting.figures import Plot, render_all
 from parsecrl.algorithms.reporting.statistics import mean_interval, probability_of_improvement
@@ -101,16 +103,29 @@ def test_the_figures_are_drawn(tmp_path: Path):
                 sizes = {"latent_size": 3, "hidden_size": 8, "code_size": 4}
                 model = make_model({"kind": kind, **sizes}, world.observations.shape[1], 5, seed)
                 visited = np.arange(16 * 5).reshape(16, 5) % 3
-                parts.append(labelled(model_tables(model, world, visited), env=env, model=kind, seed=seed))
+                measured = [{"episodes": n, **map_row(map_measures(model, world))} for n in (5, 10)]
+                tables = {**model_tables(model, world, visited), "maps": map_table(measured)}
+                parts.append(labelled(tables, env=env, model=kind, seed=seed))
     tables = stacked(parts)
     rows = shared.transformation_rows(tables["transformations"])
     assert [row[:2] + row[-1:] for row in rows] == [("gridworld", "ours", "16"), ("torus", "ours", "16")]
+    told = map_report.rows(tables["maps"])
+    assert [row[:4] for row in told[:3]] == [
+        ("gridworld", "ours", "0", "10"),
+        ("gridworld", "ours", "1", "10"),
+        ("gridworld", "no representation objective", "0", "10"),
+    ]
+    assert told[0][6:] == ("-", "-")  # of a torus alone
+    assert told[-1][6].startswith("(")
     drawn = {
         "curves": (partial(shared.draw_curves, scores()), shared.panels_size(2)),
         "latents": (partial(shared.draw_latents, tables), shared.latents_size(tables)),
         "predictions": (partial(shared.draw_predictions, tables["predictions"]), shared.panels_size(2, 5.6)),
     }
     plots = {name: Plot(draw, size, name, "") for name, (draw, size) in drawn.items()}
+    plots |= map_report.plots(tables)
+    assert plots.keys() >= {"map_measures", "maps"}
+    assert map_report.plots({}) == {}
     for image in render_all(plots, tmp_path, "it").values():
         assert image.light.stat().st_size > 5000
         assert image.dark.stat().st_size > 5000

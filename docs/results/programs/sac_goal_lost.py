@@ -12,8 +12,8 @@ trial = LatentSAC({"seed": 100, "measure_at": [], "world": torus, "episodes_per_
 module = trial.learner_group._learner.module["default_policy"].unwrapped()
 while len(trial.scores) < 60:
     trial.train()
-    goal = trial.visited.sum(1).argmax()
+    goal = trial.record.visited.sum(1).argmax()
     with torch.no_grad():
-        z = module.model.encode(torch.from_numpy(trial.world.observations[goal]))
+        z = module.model.encode(torch.from_numpy(trial.record.world.observations[goal]))
         q, pi = torch.minimum(module.qf(z), module.qf_twin(z)), module.policy(z).softmax(-1)
     print(len(trial.scores), trial.scores[-1], trial.visited[goal], q.numpy().round(1), pi.numpy().round(2))
