@@ -26,7 +26,7 @@ MODELS = ("parsimonious", STOCHASTIC, "encoder_only", "beta_vae", "rnn", "ssm", 
 SIZES = ("latent_size", "hidden_size", "num_layers")
 PARSIMONIOUS = ("transformation", "code_size", "stochastic", "period")
 OBJECTIVE = (
-    *("beta", "constraint", "target", "diversity", "diversity_weight", "transition_weight"),
+    *("beta", "constraint", "target", "diversity", "diversity_weight", "transition_weight", "movement_weight"),
     *("similarity_scale_obs", "similarity_scale_latent", "rollout_steps"),
 )
 
@@ -80,7 +80,7 @@ def make_model(
     elif kind != "encoder_only":
         if "baseline_transformation" in given:
             given["transformation"] = given["baseline_transformation"]
-        options |= pick("transformation")
+        options |= pick("transformation", "movement_weight")
         if kind in ("beta_vae", "ssm") and "vae_beta" in given:
             options["beta"] = given["vae_beta"]
     classes: dict[str, Any] = {

@@ -59,6 +59,9 @@ class LatentModelSpec(Group):
     )
     diversity_weight: NonNegative = Field(1.0, description="weight of that term")
     transition_weight: NonNegative = Field(1.0, description="weight of the transition error")
+    movement_weight: NonNegative = Field(
+        0.0, description="weight of small movements: squared angles, and squared offsets in units of 1 / tau_z"
+    )
     similarity_scale_obs: NonNegative = Field(100.0, description="tau_s of the contrastive term")
     similarity_scale_latent: NonNegative = Field(0.1, description="tau_z of the contrastive term")
     rollout_steps: Count = Field(1, description="of latent rollouts in the loss")

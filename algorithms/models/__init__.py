@@ -3,6 +3,7 @@
 from parsecrl.algorithms.models.action_decoder import ActionDecoder
 from parsecrl.algorithms.models.actor_critic import ActorCritic, actor_critic_loss
 from parsecrl.algorithms.models.beliefs import Belief, Gaussian, Outcome, ReplaySequence
+from parsecrl.algorithms.models.code_counts import distinct_transformations
 from parsecrl.algorithms.models.energy import EnergyNetwork
 from parsecrl.algorithms.models.latent_baselines import (
     BetaVAE,
@@ -13,7 +14,8 @@ from parsecrl.algorithms.models.latent_baselines import (
 )
 from parsecrl.algorithms.models.latent_dynamics import DynamicsLoss, LatentDynamics, TransitionSequence
 from parsecrl.algorithms.models.latent_rollout import DistinctGoalCost, GoalCost
-from parsecrl.algorithms.models.parsimonious import ParsimoniousDynamics, ParsimonyObjective, distinct_transformations
+from parsecrl.algorithms.models.parsimonious import ParsimoniousDynamics
+from parsecrl.algorithms.models.parsimony_objective import ParsimonyObjective
 from parsecrl.algorithms.models.pixel_dynamics import OpenLoop, ParsimoniousPixels, PixelDynamics, PixelRSSM
 from parsecrl.algorithms.models.pixels import ImageDecoder, ImageEncoder, ImageSequence
 from parsecrl.algorithms.models.rssm import RSSM, LossWeights

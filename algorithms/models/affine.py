@@ -127,6 +127,28 @@ def transformation(kind: str, parameters: Tensor, size: int) -> Affine:
     return Affine(rotation(parameters[..., :angles], size), parameters[..., angles:])
 
 
+def movement(kind: str, parameters: Tensor, size: int, unit: float = 1.0) -> Tensor:
+    """How much transformations move: half the squared norm of log R, and the squared offset in units.
+
+    Half the squared Frobenius norm of log R is the sum of the squared angles of the planes that R turns.
+
+    Args:
+        kind: One of `TRANSFORMATIONS`.
+        parameters: [..., P]; radians, then latent units.
+        size: Z.
+        unit: Latent units that count as much as a radian, > 0.
+
+    Returns:
+        [...] square radians, 0 or more.
+
+    Raises:
+        ValueError: kind is unknown.
+    """
+    angles = num_parameters(kind, size) - (0 if kind == "rotation" else size)
+    offset = parameters[..., angles:]
+    return parameters[..., :angles].square().sum(-1) + (offset / unit).square().sum(-1)
+
+
 def skew_symmetric(parameters: Tensor, size: int) -> Tensor:
     """Arrange parameters as the lower triangle of a matrix, row by row, less its transpose.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from parsecrl.algorithms.models.affine import num_parameters, transformation
+from parsecrl.algorithms.models.affine import movement, num_parameters, transformation
 from parsecrl.algorithms.models.beliefs import Gaussian
 from parsecrl.algorithms.models.latent_dynamics import (
     MIN_STD,
@@ -94,6 +94,8 @@ class _Baseline(LatentDynamics):
         num_layers: Hidden layers of each network; the paper has 2.
         transformation: "rotation", "translation" or "affine".
         encoder: A module [..., O] -> [..., Z] of one's own (2 Z if stochastic) in place of the feed-forward network.
+        movement_weight: Beyond the paper, 0 or more: weight of the mean `movement` of the transformations, in square
+            radians; a unit of the latent counts as a radian.
         stochastic: Whether the encoder gives a Gaussian.
         memory_size: Inputs of the transition network, if a memory is what it sees; 0 for latent and action.
         extra_outputs: Of the transition network, behind the parameters.
@@ -109,13 +111,15 @@ class _Baseline(LatentDynamics):
         transformation: str = "affine",
         encoder: nn.Module | None = None,
         *,
+        movement_weight: float = 0.0,
         stochastic: bool = True,
         memory_size: int = 0,
         extra_outputs: int = 0,
     ):
         super().__init__(obs_size, num_actions, latent_size)
         layers: dict[str, Any] = {"hidden_size": hidden_size, "num_layers": num_layers}
-        self.transformation = transformation
+        check_weights(movement_weight=movement_weight)
+        self.transformation, self.movement_weight = transformation, movement_weight
         self.encoder = encoder or feedforward_encoder(obs_size, (1 + stochastic) * latent_size, **layers)
         outputs = num_parameters(transformation, latent_size) + extra_outputs
         inputs = memory_size or latent_size + num_actions
@@ -134,6 +138,17 @@ class _Baseline(LatentDynamics):
         """
         return transformation(self.transformation, parameters, self.latent_size).apply(z)
 
+    def movement(self, parameters: Tensor) -> Tensor:
+        """Mean movement of transformations.
+
+        Args:
+            parameters: [..., P].
+
+        Returns:
+            [] square radians.
+        """
+        return movement(self.transformation, parameters, self.latent_size).mean()
+
     def _decoding_errors(self, z: Tensor, following: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Of latents z [B, T + 1, Z] and those predicted for the last T, decoded together, from obs [B, T + 1, O]."""
         decoded = self.obs_net(torch.cat([z, following], 1))
@@ -148,7 +163,8 @@ class BetaVAE(_Baseline):
         obs_size: O, at least 1.
         num_actions: A, at least 1.
         beta: Weight of KL(q(z | s) || N(0, I)), 0 or more.
-        **options: latent_size, hidden_size, num_layers, transformation and encoder, as in `ParsimoniousDynamics`.
+        **options: latent_size, hidden_size, num_layers, transformation and encoder, as in `ParsimoniousDynamics`, and
+            movement_weight, as in `ParsimonyObjective`, with a unit of the latent for a radian.
 
     Raises:
         ValueError: beta is negative, the transformation is unknown, or a size is no integer of 1 or more.
@@ -175,16 +191,20 @@ class BetaVAE(_Baseline):
             generator: Of the latents' noise.
 
         Returns:
-            The loss. Terms: "reconstruction", "prediction" of the next observation, "divergence" from N(0, I) in nats.
+            The loss. Terms: "reconstruction", "prediction" of the next observation, "divergence" from N(0, I) in nats,
+            "movement" in square radians.
         """
         self.check(batch)
         obs, action = batch
         posterior = gaussian(self.encoder(obs))
         z = sample(posterior, generator)
-        reconstruction, prediction = self._decoding_errors(z, self.predict(z[:, :-1], action), obs)
+        parameters = self.transition_net(self.with_action(z[:, :-1], action))
+        reconstruction, prediction = self._decoding_errors(z, self.move(z[:, :-1], parameters), obs)
         divergence = kl_divergence(posterior, _standard_normal(posterior)).mean()
+        moved = self.movement(parameters)
+        total = reconstruction + prediction + self.beta * divergence + self.movement_weight * moved
         terms = {"reconstruction": reconstruction, "prediction": prediction, "divergence": divergence}
-        return DynamicsLoss(reconstruction + prediction + self.beta * divergence, _values(terms))
+        return DynamicsLoss(total, _values({**terms, "movement": moved}))
 
 
 class RecurrentDynamics(_Baseline):
@@ -197,7 +217,8 @@ class RecurrentDynamics(_Baseline):
         obs_size: O, at least 1.
         num_actions: A, at least 1.
         memory_size: D, at least 1.
-        **options: latent_size, hidden_size, num_layers, transformation and encoder, as in `ParsimoniousDynamics`.
+        **options: latent_size, hidden_size, num_layers, transformation and encoder, as in `ParsimoniousDynamics`, and
+            movement_weight, as in `ParsimonyObjective`, with a unit of the latent for a radian.
 
     Raises:
         ValueError: The transformation is unknown, or a size is no integer of 1 or more.
@@ -240,8 +261,8 @@ class RecurrentDynamics(_Baseline):
             generator: Is not used.
 
         Returns:
-            The loss. Terms: "reconstruction", "prediction" of the next observation, and "error", the squared distance
-            of the predicted latent from the encoded one.
+            The loss. Terms: "reconstruction", "prediction" of the next observation, "error", the squared distance of
+            the predicted latent from the encoded one, and "movement" in square radians.
         """
         self.check(batch)
         obs, action = batch
@@ -251,11 +272,12 @@ class RecurrentDynamics(_Baseline):
             memory = self._remember(torch.cat([z[:, t], memory], -1), action[:, t])
             remembered.append(memory)
         # The memory has seen encoded latents alone: all transformations are computed together.
-        following = self.move(z[:, :-1], self.transition_net(torch.stack(remembered, 1)))  # [B, T, Z]
+        parameters = self.transition_net(torch.stack(remembered, 1))
+        following, moved = self.move(z[:, :-1], parameters), self.movement(parameters)  # [B, T, Z], []
         reconstruction, prediction = self._decoding_errors(z, following, obs)
         error = (following - z[:, 1:]).square().sum(-1).mean()
-        terms = {"reconstruction": reconstruction, "prediction": prediction, "error": error}
-        return DynamicsLoss(reconstruction + prediction + error, _values(terms))
+        terms = {"reconstruction": reconstruction, "prediction": prediction, "error": error, "movement": moved}
+        return DynamicsLoss(reconstruction + prediction + error + self.movement_weight * moved, _values(terms))
 
     def _remember(self, state: Tensor, action: Tensor) -> Tensor:
         """The GRU's next state [..., D]."""
@@ -276,7 +298,8 @@ class StateSpaceModel(_Baseline):
         num_actions: A, at least 1.
         beta: Weight of both divergences, 0 or more.
         latent_size: Z, at least 1.
-        **options: hidden_size, num_layers, transformation and encoder, as in `ParsimoniousDynamics`.
+        **options: hidden_size, num_layers, transformation and encoder, as in `ParsimoniousDynamics`, and
+            movement_weight, as in `ParsimonyObjective`, with a unit of the latent for a radian.
 
     Raises:
         ValueError: beta is negative, the transformation is unknown, or a size is no integer of 1 or more.
@@ -305,7 +328,10 @@ class StateSpaceModel(_Baseline):
         Returns:
             Mean and standard deviation [..., Z].
         """
-        raw = self.transition_net(self.with_action(z, action))
+        return self._prior(z, self.transition_net(self.with_action(z, action)))
+
+    def _prior(self, z: Tensor, raw: Tensor) -> Gaussian:
+        """Of latents [..., Z] and the transition network's output: parameters, then deviations."""
         parameters, raw_std = raw[..., : -self.latent_size], raw[..., -self.latent_size :]
         return Gaussian(self.move(z, parameters), softplus(raw_std) + MIN_STD)
 
@@ -318,7 +344,7 @@ class StateSpaceModel(_Baseline):
 
         Returns:
             The loss. Terms: "reconstruction"; "error", the divergence from the prediction, and "divergence" from N(0,
-            I), in nats.
+            I), in nats; "movement" in square radians.
         """
         self.check(batch)
         obs, action = batch
@@ -326,11 +352,14 @@ class StateSpaceModel(_Baseline):
         z = sample(posterior, generator)
         reconstruction = squared_error(self.obs_net(z), obs)
         reached = Gaussian(posterior.mean[:, 1:], posterior.std[:, 1:])
-        error = kl_divergence(reached, self.prior(z[:, :-1], action)).mean()
+        raw = self.transition_net(self.with_action(z[:, :-1], action))
+        error = kl_divergence(reached, self._prior(z[:, :-1], raw)).mean()
+        moved = self.movement(raw[..., : -self.latent_size])
         first = Gaussian(posterior.mean[:, 0], posterior.std[:, 0])
         divergence = kl_divergence(first, _standard_normal(first)).mean()
-        terms = {"reconstruction": reconstruction, "error": error, "divergence": divergence}
-        return DynamicsLoss(reconstruction + self.beta * (error + divergence), _values(terms))
+        terms = {"reconstruction": reconstruction, "error": error, "divergence": divergence, "movement": moved}
+        total = reconstruction + self.beta * (error + divergence) + self.movement_weight * moved
+        return DynamicsLoss(total, _values(terms))
 
 
 class TrueDynamics(LatentDynamics):

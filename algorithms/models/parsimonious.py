@@ -12,14 +12,13 @@ Axes: B slices, T transitions, K steps of a latent rollout, O observation, Z lat
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import softplus
 
-from parsecrl.algorithms.models.affine import Affine, check_transformation, num_parameters, transformation
+from parsecrl.algorithms.models.affine import Affine, check_transformation, movement, num_parameters, transformation
 from parsecrl.algorithms.models.beliefs import Gaussian
 from parsecrl.algorithms.models.latent_dynamics import (
     MIN_STD,
@@ -27,78 +26,26 @@ from parsecrl.algorithms.models.latent_dynamics import (
     LatentDynamics,
     TransitionSequence,
     check_sizes,
-    check_weights,
     distinct_slices,
     feedforward,
     feedforward_encoder,
     gaussian,
     sample,
 )
+from parsecrl.algorithms.models.parsimony_objective import BETA_RANGE, ParsimonyObjective
+from parsecrl.algorithms.models.parsimony_terms import (
+    bernoulli_kl,
+    contrastive_loss,
+    contrastive_targets,
+    pairwise_distance,
+    round_straight_through,
+    transition_error,
+)
 from parsecrl.algorithms.models.rssm import kl_divergence
 
 MULTIPLIER_SPEED = 10.0  # log beta moves by this times the learning rate in a step of Adam
-BETA_RANGE = (1e-5, 1e4)  # of a beta that a constraint finds
 INITIAL_LOGIT = -2.0  # of all bits: see ParsimoniousDynamics
 MAX_CODE_SIZE = 48  # a code and its action fit one int64
-
-
-@dataclass(frozen=True)
-class ParsimonyObjective:
-    """Weights and choices of the loss; the spec's `objective` group.
-
-    Args:
-        beta: Weight of the parsimony term, KL(q(h | z, a) || p(h | a)) in nats; 0 or more.
-        constraint: None keeps beta. Beyond the paper: "kl" moves it until the KL is `target` nats, "error" until the
-            transition term is `target`. beta is then the Lagrange multiplier (of "error" its inverse) and where it
-            starts.
-        target: Of the constraint, 0 or more; None without one.
-        diversity: What keeps latents apart, "contrastive" (eqs. 5 and 6) or "reconstruction" of the observation.
-        diversity_weight: 0 or more.
-        transition_weight: 0 or more.
-        similarity_scale_obs: tau_s of eq. 5, 0 or more.
-        similarity_scale_latent: tau_z of eq. 6, 0 or more.
-        rollout_steps: K, at least 1; predictions go on from predictions for K steps. 1 is the paper's.
-
-    Raises:
-        ValueError: A number is out of range, or a constraint or diversity is unknown.
-    """
-
-    beta: float = 1.0
-    constraint: str | None = None
-    target: float | None = None
-    diversity: str = "contrastive"
-    diversity_weight: float = 1.0
-    transition_weight: float = 1.0
-    similarity_scale_obs: float = 100.0  # tau_s
-    similarity_scale_latent: float = 0.1  # tau_z
-    rollout_steps: int = 1
-
-    def __post_init__(self) -> None:
-        check_weights(
-            beta=self.beta,
-            diversity_weight=self.diversity_weight,
-            transition_weight=self.transition_weight,
-            similarity_scale_obs=self.similarity_scale_obs,
-            similarity_scale_latent=self.similarity_scale_latent,
-        )
-        check_sizes(rollout_steps=self.rollout_steps)
-        if self.diversity not in ("contrastive", "reconstruction"):
-            raise ValueError(
-                f"diversity must be contrastive or reconstruction, got {self.diversity!r}; choose one of them"
-            )
-        if self.constraint not in (None, "kl", "error"):
-            raise ValueError(f"constraint must be kl, error or None, got {self.constraint!r}; None keeps beta fixed")
-        if (self.constraint is None) != (self.target is None):
-            raise ValueError(
-                f"constraint and target come together, got {self.constraint!r} and {self.target!r}; set both or neither"
-            )
-        if self.target is not None:
-            check_weights(target=self.target)
-            if not BETA_RANGE[0] <= self.beta <= BETA_RANGE[1]:
-                raise ValueError(
-                    f"with a constraint beta must lie in {BETA_RANGE}, since it moves by factors, got {self.beta}; "
-                    f"start at 1"
-                )
 
 
 class ParsimoniousDynamics(LatentDynamics):
@@ -198,7 +145,10 @@ class ParsimoniousDynamics(LatentDynamics):
         Returns:
             One transformation for each leading position.
         """
-        return transformation(self.transformation, self.decoder(self.with_action(code, action)), self.latent_size)
+        return self._transformation(self.decoder(self.with_action(code, action)))
+
+    def _transformation(self, parameters: Tensor) -> Affine:
+        return transformation(self.transformation, parameters, self.latent_size)
 
     def move(self, z: Tensor, by: Affine) -> Tensor:
         """Transform latents, on the torus if there is a period.
@@ -251,16 +201,16 @@ class ParsimoniousDynamics(LatentDynamics):
     # -- training
 
     def loss(self, batch: TransitionSequence, generator: torch.Generator | None = None) -> DynamicsLoss:
-        """Transition, parsimony and diversity terms (eqs. 4, 6, 8; stochastic: 7, 9); divergences in nats.
+        """Transition, parsimony, diversity and movement terms (eqs. 4, 6, 8; stochastic: 7, 9); divergences in nats.
 
         Args:
             batch: B slices of T transitions, T at least rollout_steps.
             generator: Of the stochastic model's noise.
 
         Returns:
-            The loss. Terms: "error" (eq. 8, or the divergence of eq. 9), "parsimony", "diversity", "beta", and
-            "distance", the mean Euclidean distance between predicted and encoded latents. The last means the same in
-            every variant.
+            The loss. Terms: "error" (eq. 8, or the divergence of eq. 9), "parsimony", "diversity",
+            "movement" (square radians), "beta", and "distance", the mean Euclidean distance between predicted and
+            encoded latents. The last means the same in every variant.
 
         Raises:
             ValueError: The batch has other shapes.
@@ -282,12 +232,14 @@ class ParsimoniousDynamics(LatentDynamics):
             return (counts @ x).mean() / counts.sum()
 
         prior = self.prior()  # [A, n], once for the batch
-        errors, divergences, distances = [], [], []
+        errors, divergences, distances, movements = [], [], [], []
         current = z[:, :-1]  # [B, T, Z]
         for k in range(weights.rollout_steps):
             a, there = action[:, k:], z[:, k + 1 :]  # [B, T - k], [B, T - k, Z]
             logits, std = self.posterior(current, a)
-            current = self.move(current, self.decode(round_straight_through(logits.sigmoid()), a))
+            parameters = self.decoder(self.with_action(round_straight_through(logits.sigmoid()), a))
+            current = self.move(current, self._transformation(parameters))
+            movements.append(mean(movement(self.transformation, parameters, self.latent_size, weights.movement_unit)))
             distances.append(mean(self.distance(current.detach(), there.detach())))
             if embedded is None:
                 errors.append(mean(transition_error(self._wrap(current - there))))
@@ -297,12 +249,13 @@ class ParsimoniousDynamics(LatentDynamics):
                 errors.append(mean(kl_divergence(reached, Gaussian(current, std))))
             divergences.append(mean(bernoulli_kl(logits, prior[a])))
             current = current[:, :-1]
-        error, parsimony = torch.stack(errors).mean(), torch.stack(divergences).mean()
+        error, parsimony, moved = (torch.stack(found).mean() for found in (errors, divergences, movements))
         diversity = self._diversity(obs, drawn, counts)
         beta = self.beta
         total = weights.transition_weight * error + beta * parsimony + weights.diversity_weight * diversity
+        total = total + weights.movement_weight * moved
         total = total + self._multiplier_term(parsimony.detach(), error.detach())
-        terms = {"error": error, "parsimony": parsimony, "diversity": diversity, "beta": beta}
+        terms = {"error": error, "parsimony": parsimony, "diversity": diversity, "movement": moved, "beta": beta}
         terms["distance"] = torch.stack(distances).mean()
         return DynamicsLoss(total, {name: term.detach() for name, term in terms.items()})
 
@@ -336,123 +289,3 @@ class ParsimoniousDynamics(LatentDynamics):
     @property
     def _device(self) -> torch.device:
         return next(self.parameters()).device
-
-
-class _RoundStraightThrough(torch.autograd.Function):
-    """Rounding whose gradient is the identity's."""
-
-    @staticmethod
-    def forward(ctx: Any, p: Tensor) -> Tensor:
-        return (p >= 0.5).to(p.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return grads[0]
-
-
-def round_straight_through(p: Tensor) -> Tensor:
-    """Round probabilities (eq. 3); the gradient passes as if nothing had been rounded.
-
-    Args:
-        p: [...] in [0, 1].
-
-    Returns:
-        Exactly 1 where p >= 0.5, else 0.
-    """
-    return _RoundStraightThrough.apply(p)
-
-
-def bernoulli_kl(q: Tensor, p: Tensor) -> Tensor:
-    """KL(q || p) of independent Bernoulli variables (eq. 4).
-
-    Args:
-        q: Logits [..., n].
-        p: Logits [..., n].
-
-    Returns:
-        [...] nats.
-    """
-    on = q.sigmoid() * (logsigmoid(q) - logsigmoid(p))
-    off = (-q).sigmoid() * (logsigmoid(-q) - logsigmoid(-p))
-    return (on + off).sum(-1)
-
-
-def transition_error(difference: Tensor) -> Tensor:
-    """||e||^2 + 1 - exp(-||e||), eq. (8) with its sign mended: 0 where e is 0.
-
-    The paper prints + exp(-||e||), whose minimum is at ||e|| = 0.35 rather than at 0; exp(-||e||) is the likelihood.
-
-    Args:
-        difference: e, predicted minus encoded latents [..., Z].
-
-    Returns:
-        [...], 0 or more.
-    """
-    return difference.square().sum(-1) - torch.expm1(-torch.linalg.vector_norm(difference, dim=-1))
-
-
-def contrastive_targets(s: Tensor, scale: float) -> Tensor:
-    """How alike states are: l(s, s') = exp(-scale ||s - s'||) of eq. (5).
-
-    Args:
-        s: States [B, O].
-        scale: tau_s, 0 or more.
-
-    Returns:
-        [B, B] in [0, 1], 1 for equal states; without gradient.
-    """
-    return torch.exp(-scale * pairwise_distance(s.detach()))
-
-
-def contrastive_loss(target: Tensor, apart: Tensor, scale: float, counts: Tensor | None = None) -> Tensor:
-    """The cross-entropy between targets l and ratings k = exp(-scale apart), summed over pairs, over B (eq. 6).
-
-    The paper prints k log l + (1 - k) log(1 - l): the logarithm of a constant, 0 for equal states, which underflows
-    for others. Labels weigh the logarithm of ratings, as in any cross-entropy.
-
-    Args:
-        target: l [B, B] in [0, 1].
-        apart: Distances of latents [B, B].
-        scale: tau_z, 0 or more.
-        counts: How often each state is there, [B]; once by default.
-
-    Returns:
-        [].
-    """
-    x = scale * apart  # -log k
-    log_rest = torch.log(-torch.expm1(-x.clamp(min=1e-6)))  # log(1 - k); equal latents have no direction to part in
-    pairs = target * x - (1 - target) * log_rest
-    return pairs.sum() / len(target) if counts is None else counts @ pairs @ counts / counts.sum()
-
-
-def pairwise_distance(x: Tensor) -> Tensor:
-    """Euclidean distances between all rows.
-
-    They are computed by differences: the quicker form by products errs by more than tau_s forgives.
-
-    Args:
-        x: [B, n].
-
-    Returns:
-        [B, B].
-    """
-    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-@torch.no_grad()
-def distinct_transformations(model: ParsimoniousDynamics, obs: Tensor) -> Tensor:
-    """Count the codes, and so the transformations, that each action uses.
-
-    Args:
-        model: The model.
-        obs: Observations [M, O].
-
-    Returns:
-        [A] int64, each in [1, M].
-    """
-    z = model.encode(obs)
-    counts = []
-    for action in range(model.num_actions):
-        code = model.codes(z, torch.full(z.shape[:-1], action, device=z.device))
-        counts.append(len(torch.unique(code.flatten(0, -2), dim=0)))
-    return torch.tensor(counts)

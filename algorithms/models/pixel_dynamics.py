@@ -22,7 +22,7 @@ from torch.nn.functional import one_hot, softplus
 from parsecrl.algorithms.models.affine import check_transformation, num_parameters, transformation
 from parsecrl.algorithms.models.beliefs import Belief, Gaussian
 from parsecrl.algorithms.models.latent_dynamics import DynamicsLoss, check_sizes, check_weights, feedforward
-from parsecrl.algorithms.models.parsimonious import bernoulli_kl, round_straight_through
+from parsecrl.algorithms.models.parsimony_terms import bernoulli_kl, round_straight_through
 from parsecrl.algorithms.models.pixels import PRECISIONS, ImageDecoder, ImageEncoder, ImageSequence
 from parsecrl.algorithms.models.recurrent_core import Filtered, RecurrentCore, kl_divergence
 

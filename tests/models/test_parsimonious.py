@@ -6,13 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from parsecrl.algorithms.models import ParsimoniousDynamics, ParsimonyObjective, TransitionSequence, parsimonious
+from parsecrl.algorithms.models import (
+    ParsimoniousDynamics,
+    ParsimonyObjective,
+    TransitionSequence,
+    distinct_transformations,
+    parsimonious,
+)
 from parsecrl.algorithms.models.latent_dynamics import DistinctSlices
-from parsecrl.algorithms.models.parsimonious import (
+from parsecrl.algorithms.models.parsimony_terms import (
     bernoulli_kl,
     contrastive_loss,
     contrastive_targets,
-    distinct_transformations,
     pairwise_distance,
     round_straight_through,
     transition_error,
