@@ -6,7 +6,7 @@ SPEC ?= cheetah_run_quick
 ARGS ?=
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: run test test-slow lint bench chaos metrics keys install clean
+.PHONY: run test test-slow lint docs bench chaos metrics keys install clean
 
 install: $(VENV)/.installed
 
@@ -39,7 +39,13 @@ lint: install
 	$(BIN)/python -m pytest -q tests/test_rooms.py
 	$(BIN)/mypy -m parsecrl -p parsecrl.algorithms -p parsecrl.envs -p parsecrl.platform
 
-# A sweep under a dozen faults; takes a quarter of an hour or more and prints the table of docs/operations.md.
+# The documentation site, into site/. Nothing is downloaded, and a warning is an error. To read:
+# python -m http.server --directory site --bind 127.0.0.1
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: install
+	$(BIN)/mkdocs build --quiet
+
+# A sweep under a dozen faults; takes a quarter of an hour or more and prints the table of docs/faults.md.
 chaos: install
 	$(BIN)/python -m pytest tests/platform/test_chaos.py -m chaos -s $(ARGS)
 
@@ -55,4 +61,4 @@ keys: install
 	$(BIN)/python -m parsecrl.platform.specs.keys
 
 clean:
-	rm -rf $(VENV) .typing build dist *.egg-info
+	rm -rf $(VENV) .typing build dist site *.egg-info

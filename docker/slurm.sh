@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A run on the nodes of a Slurm job, as a Ray cluster for its duration (docs/operations.md, "A Slurm cluster"):
+# A run on the nodes of a Slurm job, as a Ray cluster for its duration (docs/clusters.md, "A Slurm cluster"):
 #
 #   sbatch --nodes=4 --gpus-per-node=1 docker/slurm.sh cheetah_run --storage /shared/runs
 #

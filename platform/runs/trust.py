@@ -2,7 +2,7 @@
 
 A run folder holds a record that only the holder of a key can make; the key is a file of this user's. So a folder that
 was downloaded or handed over is known as such. It is no seal on the contents: who can write into a folder of yours can
-change its pickles (docs/operations.md, Security).
+change its pickles (docs/security.md).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A sweep on two nodes while its processes are killed and its store stops answering; nothing may be lost or done twice.
 
-`make chaos` runs the long version and prints the table of docs/operations.md; `make test-slow` the short one.
+`make chaos` runs the long version and prints the table of docs/faults.md; `make test-slow` the short one.
 """
 
 import contextlib

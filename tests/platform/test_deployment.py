@@ -1,6 +1,6 @@
 """docker/: linted against published schemas, pinned, bound to localhost, with commands that exist.
 
-Nothing is started here. What was built and run, and what only these tests have seen, is in docs/operations.md.
+Nothing is started here. What was built and run, and what only these tests have seen, is in docs/clusters.md.
 """
 
 import re

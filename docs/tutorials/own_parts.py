@@ -1,0 +1,82 @@
+# %% [markdown]
+# # A world model, a controller or a cost of your own
+#
+# A spec names your code as `module:name`, and nothing of parsecrl is edited. Here an agent for
+# `Pendulum-v1` is made of three parts that parsecrl does not have. The script takes half a minute.
+#
+# ## The parts
+#
+# The parts are in the package `tests/example_plugin/parsec_example`. A cost is a function of what
+# the model predicts.
+
+# %% [file] ../../tests/example_plugin/parsec_example/cost.py
+
+# %% [markdown]
+# A controller plans. This one is MPPI.
+
+# %% [file] ../../tests/example_plugin/parsec_example/mppi.py
+
+# %% [markdown]
+# A world model filters and predicts. This one is a GRU.
+
+# %% [file] ../../tests/example_plugin/parsec_example/gru_model.py
+
+# %% [markdown]
+# ## A check before anything runs
+#
+# `make_controller` and `make_world_model` make a part and try the part with a batch of two. A part
+# that breaks its protocol is refused with the rule, the value and the remedy.
+# `parsec specs SPEC` does the same for all parts of a spec.
+
+# %%
+import sys
+from pathlib import Path
+
+import parsecrl
+from parsecrl.algorithms.controllers import make_controller, make_world_model
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "example_plugin"))
+controller = {
+    "kind": "parsec_example.mppi:MPPI",
+    "horizon": 5,
+    "objective": "parsec_example.cost:upright",
+    "options": {"num_samples": 16},
+}
+world_model = {"kind": "parsec_example.gru_model:GRUModel", "options": {"hidden_size": 16}}
+model = make_world_model(3, 1, world_model)  # sizes of Pendulum-v1's observations and actions
+planner = make_controller(model, controller, {})
+print(type(model).__name__, type(planner).__name__, planner.objective.__name__)
+
+# %% [markdown]
+# ## An agent of these parts
+
+# %%
+config = parsecrl.PlanetConfig().environment("Pendulum-v1", env_config={"action_repeat": 2})
+config.training(
+    controller=controller,
+    world_model=world_model,
+    seed_episodes=1,
+    train_ratio=0.05,
+    batch_size=8,
+    batch_length=10,
+    decisions_per_iteration=100,
+)
+config.env_runners(num_env_runners=0).debugging(seed=0)
+algorithm = config.build_algo()
+losses = [algorithm.train()["metrics"].get("loss", {}).get("model_loss") for _ in range(6)]
+path = algorithm.save_to_path("plugged")
+algorithm.stop()
+print("loss of the world model", losses)
+
+# %% [markdown]
+# The checkpoint names the three parts. Loading runs their code, so that loading asks for your
+# trust.
+
+# %%
+agent = parsecrl.load_agent(path, trust=True)
+measured = [loss for loss in losses if loss is not None]
+assert measured[-1] < measured[0]
+
+# %% [markdown]
+# [Parts of your own](../plugins.md) has the protocols, and how a package registers an algorithm.
+# Next: [a sweep and its report](sweep.md).
