@@ -28,7 +28,7 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
 
-# tests/test_rooms.py is the import contract. mypy does not see setuptools' package mapping: show it the folders under
+# tests/test_rooms.py is the import contract, and tests/docs/test_prose.py the rule for prose. mypy does not see setuptools' package mapping: show it the folders under
 # their import names.
 lint: install
 	$(BIN)/ruff check .
@@ -36,7 +36,7 @@ lint: install
 	mkdir -p .typing/parsecrl
 	for room in algorithms envs platform tune_specs; do ln -sfn ../../$$room .typing/parsecrl/$$room; done
 	for file in __init__.py __main__.py py.typed; do ln -sfn ../../$$file .typing/parsecrl/$$file; done
-	$(BIN)/python -m pytest -q tests/test_rooms.py
+	$(BIN)/python -m pytest -q tests/test_rooms.py tests/docs/test_prose.py
 	$(BIN)/mypy -m parsecrl -p parsecrl.algorithms -p parsecrl.envs -p parsecrl.platform
 
 # The documentation site, into site/. Nothing is downloaded, and a warning is an error. To read:
