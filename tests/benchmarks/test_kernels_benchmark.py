@@ -154,9 +154,11 @@ def test_layers_of_varying_rows(
 
 EMBEDDING = {
     "cartpole_embedding": EmbeddingSettings(),
-    "cartpole_embedding, 16 latents": EmbeddingSettings(latent_size=16),
+    "cartpole_embedding, 16 latents": EmbeddingSettings(controller={"latent_size": 16}),
     "cartpole_embedding_quick": EmbeddingSettings(
-        num_samples=50, num_elites=5, num_iterations=5, hidden_size=64, states_per_update=4
+        controller={"num_samples": 50, "num_elites": 5, "num_iterations": 5},
+        decoder={"hidden_size": 64},
+        states_per_update=4,
     ),
 }
 
