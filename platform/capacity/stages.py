@@ -155,6 +155,11 @@ def update_flop(phase: Any, sizes: Sizes) -> float:
     B, T = phase.batch_size, phase.batch_length
     far = sum(T - d + 1 for d in range(2, min(phase.loss.overshooting_steps, T - 1) + 1))  # predictions in a sequence
     flop = 3.0 * 2 * B * (T * once + far * (gru + model["prior"]))
+    if phase.value is not None:
+        net = model["reward"]  # critic and actor are about as large
+        imagined = phase.value.imagined_beliefs * phase.value.imagined_steps
+        # Through the frozen model and the slow critic twice, through critic and actor three times.
+        flop += 2 * imagined * (2 * (gru + model["prior_mean"] + model["reward"] + net) + 3 * 2 * net)
     if phase.controller.kind == "embedded":
         model_sizes, beliefs = phase.world_model.model_dump(), phase.decoder_beliefs + phase.decoder_initial_beliefs
         flop += 2 * plan_flop(_controller(phase), model_sizes, sizes, beliefs)

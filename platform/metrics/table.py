@@ -102,8 +102,9 @@ METRICS = (
         "of the term",
         "The learner's losses. planet: model_loss and its terms observation, reward, kl (nats) and overshooting_kl, "
         "before their weights, a mean of the last 100 updates; decoder_loss, the predicted cost of the decoded "
-        "plans, and decoder_distance from replayed actions. dcem_ppo: policy_loss, value_loss, entropy of the policy "
-        "(nats). latent_sac: actor_loss, critic_loss and dynamics_loss, means of the last 20 updates. "
+        "plans, and decoder_distance from replayed actions; critic_loss and actor_loss, in the critic's unit. "
+        "dcem_ppo: policy_loss, value_loss, entropy of the policy (nats). "
+        "latent_sac: actor_loss, critic_loss and dynamics_loss, means of the last 20 updates. "
         "cartpole_embedding: planned_cost. The other studies: loss and its terms. "
         "Of these two means since the last result.",
         "measured/losses",
