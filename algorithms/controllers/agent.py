@@ -28,7 +28,7 @@ class PlanningAgent(nn.Module):
         world_model: The spec's group of this name.
         controller: The spec's group; its `kind` is "full", "embedded" or module:name.
         decoder: The spec's group; the decoder exists only where the controller has one.
-        value: The spec's group, of the critic and the actor; None for neither.
+        value: The spec's group, of the critic and the actor; None or "none" for neither.
 
     Raises:
         ValueError: A kind is unknown, code of a user's own does not meet its protocol, or a value does not suit it.
@@ -43,7 +43,7 @@ class PlanningAgent(nn.Module):
         world_model: dict[str, Any] | None = None,
         controller: dict[str, Any] | None = None,
         decoder: dict[str, Any] | None = None,
-        value: dict[str, Any] | None = None,
+        value: dict[str, Any] | str | None = None,
     ):
         super().__init__()
         # Modules as well as what their protocols say.

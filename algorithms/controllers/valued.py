@@ -19,22 +19,22 @@ ACTING = ("hidden_size", "discount", "std", "num_policy_candidates")  # keys of 
 
 
 def make_actor_critic(
-    model: WorldModel, controller: Controller, settings: Mapping[str, Any] | None
+    model: WorldModel, controller: Controller, settings: Mapping[str, Any] | str | None
 ) -> ActorCritic | None:
     """The critic and the actor that a spec's `value` group describes; the controller's score gets the critic.
 
     Args:
         model: Of the beliefs.
         controller: That plans in it.
-        settings: The group; None for neither critic nor actor.
+        settings: The group; None or "none" for neither critic nor actor.
 
     Returns:
-        New ones; None without settings.
+        New ones, or None.
 
     Raises:
         ValueError: The model cannot imagine, plans have a cost of their own, or the controller never asks the value.
     """
-    if settings is None:
+    if settings is None or isinstance(settings, str):
         return None
     lacking = [part for part in parts(ImaginationModel) if not hasattr(model, part)]
     if lacking:

@@ -75,11 +75,11 @@ class PlanetAlgorithm(Algorithm):
                 f"phases.{phase.name}.world_model must equal that of {phase.start_from!r}, whose model it keeps; "
                 f"leave it out, or set keep_model: false"
             )
-        if phase.value and source.value and phase.value.hidden_size != source.value.hidden_size:
+        size, had = (getattr(settings.value, "hidden_size", None) for settings in (phase, source))
+        if None not in (size, had) and size != had:
             raise ValueError(
                 f"phases.{phase.name}.value.hidden_size must equal that of {phase.start_from!r}, whose critic and "
-                f"actor it keeps, got {phase.value.hidden_size} with {source.value.hidden_size}; leave it out, or set "
-                f"keep_model: false"
+                f"actor it keeps, got {size} with {had}; leave it out, or set keep_model: false"
             )
         if phase.controller.kind == source.controller.kind == "embedded":
             _check_kept_decoder(phase, source)

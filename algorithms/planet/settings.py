@@ -166,11 +166,22 @@ class ValueSpec(Group):
     slow_critic_rate: float = Field(0.02, gt=0.0, le=1.0, description="share of the critic in its slow copy, an update")
 
 
-def _none_said(value: Any) -> Any:
-    return None if value == "none" else value
+NO_VALUE: Literal["none"] = "none"  # a word: a phase that states it does not inherit another's
 
 
-Value = Annotated[ValueSpec | None, BeforeValidator(_none_said)]
+def _group_or_none(value: Any) -> Any:
+    if value is None:
+        return NO_VALUE
+    if value != NO_VALUE and not isinstance(value, dict | ValueSpec):
+        raise ValueError(f"must be a group of keys, {{}} for its defaults, or none, got {value!r}")
+    return value
+
+
+Value = Annotated[
+    Annotated[ValueSpec, Tag("group")] | Annotated[Literal["none"], Tag("none")],
+    Discriminator(lambda value: "none" if value == NO_VALUE else "group"),
+    BeforeValidator(_group_or_none),
+]
 
 
 class PlanetSettings(Settings):
@@ -180,7 +191,7 @@ class PlanetSettings(Settings):
     controller: Controller = Field(default_factory=FullController, description="the planner")
     decoder: DecoderSpec = Field(default_factory=DecoderSpec, description="of an embedded controller")
     world_model: WorldModel = Field(default_factory=WorldModelSpec, description="the model")
-    value: Value = Field(None, description="what comes beyond the horizon of plans; none: nothing")
+    value: Value = Field(NO_VALUE, description="what comes beyond the horizon of plans; none: nothing")
     loss: LossSpec = Field(default_factory=LossSpec, description="of the model")
     train_ratio: Positive = Field(0.1, description="gradient updates per simulator step")
     seed_episodes: Natural = Field(5, description="episodes of random actions before the first update")
@@ -223,7 +234,7 @@ class PlanetSettings(Settings):
     def _fits_together(self) -> PlanetSettings:
         if self.controller.kind == "embedded":
             self.check_holds_plan(self.controller.horizon)
-        if self.value is not None and self.controller.objective is not None:
+        if self.value != NO_VALUE and self.controller.objective is not None:
             raise ValueError(
                 "value is of rewards, and controller.objective puts another cost in their place; leave one of them out"
             )

@@ -79,7 +79,7 @@ class PhaseConfig(SettingsConfig):
     world_model: dict[str, Any]
     controller: dict[str, Any]
     decoder: dict[str, Any]
-    value: dict[str, Any] | None
+    value: dict[str, Any] | str | None
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class)

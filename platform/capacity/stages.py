@@ -155,7 +155,7 @@ def update_flop(phase: Any, sizes: Sizes) -> float:
     B, T = phase.batch_size, phase.batch_length
     far = sum(T - d + 1 for d in range(2, min(phase.loss.overshooting_steps, T - 1) + 1))  # predictions in a sequence
     flop = 3.0 * 2 * B * (T * once + far * (gru + model["prior"]))
-    if phase.value is not None:
+    if phase.value != "none":
         net = model["reward"]  # critic and actor are about as large
         imagined = phase.value.imagined_beliefs * phase.value.imagined_steps
         # Through the frozen model and the slow critic twice, through critic and actor three times.
