@@ -6,6 +6,7 @@ from parsecrl.algorithms.controllers.controller import Controller, Plan
 from parsecrl.algorithms.controllers.own_parts import make_controller, make_world_model
 from parsecrl.algorithms.controllers.planning import EmbeddedController, FullSpaceController, SearchController
 from parsecrl.algorithms.controllers.score import Objective, Score, cost_scale, predicted_cost
+from parsecrl.algorithms.controllers.trajectory_searches import ICEMController, MPPIController
 
 __all__ = [
     "CategoricalController",
@@ -13,6 +14,8 @@ __all__ = [
     "Controller",
     "EmbeddedController",
     "FullSpaceController",
+    "ICEMController",
+    "MPPIController",
     "Objective",
     "Plan",
     "PlanningAgent",

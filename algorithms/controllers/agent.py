@@ -26,7 +26,7 @@ class PlanningAgent(nn.Module):
         obs_size: O.
         action_size: A.
         world_model: The spec's group of this name.
-        controller: The spec's group; its `kind` is "full", "embedded" or module:name.
+        controller: The spec's group; its `kind` is "full", "icem", "mppi", "embedded" or module:name.
         decoder: The spec's group; the decoder exists only where the controller has one.
         value: The spec's group, of the critic and the actor; None or "none" for neither.
 
@@ -79,14 +79,19 @@ class PlanningAgent(nn.Module):
         return min(wanted, 1 + most if self._takes_candidates else 1)
 
     def initial_state(self, batch_size: int) -> State:
-        """The state before an episode's first obs: h [B, D], s [B, S], action [B, A] (previous), plan [B, n]."""
+        """The state before an episode's first obs: h [B, D], s [B, S], action [B, A] (previous), plan [B, W]."""
         belief = self.model.initial_belief(batch_size)
         return {
             "h": belief.h,
             "s": belief.s,
             "action": belief.h.new_zeros(batch_size, self.model.action_size),
-            "plan": belief.h.new_zeros(batch_size, self.controller.plan_size),
+            "plan": belief.h.new_zeros(batch_size, self._warm_start_size),
         }
+
+    @property
+    def _warm_start_size(self) -> int:
+        """W, n or more."""
+        return getattr(self.controller, "warm_start_size", self.controller.plan_size)
 
     def update_belief(self, state: State, obs: Tensor) -> Belief:
         """The belief after obs [B, O]; state["action"] is what was executed before it."""
@@ -167,10 +172,10 @@ class PlanningAgent(nn.Module):
             plan: None where nothing was planned, so that the next search starts at zero.
 
         Returns:
-            h [B, D], s [B, S], action [B, A] and plan [B, n], where the next search starts.
+            h [B, D], s [B, S], action [B, A] and plan [B, W], where the next search starts.
         """
         if plan is None:
-            warm_start = belief.h.new_zeros(len(belief.h), self.controller.plan_size)
+            warm_start = belief.h.new_zeros(len(belief.h), self._warm_start_size)
         else:
             warm_start = self.controller.shift(plan, belief) if self.controller.warm_start else plan.mean
         return {"h": belief.h, "s": belief.s, "action": action, "plan": warm_start}

@@ -23,6 +23,7 @@ class Plan(NamedTuple):
     history: list[Iteration] | None  # per iteration, if asked for
     entropy: Tensor | None = None  # [B] nats, of the last selection: see Solution.entropy
     is_actors: Tensor | None = None  # [B] bool, where an actor's plan cost less than what the search found
+    carried: Tensor | None = None  # [B, K, n] what `shift` moves on, where that is not `mean` alone
 
 
 class Controller(Protocol):
@@ -38,6 +39,8 @@ class Controller(Protocol):
         warm_start: Whether `plan` begins at `shift` of the last plan.
         takes_candidates: Optional, False where there is none: whether the solver's variables are the actions, and
             `plan` has an argument `candidates` [B, P, H, A] of action sequences that are tried beside its own.
+        warm_start_size: Optional: the size of `shift`'s result, where a controller remembers more than its mean; n
+            where a controller has none.
     """
 
     horizon: int
@@ -85,7 +88,7 @@ class Controller(Protocol):
         Args:
             model: What predicts.
             belief: [B].
-            warm_start: [B, n] of `shift`, or None.
+            warm_start: [B, warm_start_size] of `shift`, or None.
             generator: Of the belief's device, for the draws.
             noise: [T, B or 1, N, n] standard normal, in place of the generator's.
             keep_history: Fill `Plan.history`, an entry for each iteration.
@@ -101,5 +104,5 @@ class Controller(Protocol):
         ...
 
     def shift(self, plan: Plan, belief: Belief) -> Tensor:
-        """The warm start [B, n] of the next decision; belief [B] is the one that the plan was made for."""
+        """The warm start [B, warm_start_size] of the next decision; belief [B]: the one that the plan was made for."""
         ...

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from parsecrl.algorithms.controllers.controller import Controller, Plan
 from parsecrl.algorithms.controllers.planning import EmbeddedController, FullSpaceController
 from parsecrl.algorithms.controllers.score import Objective, Score, predicted_cost
+from parsecrl.algorithms.controllers.trajectory_searches import ICEMController, MPPIController
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights, ReplaySequence, WorldModel
 from parsecrl.algorithms.registry.user_functions import call_with_options, one_line, own_function
 
 B, N, T = 2, 3, 4  # of what is tried
 FINE_TUNED = ("reward", "transition", "decoder")  # the parts that PPO knows
 REMEDY = "correct it; docs/plugins.md has the protocol"
+OVER_ACTIONS = {"full": FullSpaceController, "icem": ICEMController, "mppi": MPPIController}
 
 
 def make_world_model(obs_size: int, action_size: int, settings: Mapping[str, Any]) -> WorldModel:
@@ -57,8 +59,8 @@ def make_controller(model: WorldModel, settings: Mapping[str, Any], decoder: Map
 
     Args:
         model: To plan in.
-        settings: `kind`, `full` (the default), `embedded` or module:name; horizon, objective, and the kind's own keys,
-            or the `options` of one's own.
+        settings: `kind`, `full` (the default), `icem`, `mppi`, `embedded` or module:name; horizon, objective, and the
+            kind's own keys, or the `options` of one's own.
         decoder: Sizes of the decoder of an embedded controller.
 
     Returns:
@@ -71,16 +73,17 @@ def make_controller(model: WorldModel, settings: Mapping[str, Any], decoder: Map
     kind, horizon = own.pop("kind", "full"), own.pop("horizon", 12)
     latent_size, name = own.pop("latent_size", 16), own.pop("objective", None)
     controller: Controller
-    if kind == "full":
-        for key in ("temperature", "normalize"):
-            own.pop(key, None)
-        controller = FullSpaceController(horizon, model.action_size, **own)
+    if kind in OVER_ACTIONS:
+        if kind == "full":
+            for key in ("temperature", "normalize"):
+                own.pop(key, None)
+        controller = OVER_ACTIONS[kind](horizon, model.action_size, **own)
     elif kind == "embedded":
         net = ActionDecoder(latent_size, horizon, model.action_size, belief_size=model.belief_size, **decoder)
         controller = EmbeddedController(net, **own)
     else:
         sizes = (horizon, model.action_size, model.belief_size)
-        controller = _make(kind, "controller.kind", ("full", "embedded"), sizes, own)
+        controller = _make(kind, "controller.kind", (*OVER_ACTIONS, "embedded"), sizes, own)
         trial = _Trial("controller.kind", kind)
         trial.check_parts(controller, Controller)
         with torch.random.fork_rng(devices=[]):
@@ -282,7 +285,7 @@ def _try_controller(controller: Controller, model: WorldModel, horizon: int, tri
         trial.check("decode", decoded, "actions [B, N, H, A]", (B, tried, *sizes))
         trial.check("decode", controller.decode(last.mean, belief), "actions [B, H, A]", (B, *sizes))
         warm = trial.call("shift", controller.shift, plan, belief)
-        trial.check("shift", warm, "a warm start [B, n]", (B, n))
+        trial.check("shift", warm, "a warm start", (B, getattr(controller, "warm_start_size", n)))
         again = trial.call("plan", controller.plan, model, belief, warm, noise=noise, checkpoint=True)
         _check_plan(again, n, sizes, trial)
     if controller.decoder is not None:

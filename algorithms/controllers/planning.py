@@ -7,6 +7,7 @@ Exploration noise is not a controller's business: whoever executes the action ad
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,15 +16,17 @@ from torch import Tensor, nn
 from parsecrl.algorithms.controllers.controller import Plan
 from parsecrl.algorithms.controllers.score import RewardModel, Score, cost_scale, predicted_cost
 from parsecrl.algorithms.models import ActionDecoder, Belief
-from parsecrl.algorithms.solvers import cem, dcem
+from parsecrl.algorithms.registry.search_sizes import kept_elites
+from parsecrl.algorithms.solvers import Refinements, cem, dcem, mppi
 from parsecrl.algorithms.solvers.gaussian_search import Solution
-from parsecrl.algorithms.solvers.refinements import Refinements
+from parsecrl.algorithms.solvers.refinements import PLAIN
 
+SELECTIONS = ("lml", "softmax")
 SHIFT_POINTS = 500  # that may stand for a plan that was moved on; a search tries num_samples x num_iterations
 
 
 class SearchController(nn.Module):
-    """A controller whose solver refits a Gaussian over its variables: what CEM and DCEM have in common.
+    """A controller whose solver refits a Gaussian over its variables: what CEM, DCEM, iCEM and MPPI have in common.
 
     Args:
         horizon: H, decisions of a plan.
@@ -34,6 +37,7 @@ class SearchController(nn.Module):
         num_iterations: Of a search.
         init_std: Standard deviation of the first Gaussian, in units of the variables.
         warm_start: Begin at the previous plan instead of at zero.
+        refinements: Of the search, beyond plain CEM.
     """
 
     score: Score
@@ -49,17 +53,34 @@ class SearchController(nn.Module):
         num_iterations: int,
         init_std: float,
         warm_start: bool,
+        refinements: Refinements = PLAIN,
     ):
         super().__init__()
         self.horizon, self.action_size, self.plan_size = horizon, action_size, plan_size
         self.num_samples, self.num_elites, self.num_iterations = num_samples, num_elites, num_iterations
         self.init_std, self.warm_start = init_std, warm_start
-        self.score = Score()
+        self.score, self._refinements = Score(), refinements
+
+    @property
+    def refinements(self) -> Refinements:
+        """What the search does beyond plain CEM, its tensors on this module's device."""
+        return self._refinements
+
+    @property
+    def num_carried(self) -> int:
+        """Candidates that a warm start brings beside the mean."""
+        return 0
+
+    @property
+    def warm_start_size(self) -> int:
+        """The size of `shift`'s result: n for the mean, and n for each candidate that is carried on."""
+        return (1 + self.num_carried) * self.plan_size
 
     @property
     def trajectories(self) -> int:
         """Candidates that the model rolls out for one decision."""
-        return self.num_samples * self.num_iterations
+        sizes = self.num_samples, self.num_elites, self.num_iterations
+        return self.refinements.num_evaluated(*sizes) + self.num_carried
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:
@@ -78,8 +99,13 @@ class SearchController(nn.Module):
         candidates: Tensor | None = None,
     ) -> Plan:
         """As `Controller.plan`; candidates [B, P, H, A] are tried in the first iteration, if the solver takes any."""
-        extra = {} if candidates is None else {"refinements": Refinements(candidates=candidates.flatten(-2))}
-        mean = warm_start if warm_start is not None else belief.h.new_zeros(len(belief.h), self.plan_size)
+        if warm_start is None:
+            warm_start = belief.h.new_zeros(len(belief.h), self.plan_size)
+        mean, carried = warm_start[:, : self.plan_size], warm_start[:, self.plan_size :]
+        given = [] if candidates is None else [candidates.flatten(-2)]
+        if carried.shape[1]:
+            given.append(carried.unflatten(1, (-1, self.plan_size)))
+        refinements = replace(self.refinements, candidates=torch.cat(given, 1)) if given else self.refinements
         solution = self._search(
             lambda x: self.cost(model, belief, x),
             cost_scale(model, self.score),
@@ -93,9 +119,11 @@ class SearchController(nn.Module):
             noise=noise,
             keep_history=keep_history,
             checkpoint=checkpoint,
-            **extra,
+            refinements=refinements,
         )
-        return Plan(self.decode(solution.mean, belief), solution.mean, solution.history, solution.entropy)
+        answer = solution.mean if solution.best is None else solution.best
+        carried_on = torch.cat([solution.mean[:, None], solution.kept], 1) if solution.kept is not None else None
+        return Plan(self.decode(answer, belief), answer, solution.history, solution.entropy, carried=carried_on)
 
     def cost(self, model: RewardModel, belief: Belief, x: Tensor) -> Tensor:
         """C(x; belief) of eqs. (7) and (8): solver variables x [B, N, n] -> [B, N]."""
@@ -108,7 +136,7 @@ class SearchController(nn.Module):
     def _search(
         self, objective: Callable[[Tensor], Tensor], scale: Tensor | float, checkpoint: bool, **arguments: Any
     ) -> Solution:
-        """The solver of a subclass; scale: of `cost_scale`; `arguments` are those that both solvers take."""
+        """The solver of a subclass; scale: of `cost_scale`; `arguments` are those that all solvers take."""
         raise NotImplementedError
 
 
@@ -123,6 +151,7 @@ class FullSpaceController(SearchController):
         num_iterations: Of a search.
         init_std: Standard deviation of the first Gaussian, of actions in [-1, 1].
         warm_start: Begin at the previous plan, shifted by one decision, instead of at zero.
+        refinements: Of the search, beyond plain CEM.
     """
 
     differentiable_in: tuple[str, ...] = ()
@@ -137,9 +166,10 @@ class FullSpaceController(SearchController):
         num_iterations: int = 10,
         init_std: float = 1.0,
         warm_start: bool = False,
+        refinements: Refinements = PLAIN,
     ):
-        plan_size = horizon * action_size
-        super().__init__(horizon, action_size, plan_size, num_samples, num_elites, num_iterations, init_std, warm_start)
+        sizes = horizon, action_size, horizon * action_size, num_samples, num_elites, num_iterations
+        super().__init__(*sizes, init_std, warm_start, refinements)
         self.decoder = None
 
     def _search(
@@ -168,6 +198,13 @@ class EmbeddedController(SearchController):
         temperature: Of the selection; 0 is CEM's, with no gradient through it.
         normalize: Costs to mean 0 and variance 1 before the selection.
         warm_start: Begin at the latent point nearest to the previous plan, see `shift`, instead of at zero.
+        selection: "lml", the soft top-k of DCEM, or "softmax", MPPI's weights of the elites; both differentiable.
+        kept_fraction: Of the elites, in [0, 1], that are candidates of the next iteration as well (iCEM).
+        decay: Factor, 1 or more, by which each iteration draws fewer candidates than the last (iCEM).
+        min_std: Floor of the standard deviations after the first iteration, >= 0 (MPPI).
+
+    A latent point has no time axis: there is no coloured noise, and no elite is moved on to the next decision. The
+    answer is the mean, never the best candidate, whose gradient would miss the selection.
     """
 
     points: Tensor  # [N, n] of the latent box
@@ -183,11 +220,18 @@ class EmbeddedController(SearchController):
         temperature: float = 1.0,
         normalize: bool = True,
         warm_start: bool = False,
+        selection: str = "lml",
+        kept_fraction: float = 0.0,
+        decay: float = 1.0,
+        min_std: float = 0.0,
     ):
-        sizes = decoder.horizon, decoder.action_size, decoder.latent_size
-        super().__init__(*sizes, num_samples, num_elites, num_iterations, init_std, warm_start)
+        sizes = decoder.horizon, decoder.action_size, decoder.latent_size, num_samples, num_elites, num_iterations
+        refinements = Refinements(decay, kept_elites(kept_fraction, num_elites), min_std=min_std)
+        super().__init__(*sizes, init_std, warm_start, refinements)
+        if selection not in SELECTIONS:
+            raise ValueError(f"controller.selection must be one of {', '.join(SELECTIONS)}, got {selection!r}")
         self.decoder = decoder
-        self.temperature, self.normalize = temperature, normalize
+        self.temperature, self.normalize, self.selection = temperature, normalize, selection
         box = torch.quasirandom.SobolEngine(decoder.latent_size, scramble=True, seed=0)
         self.register_buffer("points", 2 * box.draw(SHIFT_POINTS) - 1, persistent=False)
 
@@ -202,7 +246,8 @@ class EmbeddedController(SearchController):
         temperature: Tensor | float = self.temperature
         if temperature and not self.normalize:
             temperature = temperature * scale
-        return dcem(objective, temperature=temperature, normalize=self.normalize, checkpoint=checkpoint, **arguments)
+        solve = mppi if self.selection == "softmax" else dcem
+        return solve(objective, temperature=temperature, normalize=self.normalize, checkpoint=checkpoint, **arguments)
 
     def decode(self, x: Tensor, belief: Belief) -> Tensor:
         """Latent points [B, n] or [B, N, n] -> actions [B, H, A] or [B, N, H, A]."""

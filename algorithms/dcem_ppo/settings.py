@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from parsecrl.algorithms.planet.settings import OVER_ACTIONS
 from parsecrl.algorithms.registry.settings import Count, Fraction, Group, NonNegative, Positive, Settings
 
 Part = Literal["reward", "transition", "decoder"]
@@ -62,7 +63,7 @@ def check_planner(
         origin: Whose planner it is: a phase or a checkpoint.
         at: What stands before the names of settings, such as `phases.finetune.`.
     """
-    if kind == "full":
+    if kind in OVER_ACTIONS:
         raise ValueError(
             f"{at}start_from must name what has an embedded controller, through which PPO differentiates, "
             f"got {origin!r} with controller.kind={kind!r}"

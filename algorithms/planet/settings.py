@@ -24,6 +24,11 @@ OBJECTIVE = (
     "module:function of a cost(observations [B, N, H, O], rewards [B, N, H], actions [B, N, H, A]) -> [B, N], which "
     "plans minimise; none: minus the predicted rewards"
 )
+KEPT_HERE = "share of the elites that the next iteration tries as well (iCEM)"
+KEPT = "share of the elites that the next iteration, and the next plan, try as well"
+DECAY = "each iteration draws so many times fewer candidates than the last, twice num_elites at least"
+FLOOR = "least standard deviation of all distributions but the first"
+OVER_ACTIONS = ("full", "icem", "mppi")  # kinds without a decoder
 
 
 def kind(group: Any) -> str | None:
@@ -78,6 +83,42 @@ class FullController(Elites):
     objective: OwnFunction | None = Field(None, description=OBJECTIVE)
 
 
+class ICEMController(Elites):
+    """iCEM: CEM over action sequences with coloured noise and a memory (Pinneri et al. 2020)."""
+
+    kind: Literal["icem"] = Field("icem", description="CEM over whole action sequences, as iCEM improves it")
+    horizon: Count = Field(12, description="decisions that a plan looks ahead")
+    num_samples: Count = Field(100, description="candidates of the first iteration")
+    num_elites: Count = Field(10, description="candidates that the next distribution is fitted to")
+    num_iterations: Count = Field(4, description="iterations of a plan")
+    init_std: Positive = Field(0.5, description="of the first distribution; actions lie in [-1, 1]")
+    warm_start: bool = Field(True, description="begin at the last plan and its kept elites, moved on by one decision")
+    noise_exponent: NonNegative = Field(
+        2.0, description="how fast the power of a candidate's noise falls with frequency; 0: white noise"
+    )
+    kept_fraction: Fraction = Field(0.3, description=KEPT)
+    decay: float = Field(1.25, ge=1.0, description=DECAY)
+    return_best: bool = Field(True, description="answer with the best of all candidates, not with the mean")
+    objective: OwnFunction | None = Field(None, description=OBJECTIVE)
+
+
+class MPPIController(Elites):
+    """MPPI over action sequences, as in TD-MPC (Williams et al. 2017; Hansen et al. 2022)."""
+
+    kind: Literal["mppi"] = Field("mppi", description="weighted means of whole action sequences")
+    horizon: Count = Field(12, description="decisions that a plan looks ahead")
+    num_samples: Count = Field(512, description="candidates of an iteration")
+    num_elites: Count = Field(64, description="candidates that have weight")
+    num_iterations: Count = Field(6, description="iterations of a plan")
+    init_std: Positive = Field(1.0, description="of the first distribution; actions lie in [-1, 1]")
+    warm_start: bool = Field(True, description="begin at the last plan, moved on by one decision")
+    temperature: Positive = Field(
+        0.5, description="an elite weighs exp(-cost / temperature), in standard deviations of the candidates' costs"
+    )
+    min_std: NonNegative = Field(0.05, description=FLOOR)
+    objective: OwnFunction | None = Field(None, description=OBJECTIVE)
+
+
 class EmbeddedController(Elites):
     """DCEM over the latents of an action decoder (DCEM paper, section 4.2)."""
 
@@ -91,11 +132,25 @@ class EmbeddedController(Elites):
     normalize: bool = Field(True, description="divide costs by their spread before the selection")
     init_std: Positive = Field(0.5, description="of the first distribution; latents lie in [-1, 1]")
     warm_start: bool = Field(False, description="begin at the last plan's latent")
+    selection: Literal["lml", "softmax"] = Field(
+        "lml", description="lml: the soft choice of DCEM; softmax: the elites' weights of MPPI"
+    )
+    kept_fraction: Fraction = Field(0.0, description=KEPT_HERE)
+    decay: float = Field(1.0, ge=1.0, description=DECAY)
+    min_std: NonNegative = Field(0.0, description=FLOOR)
     objective: OwnFunction | None = Field(None, description=OBJECTIVE)
+
+    @model_validator(mode="after")
+    def _softmax_has_a_temperature(self) -> EmbeddedController:
+        if self.selection == "softmax" and self.temperature == 0:
+            raise ValueError("temperature must be above 0 with selection: softmax, got 0; take selection: lml for 0")
+        return self
 
 
 Controller = Annotated[
     Annotated[FullController, Tag("full")]
+    | Annotated[ICEMController, Tag("icem")]
+    | Annotated[MPPIController, Tag("mppi")]
     | Annotated[EmbeddedController, Tag("embedded")]
     | Annotated[OwnController, Tag(OWN)],
     Discriminator(kind),
@@ -238,7 +293,7 @@ class PlanetSettings(Settings):
             raise ValueError(
                 "value is of rewards, and controller.objective puts another cost in their place; leave one of them out"
             )
-        if self.decoder_proposals is not None and (self.controller.kind == "full" or not self.decoder_anchor):
+        if self.decoder_proposals is not None and (self.controller.kind in OVER_ACTIONS or not self.decoder_anchor):
             raise ValueError(
                 f"decoder_proposals are what decoder_anchor holds an embedded controller's plans to, got "
                 f"decoder_anchor={self.decoder_anchor:g} with controller.kind={self.controller.kind}; set it above 0, "

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
+from parsecrl.algorithms.registry.search_sizes import num_drawn
 from parsecrl.algorithms.solvers.argument_checks import Bounds
 from parsecrl.algorithms.solvers.candidate_pruning import most_influential
 from parsecrl.algorithms.solvers.refinements import PLAIN, Refinements
@@ -139,7 +140,7 @@ class GaussianSearch:
         best: _Tried | None = None
         soft: Tensor | None = None
         for t in range(self.num_iterations):
-            drawn = refined.num_drawn(self.num_samples, self.num_elites, t)
+            drawn = num_drawn(self.num_samples, self.num_elites, refined.decay, t)
             eps = self._draw(drawn) if self.noise is None else self.noise[t][:, :drawn]
             given = [refined.candidates] if t == 0 and refined.candidates is not None else []
             if refined.best and t == self.num_iterations - 1:
@@ -181,7 +182,7 @@ class GaussianSearch:
         """One iteration; given [B, M, n] are tried beside what is drawn, kept ones count with the cost they have."""
         refined = self.refinements
         if refined.mixing is not None:
-            eps = eps @ refined.mixing.t()
+            eps = eps @ refined.mixing.t().to(eps)
         samples = (std.unsqueeze(1) * eps).add_(mean.unsqueeze(1))  # [B, N, n]
         if given:
             samples = torch.cat([samples, *given], 1)

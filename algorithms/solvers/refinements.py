@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from parsecrl.algorithms.registry.search_sizes import num_drawn
+
 
 @dataclass(frozen=True)
 class Refinements:
@@ -62,19 +64,6 @@ class Refinements:
                 wanted = f"[{B}, M, {n}]" if name == "candidates" else f"[{n}, {n}]"
                 raise ValueError(f"{name} must have the shape {wanted}, got {tuple(value.shape)}; reshape it")
 
-    def num_drawn(self, num_samples: int, num_elites: int, iteration: int) -> int:
-        """How many candidates an iteration draws.
-
-        Args:
-            num_samples: N, of the first.
-            num_elites: k.
-            iteration: From 0.
-
-        Returns:
-            In [min(2 k, N), N].
-        """
-        return min(num_samples, max(int(num_samples / self.decay**iteration), 2 * num_elites))
-
     def num_evaluated(self, num_samples: int, num_elites: int, num_iterations: int) -> int:
         """How many candidates a whole search evaluates.
 
@@ -86,7 +75,7 @@ class Refinements:
         Returns:
             Those drawn, those from outside and the mean.
         """
-        drawn = sum(self.num_drawn(num_samples, num_elites, t) for t in range(num_iterations))
+        drawn = sum(num_drawn(num_samples, num_elites, self.decay, t) for t in range(num_iterations))
         return drawn + (0 if self.candidates is None else self.candidates.shape[1]) + self.best
 
 
@@ -117,5 +106,5 @@ def colored_noise(horizon: int, action_size: int, exponent: float) -> Tensor:
     frequency[0] = 1 / H
     spectrum = torch.fft.rfft(torch.eye(H, dtype=torch.float64), dim=0) * frequency[:, None] ** (-exponent / 2)
     mixing = torch.fft.irfft(spectrum, n=H, dim=0)  # symmetric, circulant: rows have one length
-    mixing = (mixing / mixing.norm(dim=1, keepdim=True)).float()
+    mixing = (mixing / mixing.norm(dim=1, keepdim=True)).float().contiguous()
     return torch.kron(mixing, torch.eye(action_size))

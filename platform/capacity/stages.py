@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings
+from parsecrl.algorithms.registry.search_sizes import trajectories
 from parsecrl.algorithms.registry.user_functions import names_code
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs import Spec
@@ -136,7 +137,7 @@ def plan_flop(controller: Settings, world_model: Settings, sizes: Sizes, batch: 
         decoder = controller.get("decoder", {})
         hidden = [decoder.get("hidden_size", 200)] * decoder.get("num_layers", 2)
         candidate += _products(controller["latent_size"], *hidden, H * sizes.action_size)
-    return 2 * controller["num_iterations"] * batch * (controller["num_samples"] * candidate + model["belief"])
+    return 2 * batch * (trajectories(controller) * candidate + controller["num_iterations"] * model["belief"])
 
 
 def update_flop(phase: Any, sizes: Sizes) -> float:

@@ -81,7 +81,7 @@ METRICS = (
         "trajectories",
         "counter",
         "candidate plans",
-        "Candidates that the model rolled out to decide: num_samples times num_iterations for each decision. What a "
+        "Candidates that the model rolled out to decide: those of all iterations of each decision. What a "
         "learner plans is not counted.",
         "trajectories",
     ),

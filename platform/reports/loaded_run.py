@@ -19,6 +19,7 @@ import pandas as pd
 import yaml
 
 from parsecrl.algorithms.registry.algorithm import Algorithm
+from parsecrl.algorithms.registry.search_sizes import trajectories
 from parsecrl.algorithms.reporting.statistics import Statistics, summarize
 from parsecrl.algorithms.training.user_errors import sentence_in
 from parsecrl.platform.errors import UserError
@@ -103,7 +104,7 @@ class Phase:
     def trajectories(self) -> int | None:
         """Action sequences scored for one decision."""
         try:
-            return int(self.controller["num_samples"]) * int(self.controller["num_iterations"])
+            return trajectories(self.controller)
         except (KeyError, TypeError, ValueError):
             return None
 

@@ -14,7 +14,13 @@ SOURCE = "Amos and Yarats, The Differentiable Cross-Entropy Method, ICML 2020"
 LABEL = "read off the paper's figure 4"
 CURVE_LABEL = "paper, evaluation return read off its appendix figures (one run)"
 EPISODES = 100
-KINDS = {"full": "CEM, full action space", "embedded": "embedded DCEM", "ppo": "embedded DCEM + PPO"}
+KINDS = {
+    "full": "CEM, full action space",
+    "icem": "iCEM, full action space",
+    "mppi": "MPPI, full action space",
+    "embedded": "embedded DCEM",
+    "ppo": "embedded DCEM + PPO",
+}
 
 
 class PaperResult(NamedTuple):

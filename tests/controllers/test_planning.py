@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController, Plan
+from parsecrl.algorithms.controllers import (
+    EmbeddedController,
+    FullSpaceController,
+    ICEMController,
+    MPPIController,
+    Plan,
+)
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief
 from parsecrl.algorithms.solvers import cem
 
@@ -32,8 +38,15 @@ def embedded(conditioning: str = "none", **options) -> EmbeddedController:
     return EmbeddedController(decoder, **{"num_samples": 30, "num_elites": 6, "num_iterations": 4, **options})
 
 
+REFINED = {"kept_fraction": 0.5, "decay": 1.3, "min_std": 0.05}
 CONTROLLERS = {
     "full": full,
+    "icem": lambda **options: ICEMController(H, A, **{"num_samples": 40, "num_elites": 8, **options}),
+    "mppi": lambda **options: MPPIController(
+        H, A, **{"num_samples": 40, "num_elites": 8, "num_iterations": 4, **options}
+    ),
+    "refined": lambda **options: embedded(**REFINED, **options),
+    "softmax": lambda **options: embedded(selection="softmax", **REFINED, **options),
     "embedded": embedded,
     "conditioned": lambda **options: embedded("belief", **options),
     "hard": lambda **options: embedded(temperature=0.0, **options),
@@ -55,7 +68,7 @@ def test_plan_shapes_bounds_and_history(kind):
     assert plan.actions.abs().max() <= 1
     assert plan.mean.abs().max() <= 1
     assert len(plan.history) == controller.num_iterations
-    torch.testing.assert_close(plan.history[-1].mean, plan.mean)
+    torch.testing.assert_close(plan.history[-1].mean, plan.mean if plan.carried is None else plan.carried[:, 0])
     assert plan.history[0].samples.abs().max() <= 1
     assert controller.plan(small_model(), random_belief(3), generator=seeded(0)).history is None
 
@@ -206,14 +219,16 @@ def gradient_names(output: torch.Tensor, *modules: torch.nn.Module) -> set[str]:
     return reached
 
 
-def test_gradient_of_a_planned_action_reaches_all_parts_of_the_controller():
-    controller, model = embedded(), small_model()
+@pytest.mark.parametrize("kind", ["embedded", "refined", "softmax"])
+def test_gradient_of_a_planned_action_reaches_all_parts_of_the_controller(kind):
+    controller, model = CONTROLLERS[kind](), small_model()
     plan = controller.plan(model, random_belief(3), generator=seeded(0))
     assert gradient_names(plan.actions[:, 0], controller, model) == {"decoder", "gru", "prior_net", "reward_net"}
 
 
-def test_gradient_of_the_latent_solution_goes_through_the_selection():
-    controller, model = embedded(), small_model()
+@pytest.mark.parametrize("kind", ["embedded", "refined", "softmax"])
+def test_gradient_of_the_latent_solution_goes_through_the_selection(kind):
+    controller, model = CONTROLLERS[kind](), small_model()
     plan = controller.plan(model, random_belief(3), generator=seeded(0))
     assert gradient_names(plan.mean, controller, model) == {"decoder", "gru", "prior_net", "reward_net"}
 
@@ -225,8 +240,9 @@ def test_at_temperature_zero_the_gradient_stops_at_the_solution():
     assert not plan.mean.requires_grad
 
 
-def test_full_space_plan_has_no_gradient():
-    plan = full().plan(small_model(), random_belief(3), generator=seeded(0))
+@pytest.mark.parametrize("kind", ["full", "icem", "mppi"])
+def test_full_space_plan_has_no_gradient(kind):
+    plan = CONTROLLERS[kind]().plan(small_model(), random_belief(3), generator=seeded(0))
     assert not plan.actions.requires_grad
 
 
@@ -240,9 +256,9 @@ def test_gradient_of_one_belief_does_not_reach_another():
         assert (g[[0, 2]] == 0).all()
 
 
-@pytest.mark.parametrize("conditioning", ["none", "belief"])
-def test_checkpointed_gradient_equals_the_plain_one(conditioning):
-    controller, model, belief = embedded(conditioning), small_model(), random_belief(4)
+@pytest.mark.parametrize("kind", ["embedded", "conditioned", "refined", "softmax"])
+def test_checkpointed_gradient_equals_the_plain_one(kind):
+    controller, model, belief = CONTROLLERS[kind](), small_model(), random_belief(4)
     parameters = [*controller.parameters(), *model.transition_parameters(), *model.reward_net.parameters()]
     noise = draw(controller, 1)
     gradients = []
