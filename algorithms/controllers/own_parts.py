@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,6 +73,12 @@ def make_controller(model: WorldModel, settings: Mapping[str, Any], decoder: Map
     own = dict(settings)
     kind, horizon = own.pop("kind", "full"), own.pop("horizon", 12)
     latent_size, name = own.pop("latent_size", 16), own.pop("objective", None)
+    score = Score(pessimism=own.pop("pessimism", 0.0))
+    if score.pessimism and getattr(model, "ensemble", None) is None:
+        raise ValueError(
+            f"controller.pessimism needs a world model with an ensemble, got {type(model).__name__} without one; set "
+            f"world_model.ensemble to 5, or pessimism to 0"
+        )
     controller: Controller
     if kind in OVER_ACTIONS:
         if kind == "full":
@@ -88,8 +95,11 @@ def make_controller(model: WorldModel, settings: Mapping[str, Any], decoder: Map
         trial.check_parts(controller, Controller)
         with torch.random.fork_rng(devices=[]):
             _try_controller(controller, model, horizon, trial)
+        if score.pessimism and not _asks_score(controller, model):
+            raise trial.error("must minimise predicted_cost(model, belief, actions, self.score) for pessimism")
     if name is not None:
-        controller.score = Score(make_objective(name, model, controller))
+        score = replace(score, objective=make_objective(name, model, controller))
+    controller.score = score
     return controller
 
 
@@ -120,18 +130,7 @@ def make_objective(name: str, model: WorldModel, controller: Controller) -> Obje
     if controller.decoder is not None and not cost.requires_grad:
         raise trial.error("must be differentiable, since a decoder is trained through it, and returned no gradient")
 
-    asked = []
-
-    def counted(*predicted: Tensor) -> Tensor:
-        asked.append(True)
-        return objective(*predicted)
-
-    before, controller.score = controller.score, Score(counted)
-    try:
-        trial.call("a plan with it", controller.plan, model, model.initial_belief(B), generator=draw)
-    finally:
-        controller.score = before
-    if not asked:
+    if not trial.call("a plan with it", _asks_score, controller, model, objective):
         raise ValueError(
             f"controller.objective {name!r} is never asked by {type(controller).__name__}, whose plan must minimise "
             f"predicted_cost(model, belief, actions, self.score); correct the controller, or leave objective out"
@@ -148,6 +147,22 @@ def _make(kind: Any, key: str, known: tuple[str, ...], arguments: tuple[Any, ...
             f"{key.replace('kind', next(iter(own)))} is not a key of {key} {kind!r}; put what it takes under options"
         )
     return call_with_options(function, kind, key, arguments, options)
+
+
+def _asks_score(controller: Controller, model: WorldModel, objective: Objective | None = None) -> bool:
+    """Whether a plan asks for an objective that the controller's score names: one of its own, or the rewards."""
+    asked = []
+
+    def counted(observations: Tensor, rewards: Tensor, actions: Tensor) -> Tensor:
+        asked.append(True)
+        return -rewards.sum(-1) if objective is None else objective(observations, rewards, actions)
+
+    before, controller.score = controller.score, Score(counted)
+    try:
+        controller.plan(model, model.initial_belief(B), generator=torch.Generator().manual_seed(0))
+    finally:
+        controller.score = before
+    return bool(asked)
 
 
 class _Trial:

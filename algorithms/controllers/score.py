@@ -39,10 +39,13 @@ class Score:
     Args:
         objective: A cost of one's own in place of all else; None: minus the rewards and what follows them.
         value: Of the last state; None: nothing counts beyond the horizon.
+        pessimism: Weight of the disagreement of the model's ensemble, 0 or more. A step on which its members differ by
+            one standard deviation of the data costs `pessimism` times the model's `reward_scale`.
     """
 
     objective: Objective | None = None
     value: TerminalValue | None = None
+    pessimism: float = 0.0
 
 
 REWARDS_ALONE = Score()
@@ -51,11 +54,13 @@ REWARDS_ALONE = Score()
 def predicted_cost(model: Any, belief: Belief, actions: Tensor, score: Score = REWARDS_ALONE) -> Tensor:
     """The cost of action sequences in a model: minus their score.
 
-    The score is the sum of the predicted rewards (eq. 7) and, where there is one, the value of the last state. Where
-    episodes terminate, the model has weighed each by the probability that it is reached.
+    The score is the sum of the predicted rewards (eq. 7) and, where there is one, the value of the last state, less the
+    disagreement of the model's ensemble, where that counts (as MOPO, Yu et al. 2020, eq. 4). Where episodes terminate,
+    the model has weighed each by the probability that it is reached.
 
     Args:
-        model: A `RewardModel`. An objective asks `WorldModel.predict`, a value `ImaginationModel.predict_outcome`.
+        model: A `RewardModel`. An objective asks `WorldModel.predict`, a value or pessimism
+            `ImaginationModel.predict_outcome`.
         belief: [B].
         actions: [B, N, H, A] in [-1, 1].
         score: What counts.
@@ -66,11 +71,15 @@ def predicted_cost(model: Any, belief: Belief, actions: Tensor, score: Score = R
     if score.objective is not None:
         observations, rewards = model.predict(belief, actions)
         return score.objective(observations, rewards, actions)
-    if score.value is None:
+    if score.value is None and not score.pessimism:
         return -model.predict_rewards(belief, actions).sum(-1)
-    outcome = model.predict_outcome(belief, actions)
-    value = score.value.value(outcome.last, cost_scale(model))
-    return -(outcome.rewards.sum(-1) + outcome.survival * value)
+    outcome = model.predict_outcome(belief, actions, **({"judged": True} if score.pessimism else {}))
+    total = outcome.rewards.sum(-1)
+    if score.value is not None:
+        total = total + outcome.survival * score.value.value(outcome.last, cost_scale(model))
+    if score.pessimism:
+        total = total - score.pessimism * cost_scale(model) * outcome.disagreement.sum(-1)
+    return -total
 
 
 def cost_scale(model: Any, score: Score = REWARDS_ALONE) -> Tensor | float:

@@ -38,6 +38,7 @@ class Outcome(NamedTuple):
     rewards: Tensor  # [B, N, H] environment units, each weighed by the probability that it is reached
     survival: Tensor  # [B, N] probability that the episode goes on after the last action
     last: Belief  # [B, N] the state after the last action
+    disagreement: Tensor | None = None  # [B, N, H] of an ensemble, weighed likewise, in standard deviations of data
 
 
 class ReplaySequence(NamedTuple):

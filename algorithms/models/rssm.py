@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from parsecrl.algorithms.models.beliefs import Belief, Gaussian, Outcome, ReplaySequence
+from parsecrl.algorithms.models.ensemble import Ensemble
 from parsecrl.algorithms.models.inference_rollout import BLOCK_ROWS, roll_out_in_place
 from parsecrl.algorithms.models.layers import RunningNorm, gru_step, mlp
 from parsecrl.algorithms.models.matrix_products import linear, torch_multiplies_on_cpu
@@ -66,6 +67,7 @@ class RSSM(RecurrentCore):
         stochastic_size: S.
         hidden_size: Units of each hidden layer.
         min_std: Least standard deviation of a state, > 0.
+        ensemble: K, members that tell where the model has seen no data; 1 for no such members.
     """
 
     obs_norm: RunningNorm
@@ -80,6 +82,7 @@ class RSSM(RecurrentCore):
         stochastic_size: int = 30,
         hidden_size: int = 200,
         min_std: float = 0.1,
+        ensemble: int = 1,
     ):
         D, S, K = deterministic_size, stochastic_size, hidden_size
         super().__init__(obs_size, action_size, D, S, K, min_std, standardize=True)
@@ -93,6 +96,7 @@ class RSSM(RecurrentCore):
         # On the side: what is made after the model draws the same weights as without this part.
         with torch.random.fork_rng(devices=[]):
             self.continuation_net = mlp([D + S, K, K, 1])
+            self.ensemble = Ensemble(ensemble, D, S) if ensemble > 1 else None
 
     @property
     def belief_size(self) -> int:
@@ -185,14 +189,15 @@ class RSSM(RecurrentCore):
 
         Returns:
             The loss [], its terms (detached) and the beliefs [B, T]. Terms: "observation", "reward", "kl" in nats,
-            "overshooting_kl" where there is overshooting, "continuation" where a termination was seen, "model_loss".
+            "overshooting_kl" where there is overshooting, "continuation" where a termination was seen, "ensemble" where
+            there is one, "model_loss".
         """
         belief, prior, posterior = self.observe(sequence, self._noise(sequence, generator))
         features = torch.cat(belief, -1)
         obs_error = ((self.obs_net(features) - self.obs_norm(sequence.obs)) ** 2).sum(-1)  # [B, T]
         known = (~sequence.is_first).to(features.dtype)  # no reward arrives with a first observation
-        difference = self.reward_net(features) - self.reward_norm(sequence.reward[..., None])
-        reward_error = pseudo_huber(difference.squeeze(-1)) * known
+        reward = self.reward_norm(sequence.reward[..., None])
+        reward_error = pseudo_huber((self.reward_net(features) - reward).squeeze(-1)) * known
         kl = kl_divergence(posterior, prior)
         terms = {"observation": obs_error.mean(), "reward": reward_error.mean(), "kl": kl.mean()}
         divergence = kl.clamp(min=weights.free_nats).mean()
@@ -208,6 +213,9 @@ class RSSM(RecurrentCore):
         if self.terminates:
             terms["continuation"] = self._continuation_loss(features, sequence)
             loss = loss + weights.continuation_weight * terms["continuation"]
+        if self.ensemble is not None:
+            terms["ensemble"] = self.ensemble.loss(*belief, posterior.mean, reward.squeeze(-1), known)
+            loss = loss + terms["ensemble"]
         terms["model_loss"] = loss
         return loss, {name: term.detach() for name, term in terms.items()}, belief
 
@@ -277,10 +285,11 @@ class RSSM(RecurrentCore):
         """As `WorldModel.predict_rewards`, with the state at its prior mean."""
         return self._roll_out_and(lambda *rolled: (self._rewards(*rolled),), belief, actions)[0]
 
-    def predict_outcome(self, belief: Belief, actions: Tensor) -> Outcome:
+    def predict_outcome(self, belief: Belief, actions: Tensor, judged: bool = False) -> Outcome:
         """As `ImaginationModel.predict_outcome`, with the state at its prior mean."""
-        rewards, survival, h, s = self._roll_out_and(self._outcome, belief, actions)
-        return Outcome(rewards, survival, Belief(h, s))
+        read = self._judged_outcome if judged else self._outcome
+        rewards, survival, h, s, *disagreement = self._roll_out_and(read, belief, actions)
+        return Outcome(rewards, survival, Belief(h, s), *disagreement)
 
     def next_belief(self, belief: Belief, action: Tensor) -> Belief:
         """As `ImaginationModel.next_belief`, with the state at its prior mean."""
@@ -317,6 +326,15 @@ class RSSM(RecurrentCore):
             # Of all steps but the last, after which nothing counts.
             rewards = self._weigh(rewards, self._survival(features[: -B * N], actions))
         return rewards.permute(1, 2, 0)
+
+    def _judged_outcome(self, features: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
+        """`_outcome` and the ensemble's disagreement [B, N, H], weighed by survival as the rewards are."""
+        assert self.ensemble is not None
+        B, N, H, _ = actions.shape
+        apart = self.ensemble.disagreement(features[:, : self.deterministic_size]).view(H, B, N)
+        if self.terminates and H > 1:
+            apart = self._weigh(apart, self._survival(features[: -B * N], actions))
+        return *self._outcome(features, actions), apart.permute(1, 2, 0)
 
     def _outcome(self, features: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The parts of an `Outcome`, h and s apart."""

@@ -120,15 +120,17 @@ class WorldModel(Protocol):
 class ImaginationModel(Protocol):
     """What a value beyond the horizon asks of a world model besides; `RSSM` has it."""
 
-    def predict_outcome(self, belief: Belief, actions: Tensor) -> Outcome:
+    def predict_outcome(self, belief: Belief, actions: Tensor, judged: bool = False) -> Outcome:
         """The rewards of `predict`, and where they end: what a plan with a value is judged by.
 
         Args:
             belief: [B].
             actions: [B, N, H, A].
+            judged: Whether an ensemble is to say where it disagrees; a model without one has no such argument, and no
+                attribute `ensemble`.
 
         Returns:
-            Rewards, survival and last states, differentiable.
+            Rewards, survival and last states, and the disagreement if it was asked for; differentiable.
         """
         ...
 

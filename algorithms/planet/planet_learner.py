@@ -12,7 +12,7 @@ from parsecrl.algorithms.training.finite_checks import check_finite, finite_grad
 
 # The terms that the module computes, as far as its settings have them.
 LOSSES = (
-    *("model_loss", "observation", "reward", "kl", "overshooting_kl", "continuation"),
+    *("model_loss", "observation", "reward", "kl", "overshooting_kl", "continuation", "ensemble"),
     *("decoder_loss", "decoder_distance"),
     *("critic_loss", "actor_loss"),
 )

@@ -28,6 +28,10 @@ KEPT_HERE = "share of the elites that the next iteration tries as well (iCEM)"
 KEPT = "share of the elites that the next iteration, and the next plan, try as well"
 DECAY = "each iteration draws so many times fewer candidates than the last, twice num_elites at least"
 FLOOR = "least standard deviation of all distributions but the first"
+PESSIMISM = (
+    "price of a step on which the model's ensemble disagrees by a standard deviation of the data, in standard "
+    "deviations of the rewards; above 0 it needs world_model.ensemble"
+)
 OVER_ACTIONS = ("full", "icem", "mppi")  # kinds without a decoder
 
 
@@ -67,6 +71,7 @@ class OwnController(OwnPart):
     """A controller that meets `algorithms.controllers.Controller`."""
 
     horizon: Count = Field(12, description="decisions that a plan looks ahead")
+    pessimism: NonNegative = Field(0.0, description=PESSIMISM)
     objective: OwnFunction | None = Field(None, description=OBJECTIVE)
 
 
@@ -80,6 +85,7 @@ class FullController(Elites):
     num_iterations: Count = Field(10, description="iterations of a plan")
     init_std: Positive = Field(1.0, description="of the first distribution; actions lie in [-1, 1]")
     warm_start: bool = Field(False, description="begin at the last plan, moved on by one decision")
+    pessimism: NonNegative = Field(0.0, description=PESSIMISM)
     objective: OwnFunction | None = Field(None, description=OBJECTIVE)
 
 
@@ -99,6 +105,7 @@ class ICEMController(Elites):
     kept_fraction: Fraction = Field(0.3, description=KEPT)
     decay: float = Field(1.25, ge=1.0, description=DECAY)
     return_best: bool = Field(True, description="answer with the best of all candidates, not with the mean")
+    pessimism: NonNegative = Field(0.0, description=PESSIMISM)
     objective: OwnFunction | None = Field(None, description=OBJECTIVE)
 
 
@@ -116,6 +123,7 @@ class MPPIController(Elites):
         0.5, description="an elite weighs exp(-cost / temperature), in standard deviations of the candidates' costs"
     )
     min_std: NonNegative = Field(0.05, description=FLOOR)
+    pessimism: NonNegative = Field(0.0, description=PESSIMISM)
     objective: OwnFunction | None = Field(None, description=OBJECTIVE)
 
 
@@ -138,6 +146,7 @@ class EmbeddedController(Elites):
     kept_fraction: Fraction = Field(0.0, description=KEPT_HERE)
     decay: float = Field(1.0, ge=1.0, description=DECAY)
     min_std: NonNegative = Field(0.0, description=FLOOR)
+    pessimism: NonNegative = Field(0.0, description=PESSIMISM)
     objective: OwnFunction | None = Field(None, description=OBJECTIVE)
 
     @model_validator(mode="after")
@@ -182,6 +191,7 @@ class WorldModelSpec(Group):
     stochastic_size: Count = Field(30, description="dimensions of the stochastic state")
     hidden_size: Count = Field(200, description="units of a hidden layer")
     min_std: Positive = Field(0.1, description="least standard deviation of the stochastic state")
+    ensemble: Count = Field(1, description="members that tell where the model has seen no data; 1: none, 5 is usual")
 
 
 WorldModel = Annotated[Annotated[WorldModelSpec, Tag("rssm")] | Annotated[OwnPart, Tag(OWN)], Discriminator(model_kind)]
@@ -292,6 +302,16 @@ class PlanetSettings(Settings):
         if self.value != NO_VALUE and self.controller.objective is not None:
             raise ValueError(
                 "value is of rewards, and controller.objective puts another cost in their place; leave one of them out"
+            )
+        if self.controller.pessimism and self.controller.objective is not None:
+            raise ValueError(
+                "controller.pessimism is in units of rewards, and controller.objective puts another cost in their "
+                "place; leave one of them out"
+            )
+        if self.controller.pessimism and getattr(self.world_model, "ensemble", 2) == 1:
+            raise ValueError(
+                f"controller.pessimism needs an ensemble, got {self.controller.pessimism:g} with "
+                f"world_model.ensemble=1; set it to 5, in the phase that learns the model"
             )
         if self.decoder_proposals is not None and (self.controller.kind in OVER_ACTIONS or not self.decoder_anchor):
             raise ValueError(

@@ -96,6 +96,9 @@ class Stage(NamedTuple):
 # --- work of one plan, one update ----------------------------------------------------------------------------------
 
 
+ENSEMBLE_UNITS = 64  # of a member's hidden layer, as `algorithms.models.ensemble` has them
+
+
 def _products(*sizes: int) -> int:
     """Multiplications of a chain of linear layers, for a row."""
     return sum(a * b for a, b in itertools.pairwise(sizes))
@@ -106,7 +109,7 @@ def _model_products(world_model: Settings, sizes: Sizes) -> dict[str, int]:
         int(world_model.get(f"{name}_size", default))
         for name, default in (("deterministic", 200), ("stochastic", 30), ("hidden", 200))
     )
-    obs, A = sizes.obs_size, sizes.action_size
+    obs, A, members = sizes.obs_size, sizes.action_size, world_model.get("ensemble", 1)
     return {
         "action": 3 * D * A,
         "belief": 3 * D * (D + S),
@@ -115,6 +118,7 @@ def _model_products(world_model: Settings, sizes: Sizes) -> dict[str, int]:
         "posterior": _products(D + obs, K, K, 2 * S),
         "obs": _products(D + S, K, K, obs),
         "reward": _products(D + S, K, K, 1),
+        "ensemble": _products(D, ENSEMBLE_UNITS, S + 1) * members if members > 1 else 0,
     }
 
 
@@ -132,6 +136,8 @@ def plan_flop(controller: Settings, world_model: Settings, sizes: Sizes, batch: 
     """
     model, H = _model_products(world_model, sizes), controller["horizon"]
     per_step = model["action"] + model["prior_mean"] + model["reward"]
+    if controller.get("pessimism"):
+        per_step += model["ensemble"]
     candidate = H * per_step + (H - 1) * model["belief"]
     if controller["kind"] == "embedded":
         decoder = controller.get("decoder", {})
@@ -152,7 +158,7 @@ def update_flop(phase: Any, sizes: Sizes) -> float:
     """
     model = _model_products(phase.world_model.model_dump(), sizes)
     gru = model["action"] + model["belief"]
-    once = gru + model["prior"] + model["posterior"] + model["obs"] + model["reward"]
+    once = gru + sum(model[part] for part in ("prior", "posterior", "obs", "reward", "ensemble"))
     B, T = phase.batch_size, phase.batch_length
     far = sum(T - d + 1 for d in range(2, min(phase.loss.overshooting_steps, T - 1) + 1))  # predictions in a sequence
     flop = 3.0 * 2 * B * (T * once + far * (gru + model["prior"]))
