@@ -20,7 +20,7 @@ from parsecrl.algorithms.controllers.own_parts import _Trial, _try_controller, _
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, WorldModel
 
 OBS, A, H = 3, 1, 4
-MPPI = {"kind": "parsec_example.mppi:MPPI", "horizon": H, "options": {"num_samples": 16}}
+SHOOTING = {"kind": "parsec_example.random_shooting:RandomShooting", "horizon": H, "options": {"num_samples": 16}}
 MODEL = {"kind": "parsec_example.gru_model:GRUModel", "options": {"hidden_size": 8}}
 RSSM_SIZES = {"deterministic_size": 8, "stochastic_size": 3, "hidden_size": 8}
 FULL = {"kind": "full", "horizon": H, "num_samples": 16, "num_elites": 4, "num_iterations": 2}
@@ -31,7 +31,7 @@ COST = {"objective": "parsec_example.cost:upright"}
 BROKEN = """
 import torch
 from parsec_example.gru_model import GRUModel
-from parsec_example.mppi import MPPI
+from parsec_example.random_shooting import RandomShooting
 from parsecrl.algorithms.controllers import Score
 
 class NoLoss(GRUModel):
@@ -57,25 +57,25 @@ class WrongSize(GRUModel):
         super().__init__(obs_size, action_size)
         self.obs_size = 7
 
-class TooFar(MPPI):
+class TooFar(RandomShooting):
     def decode(self, x, belief): return 3 * super().decode(x, belief) + 2
 
-class Transposed(MPPI):
+class Transposed(RandomShooting):
     def decode(self, x, belief): return super().decode(x, belief).transpose(-1, -2)
 
-class NoHistory(MPPI):
+class NoHistory(RandomShooting):
     def plan(self, *arguments, keep_history=False, **options): return super().plan(*arguments, **options)
 
-class SaysDecoder(MPPI):
+class SaysDecoder(RandomShooting):
     differentiable_in = ("decoder",)
 
-class NeverAsks(MPPI):
+class NeverAsks(RandomShooting):
     def plan(self, *arguments, **options):
         kept, self.score = self.score, Score()
         try: return super().plan(*arguments, **options)
         finally: self.score = kept
 
-class Fails(MPPI):
+class Fails(RandomShooting):
     def __init__(self, horizon, action_size, belief_size): raise RuntimeError("no GPU\\nhere")
 
 def no_module(obs_size, action_size): return "a string"
@@ -104,7 +104,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 @pytest.mark.parametrize("model", [RSSM_SIZES, MODEL])
-@pytest.mark.parametrize("controller", [FULL, EMBEDDED, MPPI])
+@pytest.mark.parametrize("controller", [FULL, EMBEDDED, SHOOTING])
 def test_the_projects_own_parts_and_others_meet_the_same_protocols(model, controller):
     torch.manual_seed(0)
     agent = PlanningAgent(OBS, A, model, controller, {"hidden_size": 8})
@@ -125,7 +125,7 @@ def test_making_and_trying_a_part_leaves_the_global_generator_where_weights_leav
     PlanningAgent(OBS, A, RSSM_SIZES, FULL, {})
     expected = torch.get_rng_state()
     torch.manual_seed(0)
-    PlanningAgent(OBS, A, RSSM_SIZES, {**MPPI, **COST}, {})
+    PlanningAgent(OBS, A, RSSM_SIZES, {**SHOOTING, **COST}, {})
     assert torch.equal(torch.get_rng_state(), expected)
 
 
@@ -136,8 +136,12 @@ def test_making_and_trying_a_part_leaves_the_global_generator_where_weights_leav
         ({"kind": "no_such_module:C"}, {}, r"'no_such_module:C' cannot be imported \(ModuleNotFoundError.*PYTHONPATH"),
         ({"kind": "does_not_load:C"}, {}, r"cannot be imported \(ZeroDivisionError: division by zero\).*PYTHONPATH"),
         ({"kind": "broken_parts:Missing"}, {}, r"cannot be imported \(AttributeError.*Missing"),
-        (MPPI | {"options": {"num_sample": 3}}, {}, r"controller\.options\.num_sample is no option.*'num_samples'\?"),
-        (MPPI | {"num_samples": 3}, {}, r"controller\.num_samples is not a key .* under options"),
+        (
+            SHOOTING | {"options": {"num_sample": 3}},
+            {},
+            r"controller\.options\.num_sample is no option.*'num_samples'\?",
+        ),
+        (SHOOTING | {"num_samples": 3}, {}, r"controller\.num_samples is not a key .* under options"),
         ({"kind": "broken_parts:Fails"}, {}, r"cannot be made: RuntimeError: no GPU here"),
         ({"kind": "broken_parts:TooFar"}, {}, r"TooFar' must plan actions in \[-1, 1\], got"),
         ({"kind": "broken_parts:Transposed"}, {}, r"failed in a trial with a batch of 2: plan raised RuntimeError"),
@@ -231,12 +235,12 @@ def test_the_gradient_of_a_cost_reaches_decoder_reward_and_transition(model):
 
 def test_an_agent_of_own_parts_is_saved_by_name_and_found_again_where_it_is_trusted(tmp_path, monkeypatch):
     torch.manual_seed(0)
-    controller = {**MPPI, **COST}
+    controller = {**SHOOTING, **COST}
     agent = PlanningAgent(OBS, A, MODEL, controller, {})
     description = {"env": {"id": "Pendulum-v1"}, "world_model": MODEL, "controller": controller, "decoder": {}}
     save_agent(tmp_path, agent, description)
     names = {controller["kind"], controller["objective"], MODEL["kind"]}
-    with pytest.raises(ValueError, match=r"made by the code parsec_example\.mppi:MPPI, .*--trust"):
+    with pytest.raises(ValueError, match=r"made by the code parsec_example\.random_shooting:RandomShooting, .*--trust"):
         load_agent(tmp_path)
     with pytest.raises(ValueError, match=r"made by the code parsec_example\.cost:upright, which"):
         load_agent(tmp_path, trust=names - {controller["objective"]})
@@ -254,7 +258,7 @@ def test_an_agent_of_own_parts_is_saved_by_name_and_found_again_where_it_is_trus
 def test_own_model_with_an_own_controller_filters_as_it_learns():
     """The beliefs of whole sequences are those of step-by-step filtering, and nothing passes an episode's border."""
     torch.manual_seed(0)
-    model = PlanningAgent(OBS, A, MODEL, MPPI, {}).model
+    model = PlanningAgent(OBS, A, MODEL, SHOOTING, {}).model
     g = seeded(1)
     from parsecrl.algorithms.models import ReplaySequence
 

@@ -255,7 +255,10 @@ def test_the_command(capsys):
         (["cheetah_run_quick", "--set", "resources.num_gpus_per_learner=1", "--gpus", "1"], ["--gpu-flops"]),
         (["cheetah_run_quick", "--set", "env.id=Nowhere-v0"], ["env.id", "'Nowhere-v0'"]),
         (["energy_regression"], ["energy_regression has no environment"]),
-        ([str(PLUGGED)], ["phases.planet.controller.kind 'parsec_example.mppi:MPPI'", "without module:name"]),
+        (
+            [str(PLUGGED)],
+            ["phases.planet.controller.kind 'parsec_example.random_shooting:RandomShooting'", "without module:name"],
+        ),
         (
             [str(PLUGGED), "--set", "phases.planet.controller={kind: full}"],
             ["phases.planet.world_model.kind 'parsec_example.gru_model:GRUModel'"],

@@ -305,7 +305,8 @@ def is_open(address):
     return False
 
 
-OBJECTIVE = "phases.planet.controller={kind: 'parsec_example.mppi:MPPI', horizon: 5, options: {num_samples: 16}}"
+SHOOTING = "parsec_example.random_shooting:RandomShooting"
+OBJECTIVE = f"phases.planet.controller={{kind: '{SHOOTING}', horizon: 5, options: {{num_samples: 16}}}}"
 OWN_WORLD = ("--set", "env={id: 'worlds:Point-v0'}", "--set", "phases.planet.stop.env_steps=600")
 
 
@@ -365,7 +366,7 @@ def test_own_code_goes_with_jobs_once_and_a_change_of_it_is_told(folder, head):
     wait_for(lambda: "own-1" in log.read_text(), log)
     done = submit(EXAMPLE / "example.yaml", "--code", wheel, "--follow", *OWN_WORLD, "--set", OBJECTIVE)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "parsec_example.mppi:MPPI" in done.stdout  # the table
+    assert SHOOTING in done.stdout  # the table
     assert re.search(r"^code: .*parsec_example \(\w{8}\)", done.stdout, re.MULTILINE)
     sent = [line for line in done.stdout.splitlines() if line.startswith("sent ")]
     assert [line for line in sent if "/parsec_example-0.1.0-0" in line]

@@ -29,7 +29,11 @@ from parsecrl.platform.specs import dump, load_spec, parse_spec
 
 EXAMPLE = Path(__file__).parents[1] / "example_plugin"
 SPEC = EXAMPLE / "example.yaml"
-MPPI, MODEL, COST = "parsec_example.mppi:MPPI", "parsec_example.gru_model:GRUModel", "parsec_example.cost:upright"
+SHOOTING, MODEL, COST = (
+    "parsec_example.random_shooting:RandomShooting",
+    "parsec_example.gru_model:GRUModel",
+    "parsec_example.cost:upright",
+)
 
 
 @pytest.fixture
@@ -68,12 +72,15 @@ def test_mistakes_in_the_keys_of_other_parts_are_named(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("controller.kind=parsec_example.mppi:MPPT", "parsec_example.mppi:MPPT' cannot be imported"),
+        (
+            "controller.kind=parsec_example.random_shooting:RandomShotting",
+            "parsec_example.random_shooting:RandomShotting' cannot be imported",
+        ),
         ("controller.options.num_sample=3", "phases.planet.controller.options.num_sample is no option"),
         ("controller.objective=math:hypot", "phases.planet.controller.objective 'math:hypot' failed in a trial"),
-        ("search={controller.options.num_samples: {grid: [8, none]}}", f"{MPPI}' must have a noise_shape"),
+        ("search={controller.options.num_samples: {grid: [8, none]}}", f"{SHOOTING}' must have a noise_shape"),
         (
-            f"world_model={{kind: {MPPI}, options: {{belief_size: 3}}}}",
+            f"world_model={{kind: {SHOOTING}, options: {{belief_size: 3}}}}",
             "lacks obs_size, deterministic_size, stochastic_size",
         ),
     ],
@@ -105,7 +112,7 @@ def test_ppo_needs_a_controller_that_lets_a_gradient_through(on_path, tmp_path, 
     assert main(["specs", str(tmp_path / "ppo.yaml")]) == 2
     said = capsys.readouterr().err
     assert "phases.tune.fine_tune must name what the gradient of a plan reaches" in said
-    assert f"kind '{MPPI}', has nothing" in said
+    assert f"kind '{SHOOTING}', has nothing" in said
 
 
 def test_the_how_to_quotes_what_the_example_does(on_path, tmp_path):
@@ -147,9 +154,9 @@ def test_code_that_a_checkpoint_of_others_names_runs_only_when_trusted(checkpoin
     arguments = ["evaluate", str(checkpoint), "--episodes", "1"]
     assert main(arguments) == 2
     said = capsys.readouterr().err
-    assert f"made by the code {MPPI}, {COST}, {MODEL}, which would run on this machine; give --trust" in said
+    assert f"made by the code {SHOOTING}, {COST}, {MODEL}, which would run on this machine; give --trust" in said
     assert main([*arguments, "--trust"]) == 0
-    assert f"Pendulum-v1 | {MPPI} | 1 episodes" in capsys.readouterr().out
+    assert f"Pendulum-v1 | {SHOOTING} | 1 episodes" in capsys.readouterr().out
     record = checkpoint.parents[2] / trust.RECORD
     record.write_text(json.dumps(trust.new_record()))  # now the run is this user's own
     assert main(arguments) == 0
@@ -211,7 +218,7 @@ def test_the_checkpoints_of_an_acting_algorithm_by_module_and_name_are_evaluated
     assert "their_planet" not in sys.modules
     code, said = evaluate(name, "--trust")
     assert code == 0, said.err
-    assert f"Pendulum-v1 | {MPPI} | 1 episodes" in said.out
+    assert f"Pendulum-v1 | {SHOOTING} | 1 episodes" in said.out
     code, said = evaluate("their_planet:STILL", "--trust")
     assert code == 2
     assert "parsec evaluate takes those of dcem_ppo, planet" in said.err
@@ -223,7 +230,7 @@ def test_a_run_that_cannot_be_known_as_ones_own_trusts_the_code_that_its_spec_na
         tmp_path, load_spec(SPEC, [f"phases.planet.search={{controller.objective: {{grid: ['{COST}', 'a:b']}}}}"])
     )
     assert not folder.is_own
-    assert {MPPI, MODEL, COST, "a:b"} <= folder.trusted_code
+    assert {SHOOTING, MODEL, COST, "a:b"} <= folder.trusted_code
     assert "c:d" not in folder.trusted_code
     assert RunFolder(tmp_path, folder.spec, trust=True).trusted_code is True
 
@@ -263,17 +270,23 @@ def test_controller_model_and_cost_of_an_installed_package_run_to_the_report(ins
     said = run_spec(installed, "example.yaml")
     run = root / "runs" / "plugged_pendulum"
     rows = pd.read_csv(run / "evaluation.csv")
-    assert rows.groupby("controller").size().to_dict() == {"random": 2, MPPI: 2}
+    assert rows.groupby("controller").size().to_dict() == {"random": 2, SHOOTING: 2}
     assert rows["episode_return"].between(-2000, 0).all()
-    assert [line for line in said.splitlines() if line.startswith("planet") and MPPI in line]
+    assert [line for line in said.splitlines() if line.startswith("planet") and SHOOTING in line]
     agent = json.loads(next(run.glob("planet/*/checkpoint_*/agent.json")).read_text())
-    assert agent["controller"] == {"kind": MPPI, "horizon": 5, "objective": COST, "options": {"num_samples": 16}}
+    assert agent["controller"] == {
+        "kind": SHOOTING,
+        "horizon": 5,
+        "objective": COST,
+        "options": {"num_samples": 16},
+        "pessimism": 0.0,
+    }
     assert agent["world_model"] == {"kind": MODEL, "options": {"hidden_size": 16}}
     results = [json.loads(line) for line in next(run.glob("planet/*/result.json")).read_text().splitlines()]
     assert results[-1]["num_updates"] > 0
     assert {"observation", "reward", "model_loss"} <= set(results[-1]["losses"])
     page = (run / "report" / "index.html").read_text()
-    assert MPPI in page
+    assert SHOOTING in page
     assert "which is that of the objective" in page  # the iterates were drawn, and their cost is named
     assert "could not be computed" not in page
 

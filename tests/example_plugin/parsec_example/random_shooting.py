@@ -1,4 +1,4 @@
-"""Model predictive path integral control (Williams et al. 2017, "Information theoretic MPC", algorithm 2)."""
+"""Random shooting: the best of many action sequences drawn at random (Richards 2005, section 5.3)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from parsecrl.algorithms.models import Belief
 from parsecrl.algorithms.solvers import Iteration
 
 
-class MPPI(nn.Module):
-    """Plans by the mean of noisy action sequences, weighted by exp(-cost / temperature).
+class RandomShooting(nn.Module):
+    """Tries action sequences around the last plan and takes the best, several times.
 
     Axes: B beliefs, N candidates, n = H * A variables, H horizon, A action.
 
@@ -19,10 +19,9 @@ class MPPI(nn.Module):
         horizon: H.
         action_size: A.
         belief_size: Unused: this controller learns nothing.
-        num_samples: N, candidates of an iteration.
-        num_iterations: How often the mean is replaced.
-        temperature: In standard deviations of a belief's costs, > 0.
-        noise_std: Of the candidates around the mean, > 0.
+        num_samples: N, candidates of a round.
+        num_rounds: How often the best so far is shot around.
+        noise_std: Of the candidates around it, > 0.
     """
 
     decoder = None  # nothing is trained
@@ -35,18 +34,15 @@ class MPPI(nn.Module):
         action_size: int,
         belief_size: int,
         num_samples: int = 64,
-        num_iterations: int = 2,
-        temperature: float = 0.2,
-        noise_std: float = 0.5,
+        num_rounds: int = 2,
+        noise_std: float = 0.7,
     ):
         super().__init__()
-        self.horizon, self.action_size = horizon, action_size
-        self.num_samples, self.num_iterations = num_samples, num_iterations
-        self.temperature, self.noise_std = temperature, noise_std
+        self.horizon, self.action_size, self.noise_std = horizon, action_size, noise_std
         self.score = Score()
         self.plan_size = horizon * action_size
-        self.trajectories = num_samples * num_iterations
-        self.noise_shape = (num_iterations, num_samples, self.plan_size)
+        self.trajectories = num_samples * num_rounds
+        self.noise_shape = (num_rounds, num_samples, self.plan_size)
 
     @torch.no_grad()
     def plan(
@@ -60,18 +56,17 @@ class MPPI(nn.Module):
         checkpoint: bool = False,
     ) -> Plan:
         B, h = len(belief.h), belief.h
-        mean = h.new_zeros(B, self.plan_size) if warm_start is None else warm_start  # [B, n]
+        best = h.new_zeros(B, self.plan_size) if warm_start is None else warm_start  # [B, n]
         history: list[Iteration] = []
-        for t in range(self.num_iterations):
+        for t in range(self.noise_shape[0]):
             shape = (B, *self.noise_shape[1:])
             eps = torch.randn(shape, generator=generator, device=h.device) if noise is None else noise[t]
-            u = (mean[:, None] + self.noise_std * eps).clamp(-1, 1)  # [B, N, n]
+            u = (best[:, None] + self.noise_std * eps).clamp(-1, 1)  # [B, N, n]
             J = predicted_cost(model, belief, self.decode(u, belief), self.score)  # [B, N]
-            w = (-(J - J.amin(1, keepdim=True)) / (self.temperature * J.std(1, keepdim=True) + 1e-8)).softmax(1)
-            mean = (w[..., None] * u).sum(1)
-            history.append(Iteration(u, J, w, mean, torch.full_like(mean, self.noise_std)))
-        entropy = torch.special.entr(w).sum(1)
-        return Plan(self.decode(mean, belief), mean, history if keep_history else None, entropy)
+            w = nn.functional.one_hot(J.argmin(1), u.shape[1]).to(u.dtype)  # [B, N]
+            best = (w[..., None] * u).sum(1)
+            history.append(Iteration(u, J, w, best, torch.full_like(best, self.noise_std)))
+        return Plan(self.decode(best, belief), best, history if keep_history else None, h.new_zeros(B))
 
     def decode(self, x: Tensor, belief: Belief) -> Tensor:
         return x.unflatten(-1, (self.horizon, self.action_size))
