@@ -14,6 +14,7 @@ from tests.devices import META, HostReads
 
 B, T, OBS, A, N, H = 3, 6, 5, 2, 12, 4
 SIZES = {"deterministic_size": 8, "stochastic_size": 4, "hidden_size": 8}
+REFINED = solvers.Refinements(decay=1.5, kept_elites=2, min_std=0.1, best=True)
 SEARCH = {"horizon": H, "num_samples": N, "num_elites": 3, "num_iterations": 2}
 
 
@@ -40,9 +41,10 @@ def test_the_device_finds_what_it_is_for():
         lambda start, n: solvers.dcem(quadratic, start, 1.0, N, 3, n, bounds=(-1.0, 1.0)).mean,
         lambda start, n: solvers.dcem(quadratic, start, 1.0, N, 3, n, temperature=0.0).mean,
         lambda start, n: solvers.dcem(quadratic, start, 1.0, N, 3, n, checkpoint=True).mean,
+        lambda start, n: solvers.mppi(quadratic, start, 1.0, N, 3, n, refinements=REFINED).mean,
         lambda start, n: solvers.unrolled_gd(quadratic, start, num_iterations=n).mean,
     ],
-    ids=["cem", "dcem", "hard dcem", "checkpointed dcem", "unrolled_gd"],
+    ids=["cem", "dcem", "hard dcem", "checkpointed dcem", "mppi", "unrolled_gd"],
 )
 def test_a_solver_waits_once_however_many_its_iterations(solve, iterations: int):
     start = torch.zeros(B, OBS, device=META, requires_grad=True)
@@ -66,8 +68,9 @@ def sequence() -> ReplaySequence:
     return ReplaySequence(**{k: v.to(META) for k, v in {**parts, "is_first": flags, "terminated": flags}.items()})
 
 
-def test_an_update_of_an_rssm_waits_once():
-    model = models.RSSM(OBS, A, **SIZES).to(META)
+@pytest.mark.parametrize("ensemble", [1, 3])
+def test_an_update_of_an_rssm_waits_once(ensemble: int):
+    model = models.RSSM(OBS, A, **SIZES, ensemble=ensemble).to(META)
     with HostReads() as found:
         model.update_statistics(sequence())
         loss, _, belief = model.loss(sequence(), LossWeights(overshooting_steps=3))
@@ -78,11 +81,13 @@ def test_an_update_of_an_rssm_waits_once():
 
 @pytest.mark.parametrize("terminates", [False, True])
 @pytest.mark.parametrize("conditioning", ["none", "belief"])
-@pytest.mark.parametrize("kind", ["full", "embedded"])
+@pytest.mark.parametrize("kind", ["full", "icem", "mppi", "embedded", "pessimist"])
 def test_an_agent_acts_and_its_plans_wait_once(kind: str, conditioning: str, terminates: bool):
-    search = {**SEARCH, "warm_start": True} | ({"latent_size": 2} if kind == "embedded" else {})
-    decoder = {"hidden_size": 8, "conditioning": conditioning} if kind == "embedded" else None
-    agent = PlanningAgent(OBS, A, SIZES, {"kind": kind, **search}, decoder).to(META)
+    search, decoder = {**SEARCH, "warm_start": True, "kind": kind}, None
+    if kind in ("embedded", "pessimist"):
+        search |= {"kind": "embedded", "latent_size": 2, "pessimism": float(kind == "pessimist")}
+        decoder = {"hidden_size": 8, "conditioning": conditioning}
+    agent = PlanningAgent(OBS, A, {**SIZES, "ensemble": 3}, search, decoder).to(META)
     agent.model._terminates = terminates
     state = agent.initial_state(B)
     with HostReads() as found:

@@ -54,7 +54,7 @@ def test_a_shift_moves_the_mean_and_the_kept_elites_on():
     assert torch.equal(after[:, :, :-1], before[:, :, 1:])
     assert torch.equal(after[:, :, -1], before[:, :, -1])
     cost = controller.cost(model, belief, plan.carried[:, 1:])
-    assert (cost.diff(dim=1) >= 0).all()  # the best first
+    assert (cost.diff(dim=1) >= -1e-4).all()  # the best first
 
 
 def test_the_next_plan_tries_what_was_moved_on():
@@ -71,7 +71,7 @@ def test_an_answer_is_the_best_of_all_that_was_tried():
     plan = ICEMController(H, A, 30, 10).plan(model, belief, generator=seeded(2), keep_history=True)
     costs = torch.cat([iteration.costs for iteration in plan.history], 1)
     answer = ICEMController(H, A, 30, 10).cost(model, belief, plan.mean[:, None])[:, 0]
-    torch.testing.assert_close(answer, costs.amin(1))
+    torch.testing.assert_close(answer, costs.amin(1), rtol=1e-4, atol=1e-4)
     mean = ICEMController(H, A, 30, 10, return_best=False).plan(model, belief, generator=seeded(2))
     torch.testing.assert_close(mean.mean, mean.carried[:, 0])
 

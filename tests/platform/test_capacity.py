@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController
+from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController, Score
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights, ReplaySequence, matrix_products
 from parsecrl.platform import cli
 from parsecrl.platform.capacity.estimate import estimate_phases, load, matrix_rate, number_of_trials, scaled
@@ -144,17 +144,19 @@ def torchs_products():
 
 
 @pytest.mark.usefixtures("torchs_products")
-@pytest.mark.parametrize("kind", ["full", "embedded"])
-def test_work_of_a_plan_is_what_torch_multiplies(kind):
-    model = RSSM(17, 6)
+@pytest.mark.parametrize(("kind", "pessimism"), [("full", 0.0), ("embedded", 0.0), ("full", 1.0)])
+def test_work_of_a_plan_is_what_torch_multiplies(kind, pessimism):
+    model = RSSM(17, 6, ensemble=5)
     settings = {"kind": kind, "horizon": 5, "num_samples": 20, "num_elites": 4, "num_iterations": 3, "latent_size": 16}
+    settings["pessimism"] = pessimism
     numbers = {key: settings[key] for key in ("num_samples", "num_elites", "num_iterations")}
     decoder = ActionDecoder(16, 5, 6)
     controller = FullSpaceController(5, 6, **numbers) if kind == "full" else EmbeddedController(decoder, **numbers)
+    controller.score = Score(pessimism=pessimism)
     belief = Belief(torch.zeros(2, 200), torch.zeros(2, 30))
     with FlopCounterMode(display=False) as counter:  # with a graph: the other rollout is not made of torch's products
         controller.plan(model, belief)
-    assert plan_flop(settings, {}, CHEETAH, 2) == pytest.approx(counter.get_total_flops(), rel=0.05)
+    assert plan_flop(settings, {"ensemble": 5}, CHEETAH, 2) == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
 @pytest.mark.usefixtures("torchs_products")
