@@ -198,7 +198,7 @@ def test_a_pessimist_plans_where_members_agree(kind):
         with torch.no_grad():
             plan = made.plan(belief, made.initial_state(8), generator=seeded(1))
             apart.append(made.model.predict_outcome(belief, plan.actions[:, None], judged=True).disagreement.sum(-1))
-    assert apart[1].mean() < 0.95 * apart[0].mean()
+    assert apart[1].mean() < 0.97 * apart[0].mean()
 
 
 @pytest.mark.parametrize("selection", ["lml", "softmax"])
