@@ -132,7 +132,7 @@ def literate(script: Path) -> str:
         elif body.strip():
             parts.append(f"```python\n{body.strip()}\n```")
     place = script.relative_to(ROOT).as_posix()
-    parts.append(f"The page is the script `{place}`. `python {place}` runs it, and a test does.")
+    parts.append(f"The page is the script `{place}`.\n`python {place}` runs the script, and a test does.")
     return "\n\n".join(parts) + "\n"
 
 

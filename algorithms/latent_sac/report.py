@@ -18,8 +18,8 @@ from parsecrl.algorithms.reporting.figures import Plot, render_all
 from parsecrl.algorithms.reporting.study_report import ResultTable, StudyReport, Tables
 
 FINDING = (
-    "The paper prints curves, not numbers. Its finding: ours has the best total score in all three environments "
-    "(section 4.3, figure 3)."
+    "The paper prints curves, not numbers. Its finding: the parsimonious model has the best total "
+    "score in all three environments (section 4.3, figure 3)."
 )
 
 

@@ -30,8 +30,8 @@ TRIAL = ("env", "model", "seed")
 FORM = ",.1f"  # of scores and counts
 
 MODEL_TITLES = {
-    "parsimonious": "ours",
-    "parsimonious_stochastic": "ours, stochastic",
+    "parsimonious": "parsimonious",
+    "parsimonious_stochastic": "parsimonious, stochastic",
     "beta_vae": "beta-VAE",
     "encoder_only": "no representation objective",
     "rnn": "RNN",
@@ -40,7 +40,7 @@ MODEL_TITLES = {
     "random": "random actions",
 }
 ENV_TITLES = {"parsecrl/Gridworld-v0": "gridworld", "parsecrl/FourRooms-v0": "four rooms", "parsecrl/Torus-v0": "torus"}
-OURS = "parsimonious"
+PARSIMONIOUS = "parsimonious"
 BOUNDS = ("true_dynamics", "random")  # what nothing needs to be better than
 SMOOTHED = 100  # a curve of more points than this is drawn as the mean of neighbouring ones
 
@@ -123,13 +123,14 @@ def of(table: pd.DataFrame, env: str, model: str) -> pd.DataFrame:
 
 # --- scores --------------------------------------------------------------------------------------------------------
 
-SCORE_HEADINGS = ("environment", "model", "seeds", "episodes", "total score", "last tenth", "P(ours is better)")
+SCORE_HEADINGS = ("environment", "model", "seeds", "episodes", "total score", "last tenth", "P(parsimonious is better)")
 SCORE_NOTE = (
     "Total score: the sum of all episodes' scores in training; last tenth: the mean score of an episode there. Mean "
-    "over seeds [95 % interval, Student's t]. P(ours is better): that a seed of ours has a higher total than a seed of "
-    "this model, ties counting half [95 % bootstrap interval over seeds]."
+    "over seeds [95 % interval, Student's t]. P(parsimonious is better): that a seed of the "
+    "parsimonious model has a higher total than a seed of this model, ties counting half [95 % bootstrap interval over "
+    "seeds]."
 )
-VARIATION_NOTE = "Variants are compared with ours of the same values, or, without one, with ours as it is."
+VARIATION_NOTE = "Variants are compared with the parsimonious model of the same values, or, without one, as it is."
 
 
 def score_note(scores: pd.DataFrame) -> str:
@@ -176,7 +177,7 @@ def score_rows(scores: pd.DataFrame) -> list[tuple[str, ...]]:
     for env in envs(found):
         for model in models(found[found["env"] == env]):
             part = of(found, env, model)
-            ours = _ours_beside(found, env, model)
+            own = _parsimonious_beside(found, env, model)
             episodes = sorted(set(part["episodes"]))
             rows.append(
                 (
@@ -186,23 +187,23 @@ def score_rows(scores: pd.DataFrame) -> list[tuple[str, ...]]:
                     f"{episodes[0]:,}" if len(episodes) == 1 else f"{episodes[0]:,} to {episodes[-1]:,}",
                     interval(part["total"], FORM),
                     interval(part["last"], FORM),
-                    _probability(ours, part["total"]) if len(ours) else NOTHING,
+                    _probability(own, part["total"]) if len(own) else NOTHING,
                 )
             )
     return rows
 
 
-def _ours_beside(found: pd.DataFrame, env: str, model: str) -> pd.Series:
-    """The totals of ours that a model is compared with: varied alike, or else not varied; none for ours and bounds."""
+def _parsimonious_beside(found: pd.DataFrame, env: str, model: str) -> pd.Series:
+    """The parsimonious totals that a model is compared with: varied alike, or else not varied; none for bounds."""
     kind, comma, variation = model.partition(", ")
-    if kind == OURS or kind in BOUNDS:
+    if kind == PARSIMONIOUS or kind in BOUNDS:
         return pd.Series(dtype=float)
-    alike = of(found, env, OURS + comma + variation)["total"]
-    return alike if len(alike) else of(found, env, OURS)["total"]
+    alike = of(found, env, PARSIMONIOUS + comma + variation)["total"]
+    return alike if len(alike) else of(found, env, PARSIMONIOUS)["total"]
 
 
-def _probability(ours: pd.Series, theirs: pd.Series) -> str:
-    p = probability_of_improvement(ours.to_numpy(), theirs.to_numpy())
+def _probability(own: pd.Series, theirs: pd.Series) -> str:
+    p = probability_of_improvement(own.to_numpy(), theirs.to_numpy())
     return f"{p.probability:.2f}" if math.isnan(p.low) else f"{p.probability:.2f} [{p.low:.2f}, {p.high:.2f}]"
 
 

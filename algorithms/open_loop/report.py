@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 interval = partial(cells.interval, form=".4g")
 TITLES = {
     "truth": "truth",
-    "parsimonious": "ours",
+    "parsimonious": "parsimonious",
     "rssm": "RSSM",
     "last_frame": "last frame",
     "mean_frame": "mean frame",
@@ -49,8 +49,8 @@ NOTE = (
     "Student's t]. KL in nats; error: mean squared error of a pixel (0 to 1), in thousandths; images seen: of what is "
     "decoded when no image is missing; codes per action: transformations that an action has over all states of the "
     "held-out sequences, the mean of the actions and its range over seeds. Latents of different models have scales of "
-    "their own, which a KL depends on. The paper prints no numbers; its finding: ours has lower KL and lower error "
-    "than the RSSM (section 5, figure 5)."
+    "their own, which a KL depends on. The paper prints no numbers; its finding: the parsimonious model has lower "
+    "KL and lower error than the RSSM (section 5, figure 5)."
 )
 
 

@@ -42,8 +42,8 @@ def boxes(run: Run) -> Plot:
         ticks, labels = [], []
         for x, phase in enumerate(shown):
             reference = result_for(run.task, phase.kind)
-            ours = x - 0.2 if reference else x
-            _box(axes, ours, phase, KIND_COLORS.get(phase.kind, PALETTE[4]), theme)
+            own = x - 0.2 if reference else x
+            _box(axes, own, phase, KIND_COLORS.get(phase.kind, PALETTE[4]), theme)
             if reference:
                 _reference_box(axes, x + 0.2, reference, theme)
             ticks.append(x)
@@ -63,7 +63,7 @@ def boxes(run: Run) -> Plot:
         "Box plot of evaluation returns by controller",
         f"Evaluation returns on {run.task}: box, quartiles and median; whiskers, the farthest episode within 1.5 times "
         f"the interquartile range; dots, episodes beyond. After the paper's figure 4; where it has a box for the "
-        f"controller, that stands beside ours, without whiskers.",
+        f"controller, that stands beside the measured box, without whiskers.",
     )
 
 

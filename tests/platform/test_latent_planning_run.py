@@ -18,7 +18,7 @@ QUICK = "parsimony_planning_quick"
 
 
 def make_tables(seeds: int = 2) -> report.Tables:
-    """Ours scores 5 + seed in every task, the RNN 4, the true dynamics 20; plans ask for 100 transitions each."""
+    """Parsimonious scores 5 + seed in every task, the RNN 4, the true dynamics 20; plans ask for 100 transitions each."""
     scores, tasks = [], []
     for env in (GRID, TORUS):
         for model, score, evaluated in (("rnn", 4.0, 50), ("true_dynamics", 20.0, 100), ("parsimonious", 5.0, 25)):
@@ -41,12 +41,20 @@ def make_tables(seeds: int = 2) -> report.Tables:
 def test_the_result_table():
     found = report.result_table(make_tables())
     assert found.headings == (
-        *("environment", "model", "seeds", "tasks", "total score", "last tenth", "P(ours is better)"),
+        *("environment", "model", "seeds", "tasks", "total score", "last tenth", "P(parsimonious is better)"),
         *("saved", "plan ms"),
     )
     rows = {row[:2]: row[2:] for row in found.rows}
-    assert list(rows)[:3] == [("gridworld", "ours"), ("gridworld", "RNN"), ("gridworld", "true dynamics")]
-    assert rows["torus", "ours"] == ("2", "4", "22.0 [-3.4, 47.4]", "5.5 [-0.9, 11.9]", "-", "75%", "50")  # t: 12.7
+    assert list(rows)[:3] == [("gridworld", "parsimonious"), ("gridworld", "RNN"), ("gridworld", "true dynamics")]
+    assert rows["torus", "parsimonious"] == (
+        "2",
+        "4",
+        "22.0 [-3.4, 47.4]",
+        "5.5 [-0.9, 11.9]",
+        "-",
+        "75%",
+        "50",
+    )  # t: 12.7
     assert rows["torus", "RNN"][4:] == ("1.00 [1.00, 1.00]", "50%", "50")
     assert rows["torus", "true dynamics"][4:] == ("-", "0%", "50")
     assert "Budget paper: horizon 15, 1000 samples, 200 elites, 10 iterations, 50 gradient steps a task." in found.note

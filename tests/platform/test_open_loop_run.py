@@ -18,7 +18,7 @@ QUICK = "open_loop_pixels_quick"
 
 
 def make_tables() -> report.Tables:
-    """Ours has KL 1 + seed and error 0.002 at every step, the RSSM 3 + seed and 0.004."""
+    """The parsimonious model has KL 1 + seed and error 0.002 at every step, the RSSM 3 + seed and 0.004."""
     rows = []
     for model, kl, error in (("rssm", 3.0, 0.004), ("parsimonious", 1.0, 0.002)):
         for seed in (0, 1):
@@ -57,11 +57,18 @@ def make_tables() -> report.Tables:
 def test_the_result_table():
     found = report.result_table(make_tables())
     rows = {row[0]: row[1:] for row in found.rows}
-    assert list(rows) == ["ours", "RSSM", "last frame"]
-    assert rows["ours"] == ("2", "1.5 [-4.853, 7.853]", "1", "2", "1", "1 to 3.5")  # t of one degree of freedom: 12.7
+    assert list(rows) == ["parsimonious", "RSSM", "last frame"]
+    assert rows["parsimonious"] == (
+        "2",
+        "1.5 [-4.853, 7.853]",
+        "1",
+        "2",
+        "1",
+        "1 to 3.5",
+    )  # t of one degree of freedom: 12.7
     assert rows["last frame"] == ("-", "-", "-", "10", "-", "-")
     assert found.note.startswith("World: parsecrl/GoalsMaze-v0. Open loop")
-    assert "Ours less the RSSM of the same seed: KL -2, error -2; lower in 2 and 2 of 2." in found.note
+    assert "Parsimonious less the RSSM of the same seed: KL -2, error -2; lower in 2 and 2 of 2." in found.note
     assert "Waiting for batches: 0.50% of the time, at most 1.00%." in found.note
 
 
@@ -120,7 +127,7 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
     pytest.importorskip("vizdoom")
     assert main(["run", QUICK, "--storage", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "ours" in printed
+    assert "parsimonious" in printed
     assert "RSSM" in printed
     run = tmp_path / QUICK
     assert len(list((run / "pixels_data" / "train").glob("[0-9]*"))) == 4

@@ -21,7 +21,7 @@ GRID, TORUS = "parsecrl/Gridworld-v0", "parsecrl/Torus-v0"
 
 
 def scores(seeds: int = 3, episodes: int = 20) -> pd.DataFrame:
-    """Seed s of ours gains 10 + s an episode, of the others 9 + s; twice as much on the torus, and 100 in the end."""
+    """Seed s of parsimonious gains 10 + s an episode, of the others 9 + s; twice as much on the torus, and 100 in the end."""
     rows = []
     for scale, env in enumerate((GRID, TORUS), start=1):
         for model, base in (("encoder_only", 9), ("parsimonious", 10), ("beta_vae, vae_beta=1.0", 9)):
@@ -50,7 +50,7 @@ def test_the_probability_of_improvement_counts_pairs_and_half_the_ties():
 def test_the_table_of_scores():
     rows = shared.score_rows(scores())
     assert [row[:4] for row in rows[:3]] == [
-        ("gridworld", "ours", "3", "20"),
+        ("gridworld", "parsimonious", "3", "20"),
         ("gridworld", "beta-VAE, vae_beta=1.0", "3", "20"),
         ("gridworld", "no representation objective", "3", "20"),
     ]
@@ -65,15 +65,15 @@ def test_the_table_of_scores():
     assert alone[1][6] == "1.00"
 
 
-def test_what_was_varied_is_compared_with_ours_varied_alike():
-    """Seed s of every model totals base + s; of ours with beta 0 it is better than its baselines, with beta 1 worse."""
+def test_what_was_varied_is_compared_with_parsimonious_varied_alike():
+    """Seed s of every model totals base + s; parsimonious beats its baselines with beta 0, not with 1."""
     bases = {"parsimonious, beta=0.0": 9, "beta_vae, beta=0.0": 0, "parsimonious, beta=1.0": 0, "beta_vae, beta=1.0": 9}
     rows = [(GRID, model, seed, 1, base + seed) for model, base in bases.items() for seed in range(3)]
     table = pd.DataFrame(rows, columns=["env", "model", "seed", "episode", "score"])
     found = {row[1]: row[6] for row in shared.score_rows(table)}
     assert found == {
-        "ours, beta=0.0": "-",
-        "ours, beta=1.0": "-",
+        "parsimonious, beta=0.0": "-",
+        "parsimonious, beta=1.0": "-",
         "beta-VAE, beta=0.0": "1.00 [1.00, 1.00]",
         "beta-VAE, beta=1.0": "0.00 [0.00, 0.00]",
     }
@@ -108,11 +108,14 @@ def test_the_figures_are_drawn(tmp_path: Path):
                 parts.append(labelled(tables, env=env, model=kind, seed=seed))
     tables = stacked(parts)
     rows = shared.transformation_rows(tables["transformations"])
-    assert [row[:2] + row[-1:] for row in rows] == [("gridworld", "ours", "16"), ("torus", "ours", "16")]
+    assert [row[:2] + row[-1:] for row in rows] == [
+        ("gridworld", "parsimonious", "16"),
+        ("torus", "parsimonious", "16"),
+    ]
     told = map_report.rows(tables["maps"])
     assert [row[:4] for row in told[:3]] == [
-        ("gridworld", "ours", "0", "10"),
-        ("gridworld", "ours", "1", "10"),
+        ("gridworld", "parsimonious", "0", "10"),
+        ("gridworld", "parsimonious", "1", "10"),
         ("gridworld", "no representation objective", "0", "10"),
     ]
     assert told[0][6:] == ("-", "-")  # of a torus alone

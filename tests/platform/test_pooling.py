@@ -126,7 +126,7 @@ def test_phases_in_worlds_of_their_own_are_shown_together(tmp_path: Path, capsys
     assert [study.names for study in studies_of([("a", run)])] == ["grid, ring", "grid_again", "later"]
     assert main(["report", str(tmp_path / "a")]) == 0
     rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line.startswith(("gridw", "torus"))]
-    grid, ring = [["gridworld", "ours"], ["gridworld", "no"]], [["torus", "ours"], ["torus", "no"]]
+    grid, ring = [["gridworld", "parsimonious"], ["gridworld", "no"]], [["torus", "parsimonious"], ["torus", "no"]]
     assert rows == [*grid, *ring, *grid]
     page = (tmp_path / "a" / "report" / "index.html").read_text()
     assert page.count("<figure>") == 2
@@ -141,8 +141,8 @@ def test_a_part_may_lack_some_of_the_worlds(tmp_path: Path, capsys: pytest.Captu
     assert [study.title for study in studies] == ["grid, ring of a, b", "grid, rooms of other"]
     assert main(["report", str(a), str(b), "--out", str(tmp_path / "both")]) == 0
     lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
-    assert ["gridworld", "ours", "2"] in lines
-    assert ["torus", "ours", "3"] in lines
+    assert ["gridworld", "parsimonious", "2"] in lines
+    assert ["torus", "parsimonious", "3"] in lines
     assert (tmp_path / "both" / "index.html").read_text().count("<figure>") == 1
 
 
@@ -152,7 +152,12 @@ def test_a_pool_that_is_written_is_reported_on_and_pooled_again(tmp_path: Path, 
     assert main(["report", str(a), str(b), "--out", str(both)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "grid of a, b"
-    assert next(line for line in lines if line.startswith("gridworld")).split()[:4] == ["gridworld", "ours", "2", "4"]
+    assert next(line for line in lines if line.startswith("gridworld")).split()[:4] == [
+        "gridworld",
+        "parsimonious",
+        "2",
+        "4",
+    ]
     assert len(read_tables(both, "grid")["scores"]) == 16
     page = (both / "index.html").read_text()
     assert "Results of grid of a, b" in page
