@@ -62,7 +62,8 @@ def result_table(tables: Tables) -> ResultTable:
     note = (
         f"{shared.score_note(scores)} Saved: the share of the transitions that plans asked for and that were not "
         f"evaluated again. {_budgets(tables['budgets'])} The paper prints no numbers; its finding: the "
-        "parsimonious model has the best score in all three environments, pooled over tasks and seeds (section 4.4, figure 4)."
+        "parsimonious model has the best score in all three environments, pooled over tasks and "
+        "seeds (section 4.4, figure 4)."
     )
     return ResultTable((*headings, "saved", "plan ms"), rows, note)
 

@@ -18,7 +18,7 @@ QUICK = "parsimony_planning_quick"
 
 
 def make_tables(seeds: int = 2) -> report.Tables:
-    """Parsimonious scores 5 + seed in every task, the RNN 4, the true dynamics 20; plans ask for 100 transitions each."""
+    """Parsimonious scores 5 + seed in every task, the RNN 4, the true dynamics 20; plans ask for 100 transitions."""
     scores, tasks = [], []
     for env in (GRID, TORUS):
         for model, score, evaluated in (("rnn", 4.0, 50), ("true_dynamics", 20.0, 100), ("parsimonious", 5.0, 25)):

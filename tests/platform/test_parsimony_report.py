@@ -21,7 +21,7 @@ GRID, TORUS = "parsecrl/Gridworld-v0", "parsecrl/Torus-v0"
 
 
 def scores(seeds: int = 3, episodes: int = 20) -> pd.DataFrame:
-    """Seed s of parsimonious gains 10 + s an episode, of the others 9 + s; twice as much on the torus, and 100 in the end."""
+    """Seed s gains 10 + s an episode, of the others 9 + s; twice as much on the torus, and 100 in the end."""
     rows = []
     for scale, env in enumerate((GRID, TORUS), start=1):
         for model, base in (("encoder_only", 9), ("parsimonious", 10), ("beta_vae, vae_beta=1.0", 9)):
