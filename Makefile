@@ -39,7 +39,7 @@ lint: install
 	$(BIN)/python -m pytest -q tests/test_rooms.py tests/docs/test_prose.py
 	$(BIN)/mypy -m parsecrl -p parsecrl.algorithms -p parsecrl.envs -p parsecrl.platform
 
-# The documentation site, into site/. Nothing is downloaded, and a warning is an error. To read:
+# The documentation site, into site/. Nothing is downloaded, and a warning is an error. Search needs a server:
 # python -m http.server --directory site --bind 127.0.0.1
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: install

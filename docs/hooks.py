@@ -67,9 +67,11 @@ def _package() -> str:
 
 
 def equation(source: str, language: str, css_class: str, options: Any, md: Any, **more: Any) -> str:
-    """A fence of LaTeX as a block of MathML; a line that ends with a double backslash begins another block."""
-    lines = [part.strip() for part in source.split("\\\\\n") if part.strip()]
-    return "".join(latex2mathml.converter.convert(line, display="block") for line in lines)
+    """A fence of LaTeX as MathML."""
+    made = latex2mathml.converter.convert(source.strip(), display="block")
+    if "\\" in made:
+        raise ValueError(f"latex2mathml does not know a command of {source!r}; use another")
+    return made
 
 
 def on_files(files: Files, config: Any) -> Files:
