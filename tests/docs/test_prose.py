@@ -22,6 +22,11 @@ def test_those_of_tutorials_too(script):
     assert not [*prose.long_sentences(text), *prose.long_lines(text)]
 
 
+def test_the_readme_is_short():
+    lines = (prose.ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120, f"README.md has {len(lines)} lines; details belong into docs/"
+
+
 def test_a_long_sentence_is_found_across_lines_and_a_short_one_is_not():
     long = f"{LONG}\neighteen nineteen twenty one two three four five six.\n"
     (fault,) = prose.long_sentences(f"# Title\n\nShort.\n\n{long}")
