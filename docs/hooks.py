@@ -6,6 +6,7 @@ Everything is made while the site is built, so that no page can be out of date.
 from __future__ import annotations
 
 import argparse
+import ast
 import atexit
 import os
 import re
@@ -29,6 +30,12 @@ ELSEWHERE = {
     "report_a_weakness.md": "SECURITY.md",
 }
 LANGUAGES = {".py": "python", ".yaml": "yaml"}
+# Pages of the API: what a package exports, so that a new name has its place.
+API = {
+    "solvers": ("Solvers", "Pure torch. Every solver minimises a batch of objectives.", ()),
+    "models": ("Models", "Torch modules, and the records that they take.", ("known_dynamics.KnownDynamics",)),
+    "controllers": ("Controllers", "A model and a solver make a function from belief to actions.", ()),
+}
 COMMANDS = """# Command line
 
 Made from the parser of `parsec`. `parsec COMMAND --help` prints the same. `python -m parsecrl` is the
@@ -81,6 +88,10 @@ def on_files(files: Files, config: Any) -> Files:
             files.append(File.generated(config, place, content=(ROOT / source).read_text(encoding="utf-8")))
     for script in sorted((ROOT / "docs" / "tutorials").glob("*.py")):
         files.append(File.generated(config, f"tutorials/{script.stem}.md", content=literate(script)))
+    for room, words in API.items():
+        files.append(File.generated(config, f"reference/{room}.md", content=api_page(f"algorithms.{room}", *words)))
+    worlds = api_page("envs", "Environments", "[Environments](../environments.md) tells which can be used.")
+    files.append(File.generated(config, "reference/envs.md", content=worlds))
     files.append(File.generated(config, "reference/command_line.md", content=command_line()))
     return files
 
@@ -136,6 +147,18 @@ def literate(script: Path) -> str:
     place = script.relative_to(ROOT).as_posix()
     parts.append(f"The page is the script `{place}`.\n`python {place}` runs the script, and a test does.")
     return "\n\n".join(parts) + "\n"
+
+
+def api_page(package: str, title: str, sentence: str, more: tuple[str, ...] = ()) -> str:
+    """What a package exports by `__all__`, and more names in it, for mkdocstrings."""
+    tree = ast.parse((ROOT / package.replace(".", "/") / "__init__.py").read_text(encoding="utf-8"))
+    (names,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+    ]
+    objects = [f"::: parsecrl.{package}.{name}" for name in [*names, *more]]
+    return "\n\n".join([f"# {title}", sentence, *objects]) + "\n"
 
 
 def command_line() -> str:

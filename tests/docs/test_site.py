@@ -90,7 +90,8 @@ def test_every_link_between_files_of_the_repository_holds():
                 continue
             target = (file.parent / path).resolve()
             made = {ROOT / "docs" / place: ROOT / source for place, source in HOOKS.ELSEWHERE.items()}
-            made[ROOT / "docs" / "reference" / "command_line.md"] = ROOT / "platform" / "cli.py"
+            generated = ("command_line", "envs", *HOOKS.API)
+            made |= {ROOT / "docs" / "reference" / f"{name}.md": ROOT / "docs" / "hooks.py" for name in generated}
             made |= {script.with_suffix(".md"): script for script in (ROOT / "docs" / "tutorials").glob("*.py")}
             assert made.get(target, target).exists(), f"{file.relative_to(ROOT)}: {path}"
             links += 1
