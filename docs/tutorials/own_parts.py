@@ -6,18 +6,18 @@
 #
 # ## The parts
 #
-# The parts are in the package `tests/example_plugin/parsec_example`. A cost is a function of what
-# the model predicts.
+# A cost is a function of what the model predicts. This one is in a package of another project,
+# `tests/example_plugin/parsec_example`.
 
 # %% [file] ../../tests/example_plugin/parsec_example/cost.py
 
 # %% [markdown]
-# A controller plans. This one is MPPI.
+# A controller plans. This one is `lab/shooting.py`.
 
-# %% [file] ../../tests/example_plugin/parsec_example/mppi.py
+# %% [file] lab/shooting.py
 
 # %% [markdown]
-# A world model filters and predicts. This one is a GRU.
+# A world model filters and predicts. This one is a GRU, of the other package again.
 
 # %% [file] ../../tests/example_plugin/parsec_example/gru_model.py
 
@@ -35,9 +35,10 @@ from pathlib import Path
 import parsecrl
 from parsecrl.algorithms.controllers import make_controller, make_world_model
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "example_plugin"))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "lab"), str(HERE.parents[1] / "tests" / "example_plugin")]
 controller = {
-    "kind": "parsec_example.mppi:MPPI",
+    "kind": "shooting:Shooting",
     "horizon": 5,
     "objective": "parsec_example.cost:upright",
     "options": {"num_samples": 16},
@@ -45,7 +46,7 @@ controller = {
 world_model = {"kind": "parsec_example.gru_model:GRUModel", "options": {"hidden_size": 16}}
 model = make_world_model(3, 1, world_model)  # sizes of Pendulum-v1's observations and actions
 planner = make_controller(model, controller, {})
-print(type(model).__name__, type(planner).__name__, planner.objective.__name__)
+print(type(model).__name__, type(planner).__name__, planner.trajectories, "candidates")
 
 # %% [markdown]
 # ## An agent of these parts
