@@ -64,7 +64,7 @@ config.training(
 )
 config.env_runners(num_env_runners=0).debugging(seed=0)
 algorithm = config.build_algo()
-losses = [algorithm.train()["metrics"].get("loss", {}).get("model_loss") for _ in range(6)]
+losses = [algorithm.train()["losses"].get("model_loss") for _ in range(6)]
 path = algorithm.save_to_path("plugged")
 algorithm.stop()
 print("loss of the world model", losses)

@@ -61,13 +61,12 @@ assert "slider:Slider-v0" in parsec("specs", LAB / "slider.yaml", "--code", LAB)
 #
 # ## The same from Python
 #
-# An RLlib config takes the class itself. Arguments of the constructor go into `env_config`.
+# An RLlib config takes the id. Arguments of the constructor go into `env_config`. Python must find
+# the module.
 
 # %%
 sys.path.insert(0, str(LAB))
-from slider import Slider  # noqa: E402
-
-config = parsecrl.PlanetConfig().environment(Slider, env_config={"max_episode_steps": 50, "kwargs": {"mass": 0.5}})
+config = parsecrl.PlanetConfig().environment("slider:Slider-v0", env_config={"mass": 0.5})
 phase = parsecrl.load_spec(LAB / "slider.yaml").phases[0]
 config.training(
     controller={"kind": "full", "horizon": 10, "num_samples": 100, "num_elites": 10, "num_iterations": 4},
@@ -80,7 +79,7 @@ config.training(
 config.env_runners(num_env_runners=0).debugging(seed=0)
 algorithm = config.build_algo()
 while (result := algorithm.train())["env_steps"] < 1500:
-    print(result["env_steps"], "steps, return", result["metrics"].get("episode_return"))
+    print(result["env_steps"], "steps, return", result["episode_return_mean"])
 agent = parsecrl.load_agent(algorithm.save_to_path("slider"))
 algorithm.stop()
 

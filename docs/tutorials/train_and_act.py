@@ -30,8 +30,7 @@ config.debugging(seed=0)
 algorithm = config.build_algo()
 for _ in range(12):
     result = algorithm.train()
-    measured = result["metrics"]
-    print(f"{measured['env_steps']:6} steps, return {measured.get('episode_return', float('nan')):8.1f}")
+    print(f"{result['env_steps']:6} steps, return {result['episode_return_mean']:8.1f}")
 
 # %% [markdown]
 # A return of `Pendulum-v1` is at most 0. Episodes of random actions have about -1200.
