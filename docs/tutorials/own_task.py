@@ -91,7 +91,7 @@ algorithm.stop()
 returns = {"agent": [], "no force": []}
 for name, found in returns.items():
     for seed in range(5):
-        task = gymnasium.make("Slider-v0", mass=0.5)
+        task = gymnasium.make("slider:Slider-v0", mass=0.5)
         obs, _ = task.reset(seed=seed)
         state, total, over = agent.initial_state(), 0.0, False
         while not over:

@@ -54,15 +54,12 @@ folder = parsecrl.run_spec(spec, storage="runs")
 
 # %%
 from parsecrl.platform.reports import build_report, format_table  # noqa: E402
-from parsecrl.platform.reports.loaded_run import load_run  # noqa: E402
 
-page = build_report(folder)
-print(Path(str(page)).stat().st_size, "bytes of report")
-chains = sorted(chain.name for chain in (Path("runs") / "iterations" / "chains").iterdir())
-for chain in chains:
-    print(format_table(load_run(str(Path("runs") / "iterations" / "chains" / chain))).splitlines()[-1][:120])
+print(format_table(folder))
+print(build_report(folder))
 
 # %%
+chains = sorted(chain.name for chain in Path("runs/iterations/chains").iterdir())
 assert chains == ["deeper-seed0", "deeper-seed1", "reference-seed0", "reference-seed1"]
 
 # %% [markdown]
