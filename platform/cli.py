@@ -128,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command("jobs", _jobs, "list the jobs on a Ray cluster, their phases and progress", head)
 
+    status = command("status", _status, "chains, phases, trials, failures and time left of a run or a job", head)
+    status.add_argument("run", metavar="RUN|JOB", help="a run folder, its address in a store, or with --address a job")
+
     stop = command("stop", _stop, "stop a job; its trials write checkpoints first", head)
     stop.add_argument("job", metavar="JOB", help="the job's id, or the name it was submitted with")
 
@@ -220,6 +223,21 @@ def _jobs(options: argparse.Namespace) -> int:
     client = jobs.connect(options.address, options.token_file)
     found = jobs.project_jobs(client)
     print(jobs.table(found) if found else f"no jobs of {jobs.PROJECT} at {client.get_address()}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from parsecrl.platform.runs.status import status_text
+    from parsecrl.platform.storage import location_of
+
+    if options.address is None and (options.run.startswith(("s3://", "gs://")) or os.path.isdir(options.run)):
+        print(status_text(location_of(options.run)))
+        return 0
+    if options.address is None and not os.environ.get("RAY_API_SERVER_ADDRESS"):
+        raise UserError(f"no run folder {options.run!r}; give one, or the head's --address for a job")
+    from parsecrl.platform.submission import jobs, watching
+
+    print(watching.job_status(jobs.connect(options.address, options.token_file), options.run))
     return 0
 
 

@@ -16,7 +16,10 @@ from typing import Any, Literal
 from parsecrl.algorithms.training.measurements import PlanTime
 
 PREFIX = "parsecrl_"
-LABELS = ("run", "phase", "trial")  # of every metric: run folder, the spec's phase, Tune's trial folder
+# Of every metric: run folder (with its chain's, RUN/variant-seed0), the spec's phase, Tune's trial folder, whose name
+# says the searched values.
+LABELS = ("run", "phase", "trial")
+CHAINS = "chains"  # the folder of a run's chains
 # Ray drops a gauge that was not set for two report intervals (of 10 s), and an iteration may last longer.
 REFRESH_SECONDS = 1.0
 MEASURED = "measured"  # what algorithms put into a result for this table alone
@@ -314,6 +317,10 @@ class ReportsMetrics:
         result.pop(MEASURED, None)
         return result
 
+    def __repr__(self) -> str:
+        """run/phase/trial, by which the Ray dashboard and Ray's logs call the trial's actor."""
+        return "/".join(filter(None, labels_of(self).values())) or super().__repr__()
+
     def cleanup(self) -> None:
         """End the exporter, then as the algorithm does."""
         if self._exporter is not None:
@@ -333,4 +340,9 @@ def labels_of(trainable: Any) -> dict[str, str]:
     from parsecrl.platform.cluster.ray_private import storage_path  # Ray: `parsec` lists metrics without it
 
     path = storage_path(trainable)
-    return dict.fromkeys(LABELS, "") if path is None else dict(zip(LABELS, path.parts[-3:], strict=True))
+    if path is None:
+        return dict.fromkeys(LABELS, "")
+    labels = dict(zip(LABELS, path.parts[-3:], strict=True))
+    if len(path.parts) > 4 and path.parts[-4] == CHAINS:
+        labels["run"] = f"{path.parts[-5]}/{labels['run']}"
+    return labels

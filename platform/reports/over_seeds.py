@@ -13,9 +13,10 @@ import numpy as np
 from parsecrl.algorithms.reporting.cells import NOT_EVALUATED, NOTHING, count, milliseconds, score
 from parsecrl.algorithms.reporting.statistics import Difference, paired_difference, summarize_seeds
 from parsecrl.platform.evaluation.episodes import RANDOM
+from parsecrl.platform.metrics.table import CHAINS
 from parsecrl.platform.reports.loaded_run import Phase, Run, load_run
 from parsecrl.platform.reports.warnings import warnings_of
-from parsecrl.platform.runs.run_folder import CHAINS, CHAINS_FILE
+from parsecrl.platform.runs.run_folder import CHAINS_FILE
 from parsecrl.platform.specs.spec import REFERENCE
 from parsecrl.platform.storage import Location
 from parsecrl.platform.terminal import text_table

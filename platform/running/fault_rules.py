@@ -81,6 +81,10 @@ class FaultRules(tune.Callback):
         """Give the trial the limit of failures."""
         trial.max_failures = self.max_failures  # a restored experiment brings along what it began with
 
+    def reason_of(self, trial_id: str) -> str | None:
+        """Why a trial failed last, in a sentence; None of one that has not."""
+        return self._sentences.get(trial_id)
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Say which trial of several failed, and why."""
         if self.line is not None and len(trials) > 1:  # of a single one the phase's end says it

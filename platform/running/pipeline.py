@@ -17,6 +17,7 @@ from parsecrl.platform.running.loggers import check_loggers
 from parsecrl.platform.running.one_chain import needs_ray, work_through
 from parsecrl.platform.running.preflight import check_products, check_specs, check_trial_resources, warnings_in
 from parsecrl.platform.runs import trust as trust_record
+from parsecrl.platform.runs.progress_record import RunProgress
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.shipping import own_code
 from parsecrl.platform.specs import Chain, Spec, chains_of, has_chains, one_of_each_variant
@@ -66,8 +67,10 @@ def run_spec(
     for warning in warnings_in(checked):
         line.note(f"warning: {warning}")
     url = _connect_if_needed(folder, chains, address, dashboard)
-    line.publish = job_record.publisher()
     folder.open()
+    progress, to_job = RunProgress(folder.path), job_record.publisher()
+    line.publish = lambda text: [tell(text) for tell in (progress.tell, to_job) if tell]
+    ended: BaseException | None = None
     try:
         line.note(f"{job_record.RUN_BEGINS}{folder.path}")
         if codes := own_code.on_path():
@@ -80,7 +83,11 @@ def run_spec(
                 report_on_chains(folder, line)
             else:
                 work_through(folder, url, line, checked[0])
+    except BaseException as error:
+        ended = error
+        raise
     finally:
+        progress.end(ended)
         folder.close()
     return folder.path
 

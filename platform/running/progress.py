@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -17,10 +18,13 @@ from parsecrl.algorithms.registry.algorithm import ENV_STEPS, UNTRAINED, StopCon
 from parsecrl.algorithms.reporting.diagnostics import KEYS, Finding, Returns, diagnose
 from parsecrl.platform.running import interruption, tune_state
 from parsecrl.platform.runs import stored_checkpoints
+from parsecrl.platform.runs.progress_record import TRIALS_FILE, Throttled, TrialRecord
 from parsecrl.platform.runs.results import FAILURE, finite, fraction_done
 from parsecrl.platform.specs import get_path
 from parsecrl.platform.storage import Location
 from parsecrl.platform.terminal import StatusLine, duration
+
+LONGEST_NAME, LONGEST_WORD = 120, 30  # characters
 
 
 class ResultHistory:
@@ -48,6 +52,28 @@ class ResultHistory:
         """What `diagnose` takes."""
         rows = [*self.rows, self._last] if self._passed else self.rows
         return dict(zip(KEYS, np.array(rows).T, strict=True))
+
+
+def trial_name(trial: Trial) -> str:
+    """The name of a trial: that of its folder, with the values that were searched for it.
+
+    Args:
+        trial: Of Tune.
+
+    Returns:
+        trial_00000, or trial_00000_horizon=12_keep_replay=True.
+    """
+    if begun := getattr(trial.storage, "trial_dir_name", None):  # which keeps its folder
+        return begun
+    number = f"trial_{trial.trial_id.rpartition('_')[2]}"
+    words = [f"{key.rpartition('/')[2]}={_word(value)}" for key, value in (trial.evaluated_params or {}).items()]
+    return "_".join([number, *words])[:LONGEST_NAME].rstrip("._-=")
+
+
+def _word(value: Any) -> str:
+    """A searched value, of characters that every file system and store takes."""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return re.sub(r"[^A-Za-z0-9.+]+", "-", text).strip("-")[:LONGEST_WORD]
 
 
 class StopWhenReached(tune.Stopper):
@@ -110,7 +136,11 @@ class PhaseProgress(tune.Callback):
         self.total_trials = 1
         self.ended_before = 0  # trials that an earlier driver saw end
         self.results: dict[str, dict[str, Any]] = {}
+        self.names: dict[str, str] = {}
         self.recent: dict[str, deque[tuple[float, float]]] = {}
+        self.unplanned: dict[str, tuple[float, float]] = {}  # trial -> fraction and time before it planned or learned
+        self.record: Throttled | None = None  # trials.json
+        self.reason_of: Callable[[str], str | None] | None = None  # why a trial failed
         self.random: Returns | None = None  # the random policy's returns, where the results do not tell them
         self.histories: dict[str, ResultHistory] = {}
         self.told: set[str] = set()  # rules whose findings were told
@@ -118,8 +148,9 @@ class PhaseProgress(tune.Callback):
         self.awaited: set[str] | None = None  # trials that write a checkpoint before the run stops
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
-        none = dict.fromkeys(("line", "check_lock", "awaited"))
-        empty: dict[str, Any] = {name: {} for name in ("results", "recent", "checkpointed", "histories")}
+        none = dict.fromkeys(("line", "check_lock", "awaited", "record", "reason_of"))
+        names = ("results", "recent", "checkpointed", "histories", "unplanned")
+        empty: dict[str, Any] = {name: {} for name in names}
         return {**self.__dict__, **none, **empty, "told": set()}
 
     def setup(
@@ -134,6 +165,7 @@ class PhaseProgress(tune.Callback):
         if self.check_lock is not None:
             self.check_lock()
         self.backup.update()
+        self._record(trials)
         if interruption.requested() and not self._await_checkpoints(trials):
             interruption.end_experiment()
 
@@ -155,9 +187,17 @@ class PhaseProgress(tune.Callback):
         result["should_checkpoint"] = bool(due) and FAILURE not in result
         self.total_trials = max(self.total_trials, len(trials))
         self.results[trial.trial_id] = result
+        self.names[trial.trial_id] = trial_name(trial)
         self.histories.setdefault(trial.trial_id, ResultHistory()).add(result)
-        moments = self.recent.setdefault(trial.trial_id, deque(maxlen=10))
-        moments.append((time.monotonic(), fraction_done(self.conditions, self.known, result)))
+        moments, done = (
+            self.recent.setdefault(trial.trial_id, deque(maxlen=10)),
+            fraction_done(self.conditions, self.known, result),
+        )
+        if result.get("num_updates") == 0:  # random steps cost next to nothing, and say nothing of planned ones
+            moments.clear()
+            self.unplanned[trial.trial_id] = (done, finite(result.get("time_total_s"), 0.0))
+        else:
+            moments.append((time.monotonic(), done))
         # The settings of a trial, which no result changes, are most of it: Tune would keep them with each checkpoint,
         # log them with each result, and write all of that every few seconds. They are in the trial's params.json.
         result.pop("config", None)
@@ -184,8 +224,31 @@ class PhaseProgress(tune.Callback):
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Show the last line."""
+        self._record(trials, now=True)
         if self.results:
             self._show(self.describe(running=0), final=True)
+
+    def _record(self, trials: list[Trial], *, now: bool = False) -> None:
+        """Write trials.json where it is due."""
+        self.record = self.record or Throttled(self.folder / TRIALS_FILE)
+        running = sum(trial.status == Trial.RUNNING for trial in trials)
+        self.record.write(
+            lambda: {
+                "left_s": self.seconds_left(running) if running else None,
+                "total": max(self.total_trials, len(trials)),
+                "trials": [self._trial_record(t) for t in trials if t.status != Trial.PENDING],
+            },
+            now=now,
+        )
+
+    def _trial_record(self, trial: Trial) -> TrialRecord:
+        result = self.results.get(trial.trial_id) or trial.last_result or {}
+        score = finite(result.get(stored_checkpoints.SCORE), math.nan)
+        reason = result.get(FAILURE) or (self.reason_of(trial.trial_id) if self.reason_of else None)
+        if reason is None and trial.status == Trial.ERROR:
+            reason = "no reason known"
+        done = fraction_done(self.conditions, self.known, result)
+        return TrialRecord(trial_name(trial), trial.status, done, None if math.isnan(score) else score, reason)
 
     def describe(self, running: int) -> str:
         """phase: env steps 4,000 of 12,000 | return 35 | 5.1 ms a plan | 12 min left | dashboard"""
@@ -204,6 +267,7 @@ class PhaseProgress(tune.Callback):
         if not math.isnan(planning := finite(furthest.get("planning_ms"), math.nan)):
             parts.append(f"{planning:.3g} ms a plan")
         if self.total_trials > 1:
+            parts.append(f"best {self.names.get(leader, leader)}")
             ended = self.ended_before + sum(bool(r.get("done")) for r in latest)
             parts.append(f"{ended} of {self.total_trials} trials ended")
         if running and (left := self.seconds_left(running)) is not None:
@@ -222,14 +286,18 @@ class PhaseProgress(tune.Callback):
         return found
 
     def seconds_left(self, running: int) -> float | None:
-        """At the pace of each trial's last results; trials yet to start take as long as the others."""
+        """At the pace of each trial's last results since it plans or learns; trials yet to start take as long."""
         left, whole = [], []
         for trial_id, result in self.results.items():
             done = fraction_done(self.conditions, self.known, result)
             moments = self.recent[trial_id]
+            if not moments:
+                continue
             pace = (moments[-1][1] - moments[0][1]) / max(moments[-1][0] - moments[0][0], 1e-9)
             if pace <= 0.0:
-                pace = done / max(finite(result.get("time_total_s"), 0.0), 1e-9)
+                done_before, seconds_before = self.unplanned.get(trial_id, (0.0, 0.0))
+                seconds = finite(result.get("time_total_s"), 0.0) - seconds_before
+                pace = (done - done_before) / max(seconds, 1e-9)
             if pace > 0.0 and done > 0.0:
                 left.append(0.0 if result.get("done") else max(0.0, 1.0 - done) / pace)
                 whole.append(1.0 / pace)

@@ -7,20 +7,18 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ray import tune
-from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from parsecrl.algorithms.registry.algorithm import plain_resources
 from parsecrl.algorithms.training.seeding import derive_seed
 from parsecrl.algorithms.training.user_errors import sentence_of
 from parsecrl.platform.cluster.ray_private import restore_tuner
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.running import interruption, tune_state
-from parsecrl.platform.running.configs import phase_config
+from parsecrl.platform.running.configs import env_of, phase_config
 from parsecrl.platform.running.fault_rules import FaultRules
 from parsecrl.platform.running.loggers import logger_callbacks
-from parsecrl.platform.running.progress import PhaseProgress, StopWhenReached
+from parsecrl.platform.running.progress import PhaseProgress, StopWhenReached, trial_name
 from parsecrl.platform.running.summary import random_policy_of
 from parsecrl.platform.running.trainables import trainable_of
 from parsecrl.platform.runs import inner_paths, stored_checkpoints
@@ -57,8 +55,8 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     trainable: Any = trainable_of(phase.algorithm)
     trainable.driven = folder.path
     if isinstance(config, dict):
-        needed = plain_resources(config)
-        trainable = tune.with_resources(trainable, {kind.lower(): amount for kind, amount in needed.items()})
+        processes = phase.entry.processes(phase, env_of(folder.spec) or None, folder.spec.resources.model_dump())
+        trainable = tune.with_resources(trainable, tune.PlacementGroupFactory(processes))
     space = inner_paths.relative(param_space(config, phase.search), folder.path)
     goals, known = phase.stop.conditions, phase.stop_conditions
     progress = PhaseProgress(phase.name, path, goals, known, phase.checkpoint_every, dashboard, phase.search)
@@ -89,6 +87,7 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
         tuner = _new_tuner(folder, phase, trainable, space, stop, callbacks)
         origin = folder.state(phase.start_from)["checkpoint"] if phase.start_from else None
     progress.line, progress.check_lock, rules.line = line, folder.check_lock, line
+    progress.reason_of = rules.reason_of
     progress.random = random_policy_of(folder, phase)
     progress.protected = _begun_from(folder)
     state = {**_lasting(before), "status": RUNNING, "stop": phase.stop.conditions, "reopened": reopened}
@@ -123,18 +122,6 @@ def param_space(config: Any, search: dict[str, Domain]) -> dict[str, Any]:
     return space
 
 
-def trial_folder_name(trial: Trial) -> str:
-    """The name of a trial's folder.
-
-    Args:
-        trial: Of Tune.
-
-    Returns:
-        trial_00000, say.
-    """
-    return f"trial_{trial.trial_id.rpartition('_')[2]}"
-
-
 def _new_tuner(
     folder: RunFolder, phase: Phase, trainable: Any, space: dict[str, Any], stop: Any, callbacks: list[Any]
 ) -> tune.Tuner:
@@ -157,7 +144,7 @@ def _new_tuner(
             num_samples=phase.num_samples,
             scheduler=scheduler,
             search_alg=BasicVariantGenerator(random_state=derive_seed(folder.spec.seed, f"{phase.name} search")),
-            trial_dirname_creator=trial_folder_name,
+            trial_dirname_creator=trial_name,
         ),
         run_config=tune.RunConfig(
             name=phase.name,

@@ -26,7 +26,7 @@ from parsecrl.platform.specs.spec import NAME
 from parsecrl.platform.storage import Location, lock_of, read_json, writable_storage, write_atomically
 
 STATE_FILE = "state.json"
-CHAINS, CHAINS_FILE = "chains", "chains.json"  # of a run with seeds or variants: their folder, and which there are
+CHAINS_FILE = "chains.json"  # of a run with seeds or variants: which chains there are, in the folder CHAINS
 POOLED_FILE = "pooled.json"  # in a folder of tables from several runs, made by `parsec report`
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"  # the status of a phase
 CHANGEABLE = re.compile(  # when continuing

@@ -504,7 +504,7 @@ def stop(client: Client, job: str, write: Callable[[str], object] = print) -> No
         UserError: There is no such job.
         RunFailed: The head did not stop it.
     """
-    found = _find(client, job)
+    found = find(client, job)
     name = str(found.submission_id)
     if found.status.is_terminal():
         write(f"{name} has ended before: {found.status}")
@@ -520,7 +520,19 @@ def stop(client: Client, job: str, write: Callable[[str], object] = print) -> No
     write(f"{name}: {status}")
 
 
-def _find(client: Client, job: str) -> JobDetails:
+def find(client: Client, job: str) -> JobDetails:
+    """The job of an id or a name.
+
+    Args:
+        client: Of the head.
+        job: Its id, or its name, of which the last one is taken.
+
+    Returns:
+        The job.
+
+    Raises:
+        UserError: There is none.
+    """
     jobs = project_jobs(client)
     by_name = [found for found in jobs if found.metadata["name"] == job]
     fitting = [found for found in jobs if found.submission_id == job] or by_name[-1:]

@@ -27,8 +27,7 @@ from parsecrl.algorithms.planet.planet import Planet, PlanetConfig
 from parsecrl.platform.cluster.connection import quiet_ray
 from parsecrl.platform.running import tune_phase
 from parsecrl.platform.running.loggers import logger_callbacks
-from parsecrl.platform.running.progress import PhaseProgress
-from parsecrl.platform.running.tune_phase import trial_folder_name
+from parsecrl.platform.running.progress import PhaseProgress, trial_name
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import load_spec
 from parsecrl.platform.specs.phases import parse_phase
@@ -73,7 +72,7 @@ class Sweep:
                 stub=True,
                 storage=storage,
                 trial_id=f"sweep_{number:05d}",
-                trial_dirname_creator=trial_folder_name,
+                trial_dirname_creator=trial_name,
             )
             trial.init_local_path()
             self.controller.add_trial(trial)

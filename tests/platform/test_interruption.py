@@ -74,7 +74,8 @@ def checkpointed(trial):
 @pytest.mark.timeout(1800)
 def test_every_trial_of_an_interrupted_sweep_checkpoints_and_goes_on_there(tmp_path):
     (tmp_path / "sweep.yaml").write_text(SPEC)
-    log, trials = tmp_path / "log.txt", [tmp_path / "runs" / "sweep" / "planet" / f"trial_0000{n}" for n in (0, 1)]
+    log, folder = tmp_path / "log.txt", tmp_path / "runs" / "sweep" / "planet"
+    trials = [folder / f"trial_0000{n}_num_iterations={n + 1}" for n in (0, 1)]
 
     process = start(tmp_path)
     wait_until(lambda: all(len(iterations(trial)) >= 2 for trial in trials), process, log)

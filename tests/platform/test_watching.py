@@ -25,6 +25,7 @@ from tests.platform.tiny import PLANET
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
+TRIAL = "trial_00000_train_ratio=0.002"
 CANDIDATES = 8 * 2  # of a decision: num_samples * num_iterations
 SPEC = (
     """
@@ -34,7 +35,8 @@ resources: {num_env_runners: 0, num_envs_per_env_runner: 2}
 phases:
 """
     + PLANET
-    + """    decisions_per_iteration: 3000  # ten seconds or so: longer than Ray keeps a gauge that is not set again
+    + """    search: {train_ratio: {grid: [0.002]}}
+    decisions_per_iteration: 3000  # ten seconds or so: longer than Ray keeps a gauge that is not set again
     stop: {env_steps: 100000000}
 """
 )
@@ -189,7 +191,7 @@ def expected(metric, labels, results):
 @pytest.mark.skipif(PROMETHEUS is None, reason="Prometheus not found (Debian: prometheus)")
 def test_prometheus_has_every_metric_with_the_results_values(job, prometheus):
     _, _, folder = job
-    trial = {"run": "watched", "phase": "planet", "trial": "trial_00000"}
+    trial = {"run": "watched", "phase": "planet", "trial": TRIAL}
     for metric in table.METRICS:
         suffix = "_count" if metric.kind == "histogram" else ""
         wait_for(lambda name=metric.prometheus_name + suffix: query(prometheus, name), metric.name)
@@ -240,11 +242,11 @@ def test_the_dashboards_queries_answer(job, prometheus):
             expression = re.sub(r"\$(run|phase|trial)", ".*", expression)
             found = wait_for(lambda e=expression: query(prometheus, e), expression)
             assert all(f"{{{{{label}}}}}" in target["legendFormat"] for label in ("phase", "trial"))
-            assert all(series["metric"]["trial"] == "trial_00000" for series in found)
+            assert all(series["metric"]["trial"] == TRIAL for series in found)
     for variable in board["templating"]["list"]:
         series, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()
         match = urllib.parse.urlencode({"match[]": re.sub(r"\$(run|phase)", ".*", series)})
-        known = {"run": "watched", "phase": "planet", "trial": "trial_00000"}
+        known = {"run": "watched", "phase": "planet", "trial": TRIAL}
         assert get(f"{prometheus}/label/{label}/values?{match}")["data"] == [known[label]]
 
 
@@ -266,6 +268,25 @@ def test_the_ray_dashboard_shows_the_job_and_its_metadata(head, job, tmp_path):
     (metadata,) = re.findall(r"User-provided metadata (\{.*?\})", shown)
     of_the_spec = {"project": "parsecrl", "name": "watched", "spec": "watched"}
     assert {key: json.loads(metadata).get(key) for key in of_the_spec} == of_the_spec
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(chromium.PROGRAM is None, reason=chromium.MISSING)
+def test_the_ray_dashboard_names_the_trial_among_the_actors(head, job, tmp_path):
+    client, submission, _ = job
+    shown = page_text(f"{head[0]}/#/jobs/{client.get_job_info(submission).job_id}", tmp_path / "job.png")
+    shown += page_text(f"{head[0]}/#/actors", tmp_path / "actors.png")
+    assert f"watched/planet/{TRIAL}" in shown
+
+
+def test_the_status_of_the_job_names_its_trial(head, job):
+    _, submission, _ = job
+    command = [sys.executable, "-m", "parsecrl", "status", submission, "--address", head[0]]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"^{submission} .*RUNNING", done.stdout, re.MULTILINE)
+    assert re.search(r"^planet +running +0 of 1", done.stdout, re.MULTILINE)
+    assert re.search(r"^trial_00000_train_ratio=0\.002 +running", done.stdout, re.MULTILINE)
 
 
 def page_text(url, picture):
