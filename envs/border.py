@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from parsecrl.envs.conversions import Misfit, Pictures, Vectors, action_of, numbers
+from parsecrl.envs.simulator_state import restore_state, state_of
 
 LONGEST = 100_000  # simulator steps of an episode without any limit; more is taken for an episode without an end
 MOST_REWARD = float(np.finfo(np.float32).max)
@@ -140,6 +141,19 @@ class Border(gymnasium.Wrapper):
         if not isinstance(info, Mapping):
             raise self._fault(f"the info must be a dict, got {type(info).__name__}", "make its step return one")
         return self.read(obs), total, bool(terminated), bool(truncated), {**info, "env_steps": taken}
+
+    def simulator_state(self) -> Any:
+        """The state of the simulator and of this episode, for `restore_simulator` of the same environment.
+
+        Raises:
+            ValueError: The task has no state that can be copied.
+        """
+        return self._elapsed, state_of(self.env, self.name)
+
+    def restore_simulator(self, state: Any) -> None:
+        """Go back to a state of `simulator_state`, of the same episode."""
+        self._elapsed, inner = state
+        restore_state(self.env, inner)
 
     def read(self, obs: Any, name: str = "the observation") -> np.ndarray:
         """Turn an observation of the task, or what it tells in the same form, such as a goal, into one of this side.

@@ -38,6 +38,24 @@ class Policy(Protocol):
         """obs [B, O] -> an action for each environment [B, ...], and the next state."""
 
 
+class ControlPolicy(Policy, Protocol):
+    """A policy of a control task, which an evaluation can play."""
+
+    @property
+    def kind(self) -> str:
+        """What the column `controller` says."""
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """O and A: entries of an observation and of an action."""
+
+    def to(self, device: str) -> ControlPolicy:
+        """The policy itself, which decides on this device from now on."""
+
+    def begin(self, envs: Mapping[int, Any]) -> None:
+        """Episodes begin in these environments, by row: for one that looks at more than the observations."""
+
+
 class TrainedAgent:
     """A trained policy between a task's own observations and actions; one environment, or a batch of them.
 
@@ -152,6 +170,24 @@ class PlanningPolicy:
     def __init__(self, agent: PlanningAgent, seed: int = 0):
         self.agent, self._noise = agent.eval(), planning_noise(agent, seed)
 
+    @property
+    def kind(self) -> str:
+        """The controller's: full, embedded or module:name."""
+        return self.agent.kind
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """O and A, of the world model."""
+        return self.agent.model.obs_size, self.agent.model.action_size
+
+    def to(self, device: str) -> PlanningPolicy:
+        """The policy itself, which plans on this device from now on."""
+        self.agent, self._noise = self.agent.to(device), self._noise.to(device)
+        return self
+
+    def begin(self, envs: Mapping[int, Any]) -> None:
+        """Nothing: the observations are all that it looks at."""
+
     def initial_state(self, batch_size: int) -> dict[str, Tensor]:
         """The state before the first observations, of batch_size environments."""
         return self.agent.initial_state(batch_size)
@@ -162,9 +198,9 @@ class PlanningPolicy:
         """obs [B, O] -> actions [B, A] in [-1, 1], and the state after; rng draws the candidates anew."""
         noise = self._noise
         if rng is not None:
-            noise = torch.from_numpy(rng.standard_normal(tuple(noise.shape), dtype=np.float32))
+            noise = torch.from_numpy(rng.standard_normal(tuple(noise.shape), dtype=np.float32)).to(noise.device)
         action, after = self.agent.act(state, obs, noise=noise)
-        return action.numpy(), after
+        return action.cpu().numpy(), after
 
 
 def planning_noise(agent: PlanningAgent, seed: int, device: str | torch.device = "cpu") -> Tensor:

@@ -178,6 +178,9 @@ class Algorithm:
     def check_task(self, phase: Any, obs_size: int, action_size: int, earlier: Mapping[str, Any]) -> None:
         """Make what acts in a task of these sizes, before anything runs. Raises ValueError. earlier: phases by name."""
 
+    def check_environment(self, phase: Any, env: Any) -> None:
+        """Look at the spec's environment, made and reset, before anything runs. Raises ValueError."""
+
     def task_warnings(self, phase: Any, terminates: bool) -> list[str]:
         """What of a phase does not suit its task, as far as random episodes show. terminates: one did."""
         return []

@@ -105,22 +105,7 @@ class PhaseConfig(SettingsConfig):
         """
         config = cls()
         config.environment(ENVIRONMENT, env_config=env_arguments(env))
-        config.env_runners(
-            num_env_runners=resources.get("num_env_runners", 0),
-            num_envs_per_env_runner=resources.get("num_envs_per_env_runner", 1),
-            num_cpus_per_env_runner=resources.get("num_cpus_per_env_runner", 1),
-            num_gpus_per_env_runner=resources.get("num_gpus_per_env_runner", 0),
-            sample_timeout_s=resources.get("sample_timeout_s", 1800.0),
-        )
-        main_cpus = resources.get("num_cpus_for_main_process", 1)
-        num_learners = resources.get("num_learners", 0)
-        config.learners(
-            num_learners=num_learners,
-            # A local learner runs in the main process; RLlib asks for the larger of the two.
-            num_cpus_per_learner=1 if num_learners else main_cpus,
-            num_gpus_per_learner=resources.get("num_gpus_per_learner", 0),
-        )
-        config.resources(num_cpus_for_main_process=main_cpus)
+        place(config, resources)
         config.debugging(seed=seed)
         config.algorithm_name = getattr(settings, "algorithm", config.algorithm_name)
         own = settings.plain()
@@ -176,6 +161,31 @@ class PhaseConfig(SettingsConfig):
         except TypeError:
             return {**described, "id": "", "made_by": f"{task} with arguments that JSON cannot hold"}
         return {**described, "kwargs": arguments}
+
+
+def place(config: AlgorithmConfig, resources: Mapping[str, Any]) -> None:
+    """Set how many runners and learners a config's trials have, and what each takes.
+
+    Args:
+        config: Changed.
+        resources: The spec's group `resources`.
+    """
+    config.env_runners(
+        num_env_runners=resources.get("num_env_runners", 0),
+        num_envs_per_env_runner=resources.get("num_envs_per_env_runner", 1),
+        num_cpus_per_env_runner=resources.get("num_cpus_per_env_runner", 1),
+        num_gpus_per_env_runner=resources.get("num_gpus_per_env_runner", 0),
+        sample_timeout_s=resources.get("sample_timeout_s", 1800.0),
+    )
+    main_cpus = resources.get("num_cpus_for_main_process", 1)
+    num_learners = resources.get("num_learners", 0)
+    config.learners(
+        num_learners=num_learners,
+        # A local learner runs in the main process; RLlib asks for the larger of the two.
+        num_cpus_per_learner=1 if num_learners else main_cpus,
+        num_gpus_per_learner=resources.get("num_gpus_per_learner", 0),
+    )
+    config.resources(num_cpus_for_main_process=main_cpus)
 
 
 def env_arguments(env: Mapping[str, Any]) -> dict[str, Any]:

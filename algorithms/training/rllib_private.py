@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.tune import Trainable
 from ray.tune.registry import ENV_CREATOR, _global_registry
 from torch import Tensor
 
@@ -67,6 +70,19 @@ def count_episodes(runner: SingleAgentEnvRunner, episodes: Sequence[SingleAgentE
     """
     runner._done_episodes_for_metrics.extend(episodes)
     runner._increase_sampled_metrics(sum(len(episode) for episode in episodes), len(episodes))
+
+
+def algorithm_inside(trainable: Trainable, config: AlgorithmConfig) -> Algorithm:
+    """An algorithm that another trainable drives. Built by itself, it would make a folder in ~/ray_results.
+
+    Args:
+        trainable: Whose folder the algorithm shares.
+        config: Of the algorithm, validated.
+
+    Returns:
+        The algorithm.
+    """
+    return config.algo_class(config, storage=trainable._storage)
 
 
 def seed_runner(runner: SingleAgentEnvRunner, seed: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from parsecrl.algorithms.controllers import PlanningAgent
+from parsecrl.algorithms.controllers.acting import ControlPolicy
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.lockstep import (
     RANDOM,
@@ -36,7 +36,7 @@ __all__ = ["COLUMNS", "RANDOM", "evaluate", "record_video"]
 class Work(NamedTuple):
     """What every batch shares."""
 
-    agent: PlanningAgent | None
+    agent: ControlPolicy | None
     env: dict[str, Any]
     seed: int
     device: str
@@ -90,14 +90,14 @@ def evaluate(
     """
     numbers = list(range(episodes)) if isinstance(episodes, int) else list(episodes)
     _check(numbers, seed, num_workers, batch_size)
-    agent, env = resolve(controller, env, trust)
+    agent, env = resolve(controller, env, trust, seed)
     check_sizes(agent, env, controller)
     batch_size = batch_size or _default_batch_size(len(numbers), max(num_workers, 1))
     work = Work(agent, env, seed, device or ("cuda" if num_gpus_per_worker else "cpu"), num_threads)
     batches = _batches(numbers, batch_size)
     run = _run_here(work, batches, patience_s)
     if num_workers:
-        run = _run_in_ray(work, batches, num_workers, num_gpus_per_worker, patience_s)
+        run = _run_in_ray(work, batches, num_workers, num_gpus_per_worker, patience_s, f"evaluation of {phase}")
     results: list[EpisodeResult] = []
     for done in run:
         results.extend(done)
@@ -115,7 +115,7 @@ def _run_here(work: Work, batches: list[Rows], patience_s: float | None) -> Iter
 
 
 def _run_in_ray(
-    work: Work, batches: list[Rows], num_workers: int, num_gpus: float, patience_s: float | None
+    work: Work, batches: list[Rows], num_workers: int, num_gpus: float, patience_s: float | None, name: str
 ) -> Iterator[list[EpisodeResult]]:
     """Batches as Ray tasks, num_workers at a time; a task whose process dies is tried again."""
     import ray
@@ -126,7 +126,7 @@ def _run_in_ray(
         raise UserError(
             f"num_workers={num_workers} needs a Ray runtime, and none is connected; call ray.init first, or use 0"
         )
-    task = ray.remote(run_batch).options(num_cpus=1, num_gpus=num_gpus, max_retries=3)
+    task = ray.remote(run_batch).options(name=name, num_cpus=1, num_gpus=num_gpus, max_retries=3)
     agent = ray.put(work.agent)
     waiting = list(reversed(batches))
     flying: list[Any] = []

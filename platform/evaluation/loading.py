@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from parsecrl.algorithms.controllers.acting import TrainedAgent, space_of
-from parsecrl.algorithms.registry.algorithm import usable
 from parsecrl.envs.conversions import Vectors, action_of
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.command import find_checkpoint, made_here
+from parsecrl.platform.evaluation.policies import agent_files, load_policy
 from parsecrl.platform.storage import location_of
 
 
@@ -30,18 +30,15 @@ def load_agent(path: Any, seed: int = 0, *, trust: bool = False) -> TrainedAgent
     """
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
-    entries = [entry for entry in usable() if vars(type(entry)).get("agent_file")]  # not those that inherit one
     try:
         folder = location_of(path)
-        entry = next((entry for entry in entries if (folder / entry.agent_file).is_file()), None)
-        if entry is None:
+        if not any((folder / name).is_file() for name in agent_files()):
             folder = find_checkpoint(folder)
-            entry = next((entry for entry in entries if (folder / entry.agent_file).is_file()), None)
     except UserError as error:
         raise ValueError(str(error)) from None
-    if entry is None:
-        known = ", ".join(dict.fromkeys(entry.agent_file for entry in entries))
+    if not any((folder / name).is_file() for name in agent_files()):
+        known = ", ".join(agent_files())
         raise ValueError(f"{folder} holds no agent ({known}); give a checkpoint of an algorithm with agents")
-    policy, description = entry.load_policy(folder, seed, trust or made_here(folder))
+    policy, description = load_policy(folder, seed, trust or made_here(folder))
     seen, action = (space_of(description["spaces"][kind]) for kind in ("observation", "action"))
     return TrainedAgent(policy, seen, action, Vectors(seen).read, action_of(action), description)

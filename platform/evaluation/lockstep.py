@@ -18,11 +18,11 @@ import gymnasium
 import numpy as np
 import torch
 
-from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.controllers import PlanningAgent
-from parsecrl.algorithms.controllers.acting import planning_noise
+from parsecrl.algorithms.controllers.acting import ControlPolicy, PlanningPolicy
 from parsecrl.envs import make_env
 from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.evaluation.policies import load_policy
 from parsecrl.platform.storage import Location, RemotePath, location_of
 
 RANDOM = "random"
@@ -59,14 +59,14 @@ def episode_seed(seed: int, episode: int) -> int:
     return 2**31 + (base + episode) % 2**31
 
 
-def controller_kind(agent: PlanningAgent | None) -> str:
+def controller_kind(agent: ControlPolicy | None) -> str:
     """What the column `controller` says.
 
     Args:
         agent: None is the random policy.
 
     Returns:
-        full, embedded, module:name or random.
+        full, embedded, module:name, random, or what another algorithm says.
     """
     return RANDOM if agent is None else agent.kind
 
@@ -75,31 +75,32 @@ class Policy:
     """Observations of a batch of episodes, in fixed rows, to actions.
 
     Args:
-        agent: None is the random policy. It is moved to the device, in evaluation mode.
+        agent: None is the random policy. It is moved to the device.
         action_size: A.
         seed: The spec's, at least 0.
         batch_size: B, rows.
         device: Of the planning.
     """
 
-    def __init__(self, agent: PlanningAgent | None, action_size: int, seed: int, batch_size: int, device: str):
-        self.agent = agent.to(device).eval() if agent is not None else None
+    def __init__(self, agent: ControlPolicy | None, action_size: int, seed: int, batch_size: int, device: str):
+        self.agent = agent.to(device) if agent is not None else None
         self.action_size, self.seed, self.batch_size, self.device = action_size, seed, batch_size, device
-        self.noise = planning_noise(agent, seed, device) if agent is not None else None
 
-    def start(self, episodes: Sequence[int]) -> None:
-        """Forget everything and begin these episodes, one a row."""
+    def start(self, episodes: Sequence[int], envs: Mapping[int, gymnasium.Env]) -> None:
+        """Forget everything and begin these episodes, one a row, in these environments, by row."""
         self.milliseconds: list[float] = []
         self.rng = [np.random.default_rng([self.seed, ACTION_ROLE, episode]) for episode in episodes]
-        self.state = self.agent.initial_state(self.batch_size) if self.agent is not None else {}
+        self.state = {}
+        if self.agent is not None:
+            self.agent.begin(envs)
+            self.state = self.agent.initial_state(self.batch_size)
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """obs [B, O] -> action [B, A] in [-1, 1]."""
         if self.agent is None:
             return np.stack([rng.uniform(-1.0, 1.0, self.action_size).astype(np.float32) for rng in self.rng])
         begin = time.perf_counter()
-        action, self.state = self.agent.act(self.state, torch.as_tensor(obs, device=self.device), noise=self.noise)
-        result = action.cpu().numpy()
+        result, self.state = self.agent.act(self.state, torch.as_tensor(obs, device=self.device), None)
         self.milliseconds.append(1e3 * (time.perf_counter() - begin) / self.batch_size)
         return result
 
@@ -110,7 +111,7 @@ class Policy:
 
 
 def run_batch(
-    agent: PlanningAgent | None,
+    agent: ControlPolicy | None,
     env: Mapping[str, Any],
     rows: Sequence[int | None],
     seed: int,
@@ -202,7 +203,7 @@ def play(
 
 
 def _lockstep(
-    agent: PlanningAgent | None,
+    agent: ControlPolicy | None,
     envs: Mapping[int, gymnasium.Env],
     rows: Sequence[int | None],
     seed: int,
@@ -211,7 +212,7 @@ def _lockstep(
 ) -> list[EpisodeResult]:
     action_shape = next(iter(envs.values())).action_space.shape or ()
     policy = Policy(agent, int(np.prod(action_shape)), seed, len(rows), device)
-    policy.start([episode or 0 for episode in rows])
+    policy.start([episode or 0 for episode in rows], envs)
     seeds = {row: episode_seed(seed, rows[row] or 0) for row in envs}
     totals, env_steps = np.zeros(len(rows)), np.zeros(len(rows), int)
     for _, steps in play(policy.act, envs, seeds, len(rows), patience_s):
@@ -246,14 +247,15 @@ def torch_threads(count: int, device: str = "cpu") -> Iterator[None]:
 
 
 def resolve(
-    controller: Controller, env: Mapping[str, Any] | None, trust: bool | Collection[str] = False
-) -> tuple[PlanningAgent | None, dict[str, Any]]:
+    controller: Controller, env: Mapping[str, Any] | None, trust: bool | Collection[str] = False, seed: int = 0
+) -> tuple[ControlPolicy | None, dict[str, Any]]:
     """Find the agent and the environment that are meant.
 
     Args:
         controller: A checkpoint folder, an agent, which is copied, or "random".
         env: None: that of the checkpoint.
         trust: As `load_agent` has it.
+        seed: Of what the agent draws, at least 0.
 
     Returns:
         The agent, None for the random policy; and the environment as `make_env` takes it.
@@ -261,12 +263,12 @@ def resolve(
     Raises:
         UserError: The checkpoint cannot be read, or no environment is known.
     """
-    agent: PlanningAgent | None = None
+    agent: ControlPolicy | None = None
     if isinstance(controller, PlanningAgent):
-        agent = copy.deepcopy(controller)  # the caller's stays on its device and in its mode
+        agent = PlanningPolicy(copy.deepcopy(controller), seed)  # the caller's stays on its device and in its mode
     elif controller != RANDOM:
         try:
-            agent, description = load_agent(location_of(controller), trust)
+            agent, description = load_policy(location_of(controller), seed, trust)
         except ValueError as error:
             raise UserError(str(error)) from error
         env = env or description.get("env")
@@ -281,7 +283,7 @@ def resolve(
     return agent, {"id": env["id"], "action_repeat": env.get("action_repeat", 1), **given}
 
 
-def check_sizes(agent: PlanningAgent | None, env: Mapping[str, Any], controller: Controller) -> None:
+def check_sizes(agent: ControlPolicy | None, env: Mapping[str, Any], controller: Controller) -> None:
     """Fail before anything is started.
 
     Args:
@@ -300,7 +302,7 @@ def check_sizes(agent: PlanningAgent | None, env: Mapping[str, Any], controller:
     task.close()
     if agent is None:
         return
-    own = [agent.model.obs_size, agent.model.action_size]
+    own = [*agent.sizes]
     if own != sizes:
         name = controller if isinstance(controller, str | Path | RemotePath) else "the controller"
         raise UserError(

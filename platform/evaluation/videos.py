@@ -66,7 +66,7 @@ def record_video(
         UserError: As `evaluate` does.
         RunFailed: As `evaluate` does.
     """
-    agent, env = resolve(controller, env, trust)
+    agent, env = resolve(controller, env, trust, seed)
     check_sizes(agent, env, controller)
     file = Path(file) if isinstance(file, str) else file
     try:
@@ -77,7 +77,7 @@ def record_video(
     try:
         with torch_threads(num_threads, device):
             policy = Policy(agent, int(np.prod(task.action_space.shape or ())), seed, 1, device)
-            policy.start([episode])
+            policy.start([episode], {0: task})
             played = play(policy.act, {0: task}, {0: episode_seed(seed, episode)}, 1, patience_s)
             next(played)
             return _write(task, played, file, max_seconds)

@@ -62,7 +62,9 @@ def nearest_iterations(available: int, wanted: tuple[int, ...] = ITERATIONS) -> 
     return sorted({min(i, available) for i in wanted} | {available})
 
 
-def compute_iterates(checkpoint: Location, *, decisions: int = 20, seed: int = 0, trust: bool = False) -> Iterates:
+def compute_iterates(
+    checkpoint: Location, *, decisions: int = 20, seed: int = 0, trust: bool = False
+) -> Iterates | None:
     """Act for a few decisions with a checkpoint's own controller, then plan once more and keep every iteration.
 
     Args:
@@ -72,7 +74,7 @@ def compute_iterates(checkpoint: Location, *, decisions: int = 20, seed: int = 0
         trust: Whether code that the checkpoint names may run.
 
     Returns:
-        The candidates, costs and means of the iterations that are shown.
+        The candidates, costs and means of the iterations that are shown; None of an agent that plans in no model.
 
     Raises:
         ValueError: `decisions` is below 1, or no iteration had a finite cost.
@@ -80,13 +82,16 @@ def compute_iterates(checkpoint: Location, *, decisions: int = 20, seed: int = 0
     """
     import torch
 
+    from parsecrl.algorithms.controllers.acting import PlanningPolicy
     from parsecrl.envs import make_env
     from parsecrl.platform.evaluation.lockstep import play, resolve
 
     if decisions < 1:
         raise ValueError(f"decisions must be at least 1, got {decisions}")
-    agent, described = resolve(checkpoint, None, trust)
-    assert agent is not None  # a checkpoint has one
+    policy, described = resolve(checkpoint, None, trust)
+    if not isinstance(policy, PlanningPolicy):
+        return None
+    agent = policy.agent
     generator, state = torch.Generator().manual_seed(seed), agent.initial_state(1)
 
     @torch.no_grad()

@@ -201,6 +201,8 @@ def _iterates(run: Run, folder: Path, problems: list[str]) -> list[tuple[Phase, 
         except Exception as error:  # a report is never lost to a checkpoint that this machine cannot play
             problems.append(f"The planning iterates of phase {phase.name} could not be computed: {_first_line(error)}")
             continue
+        if found is None:
+            continue
         plot = figures.plan_iterates(phase, found)
         parts.append((phase, _drawn(plot, folder, f"iterates-{_slug(phase.name)}")))
     return parts

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from parsecrl.algorithms.registry.algorithm import is_own
+from parsecrl.algorithms.registry.algorithm import Algorithm, is_own
 from parsecrl.algorithms.registry.settings import BadSetting
 from parsecrl.algorithms.registry.user_functions import one_line
 from parsecrl.algorithms.reporting.study_report import StudyReport
@@ -100,11 +100,37 @@ def check_environment(spec: Spec) -> Checked:
     acting = [phase for phase in spec.phases if phase.acts]
     found = _played("env", spec.env.id, lambda: make_env(**env_of(spec)), _seeds(spec, acting or spec.phases))
     checked.note(found, [phase.name for phase in acting])
+    check_made(spec, acting)
     for phase in acting:
         told = phase.entry.task_warnings(phase, found.num_terminated > 0)
         checked.warnings.extend(f"phases.{phase.name}.{warning}" for warning in told)
     check_agents(spec, *(space.shape[0] for space in (found.observation_space, found.action_space) if space.shape))
     return checked
+
+
+def check_made(spec: Spec, acting: Sequence[Phase]) -> None:
+    """See that the environment is one that the algorithms of phases can use.
+
+    Args:
+        spec: Of one chain.
+        acting: Its phases that act.
+
+    Raises:
+        UserError: It is not.
+    """
+    from parsecrl.envs import make_env
+
+    for phase in acting:
+        if type(phase.entry).check_environment is Algorithm.check_environment:
+            continue
+        env = make_env(**env_of(spec))
+        try:
+            env.reset(seed=derive_seed(spec.seed, phase.name))
+            phase.entry.check_environment(phase, env)
+        except ValueError as error:
+            raise UserError(f"phases.{phase.name}: {error}") from error
+        finally:
+            env.close()
 
 
 def _play_worlds(spec: Spec, checked: Checked) -> None:

@@ -1,0 +1,1 @@
+"""rllib: any algorithm of RLlib as a phase, to compare with."""

@@ -1,0 +1,121 @@
+"""RLlib's own algorithms as phases: what is refused, and a policy that is read without pickles."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from parsecrl.algorithms.checkpoints.agent import FILES
+from parsecrl.algorithms.controllers.acting import describe_space
+from parsecrl.algorithms.rllib_baseline.config import baseline_config, module_of, trial_config
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.evaluation.episodes import evaluate
+from parsecrl.platform.evaluation.loading import load_agent
+from parsecrl.platform.running.preflight import check_worlds
+from parsecrl.platform.specs import dump, load_spec, parse_spec
+
+ENV = {"id": "Pendulum-v1", "max_episode_steps": 20}
+
+
+def spec_with(**keys):
+    phase = {"name": "base", "algorithm": "rllib", "class": "SAC", "stop": {"env_steps": 100}, **keys}
+    return parse_spec({"name": "rllib", "env": ENV, "phases": [phase]}, "a test")
+
+
+def test_a_spec_is_printed_and_read_back(tmp_path):
+    spec = spec_with(config={"tau": 0.01}, model={"fcnet_hiddens": [8]}, search={"config.tau": {"grid": [0.01, 0.1]}})
+    (tmp_path / "again.yaml").write_text(dump(spec))
+    assert load_spec(tmp_path / "again.yaml") == spec
+    assert pickle.loads(pickle.dumps(spec.phases[0])).plain() == spec.phases[0].plain()
+    check_worlds(spec)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"class": "SCA"}, r"phases\.base\.class: must be one of APPO, .*, or module:name, got 'SCA'; did you .*'SAC'"),
+        ({"class": "Planet"}, r"phases\.base\.class: must be one of APPO"),
+        ({"class": "math:hypot"}, r"phases\.base\.class: must name a subclass of ray\.rllib"),
+        ({"class": "no_such_module:SAC"}, r"phases\.base\.class: .*cannot be imported"),
+        ({"config": {"actor_lrr": 0.1}}, r"phases\.base\.config\.actor_lrr: is not a known key; did you .*'actor_lr'"),
+        ({"config": {"lr": 0.1}}, r"phases\.base\.config: .*actor_lr"),
+        ({"model": {"fcnet_hidden": [3]}}, r"phases\.base\.model\.fcnet_hidden: is not .*; did you .*'fcnet_hiddens'"),
+    ],
+)
+def test_mistakes_are_named_before_anything_runs(keys, message):
+    with pytest.raises(UserError, match=message):
+        check_worlds(spec_with(**keys))
+
+
+def test_settings_reach_rllib():
+    config = trial_config(
+        {"class": "PPO", "config": {"gamma": 0.9}, "model": {"fcnet_hiddens": [8]}, "decisions_per_iteration": 7},
+        {**ENV, "action_repeat": 2},
+        {"num_env_runners": 3, "num_envs_per_env_runner": 2, "sample_timeout_s": 5.0},
+        seed=4,
+    )
+    assert (config.gamma, config.seed, config.num_env_runners, config.num_envs_per_env_runner) == (0.9, 4, 3, 2)
+    assert config.min_sample_timesteps_per_iteration == 7
+    assert config.env_config == {"env_id": "Pendulum-v1", "action_repeat": 2, "env_max_episode_steps": 20}
+    assert config.model_config["fcnet_hiddens"] == [8]
+    assert baseline_config({"class": "PPO"}).gamma == 0.99
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A PPO agent of random weights, as a trial writes it."""
+    settings = {"model": {"fcnet_hiddens": [8]}}
+    seen, action = spaces.Box(-np.inf, np.inf, (3,), np.float32), spaces.Box(-1.0, 1.0, (1,), np.float32)
+    torch.manual_seed(0)
+    module = module_of({"class": "PPO", **settings}, seen, action)
+    task = {
+        "observation": spaces.Box(np.array([-1.0, -1.0, -8.0], np.float32), np.array([1.0, 1.0, 8.0], np.float32)),
+        "action": spaces.Box(-2.0, 2.0, (1,), np.float32),
+    }
+    description = {
+        "algorithm": "rllib",
+        "env": ENV,
+        "spaces": {kind: describe_space(space) for kind, space in task.items()},
+        "controller": {"kind": "PPO"},
+        "rllib": settings,
+    }
+    FILES.write(tmp_path, description, module.state_dict())
+    return tmp_path, module
+
+
+def test_a_policy_acts_and_is_evaluated(checkpoint):
+    folder, module = checkpoint
+    agent = load_agent(folder)
+    obs = np.random.default_rng(0).uniform(-1.0, 1.0, (4, 3)).astype(np.float32)
+    actions, _ = agent.act(obs, agent.initial_state(4))
+    with torch.no_grad():
+        mean = module.forward_inference({"obs": torch.from_numpy(obs)})["action_dist_inputs"][:, :1]
+    np.testing.assert_allclose(actions, 2.0 * mean.clamp(-1.0, 1.0).numpy(), rtol=1e-5)  # the task's own bounds
+    drawn, _ = agent.act(obs, agent.initial_state(4), np.random.default_rng(1))
+    assert (drawn != actions).any()
+    rows = evaluate(folder, episodes=4, batch_size=2)
+    assert set(rows["controller"]) == {"PPO"}
+    assert (rows["env_steps"] == 20).all()
+    assert evaluate(folder, episodes=[3], batch_size=2)["episode_return"].item() == rows["episode_return"][3]
+
+
+def test_a_class_of_other_code_needs_trust(checkpoint):
+    folder, _ = checkpoint
+    description = json.loads((folder / "agent.json").read_text())
+    description["controller"]["kind"] = "ray.rllib.algorithms.ppo:PPO"
+    (folder / "agent.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match=r"made by the code ray\.rllib\.algorithms\.ppo:PPO, .*give --trust"):
+        load_agent(folder)
+    assert load_agent(folder, trust=True).description["algorithm"] == "rllib"
+
+
+def test_a_damaged_agent_is_named(checkpoint):
+    folder, _ = checkpoint
+    description = json.loads((folder / "agent.json").read_text())
+    description["rllib"]["model"] = {"fcnet_hiddens": [9]}
+    (folder / "agent.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match="holds no whole agent of RLlib"):
+        load_agent(folder)
