@@ -1,0 +1,1 @@
+"""Datasets of control episodes: Minari's format, and RLlib's columns in Parquet; no Ray."""
