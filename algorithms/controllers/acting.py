@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from parsecrl.algorithms.controllers.agent import PlanningAgent
 State = dict[str, NDArray[Any]]
 Generator = np.random.Generator
 
+NOISES_KEPT = 32  # of the seeds asked for last: a noise may take megabytes
 NOISE_ROLE = 0xE0A2  # in a seed sequence: (seed, role) gives a stream of its own
 
 
@@ -36,6 +38,18 @@ class Policy(Protocol):
         self, state: dict[str, Tensor], obs: Tensor, rng: Generator | None
     ) -> tuple[NDArray[Any], dict[str, Tensor]]:
         """obs [B, O] -> an action for each environment [B, ...], and the next state."""
+
+    def act_seeded(
+        self, state: dict[str, Tensor], obs: Tensor, seeds: Sequence[int]
+    ) -> tuple[NDArray[Any], dict[str, Tensor]]:
+        """As `act` without rng, with the draws of a seed [B] for each environment."""
+
+
+class Decision(NamedTuple):
+    """What one environment is told, and what its next decision begins with."""
+
+    action: NDArray[Any]
+    state: State
 
 
 class ControlPolicy(Policy, Protocol):
@@ -84,6 +98,11 @@ class TrainedAgent:
         self.description = dict(description)
         self._policy, self._read, self._convert = policy, read, convert
 
+    @property
+    def policy(self) -> Policy:
+        """Between vectors of observations and actions of the policy's own."""
+        return self._policy
+
     def initial_state(self, batch_size: int | None = None) -> State:
         """The state before an episode's first observation.
 
@@ -118,19 +137,61 @@ class TrainedAgent:
         """
         batch_size = self._batch_size(state)
         rows = [obs] if batch_size is None else self._rows(obs, batch_size)
-        try:
-            vectors = np.stack([self._read(row) for row in rows])
-        except ValueError as error:
-            raise ValueError(
-                f"obs{error}; give it as the task returns it, and those of a batch after "
-                f"agent.initial_state(batch_size)"
-            ) from error
+        vectors = np.stack([self.vector(row) for row in rows])
         tensors = {name: torch.as_tensor(value) for name, value in state.items()}
         if batch_size is None:
             tensors = {name: value[None] for name, value in tensors.items()}
         action, after = self._policy.act(tensors, torch.from_numpy(vectors), generator)
         actions = [self._convert(row) for row in action]
         return np.stack(actions) if batch_size is not None else actions[0], _arrays(after, batch_size is not None)
+
+    def act_apart(self, obs: Sequence[Any], states: Sequence[State], seeds: Sequence[int]) -> list[Decision]:
+        """Decisions of environments that have nothing in common but the agent, planned in one batch.
+
+        Each is that of `load_agent(path, seed)` acting alone, up to the rounding of larger matrix products.
+
+        Args:
+            obs: An observation of each environment, as the task returns it.
+            states: Of one environment each, without a batch axis.
+            seeds: Of each environment's candidates, at least 0.
+
+        Returns:
+            Action and next state of each.
+
+        Raises:
+            ValueError: As `act`.
+        """
+        vectors = np.stack([self.vector(row) for row in obs])
+        for state in states:
+            if self._batch_size(state) is not None:
+                raise ValueError("each state must be of one environment, got a batch; begin with agent.initial_state()")
+        stacked = {name: torch.from_numpy(np.stack([state[name] for state in states])) for name in states[0]}
+        actions, after = self._policy.act_seeded(stacked, torch.from_numpy(vectors), seeds)
+        parts = _arrays(after, True)
+        return [
+            Decision(self._convert(action), {name: value[row] for name, value in parts.items()})
+            for row, action in enumerate(actions)
+        ]
+
+    def vector(self, obs: Any) -> NDArray[np.float32]:
+        """An observation of the task as the policy sees it.
+
+        Args:
+            obs: As the task returns it.
+
+        Returns:
+            float32 [O].
+
+        Raises:
+            ValueError: The observation is not one of the task's, or not finite.
+        """
+        try:
+            return self._read(obs)
+        except ValueError as error:
+            raise ValueError(
+                f"obs{error}; give it as the task returns it, and those of a batch after "
+                f"agent.initial_state(batch_size)"
+            ) from error
 
     def _batch_size(self, state: State) -> int | None:
         one = self._policy.initial_state(1)
@@ -169,6 +230,7 @@ class PlanningPolicy:
 
     def __init__(self, agent: PlanningAgent, seed: int = 0):
         self.agent, self._noise = agent.eval(), planning_noise(agent, seed)
+        self._noise_of = lru_cache(NOISES_KEPT)(lambda other: planning_noise(agent, other))
 
     @property
     def kind(self) -> str:
@@ -201,6 +263,14 @@ class PlanningPolicy:
             noise = torch.from_numpy(rng.standard_normal(tuple(noise.shape), dtype=np.float32)).to(noise.device)
         action, after = self.agent.act(state, obs, noise=noise)
         return action.cpu().numpy(), after
+
+    def act_seeded(
+        self, state: dict[str, Tensor], obs: Tensor, seeds: Sequence[int]
+    ) -> tuple[NDArray[Any], dict[str, Tensor]]:
+        """As `Policy.act_seeded`; rows of one seed share its noise."""
+        noises = [self._noise_of(seed) for seed in (seeds if len(set(seeds)) > 1 else seeds[:1])]
+        action, after = self.agent.act(state, obs, noise=torch.cat(noises, 1))
+        return action.numpy(), after
 
 
 def planning_noise(agent: PlanningAgent, seed: int, device: str | torch.device = "cpu") -> Tensor:

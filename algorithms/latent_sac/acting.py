@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,9 @@ class DiscretePolicy:
             cumulative = logits.softmax(-1).cumsum(-1)[:, :-1]
             action = (cumulative <= torch.from_numpy(rng.random((len(obs), 1)))).sum(-1)
         return action.numpy(), {"action": action}
+
+    def act_seeded(
+        self, state: dict[str, Tensor], obs: Tensor, seeds: Sequence[int]
+    ) -> tuple[NDArray[Any], dict[str, Tensor]]:
+        """The most probable actions, in which no seed has a part."""
+        return self.act(state, obs)
