@@ -143,6 +143,33 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--video", metavar="FILE.mp4", help="also record one episode")
     evaluate.add_argument("--trust", action="store_true", help="run code that a checkpoint made elsewhere names")
 
+    export = command("export", _export, "a run's episodes as a dataset, or an agent as a torch.export file", own)
+    export.add_argument("source", metavar="RUN", help="a run folder, its phase, or a checkpoint folder")
+    export.add_argument(
+        "--to",
+        metavar="DATASET",
+        required=True,
+        help="a new folder: Minari; FILE.parquet: RLlib's columns; FILE.pt2: the agent's decision by torch.export",
+    )
+    export.add_argument("--phase", metavar="NAME", help="of the run (default: the last that has begun)")
+    export.add_argument("--episodes", type=int, metavar="N", help="play the agent (default: export the replay)")
+    export.add_argument("--seed", type=int, default=0, help="of these episodes (default: %(default)s)")
+    export.add_argument("--trust", action="store_true", help="run code that a checkpoint made elsewhere names")
+
+    serve = command("serve", _serve, "serve an agent over HTTP on this machine", own)
+    serve.add_argument("agent", metavar="AGENT", help="a checkpoint folder, or a run folder's phase")
+    serve.add_argument("--port", type=int, default=8000, help="of 127.0.0.1; 0 takes a free one (default: %(default)s)")
+    serve.add_argument(
+        "--token-file", metavar="FILE", help="with the token that clients show; made where there is none"
+    )
+    serve.add_argument("--max-batch-size", type=int, metavar="N", help="plans of a batch (default: 16)")
+    serve.add_argument("--max-waiting", type=int, metavar="N", help="requests that may wait (default: 128)")
+    serve.add_argument("--max-sessions", type=int, metavar="N", help="clients' episodes (default: 1024)")
+    serve.add_argument(
+        "--session-idle-s", type=float, metavar="S", help="seconds until a silent session is forgotten (default: 600)"
+    )
+    serve.add_argument("--trust", action="store_true", help="run code that an agent made elsewhere names")
+
     report = command("report", _report, "tables, figures and one HTML page of runs", own)
     report.add_argument(
         "run_dirs", metavar="RUN_DIR", nargs="+", help="run folders; several are compared, studies pooled"
@@ -253,6 +280,22 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     o = options
     evaluate_checkpoint(o.checkpoint, o.episodes, o.controller, o.env, o.seed, o.video, o.trust)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from parsecrl.platform.exchange.datasets import export
+
+    print(export(options.source, options.to, options.phase, options.episodes, options.seed, options.trust))
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from parsecrl.platform.exchange.limits import Limits
+    from parsecrl.platform.exchange.serving import serve_agent
+
+    given = {name: value for name in Limits._fields if (value := getattr(options, name)) is not None}
+    serve_agent(options.agent, options.port, options.token_file, Limits(**given), options.trust)
     return 0
 
 

@@ -17,7 +17,7 @@ HOUSES = ("algorithms", "envs", "platform", "tune_specs")
 # From the ground up: a room imports rooms that stand before it, and no other.
 PLATFORM = (
     *("errors", "terminal", "shipping", "cluster", "metrics", "storage", "specs", "doctor", "runs", "evaluation"),
-    *("reports", "capacity", "running", "submission", "cli"),
+    *("reports", "capacity", "running", "submission", "exchange", "cli"),
 )
 MODULE = re.compile(r"parsecrl(\.\w+)+(:\w+)?")  # not a Gymnasium id, by which algorithms and environments meet
 

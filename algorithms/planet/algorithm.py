@@ -61,6 +61,14 @@ class PlanetAlgorithm(Algorithm):
                 phase = {**phase, key: {**source[key], **phase.get(key, {})}}
         return phase
 
+    def check(self, phase: Any) -> None:
+        """Refuse a phase on a dataset that would never end."""
+        if phase.offline_data is not None and "num_updates" not in phase.stop.conditions:
+            raise ValueError(
+                f"phases.{phase.name}.stop must have num_updates with offline_data, as nothing is gathered, got "
+                f"{phase.stop.conditions}; set it, such as stop: {{num_updates: 2000}}"
+            )
+
     def check_start(self, phase: Any, source: Any, earlier: Mapping[str, Any]) -> None:
         """Refuse a source of another algorithm, and one whose kept model or decoder has other sizes."""
         if not isinstance(source, PlanetSettings):
@@ -85,7 +93,12 @@ class PlanetAlgorithm(Algorithm):
             _check_kept_decoder(phase, source)
 
     def check_task(self, phase: Any, obs_size: int, action_size: int, earlier: Mapping[str, Any]) -> None:
-        """Make the agents of own code, and check that a sequence holds their plans."""
+        """Make the agents of own code, check that a sequence holds their plans, and read the dataset."""
+        if phase.offline_data is not None:
+            from parsecrl.algorithms.offline_data.reading import check_sizes, read_dataset
+
+            for path in values_of(phase, "offline_data"):
+                check_sizes(path, read_dataset(path), obs_size, action_size)
         for settings in agents_of_own_code(phase):
             from parsecrl.algorithms.controllers import PlanningAgent
 

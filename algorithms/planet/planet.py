@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from parsecrl.algorithms.planet.planet_rl_module import (
     UPDATE,
     PlanetRLModule,
 )
-from parsecrl.algorithms.planet.replay import bare_episode, beginnings, load_replay, save_replay
+from parsecrl.algorithms.planet.replay import bare_episode, beginnings, episodes_of_dataset, load_replay, save_replay
 from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
 from parsecrl.algorithms.planet.runner import BatchedRunner
 from parsecrl.algorithms.planet.settings import PlanetSettings
@@ -57,6 +58,7 @@ class PlanetConfig(PhaseConfig):
     updates_per_iteration: int
     replay_capacity: int
     keep_replay: bool
+    offline_data: str | None
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class or Planet)
@@ -85,7 +87,9 @@ class PlanetConfig(PhaseConfig):
     def validate(self) -> None:
         """As RLlib's. Raises ValueError where settings do not go together."""
         # While nothing is gathered, an iteration is one training step, not a number of decisions.
-        gathers = self.decoder_training != "offline"
+        gathers = self.decoder_training != "offline" and self.offline_data is None
+        if self.offline_data is not None:
+            self.offline_data = str(Path(self.offline_data).expanduser().absolute())  # trials run in their own folders
         self.min_sample_timesteps_per_iteration = self.decisions_per_iteration if gathers else 0
         # RLlib builds the buffer from this dict.
         self.replay_buffer_config = {
@@ -126,16 +130,20 @@ class Planet(PhaseMixin, Algorithm):
         self._random_returns: list[float] = []  # of the seed episodes, whose actions are uniform
         if self.config.start_from and self.config.keep_replay:
             self._add_to_replay(load_replay(self.config.start_from))
+        if self.config.offline_data is not None:
+            task = self.config.task_description()
+            self._add_to_replay(episodes_of_dataset(self.config.offline_data, task, self.config.replay_capacity))
 
     def training_step(self) -> None:
         """Gather rollouts, store them, make the updates that are due."""
         decoder_only = self._decoder_only_updates_due()
-        if decoder_only == 0:
+        if decoder_only == 0 and self.config.offline_data is None:
             with self.measurements.time("waiting"):
                 rollouts = self._gather()
             for rollout in rollouts:
                 self._store(rollout)
-        due = decoder_only or self._updates_due()
+        offline = self.config.offline_data is not None
+        due = decoder_only or (self.config.updates_per_iteration if offline else self._updates_due())
         if due:
             start = time.perf_counter()
             with self.measurements.time("learning"):

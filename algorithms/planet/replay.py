@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
 from parsecrl.algorithms.checkpoints.files import Folder, local_file
+from parsecrl.algorithms.offline_data.episodes import DatasetError, OfflineEpisode
+from parsecrl.algorithms.offline_data.reading import check_task, read_dataset
 
 REPLAY_FILE = "replay.npz"
 
@@ -103,6 +106,65 @@ def _read_episodes(file: Path) -> list[SingleAgentEpisode]:
                 )
             )
     return episodes
+
+
+def episodes_of_dataset(path: str, task: Mapping[str, Any], capacity: int) -> list[SingleAgentEpisode]:
+    """The episodes of a dataset for the replay.
+
+    Args:
+        path: As `read_dataset` takes it.
+        task: id and action_repeat of the task that is to be learned.
+        capacity: Decisions that the replay holds.
+
+    Returns:
+        The episodes.
+
+    Raises:
+        DatasetError: The dataset is damaged, of another task, or larger than the replay.
+    """
+    dataset = read_dataset(path)
+    check_task(path, dataset, task)
+    if dataset.num_decisions > capacity:
+        raise DatasetError(
+            f"replay_capacity must hold the dataset, got {capacity:,} with {dataset.num_decisions:,} decisions in "
+            f"{path}; raise replay_capacity"
+        )
+    return [
+        SingleAgentEpisode(
+            observations=list(episode.obs),
+            actions=list(episode.action),
+            rewards=list(episode.reward),
+            terminated=episode.terminated,
+            truncated=episode.truncated,
+            len_lookback_buffer=0,
+        )
+        for episode in dataset.episodes
+    ]
+
+
+def dataset_episodes(folder: Folder) -> list[OfflineEpisode]:
+    """The episodes of a checkpoint's replay as a dataset holds them.
+
+    Args:
+        folder: As `load_replay` takes it.
+
+    Returns:
+        Those with a decision; the replay does not know their seeds.
+
+    Raises:
+        ValueError: As `load_replay`.
+    """
+    return [
+        OfflineEpisode(
+            np.asarray(episode.get_observations(), np.float32),
+            np.asarray(episode.get_actions(), np.float32),
+            np.asarray(episode.get_rewards(), np.float32),
+            episode.is_terminated,
+            episode.is_truncated,
+        )
+        for episode in load_replay(folder)
+        if len(episode)
+    ]
 
 
 def beginnings(

@@ -275,6 +275,11 @@ class PlanetSettings(Settings):
     replay_capacity: Count = Field(1_000_000, description="decisions that the replay holds")
     keep_replay: bool = Field(True, description="begin with the replay of start_from")
     keep_model: bool = Field(True, description="begin with the model of start_from")
+    offline_data: str | None = Field(
+        None,
+        description="dataset to learn from, in place of rollouts: a Minari folder, or Parquet in RLlib's columns; the "
+        "phase gathers nothing and ends by num_updates",
+    )
     decoder_anchor: NonNegative = Field(
         0.0, description="weight of a plan's squared distance from replayed actions; not in the paper"
     )
@@ -318,6 +323,11 @@ class PlanetSettings(Settings):
                 f"decoder_proposals are what decoder_anchor holds an embedded controller's plans to, got "
                 f"decoder_anchor={self.decoder_anchor:g} with controller.kind={self.controller.kind}; set it above 0, "
                 f"or remove them"
+            )
+        if self.offline_data is not None and self.decoder_training != "online":
+            raise ValueError(
+                f"offline_data gathers no rollouts and trains model and decoder together, got decoder_training: "
+                f"{self.decoder_training}; leave decoder_training out, or train the decoder in a later phase"
             )
         offline = self.decoder_training == "offline" or self.decoder_warmup_updates > 0
         if offline and (self.start_from is None or not self.keep_replay):

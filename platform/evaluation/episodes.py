@@ -92,7 +92,7 @@ def evaluate(
     _check(numbers, seed, num_workers, batch_size)
     agent, env = resolve(controller, env, trust, seed)
     check_sizes(agent, env, controller)
-    batch_size = batch_size or _default_batch_size(len(numbers), max(num_workers, 1))
+    batch_size = batch_size or default_batch_size(len(numbers), max(num_workers, 1))
     work = Work(agent, env, seed, device or ("cuda" if num_gpus_per_worker else "cpu"), num_threads)
     batches = _batches(numbers, batch_size)
     run = _run_here(work, batches, patience_s)
@@ -153,8 +153,16 @@ def _batches(numbers: Sequence[int], batch_size: int) -> list[Rows]:
     return batches
 
 
-def _default_batch_size(episodes: int, workers: int) -> int:
-    """The largest divisor of `episodes`, so that no row is padding, that leaves a batch for each worker."""
+def default_batch_size(episodes: int, workers: int) -> int:
+    """The largest divisor of the number of episodes, so that no row is padding, that leaves a batch for each worker.
+
+    Args:
+        episodes: Of them all.
+        workers: That play at a time.
+
+    Returns:
+        At most MAX_BATCH_SIZE.
+    """
     limit = min(MAX_BATCH_SIZE, math.ceil(episodes / workers))
     return max(size for size in range(1, limit + 1) if episodes % size == 0)
 

@@ -156,6 +156,7 @@ class Step(NamedTuple):
     reward: float  # summed over its simulator steps
     env_steps: int  # simulator steps
     is_over: bool
+    terminated: bool = False  # by the task; else, where it is over, cut by a limit
 
 
 def play(
@@ -198,7 +199,7 @@ def play(
         actions, steps, decisions = act(obs), [], decisions + 1
         for row in running:
             obs[row], reward, terminated, truncated, info = envs[row].step(actions[row])
-            steps.append(Step(row, float(reward), info["env_steps"], terminated or truncated))
+            steps.append(Step(row, float(reward), info["env_steps"], terminated or truncated, terminated))
         yield obs, steps
 
 

@@ -11,7 +11,7 @@ from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.controllers.acting import planning_noise
 from parsecrl.envs import make_env
 from parsecrl.platform.errors import RunFailed, UserError
-from parsecrl.platform.evaluation.episodes import COLUMNS, _batches, _default_batch_size, evaluate
+from parsecrl.platform.evaluation.episodes import COLUMNS, _batches, default_batch_size, evaluate
 from parsecrl.platform.evaluation.lockstep import ACTION_ROLE, episode_seed
 
 CHEETAH = {"id": "dm_control/cheetah-run-v0", "action_repeat": 40}  # 25 decisions an episode
@@ -175,7 +175,7 @@ def test_progress_counts_episodes():
 def test_batches_keep_rows_and_fit():
     assert _batches(range(5), 2) == [[0, 1], [2, 3], [4, None]]
     assert _batches([5, 2, 8], 3) == [[None, None, 2], [None, None, 5], [None, None, 8]]
-    assert [_default_batch_size(n, w) for n, w in [(100, 2), (20, 2), (1, 4), (7, 1), (16, 8), (13, 2)]] == [
+    assert [default_batch_size(n, w) for n, w in [(100, 2), (20, 2), (1, 4), (7, 1), (16, 8), (13, 2)]] == [
         5,
         5,
         1,
