@@ -1,4 +1,4 @@
-"""The packages of the import package parsecrl: the root, and every folder with code or specs in the four rooms."""
+"""The packages of the import package parsecrl: the root, every folder with code or specs in the four rooms, agents."""
 
 from setuptools import find_namespace_packages, setup
 
@@ -8,4 +8,4 @@ ROOMS = find_namespace_packages(
 )
 
 # The name keeps this file out of the package: its folder is the root.
-setup(script_name="setup.py", packages=["parsecrl", *(f"parsecrl.{room}" for room in ROOMS)])
+setup(script_name="setup.py", packages=["parsecrl", *(f"parsecrl.{room}" for room in [*ROOMS, "pretrained"])])

@@ -143,6 +143,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--video", metavar="FILE.mp4", help="also record one episode")
     evaluate.add_argument("--trust", action="store_true", help="run code that a checkpoint made elsewhere names")
 
+    push = command("push", _push, "make a folder of a run's agent, in the layout of the Hugging Face hub")
+    push.add_argument("run", metavar="RUN", help="a finished run folder")
+    push.add_argument("folder", metavar="FOLDER", help="a new one")
+    push.add_argument("--phase", metavar="NAME", help="whose agent (default: the last that was evaluated)")
+
+    pull = command("pull", _pull, "copy an agent's folder here")
+    pull.add_argument("source", metavar="SOURCE", help="hf://OWNER/NAME[@REVISION], or a folder")
+    pull.add_argument("folder", metavar="FOLDER", help="a new one")
+
     export = command("export", _export, "a run's episodes as a dataset, or an agent as a torch.export file", own)
     export.add_argument("source", metavar="RUN", help="a run folder, its phase, or a checkpoint folder")
     export.add_argument(
@@ -280,6 +289,20 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     o = options
     evaluate_checkpoint(o.checkpoint, o.episodes, o.controller, o.env, o.seed, o.video, o.trust)
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    from parsecrl.platform.exchange.hub import push
+
+    print(push(options.run, options.folder, options.phase))
+    return 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    from parsecrl.platform.exchange.hub import pull
+
+    print(pull(options.source, options.folder))
     return 0
 
 

@@ -70,6 +70,7 @@ def export_policy(agent: TrainedAgent, file: Path) -> float:
     axes = ({0: batch},) * 5 + ({1: batch},) if plans else ({0: batch},)
     try:
         with torch.no_grad():
+            module(*_inputs(policy, plans, size, 1))  # a model may read a buffer once, which a trace cannot
             program = torch.export.export(module, _inputs(policy, plans, size, 3), dynamic_shapes=axes)
             stored = io.BytesIO()
             torch.export.save(program, stored)

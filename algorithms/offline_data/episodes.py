@@ -87,8 +87,8 @@ def vectors_of(space: spaces.Space, values: Any, count: int) -> NDArray[np.float
         DatasetError: The space is of another kind.
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        keys = list(space.spaces) if isinstance(space, spaces.Dict) else range(len(space.spaces))
-        return np.concatenate([vectors_of(space[key], values[key], count) for key in keys], 1)
+        parts: Any = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        return np.concatenate([vectors_of(part, values[key], count) for key, part in parts], 1)
     if isinstance(space, spaces.Discrete):
         return np.eye(int(space.n), dtype=np.float32)[np.asarray(values, np.int64).reshape(count) - int(space.start)]
     if isinstance(space, spaces.Box | spaces.MultiBinary):

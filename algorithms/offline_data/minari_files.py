@@ -111,7 +111,7 @@ def _read(folder: Path, dataset: Any, number: int) -> OfflineEpisode:
         T = len(found["rewards"])
         obs = vectors_of(dataset.observation_space, found["observations"], T + 1)
         action = unit_actions(dataset.action_space, found["actions"], T)
-        ends = [bool(T) and bool(found[name][-1]) for name in ("terminations", "truncations")]
+        terminated, truncated = (bool(T) and bool(found[name][-1]) for name in ("terminations", "truncations"))
         seed = more.get("seed")
         seed = None if seed is None else int(seed)
     except DatasetError as error:
@@ -119,7 +119,7 @@ def _read(folder: Path, dataset: Any, number: int) -> OfflineEpisode:
     except Exception as error:  # of Minari, pyarrow, h5py or JSON
         raise DatasetError(f"{where} cannot be read ({_reason(error)}); export or download it again") from None
     reward = np.asarray(found["rewards"]).astype(np.float32)
-    return checked_episode(OfflineEpisode(obs, action, reward, *ends, seed), where)
+    return checked_episode(OfflineEpisode(obs, action, reward, terminated, truncated, seed), where)
 
 
 def _reason(error: BaseException) -> str:

@@ -252,7 +252,9 @@ Value = Annotated[
 class PlanetSettings(Settings):
     """Learn a world model online, and a decoder when the controller is embedded (DCEM paper, algorithm 3)."""
 
-    start_from: str | None = Field(None, description="earlier phase (in Python: its checkpoint) to start from")
+    start_from: str | None = Field(
+        None, description="earlier phase (in Python: its checkpoint) or pretrained:NAME to start from"
+    )
     controller: Controller = Field(default_factory=FullController, description="the planner")
     decoder: DecoderSpec = Field(default_factory=DecoderSpec, description="of an embedded controller")
     world_model: WorldModel = Field(default_factory=WorldModelSpec, description="the model")

@@ -35,7 +35,7 @@ class _Work(NamedTuple):
 class _Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        of = {"registry": self.registry}
+        of: Any = {"registry": self.registry}
         self.requests = Counter("parsec_serve_requests", "Decisions that were asked for, by status", ["status"], **of)
         self.seconds = Histogram("parsec_serve_request_seconds", "From request to action", **of)
         self.planning = Histogram("parsec_serve_plan_seconds", "Of a batch", **of)

@@ -9,6 +9,8 @@ from parsecrl.algorithms.training.seeding import derive_seed
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import Phase, Spec
+from parsecrl.platform.specs.pretrained import is_pretrained
+from parsecrl.platform.storage import Location, location_of
 
 
 def phase_config(folder: RunFolder, phase: Phase) -> Any:
@@ -24,9 +26,10 @@ def phase_config(folder: RunFolder, phase: Phase) -> Any:
     Raises:
         UserError: The agent that it starts from names code that is not trusted.
     """
-    spec, start_from = folder.spec, None
+    spec = folder.spec
+    start_from: Any = None
     if phase.start_from is not None:
-        start_from = folder.path / folder.state(phase.start_from)["checkpoint"]
+        start_from = origin_of(folder, phase)
         try:
             check_trust(start_from, read_description(start_from), folder.trusted_code)
         except ValueError as error:
@@ -37,6 +40,20 @@ def phase_config(folder: RunFolder, phase: Phase) -> Any:
     if start_from is not None and hasattr(config, "trust_start_from"):  # `check_trust` has passed
         config.trust_start_from()
     return config
+
+
+def origin_of(folder: RunFolder, phase: Phase) -> Location:
+    """The checkpoint that a phase with start_from starts from.
+
+    Args:
+        folder: Of the run.
+        phase: Of its spec.
+
+    Returns:
+        The best one of the phase that it names, or the pretrained agent.
+    """
+    name = str(phase.start_from)
+    return location_of(name) if is_pretrained(name) else folder.path / folder.state(name)["checkpoint"]
 
 
 def resolved(folder: RunFolder, phase: Phase) -> Phase:

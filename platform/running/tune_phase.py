@@ -26,6 +26,7 @@ from parsecrl.platform.runs.results import ERROR_FILE, FAILURE
 from parsecrl.platform.runs.run_folder import FAILED, FINISHED, RUNNING, RunFolder
 from parsecrl.platform.specs import Phase, set_path
 from parsecrl.platform.specs.groups import Domain
+from parsecrl.platform.specs.pretrained import is_pretrained
 from parsecrl.platform.storage import Location, for_tune, remove_tree
 from parsecrl.platform.terminal import StatusLine
 
@@ -85,7 +86,8 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     else:
         _set_aside(path)
         tuner = _new_tuner(folder, phase, trainable, space, stop, callbacks)
-        origin = folder.state(phase.start_from)["checkpoint"] if phase.start_from else None
+        earlier = phase.start_from if not is_pretrained(phase.start_from) else None
+        origin = folder.state(earlier)["checkpoint"] if earlier else None
     progress.line, progress.check_lock, rules.line = line, folder.check_lock, line
     progress.reason_of = rules.reason_of
     progress.random = random_policy_of(folder, phase)

@@ -18,6 +18,7 @@ from parsecrl.algorithms.registry.algorithm import (
 )
 from parsecrl.algorithms.registry.settings import Count, Group, Positive
 from parsecrl.platform.specs.groups import Domain, Stop
+from parsecrl.platform.specs.pretrained import is_pretrained, pretrained_keys
 
 UNSEARCHABLE = TRAIN_KEYS  # keys of a phase that cannot be searched over, with all in them
 TAKEN_NAMES = ("random", "report", "videos", "analysis")
@@ -179,6 +180,11 @@ def inherited(phase: dict[str, Any], earlier: list[Any]) -> dict[str, Any]:
         The group; as it is where it starts from none of them.
     """
     source = next((p for p in earlier if isinstance(p, dict) and p.get("name") == phase.get("start_from")), None)
+    if is_pretrained(phase.get("start_from")):
+        try:
+            source = pretrained_keys(phase["start_from"])
+        except ValueError:  # said by the spec
+            return phase
     try:
         entry = algorithm_named(phase["algorithm"]) if source is not None else None
     except (RegistryError, KeyError, TypeError):  # said where the phase is parsed

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
+from parsecrl.algorithms.registry.searched import values_of
 from parsecrl.algorithms.registry.settings import Arguments, Count, Group, Natural, NonNegative, Positive
 from parsecrl.platform.shipping.secrets import holds_password, names_secret
 from parsecrl.platform.specs.phases import PhaseBase, inherited, parse_phase
+from parsecrl.platform.specs.pretrained import is_pretrained, pretrained_keys
 
 Logger = Literal["tensorboard", "wandb", "mlflow"]
 REFERENCE = "reference"  # among the variants, the spec as it is
@@ -174,7 +176,9 @@ class Spec(Group):
                 raise ValueError(f"env is missing, in which phases.{phase.name} acts; set env.id")
             if phase.name in earlier:
                 raise ValueError(f"phases need different names, got {phase.name!r} twice")
-            if phase.start_from is not None:
+            if is_pretrained(phase.start_from):
+                phase.entry.check_start(phase, _pretrained(phase), earlier)
+            elif phase.start_from is not None:
                 if phase.start_from not in earlier:
                     known = ", ".join(earlier) or "none, it is the first"
                     raise ValueError(
@@ -193,3 +197,19 @@ class Spec(Group):
         if not acting:
             self.evaluate.random = False
         return self
+
+
+def _pretrained(phase: PhaseBase) -> PhaseBase:
+    """A phase that would have trained the agent that a phase starts from."""
+    keys = pretrained_keys(str(phase.start_from))
+    if phase.algorithm != keys["algorithm"]:
+        raise ValueError(
+            f"phases.{phase.name}.start_from: {phase.start_from} starts phases of algorithm {keys['algorithm']}, got "
+            f"{phase.algorithm}; put such a phase before it"
+        )
+    if any(values_of(phase, "keep_replay")):
+        raise ValueError(
+            f"phases.{phase.name}.keep_replay must be false with start_from: {phase.start_from}, which comes without a "
+            f"replay; set it"
+        )
+    return parse_phase({"name": "pretrained", "stop": {"env_steps": 1}, **keys})

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlparse
 
 from parsecrl.platform.errors import UserError, text_line
 from parsecrl.platform.storage.access_checks import check_reachable, check_writable
+from parsecrl.platform.storage.pretrained import PREFIX, pretrained_folder
 from parsecrl.platform.storage.remote_path import RemotePath
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def location_of(text: Any) -> Location:
     """The place that a path or an address names. Readers of checkpoints take it.
 
     Args:
-        text: A path, a file:// URI, an s3:// or gs:// address; a RemotePath is taken as it is.
+        text: A path, a file:// URI, an s3:// or gs:// address, pretrained:NAME; a RemotePath is taken as it is.
 
     Returns:
         A path on disk, or one in an object store, which is pickled as its address.
@@ -58,6 +59,8 @@ def well_formed(text: Any) -> Location:
     if isinstance(text, RemotePath):
         return text
     text = str(text)
+    if text.startswith(PREFIX):
+        return pretrained_folder(text)
     if "://" not in text:
         return _without_tilde(text)
     uri = urlparse(text)

@@ -12,7 +12,7 @@ from parsecrl.platform.shipping.wheels import check_size, write_wheel
 
 PACKAGE = "parsecrl"
 ROOT_FILES = ("__init__.py", "__main__.py", "py.typed")
-ROOMS = ("algorithms", "envs", "platform", "tune_specs")
+ROOMS = ("algorithms", "envs", "platform", "tune_specs", "pretrained")
 
 
 def package_files() -> dict[str, Path]:
