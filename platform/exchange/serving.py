@@ -37,9 +37,9 @@ def serve_agent(
         UserError: There is no agent, the port is taken, or packages are missing.
     """
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     with Service(checkpoint, port, token_file, limits, trust) as service:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())  # after Ray's own
         print(f"serving {checkpoint} at {service.url}; the token is in {service.token_file}; Ctrl-C ends", flush=True)
         stop.wait()
 
