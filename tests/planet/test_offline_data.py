@@ -67,7 +67,7 @@ def test_a_dataset_of_another_task_is_refused(checkpoint, tmp_path):
     config = small_config(
         controller=FULL, offline_data=str(tmp_path / "data.parquet"), env={**PENDULUM, "action_repeat": 2}
     )
-    with pytest.raises(DatasetError, match="is of env .*'action_repeat': 20.* the phase's task is"):
+    with pytest.raises(DatasetError, match=r"is of env .*'action_repeat': 20.* the phase's task is"):
         config.build_algo()
     config = small_config(controller=FULL, offline_data=str(tmp_path / "data.parquet"), replay_capacity=5)
     with pytest.raises(DatasetError, match="replay_capacity must hold the dataset, got 5"):
