@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.latent_sac.settings import LatentSACSettings
@@ -49,7 +49,7 @@ class LatentSACAlgorithm(Algorithm):
         group = phase.world.plain()
         return OwnWorld(group, lambda: make_vector_world(group, layout_seed=0))
 
-    def load_policy(self, folder: Any, seed: int, trust: bool) -> Any:
+    def load_policy(self, folder: Any, seed: int, trust: bool | Collection[str]) -> Any:
         """The policy of a checkpoint, which names no code: neither seed nor trust is needed."""
         from parsecrl.algorithms.latent_sac.checkpoint import load_policy
 

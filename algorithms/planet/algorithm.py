@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import reduce
 from typing import Any, ClassVar
 
@@ -42,7 +42,7 @@ class PlanetAlgorithm(Algorithm):
         assert env is not None  # the spec has seen to it
         return PlanetConfig.from_phase(phase, env, resources, seed, start_from)
 
-    def load_policy(self, folder: Any, seed: int, trust: bool) -> tuple[Any, dict[str, Any]]:
+    def load_policy(self, folder: Any, seed: int, trust: bool | Collection[str]) -> tuple[Any, dict[str, Any]]:
         """The planning agent of a checkpoint as a policy, and its description."""
         from parsecrl.algorithms.checkpoints.agent import load_agent
         from parsecrl.algorithms.controllers.acting import PlanningPolicy

@@ -47,7 +47,8 @@ class BatchedRunner(SingleAgentEnvRunner):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self._state: State | None = None  # None: environments are to be reset
-        self._obs, self._infos = np.empty(0), None
+        self._obs: np.ndarray = np.empty(0)
+        self._infos: Any = None
         self._over = np.zeros(self.num_envs, bool)  # the next step of an environment resets it
         self._ids: list[str] = []
         self._ages: np.ndarray = np.zeros(0, np.int64)  # steps of each episode under way

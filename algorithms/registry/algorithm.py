@@ -10,7 +10,7 @@ or a spec names it where it lies, as `algorithm: my_package.algorithm:MINE`. Nei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -193,13 +193,13 @@ class Algorithm:
         """What is to be collected before the trials of a resolved phase begin."""
         return None
 
-    def load_policy(self, folder: Any, seed: int, trust: bool) -> tuple[Any, dict[str, Any]]:
+    def load_policy(self, folder: Any, seed: int, trust: bool | Collection[str]) -> tuple[Any, dict[str, Any]]:
         """The trained policy of a checkpoint with an `agent_file`, and the checkpoint's description; without Ray.
 
         Args:
             folder: A path, or a folder elsewhere (`algorithms.checkpoints.files`).
             seed: Of what the policy draws.
-            trust: Whether code that the checkpoint names may run.
+            trust: Whether code that the checkpoint names may run, or the names that may.
 
         Returns:
             A `Policy` (`algorithms.controllers.acting`), and a description with the task's `spaces`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.registry.algorithm import CONTROL, ENV_STEPS, NUM_UPDATES, Algorithm
@@ -47,7 +47,7 @@ class RLlibAlgorithm(Algorithm):
         # Any task with bounded actions does: RLlib's own checks look at no environment here.
         trial_config(phase.plain(), {"id": "Pendulum-v1"}, {}, 0)
 
-    def load_policy(self, folder: Any, seed: int, trust: bool) -> tuple[Any, dict[str, Any]]:
+    def load_policy(self, folder: Any, seed: int, trust: bool | Collection[str]) -> tuple[Any, dict[str, Any]]:
         """The RLModule of a checkpoint as a policy, and its description; without pickles."""
         from parsecrl.algorithms.checkpoints.agent import check_trust, read_description
         from parsecrl.algorithms.rllib_baseline.acting import load_policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.registry.algorithm import CONTROL, ENV_STEPS, Algorithm, StopCondition
@@ -35,7 +36,7 @@ class SimulatorPlannerAlgorithm(Algorithm):
         """Refuse a task whose state cannot be copied."""
         env.simulator_state()
 
-    def load_policy(self, folder: Any, seed: int, trust: bool) -> tuple[Any, dict[str, Any]]:
+    def load_policy(self, folder: Any, seed: int, trust: bool | Collection[str]) -> tuple[Any, dict[str, Any]]:
         """The planner that a checkpoint describes; it needs the environment to act in."""
         from parsecrl.algorithms.checkpoints.agent import read_description
         from parsecrl.algorithms.simulator_planner.planner import SimulatorPlanner

@@ -60,7 +60,7 @@ def record_episodes(
             try:
                 action_size = int(np.prod(envs[0].action_space.shape or ()))
                 policy = Policy(agent, action_size, seed, size, "cpu")
-                policy.start(numbers)
+                policy.start(numbers, envs)
                 seeds = {row: episode_seed(seed, number) for row, number in enumerate(numbers)}
                 recorded += _record(policy, envs, seeds, patience_s)
             finally:

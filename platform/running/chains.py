@@ -144,7 +144,12 @@ def run_chain(chain: Chain, storage: str, trust: bool, new_code: bool, board: An
     line = StatusLine()
     folder.open()
     progress = RunProgress(folder.path)
-    line.publish = lambda text: (progress.tell(text), board.tell.remote(chain.name, text))
+
+    def publish(text: str) -> None:
+        progress.tell(text)
+        board.tell.remote(chain.name, text)
+
+    line.publish = publish
     ended: BaseException | None = None
     try:
         with interruption.handled():

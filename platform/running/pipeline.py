@@ -69,7 +69,13 @@ def run_spec(
     url = _connect_if_needed(folder, chains, address, dashboard)
     folder.open()
     progress, to_job = RunProgress(folder.path), job_record.publisher()
-    line.publish = lambda text: [tell(text) for tell in (progress.tell, to_job) if tell]
+
+    def publish(text: str) -> None:
+        progress.tell(text)
+        if to_job:
+            to_job(text)
+
+    line.publish = publish
     ended: BaseException | None = None
     try:
         line.note(f"{job_record.RUN_BEGINS}{folder.path}")

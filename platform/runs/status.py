@@ -120,7 +120,7 @@ def _listed(trials: list[TrialRecord]) -> list[tuple[str, ...]]:
     """Rows of the trials, those that run first, then those that failed."""
     order = {"RUNNING": 0, "ERROR": 1}
     chosen = sorted(trials, key=lambda trial: order.get(trial.status, 2))
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             trial.name,
             "failed" if trial.failure else trial.status.lower(),
