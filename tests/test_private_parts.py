@@ -34,7 +34,9 @@ def is_private(name: str | None) -> bool:
 def private_uses(code: str) -> list[str]:
     """Imports of Ray's internal parts, and private attributes and arguments of what the file did not define itself."""
     nodes = list(ast.walk(ast.parse(code)))
-    own = OF_NAMED_TUPLES | {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    own = OF_NAMED_TUPLES | {
+        node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
     stored = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
     own |= {n.attr for n in stored if ast.unparse(n.value) == "self"}
     own |= {n.target.id for n in nodes if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.columns import Columns
-from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from parsecrl.algorithms.training.rllib_private import OwnFragments, forward
 
 State = dict[str, torch.Tensor]  # of the module, [n, ...]
 
@@ -34,11 +34,10 @@ class _Fragment:
     states: list[dict[str, np.ndarray]] = field(default_factory=list)
 
 
-class BatchedRunner(SingleAgentEnvRunner):
+class BatchedRunner(OwnFragments, SingleAgentEnvRunner):
     """An EnvRunner for modules with a state, whose actions in [-1, 1] the environments take as they are.
 
-    RLlib's own loop runs its connectors once a step and environment. It still runs where a config has connectors or
-    callbacks of episodes, where actions have other bounds, and where whole episodes are asked for.
+    RLlib's own loop runs its connectors once a step and environment.
 
     Args:
         **kwargs: RLlib's.
@@ -46,7 +45,7 @@ class BatchedRunner(SingleAgentEnvRunner):
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
-        self._state: State | None = None  # None: environments are to be reset
+        self._state: State = {}
         self._obs: np.ndarray = np.empty(0)
         self._infos: Any = None
         self._over = np.zeros(self.num_envs, bool)  # the next step of an environment resets it
@@ -54,50 +53,32 @@ class BatchedRunner(SingleAgentEnvRunner):
         self._ages: np.ndarray = np.zeros(0, np.int64)  # steps of each episode under way
 
     @property
-    def steps_in_batches(self) -> bool:
-        """Whether nothing is asked for that RLlib's own loop alone does."""
-        c, space = self.config, self.env.single_action_space
-        plain = all(type(callback) is RLlibCallback for callback in self._callbacks)
-        plain &= not (c.callbacks_on_episode_created or c.callbacks_on_episode_start or c.callbacks_on_episode_step)
-        plain &= not (c.callbacks_on_episode_end or c._env_to_module_connector or c._module_to_env_connector)
-        return bool(plain and np.all(space.low == -1) and np.all(space.high == 1))
+    def plays(self) -> bool:
+        """As of `OwnFragments`; environments take the module's actions as they are where their bounds are -1 and 1."""
+        space = self.env.single_action_space
+        return super().plays and bool(np.all(space.low == -1) and np.all(space.high == 1))
 
-    def _sample(
-        self,
-        *,
-        num_timesteps: int | None = None,
-        num_episodes: int | None = None,
-        explore: bool,
-        random_actions: bool = False,
-        force_reset: bool = False,
-    ) -> list[SingleAgentEpisode]:
-        if num_timesteps is None or random_actions or not self.steps_in_batches:
-            self._needs_initial_reset |= self._state is not None
-            self._state = None
-            options = {"explore": explore, "random_actions": random_actions, "force_reset": force_reset}
-            return super()._sample(num_timesteps=num_timesteps, num_episodes=num_episodes, **options)
-        if force_reset or self._needs_initial_reset or self._state is None:
+    def play(self, num_timesteps: int, explore: bool, anew: bool) -> list[SingleAgentEpisode]:
+        """As of `OwnFragments`."""
+        if anew:
             self._begin(explore)
         fragment, steps = _Fragment([self._obs], infos=[self._infos]), 0
         while steps < num_timesteps:
-            if not self._step(fragment, explore):  # RLlib made the environments anew
+            if not self._step(fragment, explore):
                 self._begin(explore)
                 fragment, steps = _Fragment([self._obs], infos=[self._infos]), 0
                 continue
             steps += int((~fragment.is_reset[-1]).sum())
         episodes = self._episodes(fragment)
-        self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=steps)
-        self._increase_sampled_metrics(steps, sum(episode.is_done for episode in episodes))
+        self.count_fragment(episodes)
         return episodes
 
     def _begin(self, explore: bool) -> None:
-        """Reset all environments, as RLlib does, which knows the seed."""
-        self._reset_envs_and_episodes(explore)
-        self._needs_initial_reset = False
-        self._obs = np.stack([episode.get_observations(-1) for episode in self._ongoing_episodes])
-        self._infos = [episode.get_infos(-1) for episode in self._ongoing_episodes]
-        self._ids, self._ages = [uuid.uuid4().hex for _ in self._obs], np.zeros(len(self._obs), np.int64)
-        self._over = np.zeros(len(self._obs), bool)
+        """Reset all environments."""
+        obs, self._infos = self.reset_all(explore)
+        self._obs = np.stack(obs)
+        self._ids, self._ages = [uuid.uuid4().hex for _ in obs], np.zeros(len(obs), np.int64)
+        self._over = np.zeros(len(obs), bool)
         self._state = self._initial_state()
         self.module.eval()
 
@@ -108,14 +89,12 @@ class BatchedRunner(SingleAgentEnvRunner):
 
     def _step(self, fragment: _Fragment, explore: bool) -> bool:
         """One decision for each environment; False where the environments failed and were made anew."""
-        assert self._state is not None
         device = next(iter(self._state.values())).device
         batch = {Columns.OBS: torch.from_numpy(self._obs)[:, None].to(device), Columns.STATE_IN: self._state}
-        # Not `forward_exploration`, which sets all parts of the module to evaluation and back, 2 ms a step.
-        out = self.module._forward_exploration(batch) if explore else self.module._forward_inference(batch)
+        out = forward(self.module, batch, explore)
         actions = out[Columns.ACTIONS][:, 0].cpu().numpy()
-        results = self._try_env_step(actions)
-        if isinstance(results, str) and results == ENV_STEP_FAILURE:
+        results = self.step_all(actions)
+        if results is None:  # RLlib has made the environments anew
             return False
         obs, rewards, terminated, truncated, infos = results
         state, is_reset = out[Columns.STATE_OUT], self._over
@@ -164,12 +143,7 @@ class BatchedRunner(SingleAgentEnvRunner):
                     len_lookback_buffer=0,
                 )
                 self._ages[i] += end - first
-                if episode.is_done:
-                    self._done_episodes_for_metrics.append(episode)
-                    ended.append(episode)
-                else:
-                    self._ongoing_episodes_for_metrics[episode.id_].append(episode)
-                    going.append(episode)
+                (ended if episode.is_done else going).append(episode)
         return [episode.to_numpy() for episode in (*ended, *going)] if self.episodes_to_numpy else [*ended, *going]
 
 

@@ -111,7 +111,7 @@ class Heard(RLlibCallback):
 def test_callbacks_of_episodes_are_called():
     config = PlanetConfig().environment("parsecrl-tests/Walk-v0").training(controller=SEARCH).callbacks(Heard)
     runner = BatchedRunner(config=config, worker_index=0)
-    assert not runner.steps_in_batches
+    assert not runner.plays
     episodes = runner.sample(num_timesteps=40)
     assert Heard.ended == sum(episode.is_done for episode in episodes) > 0
 
