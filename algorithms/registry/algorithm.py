@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "parsecrl.algorithms"
 OWN_PACKAGE = "parsecrl."
 # Keys that every phase of a spec has beside its algorithm's settings.
-PHASE_KEYS = ("name", "algorithm", "stop", "search", "scheduler", "num_samples", "checkpoint_every")
+PHASE_KEYS = (
+    *("name", "algorithm", "stop", "search", "search_alg", "scheduler", "grace_period", "perturbation_interval"),
+    *("num_samples", "checkpoint_every"),
+)
 TRAIN_KEYS = frozenset({*PHASE_KEYS, "start_from"})  # keys of a phase that no plain trial is told
 
 UNTRAINED = (

@@ -14,7 +14,9 @@ def values_of(phase: Any, path: str) -> list[Any]:
         path: Dotted key of a setting, such as "controller.horizon".
 
     Returns:
-        The searched values (of a range its ends), or the one that is set.
+        The searched values (of a range its ends), and the one that is set where that may be taken.
     """
     domain = phase.search.get(path)
-    return domain.values if domain else [reduce(getattr, path.split("."), phase)]
+    if domain is not None and domain.when is None:
+        return domain.values
+    return [*(domain.values if domain else ()), reduce(getattr, path.split("."), phase)]

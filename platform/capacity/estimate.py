@@ -168,21 +168,9 @@ def estimate_phases(spec: Spec, constants: Constants, cpus: float, gpus: float, 
                 f"a trial of phase {phase.name} needs {stage.cores:g} CPUs and {stage.gpus:g} GPUs, got {cpus:g} and "
                 f"{gpus:g}; give more with --cpus and --gpus, or lower resources in the spec"
             )
-        trials = number_of_trials(phase)
+        trials = phase.num_trials
         loads.append(load(stage, constants, trials, min(trials, int(fitting + 1e-6))))
     return loads
-
-
-def number_of_trials(phase: Any) -> int:
-    """The trials of a phase's sweep: its grid, repeated num_samples times.
-
-    Args:
-        phase: Of a spec.
-
-    Returns:
-        At least 1.
-    """
-    return phase.num_samples * math.prod(len(d.values) for d in phase.search.values() if d.kind == "grid")
 
 
 def sizes_of(spec: Spec) -> Sizes:

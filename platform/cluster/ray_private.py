@@ -109,7 +109,9 @@ def storage_path(trainable: tune.Trainable) -> PurePosixPath | None:
     return None if storage is None else PurePosixPath(storage.trial_fs_path)
 
 
-def restore_tuner(path: str, reopened: bool, stop: Any, callbacks: list[tune.Callback], **options: Any) -> tune.Tuner:
+def restore_tuner(
+    path: str, reopened: bool, stop: Any, callbacks: list[tune.Callback], search: Any, scheduler: Any, **options: Any
+) -> tune.Tuner:
     """The tuner of a sweep, of which what failed and what did not end goes on; if it is reopened, what ended too.
 
     The public arguments of `Tuner.restore` cannot continue trials that ended, and keep the old rule to stop and the old
@@ -120,6 +122,8 @@ def restore_tuner(path: str, reopened: bool, stop: Any, callbacks: list[tune.Cal
         reopened: Whether trials that ended go on too.
         stop: The rule to stop, in place of the old one.
         callbacks: In place of the old ones.
+        search: The search algorithm, in place of the old one.
+        scheduler: In place of the old one.
         options: Others of `Tuner.restore`.
 
     Returns:
@@ -131,7 +135,31 @@ def restore_tuner(path: str, reopened: bool, stop: Any, callbacks: list[tune.Cal
     tuner = tune.Tuner.restore(path, _resume_config=how, **options)
     restored = tuner._local_tuner.get_run_config()  # type: ignore[union-attr]  # Ray client mode has none
     restored.stop, restored.callbacks = stop, callbacks
+    configured = tuner._local_tuner._tune_config  # type: ignore[union-attr]
+    configured.search_alg, configured.scheduler = search, scheduler
     return tuner
+
+
+def save_now(controller: Any) -> None:
+    """Save a sweep's state at once. Tune saves every few seconds, and has no call for schedulers to ask for it.
+
+    Args:
+        controller: As Tune gives it to a scheduler.
+    """
+    getattr(controller, "_tune_controller", controller).checkpoint(force=True, wait=True)
+
+
+def keep_searched(trial: Trial, searched: Iterable[str]) -> None:
+    """Have a trial's changed settings saved. Tune saves those that the trial began with.
+
+    Args:
+        trial: Whose config was changed.
+        searched: Dotted keys.
+    """
+    for key in searched:
+        *groups, last = key.split(".")
+        _at(getattr(trial, SETTINGS), groups)[last] = _at(trial.config, groups)[last]
+    trial.invalidate_json_state()
 
 
 @contextmanager
@@ -208,6 +236,26 @@ def updated_search(
             experiment["config"] = _settings(space, kept, experiment["config"])
             storage = experiment["storage"] = copy.copy(experiment["storage"])
             storage.storage_filesystem, storage.storage_fs_path = place
+    return cloudpickle.dumps(search)
+
+
+def updated_generator(state: bytes, space: dict[str, Any], path: str, filesystem: Any = None) -> bytes:
+    """The same of the pickled state of a search that draws each trial when its turn comes.
+
+    Args:
+        state: The bytes of a search_gen_state-*.json.
+        space: The param_space of the restored tuner.
+        path: As `updated_search` takes it.
+        filesystem: As `updated_search` takes it.
+
+    Returns:
+        The bytes of the file.
+    """
+    search = cloudpickle.loads(state)
+    spec = search["experiment"].spec
+    spec["config"] = _settings(space, (), {})
+    storage = spec["storage"] = copy.copy(spec["storage"])
+    storage.storage_filesystem, storage.storage_fs_path = get_fs_and_path(path, filesystem)
     return cloudpickle.dumps(search)
 
 

@@ -5,11 +5,11 @@ Every environment is played at random for a moment, as `parsecrl.envs.inspection
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from parsecrl.algorithms.registry.algorithm import Algorithm, is_own
@@ -22,6 +22,7 @@ from parsecrl.platform.cluster.nodes import check_resources
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.running.configs import env_of
 from parsecrl.platform.specs import Phase, Spec, one_of_each_variant, set_path
+from parsecrl.platform.specs.reading import SEARCH_KEYS, combinations
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def check_environment(spec: Spec) -> Checked:
     checked = Checked()
     os.environ.update(spec.runtime.env_vars)  # as connecting does, for the environments that read them
     check_algorithms(spec)
+    check_searches(spec)
     check_worlds(spec)
     _play_worlds(spec, checked)
     if spec.env is None:
@@ -202,6 +204,23 @@ def check_algorithms(spec: Spec) -> None:
             raise UserError(f"{said}: report() must return a StudyReport or None, got {report!r}; correct it")
 
 
+def check_searches(spec: Spec) -> None:
+    """See that what searches need is installed.
+
+    Args:
+        spec: Of one chain.
+
+    Raises:
+        UserError: Optuna is missing.
+    """
+    for phase in spec.phases:
+        if phase.search_alg == "optuna" and find_spec("optuna") is None:
+            raise UserError(
+                f"phases.{phase.name}.search_alg optuna needs the package optuna, which is not installed; "
+                f"run pip install 'parsec-rl[optuna]', or set search_alg to random"
+            )
+
+
 def check_agents(spec: Spec, obs_size: int, action_size: int) -> None:
     """See that the agents that phases make of a user's own code, or begin with, can do their work.
 
@@ -243,11 +262,10 @@ def check_worlds(spec: Spec) -> None:
 def _candidates(phase: Phase) -> list[Phase]:
     """The phase with each combination of the searched values that its algorithm checks."""
     checked = phase.entry.checked
-    searched = {path: domain.values for path, domain in phase.search.items() if path.partition(".")[0] in checked}
     found = []
-    for values in itertools.product(*searched.values()):
-        settings = phase.model_dump(exclude={"search"})
-        for path, value in zip(searched, values, strict=True):
+    for chosen in combinations(phase, [path for path in phase.search if path.partition(".")[0] in checked]):
+        settings = phase.model_dump(exclude=set(SEARCH_KEYS))
+        for path, value in chosen.items():
             set_path(settings, path.split("."), value)
         found.append(type(phase).model_validate(settings))
     return found

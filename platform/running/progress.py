@@ -19,7 +19,7 @@ from parsecrl.algorithms.reporting.diagnostics import KEYS, Finding, Returns, di
 from parsecrl.platform.running import interruption, tune_state
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.runs.progress_record import TRIALS_FILE, Throttled, TrialRecord
-from parsecrl.platform.runs.results import FAILURE, finite, fraction_done
+from parsecrl.platform.runs.results import FAILURE, PARAMETERS, finite, fraction_done
 from parsecrl.platform.specs import get_path
 from parsecrl.platform.storage import Location
 from parsecrl.platform.terminal import StatusLine, duration
@@ -133,6 +133,7 @@ class PhaseProgress(tune.Callback):
         self.line: StatusLine | None = None
         self.check_lock: Callable[[], None] | None = None  # raises once the run folder is another process's
         self.protected: set[str] = set()  # checkpoints that are never pruned
+        self.settings_change = False  # while a trial runs; it may go on from another's checkpoint
         self.total_trials = 1
         self.ended_before = 0  # trials that an earlier driver saw end
         self.results: dict[str, dict[str, Any]] = {}
@@ -201,6 +202,8 @@ class PhaseProgress(tune.Callback):
         # The settings of a trial, which no result changes, are most of it: Tune would keep them with each checkpoint,
         # log them with each result, and write all of that every few seconds. They are in the trial's params.json.
         result.pop("config", None)
+        if self.settings_change:
+            result[PARAMETERS] = self._parameters(trial)
         self._show_progress(trials)
 
     def _show_progress(self, trials: list[Trial]) -> None:
@@ -218,9 +221,16 @@ class PhaseProgress(tune.Callback):
         trial_folder, name = PurePosixPath(checkpoint.path).parts[-2:]
         if interruption.requested():
             self._await_checkpoints(trials).discard(trial.trial_id)
-        parameters = {key: get_path(trial.config, key.split(".")) for key in self.searched}
-        stored_checkpoints.mark_whole(self.folder / trial_folder / name, trial.last_result, parameters)
-        stored_checkpoints.prune(self.folder, trial_folder, self.protected)
+        stored_checkpoints.mark_whole(self.folder / trial_folder / name, trial.last_result, self._parameters(trial))
+        needed = (
+            {str(self.folder.joinpath(*PurePosixPath(t.checkpoint.path).parts[-2:])) for t in trials if t.checkpoint}
+            if self.settings_change
+            else set()
+        )
+        stored_checkpoints.prune(self.folder, trial_folder, self.protected | needed)
+
+    def _parameters(self, trial: Trial) -> dict[str, Any]:
+        return {key: get_path(trial.config, key.split(".")) for key in self.searched}
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Show the last line."""

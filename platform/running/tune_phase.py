@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import PurePosixPath
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search.basic_variant import BasicVariantGenerator
+from ray.tune.schedulers import TrialScheduler
 
-from parsecrl.algorithms.training.seeding import derive_seed
 from parsecrl.algorithms.training.user_errors import sentence_of
 from parsecrl.platform.cluster.ray_private import restore_tuner
 from parsecrl.platform.errors import RunFailed, UserError
@@ -19,13 +16,15 @@ from parsecrl.platform.running.configs import env_of, phase_config
 from parsecrl.platform.running.fault_rules import FaultRules
 from parsecrl.platform.running.loggers import logger_callbacks
 from parsecrl.platform.running.progress import PhaseProgress, StopWhenReached, trial_name
+from parsecrl.platform.running.schedulers import SchedulerState, scheduler_of
+from parsecrl.platform.running.search_space import param_space
+from parsecrl.platform.running.searches import search_of
 from parsecrl.platform.running.summary import random_policy_of
 from parsecrl.platform.running.trainables import trainable_of
 from parsecrl.platform.runs import inner_paths, stored_checkpoints
 from parsecrl.platform.runs.results import ERROR_FILE, FAILURE
 from parsecrl.platform.runs.run_folder import FAILED, FINISHED, RUNNING, RunFolder
-from parsecrl.platform.specs import Phase, set_path
-from parsecrl.platform.specs.groups import Domain
+from parsecrl.platform.specs import Phase
 from parsecrl.platform.specs.pretrained import is_pretrained
 from parsecrl.platform.storage import Location, for_tune, remove_tree
 from parsecrl.platform.terminal import StatusLine
@@ -58,20 +57,24 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     if isinstance(config, dict):
         processes = phase.entry.processes(phase, env_of(folder.spec) or None, folder.spec.resources.model_dump())
         trainable = tune.with_resources(trainable, tune.PlacementGroupFactory(processes))
-    space = inner_paths.relative(param_space(config, phase.search), folder.path)
+    space = inner_paths.relative(param_space(config, phase), folder.path)
     goals, known = phase.stop.conditions, phase.stop_conditions
     progress = PhaseProgress(phase.name, path, goals, known, phase.checkpoint_every, dashboard, phase.search)
     progress.max_checkpoint_age_s = folder.spec.resources.max_checkpoint_age_s
     rules = FaultRules(phase.name, folder.spec.resources.max_failures, folder.spec.resources.no_progress_timeout_s)
-    callbacks = [progress, rules, *logger_callbacks(folder.spec.loggers, folder.path.name, phase.name)]
+    # A trial that ended goes on if its end was moved, or if every trial failed.
+    moved = before.get("status") == FAILED or before.get("stop") not in (None, phase.stop.conditions)
+    scheduler = scheduler_of(phase)
+    keeper = SchedulerState(scheduler, anew=moved)
+    callbacks = [progress, rules, keeper, *logger_callbacks(folder.spec.loggers, folder.path.name, phase.name)]
     stop = StopWhenReached(goals, known)
     if tune_state.repair(path):
-        # A trial that ended goes on if its end was moved, or if every trial failed.
-        reopened |= before.get("status") == FAILED or before.get("stop") not in (None, phase.stop.conditions)
+        reopened |= moved
         where, filesystem = for_tune(path)
         try:
             tuner = restore_tuner(
-                where, reopened, stop, callbacks, trainable=trainable, param_space=space, storage_filesystem=filesystem
+                *(where, reopened, stop, callbacks, search_of(folder, phase), scheduler),
+                **{"trainable": trainable, "param_space": space, "storage_filesystem": filesystem},
             )
         except ValueError as error:
             if "param_space" not in str(error):
@@ -85,13 +88,14 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
             stored_checkpoints.forget_after(trial_folder, number)
     else:
         _set_aside(path)
-        tuner = _new_tuner(folder, phase, trainable, space, stop, callbacks)
+        tuner = _new_tuner(folder, phase, trainable, space, stop, callbacks, scheduler)
         earlier = phase.start_from if not is_pretrained(phase.start_from) else None
         origin = folder.state(earlier)["checkpoint"] if earlier else None
     progress.line, progress.check_lock, rules.line = line, folder.check_lock, line
     progress.reason_of = rules.reason_of
     progress.random = random_policy_of(folder, phase)
     progress.protected = _begun_from(folder)
+    progress.settings_change = phase.search_alg == "pbt"
     state = {**_lasting(before), "status": RUNNING, "stop": phase.stop.conditions, "reopened": reopened}
     if origin is not None:
         state["start_from"] = origin
@@ -101,51 +105,25 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     return _conclude(folder, phase, results, rules)
 
 
-def param_space(config: Any, search: dict[str, Domain]) -> dict[str, Any]:
-    """A config with Tune's search objects at the searched paths.
-
-    Args:
-        config: RLlib's, or a plain one; stays as it is.
-        search: Domains by dotted key.
-
-    Returns:
-        A dict, as Tune takes it.
-    """
-    space = dict(config if isinstance(config, dict) else config.to_dict())
-    makers = {"grid": tune.grid_search, "choice": tune.choice}
-    for path, domain in search.items():
-        if domain.kind in makers:
-            value = makers[domain.kind](domain.values)
-        else:
-            value = getattr(tune, domain.kind)(*domain.values)
-        keys = path.split(".")
-        space[keys[0]] = copy.deepcopy(space[keys[0]])
-        set_path(space, keys, value)
-    return space
 
 
 def _new_tuner(
-    folder: RunFolder, phase: Phase, trainable: Any, space: dict[str, Any], stop: Any, callbacks: list[Any]
+    folder: RunFolder,
+    phase: Phase,
+    trainable: Any,
+    space: dict[str, Any],
+    stop: Any,
+    callbacks: list[Any],
+    scheduler: TrialScheduler,
 ) -> tune.Tuner:
     storage_path, storage_filesystem = for_tune(folder.path)
-    goal_key, goal = next(iter(phase.stop.conditions.items()))
-    scheduler = None
-    if phase.scheduler == "asha":
-        scheduler = ASHAScheduler(
-            time_attr=phase.stop_conditions[goal_key].result_key,
-            metric=stored_checkpoints.SCORE,
-            mode="max",
-            max_t=int(goal),
-            grace_period=max(1, int(goal) // 10),
-            reduction_factor=3,
-        )
     return tune.Tuner(
         trainable,
         param_space=space,
         tune_config=tune.TuneConfig(
             num_samples=phase.num_samples,
             scheduler=scheduler,
-            search_alg=BasicVariantGenerator(random_state=derive_seed(folder.spec.seed, f"{phase.name} search")),
+            search_alg=search_of(folder, phase),
             trial_dirname_creator=trial_name,
         ),
         run_config=tune.RunConfig(
@@ -170,8 +148,9 @@ def _last_known_checkpoints(tuner: tune.Tuner, folder: Location) -> dict[Locatio
         return {}
     known = {}
     for result in _each(results):
-        number = stored_checkpoints.number_of(PurePosixPath(result.checkpoint.path)) if result.checkpoint else -1
-        known[folder / PurePosixPath(result.path).name] = number
+        checkpoint, own = result.checkpoint and PurePosixPath(result.checkpoint.path), PurePosixPath(result.path).name
+        if checkpoint is None or checkpoint.parent.name == own:  # else it took over another trial's
+            known[folder / own] = stored_checkpoints.number_of(checkpoint) if checkpoint else -1
     return known
 
 

@@ -15,12 +15,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from parsecrl.platform.cluster.ray_private import updated_search, updated_state
+from parsecrl.platform.cluster.ray_private import updated_generator, updated_search, updated_state
 from parsecrl.platform.errors import StorageUnreachable
 from parsecrl.platform.storage import Location, RemotePath, for_tune, write_atomically
 
-EXPERIMENT, SEARCH = "experiment_state-*.json", "basic-variant-state-*.json"
-PATTERNS = (EXPERIMENT, SEARCH, "search_gen_state-*.json", "searcher-state-*.pkl", "callback-states-*.pkl")
+EXPERIMENT, SEARCH, DRAWN = "experiment_state-*.json", "basic-variant-state-*.json", "search_gen_state-*.json"
+PATTERNS = (EXPERIMENT, SEARCH, DRAWN, "searcher-state-*.pkl", "callback-states-*.pkl")
 BACKUP, TUNER = ".last_good", "tuner.pkl"
 PICKLE = b"\x80"  # a pickle's first byte
 # What ends the experiment's state. Inside of it such a line is quoted, with backslashes.
@@ -90,6 +90,18 @@ def repair(folder: Location) -> bool:
                     file.write_bytes(good.read_bytes())
                 else:
                     file.unlink()
+    return is_stored(folder)
+
+
+def is_stored(folder: Location) -> bool:
+    """Whether there is an experiment to go on with, after `repair`.
+
+    Args:
+        folder: Of the phase.
+
+    Returns:
+        False where it begins.
+    """
     return EXPERIMENT in _newest(folder) and _is_whole(folder / TUNER)
 
 
@@ -108,6 +120,21 @@ def bring_up_to_date(folder: Location, space: dict[str, Any], searched: Iterable
     write_atomically(state, updated_state(state.read_text(encoding="utf-8"), space, searched))
     if (search := newest.get(SEARCH)) is not None:
         search.write_bytes(updated_search(search.read_bytes(), space, searched, *for_tune(folder.parent)))
+    if (drawn := newest.get(DRAWN)) is not None:
+        drawn.write_bytes(updated_generator(drawn.read_bytes(), space, *for_tune(folder.parent)))
+
+
+def trial_ids(folder: Location) -> list[str]:
+    """The trials that a stored experiment knows.
+
+    Args:
+        folder: Of the phase, whose state is whole.
+
+    Returns:
+        Their ids in Tune.
+    """
+    state = json.loads(_newest(folder)[EXPERIMENT].read_text(encoding="utf-8"))
+    return [json.loads(row[0])["trial_id"] for row in state["trial_data"]]
 
 
 def _newest(folder: Location) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from parsecrl.algorithms.registry.algorithm import StopCondition
 
 FAILURE = "failure"  # result key: why a trial that came to its end did so in vain
+PARAMETERS = "parameters"  # result key: searched values by dotted key, where they change while a trial runs
 ERROR_FILE = "error.txt"  # of Tune's, in a trial's folder: the traceback of every failure, the last one below
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from parsecrl.algorithms.registry.messages import short
 from parsecrl.platform.errors import UserError
+from parsecrl.platform.specs.groups import KINDS
 
 CHOICES = ("kind", "algorithm")  # a key that chooses which keys its group has
 
@@ -44,7 +45,8 @@ def extended(base: dict[str, Any], changes: dict[str, Any], source: str) -> dict
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A group with changes. A group whose `kind` or `algorithm` changes keeps none of its other keys.
+    """A group with changes. A group whose `kind` or `algorithm` changes keeps none of its other keys, and so does a
+    searched key whose kind of values changes.
 
     Args:
         base: The group; stays as it is.
@@ -66,6 +68,9 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _chooses_anew(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    kinds = [set(KINDS) & group.keys() for group in (old, new)]  # of a searched key
+    if all(kinds) and kinds[0] != kinds[1]:
+        return True
     return any(choice in old and choice in new and old[choice] != new[choice] for choice in CHOICES)
 
 

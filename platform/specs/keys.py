@@ -19,11 +19,11 @@ from pydantic import BaseModel
 from parsecrl.algorithms.registry.algorithm import RegistryError, algorithm_named, registered
 from parsecrl.algorithms.registry.messages import OWN
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.specs.phases import PhaseBase, phase_model
+from parsecrl.platform.specs.phases import FIXED, UNSEARCHABLE, PhaseBase, phase_model
 from parsecrl.platform.specs.spec import Spec
 
 DOCS = Path("docs/specs.md")
-HEADINGS = ("key", "type", "default", "range", "meaning")
+HEADINGS = ("key", "type", "default", "range", "search", "meaning")
 TYPES = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "any", type(None): "none"}
 
 
@@ -35,6 +35,12 @@ class Key(NamedTuple):
     default: str
     range: str
     meaning: str
+    search: str = ""  # "yes" where a phase's `search` takes it
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """In the order of HEADINGS."""
+        return self.key, self.type, self.default, self.range, self.search, self.meaning
 
 
 EXTENDS = Key(
@@ -175,9 +181,14 @@ def tables(algorithm: str | None = None) -> list[tuple[str, str, list[Key]]]:
             found.append((f"algorithm: {name}", f"not available: {error}", []))
             continue
         said_above = PhaseBase.model_fields.keys() - settings.model_fields.keys() if algorithm is None else ()
-        keys = list(keys_of(model, leave_out=frozenset(said_above)))
+        keys = [_marked(key) for key in keys_of(model, leave_out=frozenset(said_above))]
         found.append((f"algorithm: {name}", _first_line(settings), keys))
     return found
+
+
+def _marked(key: Key) -> Key:
+    fixed = {key.key, key.key.partition(".")[0]} & {*UNSEARCHABLE, *FIXED}
+    return key if fixed or key.type.startswith("group") else key._replace(search="yes")
 
 
 def _first_line(model: type[BaseModel]) -> str:
@@ -198,9 +209,10 @@ def text(algorithm: str | None = None) -> str:
     """
     lines = []
     for title, sentence, keys in tables(algorithm):
-        widths = [max(len(row[i]) for row in [HEADINGS, *keys]) for i in range(4)]
+        rows = [key.cells for key in keys]
+        widths = [max(len(row[i]) for row in [HEADINGS, *rows]) for i in range(5)]
         lines += [f"{title}: {sentence}" if sentence else title]
-        lines += ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in keys]
+        lines += ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[5]]) for row in rows]
         lines += [""]
     return "\n".join(line.rstrip() for line in lines).strip()
 
@@ -210,12 +222,13 @@ def page() -> str:
     parts = [
         "# Keys of a spec",
         "Written by `make keys` from the models that check a spec; `parsec specs --keys [ALGORITHM]` prints the same.\n"
-        "A dot leads into a group. `--set` and `search` take keys so written.",
+        "A dot leads into a group. `--set` takes all keys so written, `search` those marked yes.",
     ]
     for title, sentence, keys in tables():
         rows = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
         for key in keys:
-            cells = [f"`{key.key}`", key.type, f"`{key.default}`" if key.default else "", key.range, key.meaning]
+            default = f"`{key.default}`" if key.default else ""
+            cells = [f"`{key.key}`", key.type, default, key.range, key.search, key.meaning]
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         parts += [f"## {title}", *([sentence] if sentence else []), "\n".join(rows)]
     return "\n\n".join(parts) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,10 +18,11 @@ from parsecrl.algorithms.registry.algorithm import (
     algorithm_named,
 )
 from parsecrl.algorithms.registry.settings import Count, Group, Positive
-from parsecrl.platform.specs.groups import Domain, Stop
+from parsecrl.platform.specs.groups import Domain, Stop, in_order
 from parsecrl.platform.specs.pretrained import is_pretrained, pretrained_keys
 
 UNSEARCHABLE = TRAIN_KEYS  # keys of a phase that cannot be searched over, with all in them
+FIXED = ("controller.kind", "world_model.kind")  # what else of acting phases cannot: checkpoints are of one kind
 TAKEN_NAMES = ("random", "report", "videos", "analysis")
 
 
@@ -36,8 +38,22 @@ class PhaseBase(Group):
     search: dict[str, Domain] = Field(
         default_factory=dict, description="where the values of keys come from, by dotted key"
     )
-    scheduler: Literal["none", "asha"] = Field("none", description="asha ends trials early that do badly")
-    num_samples: Count = Field(1, description="samples of the search space; a grid is repeated so many times")
+    search_alg: Literal["grid", "random", "optuna", "pbt"] = Field(
+        "grid",
+        description="grid: every combination of grids, other keys drawn; random: all keys drawn; optuna: drawn by TPE "
+        "from the trials that ended; pbt: a population that takes over its best and changes the keys",
+    )
+    scheduler: Literal["none", "asha", "hyperband", "median"] = Field(
+        "none",
+        description="ends trials early that do badly; hyperband: ASHA in three brackets; median: below the median",
+    )
+    grace_period: Count | None = Field(
+        None, description="least of the first stop condition before a trial is ended early; none: a tenth of it"
+    )
+    perturbation_interval: Count | None = Field(
+        None, description="of the first stop condition, between two changes by pbt; none: a tenth of it"
+    )
+    num_samples: Count = Field(1, description="trials; of grid: how often the grid is repeated; of pbt: the population")
     checkpoint_every: Count = Field(10, description="results between two checkpoints")
 
     if TYPE_CHECKING:  # declared by each algorithm's own model
@@ -58,6 +74,53 @@ class PhaseBase(Group):
         if self.stop is None:
             self.stop = type(self).stop_model().model_validate(self.entry.default_stop(self))
         return self
+
+    @model_validator(mode="after")
+    def _search_fits(self) -> PhaseBase:
+        in_order(self.search)
+        alg, least = self.search_alg, 2 if self.search_alg == "pbt" else 1
+        if alg != "grid" and not self.search:
+            raise ValueError(f"search_alg {alg} needs keys under search, got none; name some, or take it out")
+        if self.num_samples < least:
+            raise ValueError(
+                f"num_samples must be {least} or more with search_alg pbt, got {self.num_samples}; raise it"
+            )
+        if alg == "pbt" and self.scheduler != "none":
+            raise ValueError(
+                f"scheduler must be none with search_alg pbt, got {self.scheduler!r}; take one of them out"
+            )
+        for key, domain in self.search.items():
+            if domain.when is not None and (alg == "pbt" or (alg == "grid" and domain.kind == "grid")):
+                raise ValueError(
+                    f"search.{key}.when needs a key that is drawn for each trial, got {domain.kind} with "
+                    f"search_alg {alg}; take `when` out, or set search_alg to random or optuna"
+                )
+            if alg == "optuna" and domain.kind in ("qloguniform", "qlograndint"):
+                raise ValueError(
+                    f"search.{key} cannot be {domain.kind} with search_alg optuna; leave the q and the step out"
+                )
+        for key, used, by in (
+            ("grace_period", self.scheduler != "none", "a scheduler"),
+            ("perturbation_interval", alg == "pbt", "search_alg pbt"),
+        ):
+            value, (condition, goal) = getattr(self, key), self.goal
+            if value is not None and not used:
+                raise ValueError(f"{key} needs {by}, got {value} without; take {key} out")
+            if value is not None and value > goal:
+                raise ValueError(f"{key} must not exceed stop.{condition}={goal:g}, got {value}; lower it")
+        return self
+
+    @property
+    def goal(self) -> tuple[str, float]:
+        """The first stop condition, by which schedulers measure how far a trial is: its key and its value."""
+        return next(iter(self.stop.conditions.items()))
+
+    @property
+    def num_trials(self) -> int:
+        """How many trials it has."""
+        if self.search_alg != "grid":
+            return self.num_samples
+        return self.num_samples * math.prod(len(d.values) for d in self.search.values() if d.kind == "grid")
 
     @classmethod
     def stop_model(cls) -> type[Stop]:

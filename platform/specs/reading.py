@@ -8,8 +8,9 @@ Every mistake is a UserError whose one sentence names the key, the value and wha
 from __future__ import annotations
 
 import itertools
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from parsecrl.algorithms.registry.messages import explain, nearest, short
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs.dotted_keys import leaves, set_path
 from parsecrl.platform.specs.extending import extended
-from parsecrl.platform.specs.groups import Domain
-from parsecrl.platform.specs.phases import UNSEARCHABLE, PhaseBase
+from parsecrl.platform.specs.groups import Domain, in_order
+from parsecrl.platform.specs.phases import FIXED, UNSEARCHABLE, PhaseBase
 from parsecrl.platform.specs.spec import Spec
 
+SEARCH_KEYS = ("search", "search_alg", "grace_period", "perturbation_interval")  # that one trial does not have
 MAX_COMBINATIONS = 4096  # of searched values that are checked together; above it, one key at a time
 
 
@@ -238,32 +240,45 @@ def _phases_named(data: dict[str, Any], name: str, said: str) -> list[dict[str, 
 def _check_search(phase: PhaseBase, source: str) -> None:
     """Every searched key must exist in the phase and every value that it can take must be a valid one."""
     where = f"{source}: phases.{phase.name}.search"
-    plain = phase.model_dump(exclude={"search"})
-    fixed = {*UNSEARCHABLE, "controller.kind", "world_model.kind"}
+    plain = phase.model_dump(exclude=set(SEARCH_KEYS))
+    fixed = {*UNSEARCHABLE, *FIXED}
     searchable = [path for path in leaves(plain) if not {path, path.partition(".")[0]} & fixed]
     for path in phase.search:
         if path not in searchable:
             raise UserError(
                 f"{where}: {path!r} is not a key of the phase that can be searched{nearest(path, searchable)}"
             )
-    domains = {path: domain.values for path, domain in phase.search.items()}
-    sizes = [len(values) for values in domains.values()]
-    combinations: Iterable[tuple[Any, ...]] = itertools.product(*domains.values())
-    size = 1
-    for length in sizes:
-        size *= length
-    if size > MAX_COMBINATIONS:
-        base = [values[0] for values in domains.values()]
-        combinations = (
-            (*base[:i], value, *base[i + 1 :]) for i, values in enumerate(domains.values()) for value in values
-        )
-    for values in combinations if domains else ():
-        candidate = phase.model_dump(exclude={"search"})
-        for path, value in zip(domains, values, strict=True):
+    for chosen in combinations(phase, list(phase.search)) if phase.search else ():
+        candidate = phase.model_dump(exclude=set(SEARCH_KEYS))
+        for path, value in chosen.items():
             set_path(candidate, path.split("."), value)
         try:
             type(phase).model_validate(candidate)
         except ValidationError as error:
-            chosen = ", ".join(f"{path}={short(value)}" for path, value in zip(domains, values, strict=True))
+            said = ", ".join(f"{path}={short(value)}" for path, value in chosen.items())
             message = explain(error, candidate, type(phase))
-            raise UserError(f"{where} reaches {chosen}, where {message}") from None
+            raise UserError(f"{where} reaches {said}, where {message}") from None
+
+
+def combinations(phase: PhaseBase, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """What trials may choose of some searched keys; of ranges the ends, and of very many combinations one key each.
+
+    Args:
+        phase: Whose search it is.
+        paths: Dotted keys of it; those that their conditions name are chosen too.
+
+    Yields:
+        Values by dotted key, those that apply.
+    """
+    needed = set(paths)
+    for path in reversed(in_order(phase.search)):  # conditions come after what names them
+        needed |= set(phase.search[path].when or {}) if path in needed else set()
+    domains = {path: phase.search[path] for path in phase.search if path in needed}
+    listed = [domain.values for domain in domains.values()]
+    products: Iterable[tuple[Any, ...]] = itertools.product(*listed)
+    if math.prod(map(len, listed)) > MAX_COMBINATIONS:
+        base = [values[0] for values in listed]
+        products = ((*base[:i], value, *base[i + 1 :]) for i, values in enumerate(listed) for value in values)
+    for values in products:
+        chosen = dict(zip(domains, values, strict=True))
+        yield {path: value for path, value in chosen.items() if domains[path].applies(chosen)}

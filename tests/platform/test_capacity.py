@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController, Score
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights, ReplaySequence, matrix_products
 from parsecrl.platform import cli
-from parsecrl.platform.capacity.estimate import estimate_phases, load, matrix_rate, number_of_trials, scaled
+from parsecrl.platform.capacity.estimate import estimate_phases, load, matrix_rate, scaled
 from parsecrl.platform.capacity.stages import Constants, Sizes, Stage, plan_flop, stage_of, update_flop
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs import load_spec
@@ -224,7 +224,7 @@ def test_a_gpu_is_counted_and_its_speed_asked_for():
 
 def test_trials_run_in_rounds():
     spec = load_spec("ablations/cheetah_run_phase2")
-    assert [number_of_trials(phase) for phase in spec.phases] == [1, 12]
+    assert [phase.num_trials for phase in spec.phases] == [1, 12]
     (_, few), (_, all_at_once) = (estimate_phases(spec, CONSTANTS, cpus, 0, CHEETAH) for cpus in (15, 36))
     assert (few.concurrent, all_at_once.concurrent) == (5, 12)
     assert few.hours == pytest.approx(3 * all_at_once.hours, rel=0.01)

@@ -109,12 +109,12 @@ def test_the_specs_hold_the_papers_comparison():
 def test_the_sweep_has_every_model_and_seed_once():
     from ray.tune.search.variant_generator import generate_variants
 
-    from parsecrl.platform.running.tune_phase import param_space
+    from parsecrl.platform.running.search_space import param_space
 
     spec = load_spec("parsimony_planning", ["phases.*.budget=reduced"])
     phase = spec.phases[0]
     config = phase.entry.make_config(phase, None, {}, 7, None)
-    trials = [trial for _, trial in generate_variants(param_space(config, phase.search))]
+    trials = [trial for _, trial in generate_variants(param_space(config, phase))]
     assert len({(t["model"]["kind"], t["seed"]) for t in trials}) == len(trials) == 40
     assert all(t["budgets"][t["budget"]]["num_samples"] == 300 and t["run_seed"] == 7 for t in trials)
     assert all(t["model"]["hidden_size"] == 1200 and "start" not in t["world"] for t in trials)
