@@ -131,6 +131,8 @@ class Difference(NamedTuple):
     low: float  # its interval by Student's t; NaN of one seed
     high: float
     won: float  # share of episodes with the higher return, a tie counting half; mean over the seeds
+    won_low: float  # its interval by drawing seeds; NaN of one seed
+    won_high: float
     verdict: str  # better, worse, not told apart; one seed
 
 
@@ -153,9 +155,30 @@ def paired_difference(
     if not seeds:
         return None
     mean, low, high = mean_interval([float(np.mean(x[seed]) - np.mean(y[seed])) for seed in seeds], level)
-    won = float(np.mean([_pairs_won(x[seed], y[seed]) for seed in seeds]))
-    verdict = "one seed" if len(seeds) == 1 else "better" if low > 0 else "worse" if high < 0 else "not told apart"
-    return Difference(len(seeds), mean, low, high, won, verdict)
+    shares = np.array([_pairs_won(x[seed], y[seed]) for seed in seeds])
+    won_low, won_high = (math.nan, math.nan) if len(seeds) == 1 else _share_interval(shares, level)
+    verdict = "one seed" if len(seeds) == 1 else verdict_of(low, high)
+    return Difference(len(seeds), mean, low, high, float(shares.mean()), won_low, won_high, verdict)
+
+
+def verdict_of(low: float, high: float) -> str:
+    """What the interval of a difference says.
+
+    Args:
+        low: Its lower end; NaN of a difference without one.
+        high: Its upper end.
+
+    Returns:
+        better or worse where the interval leaves out 0; else not told apart.
+    """
+    return "better" if low > 0 else "worse" if high < 0 else "not told apart"
+
+
+def _share_interval(shares: np.ndarray, level: float) -> tuple[float, float]:
+    """Of a mean of shares, a seed each: the bootstrap draws seeds."""
+    if np.ptp(shares) == 0.0:
+        return float(shares[0]), float(shares[0])
+    return _bootstrap((shares,), np.mean, 2000, level, 0)
 
 
 def _pairs_won(a: np.ndarray, b: np.ndarray) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -21,6 +22,7 @@ from parsecrl.platform.reports.paper_results import CURVE_LABEL, CURVES, LABEL, 
 
 KIND_COLORS = {"full": PALETTE[0], "embedded": PALETTE[1], "ppo": PALETTE[2], "random policy": "#8b8f98"}
 LEGEND_LIMIT = 8
+MANY = 20  # trials, from which on curves are thin and coloured by their last return
 SAMPLE_LIMIT = 150
 RETURN = "episode_return_mean"
 ACTION_LIMIT = 8  # dimensions of the action that are shown
@@ -131,6 +133,9 @@ def curves(phase: Phase, task: str) -> Plot:
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.add_subplot()
         sweep, end = len(phase.trials) > 1, 0.0
+        many = len(phase.trials) >= MANY
+        if many:
+            _thin_lines(figure, axes, phase, x_key, theme)
         for i, trial in enumerate(phase.trials):
             x, y = finite(trial, x_key, RETURN)
             if not x.size:
@@ -140,7 +145,8 @@ def curves(phase: Phase, task: str) -> Plot:
             label = trial.label + " (chosen)" * chosen if sweep else "this run, training return"
             if not chosen and len(phase.trials) > LEGEND_LIMIT:
                 label = "_"  # not in the legend; the page's table has them all
-            _line(axes, x, y, color_of(i, len(phase.trials)), label, chosen)
+            if not many or chosen:
+                _line(axes, x, y, RED if many else color_of(i, len(phase.trials)), label, chosen)
         at = [float(v) for v in map(phase.reached.get, (x_key, RETURN)) if isinstance(v, int | float)]
         if len(at) == 2:
             axes.plot(*at, "*", ms=13, mfc=theme.ink, mec=theme.surface, mew=0.8, zorder=4)
@@ -161,6 +167,23 @@ def curves(phase: Phase, task: str) -> Plot:
         f"Learning curve of phase {phase.name}",
         f"Return of training episodes, exploration included, over {unit}.{star}",
     )
+
+
+def _thin_lines(figure: Figure, axes: Axes, phase: Phase, x_key: str, theme: Theme) -> None:
+    """The curves of many trials, the best on top, and a bar that tells their colours."""
+    found = [(x, y) for x, y in (finite(trial, x_key, RETURN) for trial in phase.trials) if x.size]
+    if not found:
+        return
+    last = np.array([y[-1] for _, y in found])
+    order = np.argsort(last, kind="stable")
+    scale = Normalize(*np.percentile(last, [5, 95]))
+    lines = [np.column_stack(found[i]) for i in order]
+    drawn = LineCollection(lines, array=last[order], cmap=shades(theme), norm=scale, lw=0.8, alpha=0.6)
+    axes.add_collection(drawn)
+    bar = figure.colorbar(ScalarMappable(norm=scale, cmap=shades(theme)), ax=axes, aspect=30)
+    bar.set_label("last return of a trial", fontsize=9)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    axes.autoscale_view()
 
 
 def comparison_curves(series: Sequence[tuple[str, str, Phase]]) -> Plot:

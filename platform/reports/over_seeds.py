@@ -22,10 +22,12 @@ from parsecrl.platform.storage import Location
 from parsecrl.platform.terminal import text_table
 
 HEADINGS = ("phase", "variant", "controller", "seeds", "episodes", "median [quartiles]", "IQM (95 %)", "plan ms")
-COMPARED_HEADINGS = ("phase", "compared", "with", "seeds", "difference (95 %)", "episodes won", "verdict")
+IMPROVEMENT = "probability of improvement (95 %)"
+COMPARED_HEADINGS = ("phase", "compared", "with", "seeds", "difference (95 %)", IMPROVEMENT, "verdict")
 EXPLANATION = (
     "IQM: interquartile mean over seeds and episodes; its interval draws seeds, then episodes of each. difference: of "
-    "mean returns, seed by seed, with Student's interval over seeds. episodes won: pairs of one seed and initial state."
+    "mean returns, seed by seed, with Student's interval over seeds. probability of improvement: share of pairs of one "
+    "seed and initial state with the higher return; its interval draws seeds. verdict: by the difference's interval."
 )
 
 
@@ -186,7 +188,7 @@ def compared_rows(found: Chains) -> list[tuple[str, ...]]:
             against,
             str(d.seeds),
             score(d.mean, "+") + (f" ({score(d.low, '+')} to {score(d.high, '+')})" if d.seeds > 1 else ""),
-            f"{100 * d.won:.0f} %",
+            f"{100 * d.won:.0f} %" + (f" ({100 * d.won_low:.0f} to {100 * d.won_high:.0f})" if d.seeds > 1 else ""),
             d.verdict,
         )
         for phase, what, against, d in found.comparisons()

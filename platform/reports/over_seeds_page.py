@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ from parsecrl.algorithms.reporting import markup
 from parsecrl.algorithms.reporting.figures import Plot, Theme, color_of, render
 from parsecrl.platform.evaluation.episodes import RANDOM
 from parsecrl.platform.reports import figures
+from parsecrl.platform.reports.loaded_run import Phase
 from parsecrl.platform.reports.local_copy import LocalCopy
 from parsecrl.platform.reports.over_seeds import (
     EXPLANATION,
@@ -28,6 +30,7 @@ from parsecrl.platform.reports.over_seeds import (
 from parsecrl.platform.reports.pages import write_page
 from parsecrl.platform.reports.pooling import studies_of
 from parsecrl.platform.reports.results_table import study_sections
+from parsecrl.platform.reports.sweep_page import sweep_section, write_latex
 from parsecrl.platform.storage import Location, RemotePath, location_of, write_atomically
 
 GRID = 200  # points of a mean curve
@@ -47,6 +50,7 @@ def build_chains_report(run_dir: str | Location) -> Location:
     copy = LocalCopy(where) if isinstance(where, RemotePath) else None
     folder = copy.folder if copy else Path(str(where)).resolve()
     out = folder / "report"
+    _write_tables(found, out / "tables")
     spec_text = (folder / "spec.yaml").read_text(encoding="utf-8")
     runs = list(found.runs.items())
     first = next(iter(found.runs.values()), None)
@@ -65,9 +69,14 @@ def build_chains_report(run_dir: str | Location) -> Location:
         explanation=EXPLANATION,
         phases=[(phase, _figures(phase, found, out / "figures")) for phase in _acting(found)],
         studies=[
-            part
-            for number, study in enumerate(studies_of(runs), start=1)
-            for part in study_sections(study, f"{number}-{study.phase.name}", study.title, out / "figures", study.note)
+            *_sweeps(found, out),
+            *(
+                part
+                for number, study in enumerate(studies_of(runs), start=1)
+                for part in study_sections(
+                    study, f"{number}-{study.phase.name}", study.title, out / "figures", study.note
+                )
+            ),
         ],
         plan_headings=("chain", "variant", "seed", "shared", "report"),
         plan=[
@@ -90,6 +99,30 @@ def build_chains_report(run_dir: str | Location) -> Location:
         return page
     copy.send_back(out)
     return copy.address_of(page)
+
+
+def _write_tables(found: Chains, folder: Path) -> None:
+    """The tables of the page as CSV and LaTeX."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (headings, listed) in zip(("results", "comparisons"), tables(found), strict=False):
+        pd.DataFrame(listed, columns=list(headings)).to_csv(folder / f"{name}.csv", index=False)
+        write_latex(headings, listed, folder / f"{name}.tex")
+
+
+def _sweeps(found: Chains, out: Path) -> list[Markup]:
+    """A section for each phase and variant that searches, over its seeds."""
+    parts = []
+    for variant in found.variants:
+        mine: dict[str, dict[int, Phase]] = {}
+        for chain in found.chains:
+            run = found.runs.get(chain.name)
+            for phase in run.phases if run is not None and chain.variant == variant else ():
+                if phase.name not in chain.shared and len(phase.trials) > 1:
+                    mine.setdefault(phase.name, {})[chain.seed] = phase
+        of = f", {variant}" if found.several else ""
+        for name, phases in mine.items():
+            parts.append(sweep_section(phases, f"sweep-{name}-{variant}", f"Sweep of {name}{of}", out))
+    return [part for part in parts if part is not None]
 
 
 def _acting(found: Chains) -> list[str]:

@@ -26,6 +26,7 @@ from parsecrl.platform.reports.pages import write_page
 from parsecrl.platform.reports.paper_results import note, result_for
 from parsecrl.platform.reports.pooling import studies_of
 from parsecrl.platform.reports.results_table import EXPLANATION, HEADINGS, study_sections, table_rows
+from parsecrl.platform.reports.sweep_page import sweep_section
 from parsecrl.platform.reports.warnings import warnings_of
 from parsecrl.platform.storage import Location, location_of
 from parsecrl.platform.terminal import duration
@@ -67,8 +68,13 @@ def build_report(run_dir: str | Location | Run, *, iterates: bool = True) -> Loc
     run = run_dir if isinstance(run_dir, Run) else load_run(run_dir)
     out = run.folder / "report"
     folder, studies, problems = out / "figures", studies_of([(run.name, run)]), list[str]()
+    sweeps = {
+        (f"sweep-{_slug(phase.name)}", f"Sweep of {phase.name}"): phase for phase in run.phases if len(phase.trials) > 1
+    }
+    told = {key: part for key, phase in sweeps.items() if (part := sweep_section({_seed(run): phase}, *key, out))}
     contents = {
         **(ACTING_CONTENTS if run.acting else {}),
+        **dict(told.keys()),
         **{f"results-{study.phase.name}": f"Results of {study.names}" for study in studies},
         **CONTENTS,
     }
@@ -95,7 +101,7 @@ def build_report(run_dir: str | Location | Run, *, iterates: bool = True) -> Loc
         facts=_facts(run),
         contents=contents,
         warnings=[warning.text for warning in warnings_of(run)],
-        studies=[part for s in studies for part in study_sections(s, s.phase.name, s.names, folder)],
+        studies=[*told.values(), *(p for s in studies for p in study_sections(s, s.phase.name, s.names, folder))],
         missing=what_is_missing(run) + problems,
         machine=_machine(run),
         commands="\n".join(_commands(run)),
@@ -169,6 +175,8 @@ def _trial_table(phase: Phase) -> Markup:
             )
         )
         swatches.append(color_of(i, len(phase.trials)))
+    if len(phase.trials) >= figures.MANY:
+        swatches = []
     headings = ("trial", "env steps", "PPO steps", "last return", "best return", "time")
     used = [i for i in range(len(headings)) if any(row[i] != NOTHING for row in rows)]
     return markup.table([headings[i] for i in used], [[row[i] for i in used] for row in rows], swatches)

@@ -27,3 +27,11 @@ def tensorboard_scalars(trial: Path) -> dict[str, float]:
             scalars |= {value.tag: value.simple_value for value in event.summary.value}
             data = data[16 + length :]
     return scalars
+
+
+def write_trial(folder: Path, settings: dict, rows: list[dict]) -> None:
+    """A trial's folder as Tune leaves it: its config, and its results, numbered."""
+    folder.mkdir(parents=True)
+    (folder / "params.json").write_text(json.dumps(settings))
+    lines = [json.dumps({**row, "training_iteration": n, "done": n == len(rows)}) for n, row in enumerate(rows, 1)]
+    (folder / "result.json").write_text("".join(f"{line}\n" for line in lines))
