@@ -22,6 +22,7 @@ from parsecrl.algorithms.reporting.statistics import mean_interval, verdict_of
 from parsecrl.platform.reports.loaded_run import Phase
 from parsecrl.platform.runs.results import PARAMETERS
 from parsecrl.platform.specs import set_path
+from parsecrl.platform.specs.groups import LISTS
 
 SCORE, SEEDS, TRIAL, STEPS, SECONDS = "score", "seeds", "trial", "env_steps", "seconds"
 SEED_KEY = "seed"
@@ -78,11 +79,13 @@ class Sweep:
     def groups_of(self, key: str) -> pd.Series:
         """Each trial's value of a key; of a number with many values, the group that the value lies in."""
         values = self.rows[key]
-        numbers = pd.to_numeric(values, errors="coerce")
-        if values.nunique() > MOST_VALUES and numbers.notna().all():
+        numbers = numbers_of(values)
+        if values.nunique() > MOST_VALUES and numbers is not None:
             cut = pd.qcut(numbers, GROUPS, duplicates="drop")
             return cut.cat.rename_categories([f"{i.left:.4g} to {i.right:.4g}" for i in cut.cat.categories])
-        order = sorted(values.unique(), key=_order)
+        domain = (self.spec.get("search") or {}).get(key) or {}
+        listed = [_cell(value) for kind in LISTS for value in domain.get(kind) or ()]
+        order = [value for value in listed if value in set(values)] or sorted(values.unique(), key=_order)
         return values.astype(pd.CategoricalDtype(order, ordered=True))
 
     @cached_property
@@ -121,10 +124,10 @@ class Sweep:
         kinds: dict[str, Any] = {}
         columns: dict[str, list[Any]] = {}
         for key in self.keys:
-            numbers = pd.to_numeric(self.rows[key], errors="coerce")
-            if numbers.notna().all() and self.rows[key].map(type).ne(bool).all():
+            numbers = numbers_of(self.rows[key])
+            if numbers is not None:
                 kinds[key] = optuna.distributions.FloatDistribution(float(numbers.min()), float(numbers.max()))
-                columns[key] = numbers.astype(float).tolist()
+                columns[key] = numbers.tolist()
             else:
                 texts = self.rows[key].map(str)
                 kinds[key] = optuna.distributions.CategoricalDistribution(sorted(texts.unique()))
@@ -194,6 +197,20 @@ def sweep_of(phases: Mapping[int, Phase]) -> Sweep | None:
     rows = rows.astype({STEPS: float, SECONDS: float})
     keys = tuple(key for key in searched if not _is_seed(key) and rows[key].nunique(dropna=False) > 1)
     return Sweep(first.name, tuple(searched), keys, rows, failed, first.spec) if keys else None
+
+
+def numbers_of(values: pd.Series) -> pd.Series | None:
+    """A key's values as numbers.
+
+    Args:
+        values: Of each trial.
+
+    Returns:
+        Numbers; None where some value is none, or true or false.
+    """
+    numbers = pd.to_numeric(values, errors="coerce")
+    truths = any(isinstance(value, bool | np.bool_) for value in values)
+    return None if truths or numbers.isna().any() else numbers.astype(float)
 
 
 def schedules_of(phase: Phase, key: str) -> list[tuple[np.ndarray, np.ndarray]]:

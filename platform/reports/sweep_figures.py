@@ -17,7 +17,7 @@ from matplotlib.ticker import EngFormatter
 
 from parsecrl.algorithms.reporting.figures import PALETTE, RED, Plot, Theme, shades
 from parsecrl.platform.reports.loaded_run import Phase
-from parsecrl.platform.reports.sweep import SCORE, Sweep, schedules_of
+from parsecrl.platform.reports.sweep import SCORE, Sweep, numbers_of, schedules_of
 
 COLUMNS = 3  # of panels
 MOST_MAPS = 6
@@ -175,7 +175,8 @@ def parallel_coordinates(sweep: Sweep) -> Plot:
         for x, (_, ticks) in enumerate(columns):
             axes.axvline(x, color=theme.paper, lw=1.0)
             for at, text in ticks:
-                axes.text(x - 0.03, at, text, ha="right", va="center", fontsize=8)
+                behind = {"facecolor": theme.surface, "edgecolor": "none", "alpha": 0.75, "pad": 1.0}
+                axes.text(x - 0.03, at, text, ha="right", va="center", fontsize=8, bbox=behind)
         axes.set_xlim(-0.6, len(names) - 0.8)
         axes.set_ylim(-0.06, 1.06)
         axes.set_xticks(range(len(names)), [name.replace(".", ".\n") for name in names], fontsize=9)
@@ -195,15 +196,16 @@ def parallel_coordinates(sweep: Sweep) -> Plot:
 
 def _coordinates(values: pd.Series) -> tuple[np.ndarray, list[tuple[float, str]]]:
     """Heights in [0, 1] of a column's values, and its ticks."""
-    numbers = pd.to_numeric(values, errors="coerce")
-    if numbers.notna().all() and values.map(type).ne(bool).all():
+    numbers = numbers_of(values)
+    if numbers is not None:
         x = numbers.to_numpy(dtype=float)
         is_log = x.min() > 0 and x.max() / x.min() >= 50
         shown = np.log(x) if is_log else x
         span = np.ptp(shown) or 1.0
-        at = np.linspace(shown.min(), shown.max(), 4)
+        few = np.unique(shown)
+        at = few if few.size <= 5 else np.linspace(shown.min(), shown.max(), 4)
         ticks = [(float((t - shown.min()) / span), f"{math.exp(t) if is_log else t:.3g}") for t in at]
-        return (shown - shown.min()) / span, ticks if np.ptp(shown) else ticks[:1]
+        return (shown - shown.min()) / span, ticks
     texts = values.map(str)
     order = sorted(texts.unique())
     heights = {text: i / max(len(order) - 1, 1) for i, text in enumerate(order)}

@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from parsecrl.algorithms.reporting import markup
-from parsecrl.algorithms.reporting.cells import NOTHING, count, score
+from parsecrl.algorithms.reporting.cells import NOTHING, count
 from parsecrl.algorithms.reporting.figures import render
 from parsecrl.platform.reports import sweep_figures
 from parsecrl.platform.reports.loaded_run import Phase
@@ -90,8 +90,8 @@ def effect_rows(sweep: Sweep) -> list[tuple[str, ...]]:
             e.key,
             e.value,
             str(e.trials),
-            score(e.mean) + _interval(e.mean_low, e.mean_high),
-            NOTHING if math.isnan(e.difference) else score(e.difference, "+") + _interval(e.low, e.high, "+"),
+            f"{e.mean:.4g}" + _interval(e.mean_low, e.mean_high, ".4g"),
+            NOTHING if math.isnan(e.difference) else f"{e.difference:+.3g}" + _interval(e.low, e.high, "+.3g"),
             e.verdict,
         )
         for e in sweep.effects
@@ -124,8 +124,8 @@ def write_latex(headings: Sequence[str], rows: Sequence[Sequence[str]], file: Pa
     file.write_text(frame.to_latex(index=False, escape=True), encoding="utf-8")
 
 
-def _interval(low: float, high: float, sign: str = "") -> str:
-    return "" if math.isnan(low) else f" ({score(low, sign)} to {score(high, sign)})"
+def _interval(low: float, high: float, form: str) -> str:
+    return "" if math.isnan(low) else f" ({low:{form}} to {high:{form}})"
 
 
 def _best(sweep: Sweep) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -134,7 +134,7 @@ def _best(sweep: Sweep) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     for _, row in sweep.best().iterrows():
         values = (f"{row[key]:.4g}" if isinstance(row[key], float) else str(row[key]) for key in sweep.searched)
         steps = None if math.isnan(row[STEPS]) else row[STEPS]
-        rows.append((row[TRIAL], *values, score(row[SCORE]), count(steps)))
+        rows.append((row[TRIAL], *values, f"{row[SCORE]:.4g}", count(steps)))
     return headings, rows
 
 

@@ -71,6 +71,8 @@ class Tpe(OptunaSearch):
         seed: Of the draws; a study that goes on draws others.
     """
 
+    _ot_trials: dict[str, Any]  # Tune's id -> the study's trial, or its number
+
     def __init__(self, phase: Phase, folder: Location, seed: int):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = JournalStorage(Journal(folder / JOURNAL))

@@ -222,12 +222,13 @@ class PhaseProgress(tune.Callback):
         if interruption.requested():
             self._await_checkpoints(trials).discard(trial.trial_id)
         stored_checkpoints.mark_whole(self.folder / trial_folder / name, trial.last_result, self._parameters(trial))
-        needed = (
-            {str(self.folder.joinpath(*PurePosixPath(t.checkpoint.path).parts[-2:])) for t in trials if t.checkpoint}
-            if self.settings_change
-            else set()
-        )
+        population = trials if self.settings_change else []
+        needed = {self._address(other.checkpoint) for other in population if other.checkpoint is not None}
         stored_checkpoints.prune(self.folder, trial_folder, self.protected | needed)
+
+    def _address(self, checkpoint: Any) -> str:
+        trial_folder, name = PurePosixPath(checkpoint.path).parts[-2:]
+        return str(self.folder / trial_folder / name)
 
     def _parameters(self, trial: Trial) -> dict[str, Any]:
         return {key: get_path(trial.config, key.split(".")) for key in self.searched}

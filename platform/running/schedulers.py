@@ -5,6 +5,7 @@ Tune saves trials and searches, not what a scheduler knows. `SchedulerState` is 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -122,6 +123,8 @@ class Population(PopulationBasedTraining):
 
     def __init__(self, phase: Phase, **options: Any):
         self.searched = tuple(phase.search)
+        # Networks have the shapes and rates that they were built with: trials start anew with changed settings.
+        warnings.filterwarnings("ignore", "Consider boosting PBT performance")
         super().__init__(
             hyperparam_mutations=mutations(phase.search),
             custom_explore_fn=lambda config: clipped(config, phase.search),
