@@ -178,9 +178,9 @@ def _thin_lines(figure: Figure, axes: Axes, phase: Phase, x_key: str, theme: The
     order = np.argsort(last, kind="stable")
     scale = Normalize(*np.percentile(last, [5, 95]))
     lines = [np.column_stack(found[i]) for i in order]
-    drawn = LineCollection(lines, array=last[order], cmap=shades(theme), norm=scale, lw=0.8, alpha=0.6)
+    drawn = LineCollection(lines, array=last[order], cmap=shades(theme).reversed(), norm=scale, lw=0.8, alpha=0.6)
     axes.add_collection(drawn)
-    bar = figure.colorbar(ScalarMappable(norm=scale, cmap=shades(theme)), ax=axes, aspect=30)
+    bar = figure.colorbar(ScalarMappable(norm=scale, cmap=shades(theme).reversed()), ax=axes, aspect=30)
     bar.set_label("last return of a trial", fontsize=9)
     bar.outline.set_visible(False)  # type: ignore[operator]
     axes.autoscale_view()
