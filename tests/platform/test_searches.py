@@ -24,6 +24,7 @@ from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.specs import load_spec, parse_spec
 from tests.platform.tiny import DRIVER
 
+ROOT = Path(__file__).parents[2]
 TOY = "tests.platform.toy_search:TOY"
 RATE = {"inner.rate": {"uniform": [0.0, 1.0]}}
 
@@ -125,7 +126,7 @@ def test_a_key_with_conditions_is_drawn_where_they_hold():
 
 
 def test_the_specs_of_the_docs_are_valid(tmp_path):
-    text = (Path(__file__).parents[2] / "docs/searches.md").read_text()
+    text = (ROOT / "docs/searches.md").read_text()
     specs = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     for number, lines in enumerate(specs):
         (tmp_path / f"{number}.yaml").write_text(lines)
@@ -311,10 +312,12 @@ def test_a_search_whose_driver_is_killed_twice_loses_nothing_and_runs_nothing_tw
     phase |= {"pause_s": 0.15, "diary": str(diary), **KILLED[name]}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({"name": "tiny", "phases": [phase], "loggers": []}))
 
+    environment = {"OMP_NUM_THREADS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "0.2", "PYTHONPATH": str(ROOT)}
+
     def start():
         return subprocess.Popen(
             [sys.executable, "-c", DRIVER], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "0.2"},
+            start_new_session=True, env={**os.environ, **environment},
         )  # fmt: skip
 
     for lines in (15, 30):
