@@ -126,7 +126,7 @@ def test_a_key_with_conditions_is_drawn_where_they_hold():
 
 
 def test_the_specs_of_the_docs_are_valid(tmp_path):
-    text = (ROOT / "docs/searches.md").read_text()
+    text = (ROOT / "docs/sweeps.md").read_text()
     specs = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     for number, lines in enumerate(specs):
         (tmp_path / f"{number}.yaml").write_text(lines)
