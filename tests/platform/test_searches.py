@@ -229,7 +229,7 @@ def test_a_journal_survives_half_a_line_and_goes_on(tmp_path):
 def test_optuna_finds_the_best_settings_and_keeps_its_study(tmp_path, ray_runtime):
     import optuna
 
-    from parsecrl.platform.running.optuna_search import JOURNAL, STUDY, Journal
+    from parsecrl.platform.running.optuna_search import JOURNAL, STUDY
     from parsecrl.platform.running.pipeline import run_spec
 
     search = {
@@ -247,7 +247,8 @@ def test_optuna_finds_the_best_settings_and_keeps_its_study(tmp_path, ray_runtim
         assert settings["inner"]["width"] % 8 == 0
         assert settings["kind"] == "fancy" or settings["extra"] == 0.0
         assert settings["labels"] in (["a"], ["a", "b"])
-    storage = optuna.storages.JournalStorage(Journal(run / "study" / JOURNAL))
+    backend = optuna.storages.journal.JournalFileBackend(str(run / "study" / JOURNAL))  # Optuna's own reader
+    storage = optuna.storages.JournalStorage(backend)
     study = optuna.load_study(study_name=STUDY, storage=storage)
     assert {t.state.name for t in study.trials} == {"COMPLETE"}
     assert sorted(t.value for t in study.trials) == sorted(t["score"] for t in trials.values())
