@@ -79,15 +79,16 @@ def test_an_update_of_an_rssm_waits_once(ensemble: int):
     assert loss.device == belief.h.device == META
 
 
+@pytest.mark.parametrize("value", [None, {"hidden_size": 8, "num_policy_candidates": 3}])
 @pytest.mark.parametrize("terminates", [False, True])
 @pytest.mark.parametrize("conditioning", ["none", "belief"])
 @pytest.mark.parametrize("kind", ["full", "icem", "mppi", "embedded", "pessimist"])
-def test_an_agent_acts_and_its_plans_wait_once(kind: str, conditioning: str, terminates: bool):
+def test_an_agent_acts_and_its_plans_wait_once(kind: str, conditioning: str, terminates: bool, value: dict | None):
     search, decoder = {**SEARCH, "warm_start": True, "kind": kind}, None
     if kind in ("embedded", "pessimist"):
         search |= {"kind": "embedded", "latent_size": 2, "pessimism": float(kind == "pessimist")}
         decoder = {"hidden_size": 8, "conditioning": conditioning}
-    agent = PlanningAgent(OBS, A, {**SIZES, "ensemble": 3}, search, decoder).to(META)
+    agent = PlanningAgent(OBS, A, {**SIZES, "ensemble": 3}, search, decoder, value).to(META)
     agent.model._terminates = terminates
     state = agent.initial_state(B)
     with HostReads() as found:
@@ -96,8 +97,20 @@ def test_an_agent_acts_and_its_plans_wait_once(kind: str, conditioning: str, ter
     assert len(found.reads) <= 1, found.reads
     belief, actions = agent.model.initial_belief(B), torch.zeros(B, N, H, A, device=META)
     with HostReads() as found:
-        predicted_cost(agent.model, belief, actions).sum().backward()
+        predicted_cost(agent.model, belief, actions, agent.controller.score).sum().backward()
     assert found.reads == []
+
+
+def test_critic_and_actor_learn_without_waiting():
+    model, actor_critic = models.RSSM(OBS, A, **SIZES).to(META), models.ActorCritic(12, A, hidden_size=8).to(META)
+    assert model.belief_size == 12
+    start, eps = model.initial_belief(B), torch.zeros(T, B, A, device=META)
+    with HostReads() as found:
+        loss, _ = models.actor_critic_loss(model, actor_critic, start, torch.ones(B, device=META), eps, 0.95)
+        loss.backward()
+        actor_critic.move_slow_critic(0.02)
+    assert found.reads == []
+    assert loss.device == META
 
 
 LATENT = {

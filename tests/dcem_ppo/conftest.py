@@ -62,15 +62,19 @@ def write_agent() -> Callable[..., Path]:
     return _write_agent
 
 
-def _write_agent(folder: Path, sizes: tuple[int, int] = (1, 1), **controller: Any) -> Path:
+def _write_agent(
+    folder: Path, sizes: tuple[int, int] = (1, 1), value: dict[str, Any] | None = None, **controller: Any
+) -> Path:
     """An untrained agent whose belief depends strongly on what it sees. sizes: of observations and actions."""
     settings = {**CONTROLLER, **controller}
     if settings["kind"] == "full":
         settings.pop("latent_size")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        agent = PlanningAgent(*sizes, WORLD_MODEL, settings, {"hidden_size": 16})
+        agent = PlanningAgent(*sizes, WORLD_MODEL, settings, {"hidden_size": 16}, value)
     with torch.no_grad():
+        for net in () if agent.actor_critic is None else (agent.actor_critic.critic, agent.actor_critic.actor):
+            net[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
         for parameter in [*agent.model.posterior_net.parameters(), agent.model.gru.weight_ih]:
             parameter.mul_(3.0)
     description = {
@@ -79,6 +83,7 @@ def _write_agent(folder: Path, sizes: tuple[int, int] = (1, 1), **controller: An
         "world_model": WORLD_MODEL,
         "controller": settings,
         "decoder": {"hidden_size": 16},
+        "value": value,
         "env_steps": 123,
     }
     save_agent(folder, agent, description)

@@ -15,7 +15,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from parsecrl.algorithms.dcem_ppo.dcem_ppo import collect_episodes
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import DCEMPPOLearner, policy_loss, select_decisions
-from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DECISION, NOISE_INDEX, H, S
+from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DECISION, IS_ACTORS, NOISE_INDEX, H, S
 from parsecrl.algorithms.models import Belief, matrix_products
 from parsecrl.algorithms.planet.rollouts import raise_errors
 
@@ -108,6 +108,25 @@ def test_a_planning_cost_by_hand_keeps_ratios_exact_and_passes_the_gradient(
     moved = {part_of(name) for name, p in trainer.module.named_parameters() if p.grad is not None and p.grad.any()}
     assert moved == set(parts)
     assert trainer.update()["max_ratio_deviation"] <= 1e-4
+
+
+def test_a_value_keeps_ratios_exact_and_what_the_actor_proposed_is_held(make_config, write_agent, tmp_path):
+    start_from, parts = write_agent(tmp_path, value={"hidden_size": 16}), ["reward", "transition", "decoder"]
+    trainer = Trainer(make_config(LONG, start_from=start_from, micro_batch=7, fine_tune=parts, episodes_per_step=8))
+    decisions = trainer.decisions()
+    held = decisions[IS_ACTORS].bool()
+    assert 0 < int(held.sum()) < len(held)
+    trainer.learner.accumulate_policy_gradient(decisions)
+    moved = {part_of(name) for name, p in trainer.module.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moved == set(parts)
+    with torch.no_grad():
+        for parameter in trainer.module.fine_tuned_parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+        means = trainer.module.forward_train(decisions)[Columns.ACTION_DIST_INPUTS][:, 0]
+    before = decisions[Columns.ACTION_DIST_INPUTS][:, 0]
+    assert torch.equal(means[held], before[held])
+    assert not torch.allclose(means[~held], before[~held], atol=1e-3)
+    assert Trainer(trainer.config).update()["max_ratio_deviation"] <= 1e-4
 
 
 def test_second_pass_has_other_ratios_on_the_same_episodes(make_config):

@@ -6,6 +6,7 @@ from parsecrl.algorithms.planet.settings import PlanetSettings
 PENDULUM = {"id": "Pendulum-v1", "action_repeat": 20}
 SMALL_MODEL = {"deterministic_size": 12, "stochastic_size": 4, "hidden_size": 16}
 FULL = {"kind": "full", "horizon": 3, "num_samples": 8, "num_elites": 2, "num_iterations": 2}
+VALUE = {"hidden_size": 8, "num_policy_candidates": 3, "imagined_beliefs": 6, "imagined_steps": 2}
 EMBEDDED = {**FULL, "kind": "embedded", "latent_size": 2}
 
 

@@ -7,7 +7,7 @@ from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBu
 
 from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.planet.replay import beginnings, load_replay, save_replay
-from tests.planet.small import FULL, small_config
+from tests.planet.small import EMBEDDED, FULL, VALUE, small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 
@@ -106,11 +106,12 @@ def test_two_runs_with_one_seed_are_the_same(build):
     assert not (replayed(first)[:20] == replayed(third)[:20]).all()
 
 
-def test_a_checkpoint_keeps_everything(build, tmp_path):
-    first = build()
+@pytest.mark.parametrize("parts", [{}, {"controller": {**EMBEDDED, "warm_start": True}, "value": VALUE}])
+def test_a_checkpoint_keeps_everything(build, tmp_path, parts):
+    first = build(**parts)
     train(first)
     first.save_to_path(str(tmp_path / "checkpoint"))
-    second = build(seed=9)
+    second = build(seed=9, **parts)
     second.restore_from_path(str(tmp_path / "checkpoint"))
     assert second.counts == first.counts
     assert second.iteration == first.iteration
@@ -135,13 +136,14 @@ def test_a_checkpoint_keeps_everything(build, tmp_path):
 @pytest.mark.parametrize("keep_model", [True, False])
 @pytest.mark.parametrize("keep_replay", [True, False])
 def test_phase_2_begins_with_what_it_keeps(build, tmp_path, keep_model, keep_replay):
-    first = build(controller=FULL)
+    first = build(controller=FULL, value=VALUE)
     train(first)
     path = first.save_to_path(str(tmp_path / "checkpoint"))
-    second = build(start_from=path, keep_model=keep_model, keep_replay=keep_replay)
+    second = build(start_from=path, keep_model=keep_model, keep_replay=keep_replay, value=VALUE)
     kept, fresh = weights(first), weights(second)
-    equal = all(torch.equal(kept[name], fresh[name]) for name in kept if name.startswith("model."))
-    assert equal is keep_model
+    for part in ("model.", "actor_critic."):
+        equal = all(torch.equal(kept[name], fresh[name]) for name in kept if name.startswith(part))
+        assert equal is keep_model
     assert any(name.startswith("controller.decoder.") for name in fresh)
     assert second.local_replay_buffer.get_num_timesteps() == (first.counts["decisions"] if keep_replay else 0)
     assert second.counts["decisions"] == 0

@@ -30,7 +30,7 @@ from parsecrl.algorithms.planet.rollouts import collect, raise_errors
 from parsecrl.algorithms.training.rllib_phase import UnnamedTask
 from parsecrl.algorithms.training.user_errors import Failed
 from parsecrl.envs import EnvironmentFault, make_env
-from tests.planet.small import EMBEDDED, FULL, PENDULUM, small_config
+from tests.planet.small import EMBEDDED, FULL, PENDULUM, VALUE, small_config
 
 
 def small_module(**kwargs) -> PlanetRLModule:
@@ -121,14 +121,14 @@ def test_several_learners_need_not_use_every_part_in_every_batch(tmp_path):
     """As RLlib wraps the module of each of them; the head of termination has nothing to do here."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
     try:
-        module = small_module()
+        module = small_module(value=VALUE)
         wrapped = torch.nn.parallel.DistributedDataParallel(module)
         for decoder_only in (False, True, False):
             batch = small_batch()
             batch[DECODER_ONLY][:] = decoder_only
             module.zero_grad()
             wrapped(batch)["loss"].backward()
-            assert all(p.grad is not None for p in module.parameters())
+            assert all(p.grad is not None for p in module.parameters() if p.requires_grad)
     finally:
         torch.distributed.destroy_process_group()
 
@@ -143,6 +143,58 @@ def test_an_update_moves_model_and_decoder_and_marks_the_agent_trained():
     assert any((a != b).any() for a, b in zip(decoder, agent.decoder.parameters(), strict=True))
     assert agent.trained
     assert agent.model.obs_norm.count == 24
+
+
+@pytest.mark.parametrize("controller", [FULL, EMBEDDED])
+def test_a_value_changes_nothing_of_what_model_and_decoder_learn(controller):
+    """Bit by bit, over two updates; and `none` is what a spec without the key is."""
+    agents = []
+    for value in ({}, {"value": "none"}, {"value": VALUE}):
+        learner = small_learner(controller=controller, **value)
+        update(learner)
+        agents.append(update(learner))
+    plain, none, valued = (agent.state_dict() for agent in agents)
+    assert plain.keys() == none.keys()
+    assert valued.keys() > plain.keys()
+    searched = ("controller.", "actor_critic.") if controller is EMBEDDED else ("actor_critic.",)
+    for name, weight in plain.items():
+        assert torch.equal(none[name], weight)
+        # The decoder's loss is the cost of plans, in which a value counts.
+        assert torch.equal(valued[name], weight) or name.startswith(searched)
+
+
+def test_the_losses_of_critic_and_actor_reach_these_two_only():
+    module = small_module(value=VALUE)
+    batch = small_batch()
+    sequence = ReplaySequence(
+        *(batch[name] for name in (Columns.OBS, Columns.ACTIONS, Columns.REWARDS, "is_first", "is_terminated"))
+    )
+    loss, terms = module.value_loss(Belief(torch.randn(4, 6, 12), torch.randn(4, 6, 4)), sequence)
+    assert set(terms) == {"critic_loss", "actor_loss", "imagined_value"}
+    loss.backward()
+    reached = {name for name, p in module.agent.named_parameters() if p.grad is not None}
+    assert {name.split(".")[1] for name in reached} == {"critic", "actor"}
+    assert {name.split(".")[0] for name in reached} == {"actor_critic"}
+    assert all(p.requires_grad for p in module.agent.model.parameters())
+
+
+def test_an_update_moves_critic_actor_and_slow_critic_unless_the_decoder_alone_learns():
+    learner = small_learner(value=VALUE)
+    agent = learner.module[DEFAULT_MODULE_ID].unwrapped().agent
+    nets = [getattr(agent.actor_critic, name) for name in ("critic", "actor", "slow_critic")]
+    before = [weights_of(net) for net in nets]
+    batch = small_batch()
+    batch[DECODER_ONLY][:] = True
+    update(learner, batch)
+    for net, old in zip(nets, before, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(weights_of(net), old, strict=True))
+    for _ in range(2):  # the first moves the last layers alone, which begin at 0
+        update(learner)
+    for net, old in zip(nets, before, strict=True):
+        assert all(not torch.equal(a, b) for a, b in zip(weights_of(net), old, strict=True))
+    critic, slow = (torch.cat([w.flatten() for w in weights_of(net)]) for net in (nets[0], nets[2]))
+    begun = torch.cat([w.flatten() for w in before[0]])
+    assert (slow - begun).norm() < 0.1 * (critic - begun).norm()  # at 0.02 of the way in each update
 
 
 def test_an_update_trains_a_decoder_through_a_cost_and_a_model_of_another_package(monkeypatch):
@@ -322,6 +374,11 @@ def test_the_same_update_twice_gives_the_same_weights():
     [
         ({"decoder_training": "never"}, "must be 'online', 'offline' or 'after_planning', got 'never'"),
         ({"decoder_training": "offline"}, "train on the replay of an earlier phase"),
+        ({"value": {"discount": 1.0}}, r"value\.discount must be less than 1, got 1"),
+        (
+            {"value": {}, "controller": {**FULL, "objective": "a:b"}},
+            "value is of rewards, and controller.objective puts",
+        ),
     ],
 )
 def test_settings_out_of_range(settings, message):
