@@ -66,7 +66,7 @@ def controller_kind(agent: ControlPolicy | None) -> str:
         agent: None is the random policy.
 
     Returns:
-        full, embedded, module:name, random, or what another algorithm says.
+        full, icem, mppi, embedded, module:name, random, or what another algorithm says.
     """
     return RANDOM if agent is None else agent.kind
 

@@ -89,7 +89,7 @@ def result_for(task: str, kind: str) -> PaperResult | None:
 
     Args:
         task: As `task_of` names it.
-        kind: full, embedded or ppo.
+        kind: full, icem, mppi, embedded or ppo.
 
     Returns:
         Quartiles of the return; None where the paper has none.

@@ -44,7 +44,7 @@ def test_kind_chooses_the_controller():
     assert isinstance(embedded.controller, EmbeddedController)
     assert embedded.controller.temperature == 0.7
     assert embedded.decoder.latent_size == 3
-    with pytest.raises(ValueError, match=r"one of full, embedded, or module:function, got 'random'"):
+    with pytest.raises(ValueError, match=r"one of full, icem, mppi, embedded, or module:function, got 'random'"):
         make_agent({"kind": "random"})
 
 

@@ -132,7 +132,7 @@ def test_making_and_trying_a_part_leaves_the_global_generator_where_weights_leav
 @pytest.mark.parametrize(
     ("controller", "model", "message"),
     [
-        ({"kind": "mppi"}, {}, r"controller\.kind must be one of full, embedded, or module:function, got 'mppi'"),
+        ({"kind": "cma"}, {}, r"controller\.kind must be one of full, icem, mppi, embedded, or module:f.*, got 'cma'"),
         ({"kind": "no_such_module:C"}, {}, r"'no_such_module:C' cannot be imported \(ModuleNotFoundError.*PYTHONPATH"),
         ({"kind": "does_not_load:C"}, {}, r"cannot be imported \(ZeroDivisionError: division by zero\).*PYTHONPATH"),
         ({"kind": "broken_parts:Missing"}, {}, r"cannot be imported \(AttributeError.*Missing"),

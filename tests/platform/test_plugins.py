@@ -56,7 +56,10 @@ def test_a_spec_with_other_parts_prints_in_full_and_reads_back(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("controller.kind=fll", r"controller\.kind must be one of full, embedded, module:name, got fll; .*'full'"),
+        (
+            "controller.kind=fll",
+            r"controller\.kind must be one of full, icem, mppi, embedded, module:name, got fll; .*'full'",
+        ),
         ("world_model.kind=rsm", r"world_model\.kind must be one of rssm, module:name, got rsm; .*'rssm'"),
         ("controller.horizn=3", r"controller\.horizn is not a known key; did you mean 'horizon'"),
         ("world_model.hidden_size=3", r"world_model\.hidden_size is not a known key; did you mean 'options'"),

@@ -116,7 +116,7 @@ def test_overrides(spec_file, override, get, value):
         ("phases.embed.batch_length=11", ["at least controller.horizon", "got 11 with horizon=12"]),
         ("phases.planet.controller.horizon=-1", ["greater than or equal to 1", "-1"]),
         ("phases.planet.controller.num_elites=2000", ["num_elites must lie in [1, num_samples)", "2000", "1000"]),
-        ("phases.planet.controller.kind=fll", ["must be one of full, embedded", "fll"]),
+        ("phases.planet.controller.kind=fll", ["must be one of full, icem, mppi, embedded", "fll"]),
         ("phases.planet.algorithm=plant", ["must be one of cartpole_embedding, dcem_ppo", "did you mean 'planet'"]),
         ("phases.planet.learning_rate=.inf", ["learning_rate", "finite"]),
         ("phases.planet.keep_replay=1", ["keep_replay", "boolean"]),
