@@ -23,12 +23,12 @@ class StatusLine:
         self.stream = stream or sys.stderr
         self.rewrites = self.stream.isatty()
         self._last, self._printed = "", -math.inf
-        self.publish: Callable[[str], None] | None = None  # also told what the line says
+        self.publishers: list[Callable[[str], object]] = []  # also told what the line says
 
     def show(self, text: str, *, final: bool = False) -> None:
         """Put the text in the line's place; final: it stays."""
-        if self.publish is not None:
-            self.publish(text)
+        for publish in self.publishers:
+            publish(text)
         if self.rewrites:
             width = shutil.get_terminal_size().columns - 1
             self._write("\r\x1b[K" + text[:width] + ("\n" if final else ""))

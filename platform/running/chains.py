@@ -144,12 +144,7 @@ def run_chain(chain: Chain, storage: str, trust: bool, new_code: bool, board: An
     line = StatusLine()
     folder.open()
     progress = RunProgress(folder.path)
-
-    def publish(text: str) -> None:
-        progress.tell(text)
-        board.tell.remote(chain.name, text)
-
-    line.publish = publish
+    line.publishers = [progress.tell, lambda text: board.tell.remote(chain.name, text)]
     ended: BaseException | None = None
     try:
         with interruption.handled():

@@ -68,14 +68,8 @@ def run_spec(
         line.note(f"warning: {warning}")
     url = _connect_if_needed(folder, chains, address, dashboard)
     folder.open()
-    progress, to_job = RunProgress(folder.path), job_record.publisher()
-
-    def publish(text: str) -> None:
-        progress.tell(text)
-        if to_job:
-            to_job(text)
-
-    line.publish = publish
+    progress = RunProgress(folder.path)
+    line.publishers = [progress.tell, *filter(None, [job_record.publisher()])]
     ended: BaseException | None = None
     try:
         line.note(f"{job_record.RUN_BEGINS}{folder.path}")
