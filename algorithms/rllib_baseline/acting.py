@@ -18,6 +18,7 @@ from parsecrl.algorithms.checkpoints.files import Folder
 from parsecrl.algorithms.controllers.acting import space_of
 from parsecrl.algorithms.registry.user_functions import one_line
 from parsecrl.algorithms.rllib_baseline.config import module_of
+from parsecrl.algorithms.training.seeding import derive_seed
 
 
 class RLModulePolicy:
@@ -28,10 +29,11 @@ class RLModulePolicy:
         kind: The algorithm's class, as the spec names it.
         observation_size: O.
         action_size: A.
+        seed: Of what the module draws, at least 0.
     """
 
-    def __init__(self, module: Any, kind: str, observation_size: int, action_size: int):
-        self.module, self.kind, self.sizes = module, kind, (observation_size, action_size)
+    def __init__(self, module: Any, kind: str, observation_size: int, action_size: int, seed: int = 0):
+        self.module, self.kind, self.sizes, self.seed = module, kind, (observation_size, action_size), seed
 
     def to(self, device: str) -> RLModulePolicy:
         """The policy itself, which decides on this device from now on."""
@@ -71,16 +73,17 @@ class RLModulePolicy:
             first = (state["decision"] == 0).to(obs.dtype)
             batch = {Columns.OBS: obs[:, None], Columns.STATE_IN: {k: v.to(obs.device) for k, v in own.items()}}
             batch["is_first"] = first.to(obs.device)  # DreamerV3's
-        out = self.module.forward_inference(batch)
-        actions = out.get(Columns.ACTIONS)
-        if actions is None:
-            distribution = self.module.get_inference_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
-            if rng is None:
-                actions = distribution.to_deterministic().sample()
-            else:
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(int(rng.integers(2**31)))
-                    actions = distribution.sample()
+        # A module may draw whatever is asked for, as DreamerV3 does its latents.
+        drawn = (
+            rng.integers(2**31) if rng is not None else derive_seed(self.seed, "decision", int(state["decision"][0]))
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(drawn))
+            out = self.module.forward_inference(batch)
+            actions = out.get(Columns.ACTIONS)
+            if actions is None:
+                distribution = self.module.get_inference_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
+                actions = (distribution if rng is not None else distribution.to_deterministic()).sample()
         after = {"decision": state["decision"] + 1}
         if own:
             actions = actions.reshape(len(obs), -1)
@@ -88,11 +91,12 @@ class RLModulePolicy:
         return actions.clamp(-1.0, 1.0).cpu().numpy().astype(np.float32), after
 
 
-def load_policy(folder: Folder) -> tuple[RLModulePolicy, dict[str, Any]]:
+def load_policy(folder: Folder, seed: int = 0) -> tuple[RLModulePolicy, dict[str, Any]]:
     """Read a baseline's agent.
 
     Args:
         folder: Of the checkpoint; its code must be trusted already.
+        seed: Of what the module draws, at least 0.
 
     Returns:
         The policy, and the description.
@@ -114,7 +118,7 @@ def load_policy(folder: Folder) -> tuple[RLModulePolicy, dict[str, Any]]:
         raise ValueError(
             f"{folder} holds no whole agent of RLlib ({one_line(error)}); give an undamaged checkpoint folder"
         ) from error
-    return RLModulePolicy(module, settings["class"], *sizes), description
+    return RLModulePolicy(module, settings["class"], *sizes, seed), description
 
 
 def _flat(space: spaces.Space) -> spaces.Space:

@@ -53,7 +53,7 @@ class RLlibAlgorithm(Algorithm):
         from parsecrl.algorithms.rllib_baseline.acting import load_policy
 
         check_trust(folder, read_description(folder), trust)
-        return load_policy(folder)
+        return load_policy(folder, seed)
 
 
 RLLIB = RLlibAlgorithm()

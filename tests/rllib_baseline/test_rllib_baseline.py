@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from ray import cloudpickle
 
 from parsecrl.algorithms.checkpoints.agent import FILES
 from parsecrl.algorithms.controllers.acting import describe_space
+from parsecrl.algorithms.rllib_baseline.acting import RLModulePolicy
 from parsecrl.algorithms.rllib_baseline.config import baseline_config, module_of, trial_config
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import evaluate
@@ -100,6 +102,27 @@ def test_a_policy_acts_and_is_evaluated(checkpoint):
     assert set(rows["controller"]) == {"PPO"}
     assert (rows["env_steps"] == 20).all()
     assert evaluate(folder, episodes=[3], batch_size=2)["episode_return"].item() == rows["episode_return"][3]
+
+
+@pytest.mark.parametrize(
+    ("name", "config"), [("SAC", {}), ("PPO", {}), ("APPO", {}), ("DreamerV3", {"model_size": "nano"})]
+)
+def test_every_modules_policy_travels_and_decides_the_same(name, config):
+    """To the workers of an evaluation; DreamerV3 has a state, and draws its latents."""
+    seen, action = spaces.Box(-np.inf, np.inf, (3,), np.float32), spaces.Box(-1.0, 1.0, (2,), np.float32)
+    torch.manual_seed(0)
+    policy = RLModulePolicy(module_of({"class": name, "config": config}, seen, action), name, 3, 2)
+    again = cloudpickle.loads(cloudpickle.dumps(policy))
+    decided = []
+    for each in (policy, again):
+        state, actions = each.initial_state(2), []
+        for step in range(3):
+            chosen, state = each.act(state, torch.full((2, 3), 0.1 * step))
+            assert chosen.shape == (2, 2)
+            assert (np.abs(chosen) <= 1.0).all()
+            actions.append(chosen)
+        decided.append(np.stack(actions))
+    np.testing.assert_array_equal(*decided)
 
 
 def test_a_class_of_other_code_needs_trust(checkpoint):
