@@ -104,6 +104,8 @@ class Chains:
     def comparisons(self) -> list[tuple[str, str, str, Difference]]:
         """(phase, what, with what, difference): variants with the reference; phases with the one that they start from.
 
+        A phase that starts from none is compared with the first one: so are baselines.
+
         The phases' comparisons are said of the reference alone where there are variants.
         """
         found = []
@@ -112,7 +114,10 @@ class Chains:
                 continue
             what, against, other = cell.variant, REFERENCE, self._of_reference(cell.phase)
             if cell.variant == REFERENCE:
-                started = next((str(phase.spec.get("start_from")) for phase in cell.phases.values()), "")
+                first = next(cell.phase for cell in self.cells if cell.phase != RANDOM)
+                started = next((phase.spec.get("start_from") for phase in cell.phases.values()), None) or first
+                if started == cell.phase:
+                    continue
                 what, against, other = cell.phase, started, self._of_reference(started)
             if difference := paired_difference(cell.returns, other):
                 found.append((cell.phase, what, against, difference))
