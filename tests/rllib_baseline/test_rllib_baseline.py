@@ -8,11 +8,14 @@ import pytest
 import torch
 from gymnasium import spaces
 from ray import cloudpickle
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from parsecrl.algorithms.checkpoints.agent import FILES
 from parsecrl.algorithms.controllers.acting import describe_space
 from parsecrl.algorithms.rllib_baseline.acting import RLModulePolicy
 from parsecrl.algorithms.rllib_baseline.config import baseline_config, module_of, trial_config
+from parsecrl.algorithms.rllib_baseline.episode_counts import DECISIONS, ENTRIES, HIGH, LOW, RETURNS, STEPS
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import evaluate
 from parsecrl.platform.evaluation.loading import load_agent
@@ -142,3 +145,34 @@ def test_a_damaged_agent_is_named(checkpoint):
     (folder / "agent.json").write_text(json.dumps(description))
     with pytest.raises(ValueError, match="holds no whole agent of RLlib"):
         load_agent(folder)
+
+
+def test_runners_count_simulator_steps_and_whole_returns():
+    """By hand from the episodes: an episode of 25 steps is 13 decisions of two, of which the last is one step."""
+    env = {"id": "Pendulum-v1", "action_repeat": 2, "max_episode_steps": 25}
+    config = trial_config({"class": "SAC"}, env, {"num_envs_per_env_runner": 2}, seed=0)
+    total, counted, returns = {}, [], []
+    root = MetricsLogger(root=True)
+    runners = [SingleAgentEnvRunner(config=config, worker_index=index) for index in (0, 1)]
+    for iteration in range(2):
+        for _ in range(2):  # rounds of an iteration
+            for runner in runners:
+                for piece in runner.sample(num_timesteps=20):
+                    total[piece.id_] = total.get(piece.id_, 0.0) + float(np.sum(piece.get_rewards()))
+                    steps = [info["env_steps"] for info in piece.get_infos()[1:]]
+                    counted.append((len(piece), sum(steps)))
+                    if piece.is_done:
+                        assert steps[-1] == 1
+                        returns.append(total.pop(piece.id_))
+            root.aggregate([runner.get_metrics() for runner in runners], key="env_runners")
+        found = root.reduce(compile=True)["env_runners"]
+        assert returns, iteration
+        assert found[DECISIONS] == sum(decisions for decisions, _ in counted) >= 40
+        assert found[STEPS] == sum(steps for _, steps in counted) <= 2 * found[DECISIONS]
+        assert found[LOW] < found[HIGH] <= 0.0
+        assert found[ENTRIES] == found[DECISIONS]  # a single joint
+        counted.clear()  # each result counts its own iteration
+        np.testing.assert_allclose(sorted(np.ravel(found.get(RETURNS, []))), sorted(returns), rtol=1e-5)
+        returns.clear()
+    for runner in runners:
+        runner.stop()
