@@ -12,6 +12,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from ray.rllib.core import COMPONENT_LEARNER as LEARNER
+from ray.rllib.core import COMPONENT_RL_MODULE as RL_MODULE
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 from ray.tune import Trainable
@@ -120,11 +122,12 @@ class RLlibBaseline(Trainable):
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """RLlib's checkpoint, what it leaves out, and the agent's two files without pickles."""
         folder = Path(checkpoint_dir).absolute()
-        module = self.algorithm.learner_group.get_weights(inference_only=True)[DEFAULT_MODULE_ID]
+        state = self.algorithm.learner_group.get_state(components=f"{LEARNER}/{RL_MODULE}", inference_only=True)
+        module = state[LEARNER][RL_MODULE][DEFAULT_MODULE_ID]
         FILES.write(folder, self.agent_description(), {name: torch.as_tensor(value) for name, value in module.items()})
         self.algorithm.save_to_path(str(folder / RLLIB))
-        state = {**self.counts, "last_returns": list(self.last_returns), "reward_range": self.reward_range}
-        (folder / STATE_FILE).write_text(json.dumps(state))
+        counted = {**self.counts, "last_returns": list(self.last_returns), "reward_range": self.reward_range}
+        (folder / STATE_FILE).write_text(json.dumps(counted))
         replay = getattr(self.algorithm, "local_replay_buffer", None)
         rest = {
             "replay": None if replay is None else replay.get_state(),
