@@ -21,8 +21,8 @@ from ray.tune import Trainable
 from parsecrl.algorithms.checkpoints.agent import FILES
 from parsecrl.algorithms.controllers.acting import describe_space
 from parsecrl.algorithms.registry.algorithm import UNTRAINED
-from parsecrl.algorithms.rllib_baseline.config import trial_config
-from parsecrl.algorithms.rllib_baseline.episode_counts import AT_BOUNDS, DECISIONS, ENTRIES, HIGH, LOW, RETURNS, STEPS
+from parsecrl.algorithms.rllib.config import trial_config
+from parsecrl.algorithms.rllib.episode_counts import AT_BOUNDS, DECISIONS, ENTRIES, HIGH, LOW, RETURNS, STEPS
 from parsecrl.algorithms.training.rllib_private import algorithm_inside
 from parsecrl.algorithms.training.rllib_settings import RECENT_EPISODES, learner_terms
 

@@ -13,9 +13,9 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from parsecrl.algorithms.checkpoints.agent import FILES
 from parsecrl.algorithms.controllers.acting import describe_space
-from parsecrl.algorithms.rllib_baseline.acting import RLModulePolicy
-from parsecrl.algorithms.rllib_baseline.config import baseline_config, module_of, trial_config
-from parsecrl.algorithms.rllib_baseline.episode_counts import DECISIONS, ENTRIES, HIGH, LOW, RETURNS, STEPS
+from parsecrl.algorithms.rllib.acting import RLModulePolicy
+from parsecrl.algorithms.rllib.config import baseline_config, module_of, trial_config
+from parsecrl.algorithms.rllib.episode_counts import DECISIONS, ENTRIES, HIGH, LOW, RETURNS, STEPS
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import evaluate
 from parsecrl.platform.evaluation.loading import load_agent

@@ -17,7 +17,7 @@ from parsecrl.algorithms.checkpoints.agent import FILES
 from parsecrl.algorithms.checkpoints.files import Folder
 from parsecrl.algorithms.controllers.acting import space_of
 from parsecrl.algorithms.registry.user_functions import one_line
-from parsecrl.algorithms.rllib_baseline.config import module_of
+from parsecrl.algorithms.rllib.config import module_of
 from parsecrl.algorithms.training.seeding import derive_seed
 
 

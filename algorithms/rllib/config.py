@@ -17,7 +17,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from parsecrl.algorithms.registry.messages import nearest
 from parsecrl.algorithms.registry.settings import BadSetting, blamed_on
 from parsecrl.algorithms.registry.user_functions import names_code, own_function
-from parsecrl.algorithms.rllib_baseline.episode_counts import EpisodeCounts
+from parsecrl.algorithms.rllib.episode_counts import EpisodeCounts
 from parsecrl.algorithms.training.rllib_phase import ENVIRONMENT, env_arguments, place
 from parsecrl.algorithms.training.rllib_settings import RECENT_EPISODES
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from parsecrl.algorithms.registry.algorithm import CONTROL, ENV_STEPS, NUM_UPDATES, Algorithm
 from parsecrl.algorithms.registry.settings import Settings
-from parsecrl.algorithms.rllib_baseline.settings import RLlibSettings
+from parsecrl.algorithms.rllib.settings import RLlibSettings
 
 
 class RLlibAlgorithm(Algorithm):
@@ -23,7 +23,7 @@ class RLlibAlgorithm(Algorithm):
 
     def trainable(self) -> Any:
         """A trainable that has RLlib's algorithm inside: its class is a setting."""
-        from parsecrl.algorithms.rllib_baseline.trainable import RLlibBaseline
+        from parsecrl.algorithms.rllib.trainable import RLlibBaseline
 
         return RLlibBaseline
 
@@ -35,14 +35,14 @@ class RLlibAlgorithm(Algorithm):
 
     def processes(self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any]) -> list[dict[str, float]]:
         """What RLlib asks for the algorithm."""
-        from parsecrl.algorithms.rllib_baseline.config import trial_config
+        from parsecrl.algorithms.rllib.config import trial_config
 
         made: Any = trial_config(phase.plain(), env or {}, resources, 0)
         return made.algo_class.default_resource_request(made).bundles
 
     def check(self, phase: Any) -> None:
         """Find the class, and have it take the settings."""
-        from parsecrl.algorithms.rllib_baseline.config import trial_config
+        from parsecrl.algorithms.rllib.config import trial_config
 
         # Any task with bounded actions does: RLlib's own checks look at no environment here.
         trial_config(phase.plain(), {"id": "Pendulum-v1"}, {}, 0)
@@ -50,7 +50,7 @@ class RLlibAlgorithm(Algorithm):
     def load_policy(self, folder: Any, seed: int, trust: bool | Collection[str]) -> tuple[Any, dict[str, Any]]:
         """The RLModule of a checkpoint as a policy, and its description; without pickles."""
         from parsecrl.algorithms.checkpoints.agent import check_trust, read_description
-        from parsecrl.algorithms.rllib_baseline.acting import load_policy
+        from parsecrl.algorithms.rllib.acting import load_policy
 
         check_trust(folder, read_description(folder), trust)
         return load_policy(folder, seed)
