@@ -141,7 +141,8 @@ class PlanningAgent(nn.Module):
 
     def _propose(self, belief: Belief, generator: torch.Generator | None, noise: Tensor | None) -> Tensor | None:
         """The actor's plans [B, P, H, A], the first without noise; None where it has none."""
-        B, (H, A) = len(belief.h), (self.controller.horizon, self.controller.action_size)
+        # Not len: torch.export would take the batch's size for a constant.
+        B, (H, A) = belief.h.shape[0], (self.controller.horizon, self.controller.action_size)
         P = self._num_proposals(self.controller.noise_shape[1])
         if self.actor_critic is None or P == 0:
             return None

@@ -23,6 +23,7 @@ from parsecrl.algorithms.controllers.agent import PlanningAgent
 
 MAX_BATCH = 4096
 CHECKED_SIZES = (1, 2, 5)  # of batches
+EXAMPLE_SIZE = 7  # of the batch that is traced: where it equals another size, torch.export takes it for a constant
 TOLERANCE = 1e-4  # of actions in [-1, 1]; a program multiplies in another order
 STATE = ("h", "s", "action", "plan")
 
@@ -71,7 +72,7 @@ def export_policy(agent: TrainedAgent, file: Path) -> float:
     try:
         with torch.no_grad():
             module(*_inputs(policy, plans, size, 1))  # a model may read a buffer once, which a trace cannot
-            program = torch.export.export(module, _inputs(policy, plans, size, 3), dynamic_shapes=axes)
+            program = torch.export.export(module, _inputs(policy, plans, size, EXAMPLE_SIZE), dynamic_shapes=axes)
             stored = io.BytesIO()
             torch.export.save(program, stored)
     except Exception as error:  # of torch's many kinds

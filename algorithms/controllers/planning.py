@@ -100,7 +100,7 @@ class SearchController(nn.Module):
     ) -> Plan:
         """As `Controller.plan`; candidates [B, P, H, A] are tried in the first iteration, if the solver takes any."""
         if warm_start is None:
-            warm_start = belief.h.new_zeros(len(belief.h), self.plan_size)
+            warm_start = belief.h.new_zeros(belief.h.shape[0], self.plan_size)
         mean, carried = warm_start[:, : self.plan_size], warm_start[:, self.plan_size :]
         given = [] if candidates is None else [candidates.flatten(-2)]
         if carried.shape[1]:
@@ -269,7 +269,7 @@ class EmbeddedController(SearchController):
         Returns:
             [B, n].
         """
-        points = torch.cat([plan.mean[:, None], self.points.expand(len(plan.mean), -1, -1)], 1)  # [B, 1 + N, n]
+        points = torch.cat([plan.mean[:, None], self.points.expand(plan.mean.shape[0], -1, -1)], 1)  # [B, 1 + N, n]
         actions = self.decode(points, belief)[:, :, :-1]
         nearest = (actions - plan.actions[:, None, 1:]).square().sum((-1, -2)).argmin(1)  # [B]
         return points.gather(1, nearest[:, None, None].expand(-1, 1, self.plan_size)).squeeze(1)
