@@ -1,4 +1,4 @@
-"""The one maker of environments, and its two doors: control tasks, and worlds with discrete actions.
+"""The one maker of environments, and its two doors: control tasks, and worlds, most with discrete actions.
 
 Observation [O], float32: the leaves of the task's observation space in the order of `gymnasium.spaces.flatten`. A Dict
 space, dm_control's among them, comes in the alphabetical order of its keys, each leaf in C order. A scalar takes one
@@ -77,6 +77,7 @@ def make_world(
     render_mode: str | None = None,
     kwargs: Mapping[str, Any] | None = None,
     max_episode_steps: int | None = None,
+    continuous: bool = False,
 ) -> Border:
     """Make a world with discrete actions, numbered from 0; observations are float32 vectors, or uint8 pictures.
 
@@ -85,6 +86,7 @@ def make_world(
         render_mode: None, or "rgb_array" for `env.render()` to return uint8 [height, width, 3].
         kwargs: The world's own arguments.
         max_episode_steps: As in `make_env`.
+        continuous: Whether a bounded Box of actions, as in `make_env`, is taken too.
 
     Returns:
         The world. Observations stay pictures where they are uint8 [height, width, channels].
@@ -92,7 +94,8 @@ def make_world(
     Raises:
         ValueError: As in `make_env`.
     """
-    return _bordered(id, "world", spaces.Discrete, render_mode, kwargs, max_episode_steps)
+    actions = None if continuous else spaces.Discrete
+    return _bordered(id, "world", actions, render_mode, kwargs, max_episode_steps)
 
 
 def control_env(
@@ -122,6 +125,7 @@ def world_env(
     kwargs: Mapping[str, Any] | None = None,
     env_max_episode_steps: int | None = None,
     render_mode: str | None = None,
+    continuous: bool = False,
 ) -> Border:
     """`make_world` under the keywords of `parsecrl/World-v0`, as in `control_env`.
 
@@ -130,17 +134,18 @@ def world_env(
         kwargs: As in `make_world`.
         env_max_episode_steps: The `max_episode_steps` of `make_world`.
         render_mode: As in `make_world`.
+        continuous: As in `make_world`.
 
     Returns:
         The world.
     """
-    return make_world(env_id, render_mode, kwargs, env_max_episode_steps)
+    return make_world(env_id, render_mode, kwargs, env_max_episode_steps, continuous)
 
 
 def _bordered(
     id: Task,
     group: str,
-    actions: type[spaces.Space],
+    actions: type[spaces.Space] | None,
     render_mode: str | None,
     kwargs: Any,
     max_episode_steps: int | None,
@@ -320,8 +325,13 @@ def blame(error: Exception) -> str:
 # Checking.
 
 
-def _check(env: gymnasium.Env, name: str, actions: type[spaces.Space]) -> None:
+def _check(env: gymnasium.Env, name: str, actions: type[spaces.Space] | None) -> None:
+    """Raise ValueError where the spaces do not suit; actions None: Discrete or a bounded Box."""
     action, seen = (getattr(env, f"{kind}_space", None) for kind in ("action", "observation"))
+    if actions is None and not isinstance(action, spaces.Discrete | spaces.Box):
+        raise ValueError(
+            f"the actions of a world must be Discrete or a bounded Box, got {action} from {name!r}; choose another"
+        )
     if actions is spaces.Discrete and not isinstance(action, spaces.Discrete):
         raise ValueError(
             f"the actions of a world must be Discrete, got {action} from {name!r}; choose a world with discrete actions"

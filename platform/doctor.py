@@ -177,7 +177,8 @@ def examine_task(
         yield OK, "seeds", "the same seed begins the same"
     for warning in found.warnings:
         yield NOTE, "warning", warning
-    kinds = {CONTROL} if key == "env" else {PICTURES} if picture else {VECTORS, *([GOALS] if found.has_goal else [])}
+    kinds = {CONTROL, VECTORS} if key == "env" else {PICTURES} if picture else {VECTORS}
+    kinds |= {GOALS} if key == "world" and found.has_goal else set()
     yield OK, "algorithms", ", ".join(entry.name for entry in usable() if entry.plays in kinds)
     stated = control if key == "env" else {**group, **limit}
     if not found.ends:

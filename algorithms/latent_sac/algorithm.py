@@ -11,7 +11,7 @@ from parsecrl.algorithms.registry.settings import blamed_on
 
 
 class LatentSACAlgorithm(Algorithm):
-    """Discrete soft actor-critic over the latents of a dynamics model."""
+    """Soft actor-critic over the latents of a dynamics model."""
 
     name = "latent_sac"
     settings = LatentSACSettings
@@ -19,7 +19,7 @@ class LatentSACAlgorithm(Algorithm):
     agent_file = "latent_sac.json"
     tune_name = "LatentSAC"
     plays = VECTORS
-    checked = frozenset({"world", "model", "target_entropy"})
+    checked = frozenset({"world", "model", "target_entropy", "exploration"})
 
     def trainable(self) -> Any:
         """RLlib's algorithm, imported now."""
@@ -29,16 +29,17 @@ class LatentSACAlgorithm(Algorithm):
 
     def check(self, phase: Any) -> None:
         """Make the world, and check the model and the target entropy against it."""
-        from parsecrl.algorithms.latent_sac.latent_sac_rl_module import check_target_entropy
+        from parsecrl.algorithms.latent_sac.latent_sac_rl_module import check_bonus, check_target_entropy
         from parsecrl.algorithms.latent_study.model_factory import check_model
-        from parsecrl.algorithms.latent_study.worlds import check_slices, make_vector_world, space_sizes
+        from parsecrl.algorithms.latent_study.worlds import check_slices, make_vector_world
 
         with blamed_on("world"):
-            env = make_vector_world(phase.world.plain(), layout_seed=0)
+            env = make_vector_world(phase.world.plain(), layout_seed=0, continuous=True)
         try:
             check_model(phase.model.plain(), env)
             check_slices(env, phase.model.rollout_steps, "model.rollout_steps")
-            check_target_entropy(phase.target_entropy, space_sizes(env)[1])
+            check_target_entropy(phase.target_entropy, env.action_space)
+            check_bonus(phase.exploration.plain(), env.action_space)
         finally:
             env.close()
 
@@ -47,7 +48,7 @@ class LatentSACAlgorithm(Algorithm):
         from parsecrl.algorithms.latent_study.worlds import make_vector_world
 
         group = phase.world.plain()
-        return OwnWorld(group, lambda: make_vector_world(group, layout_seed=0))
+        return OwnWorld(group, lambda: make_vector_world(group, layout_seed=0, continuous=True))
 
     def load_policy(self, folder: Any, seed: int, trust: bool | Collection[str]) -> Any:
         """The policy of a checkpoint, which names no code: neither seed nor trust is needed."""

@@ -5,6 +5,7 @@ Nothing here is pickled: what an analysis needs can be read without running code
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from parsecrl.algorithms.checkpoints.files import Folder
 from parsecrl.algorithms.checkpoints.pair import CheckpointPair
-from parsecrl.algorithms.latent_sac.acting import DiscretePolicy
+from parsecrl.algorithms.latent_sac.acting import DiscretePolicy, SquashedGaussianPolicy
 from parsecrl.algorithms.latent_study.model_factory import make_model
 from parsecrl.algorithms.latent_study.record import GridRecord
 from parsecrl.algorithms.latent_study.worlds import make_vector_world, space_sizes, world_of
@@ -24,7 +25,7 @@ from parsecrl.algorithms.models.latent_dynamics import feedforward
 from parsecrl.algorithms.registry.user_functions import one_line
 
 FILES = CheckpointPair("latent_sac", "latent_sac", format=3)
-KEPT = ("model.", "policy.")  # what acts and what predicts; the rest is in RLlib's checkpoint
+KEPT = ("model.", "policy.", "slow_encoder.")  # what acts and what predicts; the rest is in RLlib's checkpoint
 
 
 def save_trial(
@@ -62,7 +63,7 @@ def load_trial(folder: Folder) -> tuple[LatentDynamics, GridRecord | None, dict[
     description, tensors = FILES.read_description(folder), FILES.read_tensors(folder)
     with _whole(folder):
         group, layout_seed = description["world"], description["layout_seed"]
-    env = make_vector_world(group, layout_seed)
+    env = make_vector_world(group, layout_seed, continuous=True)
     with _whole(folder):
         model, world = _model(description, tensors, *space_sizes(env)), world_of(env)
         if world is None:
@@ -72,7 +73,7 @@ def load_trial(folder: Folder) -> tuple[LatentDynamics, GridRecord | None, dict[
     return model, record, description
 
 
-def load_policy(folder: Folder) -> tuple[DiscretePolicy, dict[str, Any]]:
+def load_policy(folder: Folder) -> tuple[DiscretePolicy | SquashedGaussianPolicy, dict[str, Any]]:
     """Read the policy of a trial; the environment is not needed.
 
     Args:
@@ -87,11 +88,18 @@ def load_policy(folder: Folder) -> tuple[DiscretePolicy, dict[str, Any]]:
     description, tensors = FILES.read_description(folder), FILES.read_tensors(folder)
     with _whole(folder):
         spaces, sizes = description["spaces"], description["policy"]
-        num_actions = spaces["action"]["n"]
+        action = spaces["action"]
+        continuous = action.get("kind") == "Box"
+        num_actions = math.prod(action["shape"]) if continuous else action["n"]
         model = _model(description, tensors, spaces["observation"]["shape"][0], num_actions)
-        network = feedforward(model.latent_size, num_actions, sizes["hidden_size"], sizes["num_layers"])
+        slow = {k.removeprefix("slow_"): v for k, v in tensors.items() if k.startswith("slow_encoder.")}
+        model.load_state_dict({**model.state_dict(), **slow})  # the policy's own eyes
+        network = feedforward(
+            model.latent_size, num_actions * (1 + continuous), sizes["hidden_size"], sizes["num_layers"]
+        )
         network.load_state_dict({k.removeprefix("policy."): v for k, v in tensors.items() if k.startswith("policy.")})
-    return DiscretePolicy(model, network), description
+    policy = SquashedGaussianPolicy(model, network, num_actions) if continuous else DiscretePolicy(model, network)
+    return policy, description
 
 
 @contextmanager

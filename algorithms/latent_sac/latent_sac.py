@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
@@ -22,7 +23,8 @@ from parsecrl.algorithms.checkpoints.files import check_local
 from parsecrl.algorithms.controllers.acting import describe_space
 from parsecrl.algorithms.latent_sac.checkpoint import save_trial
 from parsecrl.algorithms.latent_sac.latent_sac_learner import LatentSACLearner
-from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule, latent_model
+from parsecrl.algorithms.latent_sac.latent_sac_rl_module import VISITS, LatentSACRLModule, check_bonus, latent_model
+from parsecrl.algorithms.latent_sac.policy_losses import UPDATE
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
 from parsecrl.algorithms.latent_sac.settings import LatentSACSettings
@@ -53,9 +55,9 @@ LOSSES = ("actor_loss", "critic_loss", "dynamics_loss")
 class LatentSACConfig(SettingsConfig):
     """Config of a trial; `LatentSACSettings` says what the settings mean.
 
-    `.environment(...)` takes the id of a world with vectors for observations and discrete actions, a class, or the name
-    of a creator that was registered with Tune; `.debugging(seed=...)` seeds everything. Of `training()` the groups
-    model and policy become the attributes latent_model and policy_network: RLlib has others.
+    `.environment(...)` takes the id of a world with vectors for observations, a class, or the name of a creator that
+    was registered with Tune; `.debugging(seed=...)` seeds everything. Of `training()` the groups model and policy are
+    the attributes latent_model and policy_network: RLlib has others.
 
     Args:
         algo_class: What `.build_algo()` makes; None: `LatentSAC`.
@@ -77,6 +79,7 @@ class LatentSACConfig(SettingsConfig):
     world: dict[str, Any]
     latent_model: dict[str, Any]
     policy_network: dict[str, Any]
+    exploration: dict[str, Any]
     policy_updates: int
     dynamics_updates: int
     batch_size: int
@@ -115,7 +118,7 @@ class LatentSACConfig(SettingsConfig):
         config.trial_seed = derive_seed(settings.get("run_seed", 0), ROLE, own.seed)
         config.learners(num_gpus_per_learner=own.num_gpus_per_trial)
         config.debugging(seed=config.trial_seed)
-        config.environment(WORLD, env_config=world_arguments(config.world, config.layout_seed))
+        config.environment(WORLD, env_config=world_arguments(config.world, config.layout_seed, continuous=True))
         return config
 
     @property
@@ -140,20 +143,21 @@ class LatentSACConfig(SettingsConfig):
         """Put parsecrl/World-v0, which RLlib makes by its id, around the world that was given."""
         given = {**self.env_config}
         before = given.pop("env_id", None)  # RLlib's environment() keeps the keys of an earlier call
+        given.pop("continuous", None)
         if self.env == WORLD and before is None:
             raise ValueError(f"{self.env} needs a world; give .environment() the world's own id in its place")
         task = named_task(before if self.env == WORLD else self.env)
         if isinstance(task, UnnamedTask):
             self.world = {"id": task.name}
-            made = self.env_config if self.env == WORLD else {"env_id": task, "kwargs": given}
+            made = self.env_config if self.env == WORLD else {"env_id": task, "kwargs": given, "continuous": True}
         else:
-            made = world_arguments(self.world, self.layout_seed)
+            made = world_arguments(self.world, self.layout_seed, continuous=True)
             if self.env != WORLD:
                 self.world = {**given, "id": task.removeprefix(NAMESPACE)}
             elif self.env_config != made:
                 limit = given.pop("env_max_episode_steps", None)
                 self.world = {**given, "id": task.removeprefix(NAMESPACE), "max_episode_steps": limit}
-            made = world_arguments(self.world, self.layout_seed)
+            made = world_arguments(self.world, self.layout_seed, continuous=True)
         self.env, self.env_config = WORLD, made
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -166,8 +170,8 @@ class LatentSACConfig(SettingsConfig):
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
-        names = ("latent_model", "policy_network", "encoder_training", "alpha", "target_entropy", "discount")
-        return {name: getattr(self, name) for name in (*names, "trial_seed")}
+        names = ("latent_model", "policy_network", "encoder_training", "encoder_tau", "exploration", "alpha")
+        return {name: getattr(self, name) for name in (*names, "target_entropy", "discount", "trial_seed")}
 
 
 class LatentSAC(Algorithm):
@@ -212,7 +216,10 @@ class LatentSAC(Algorithm):
         self.obs_size, self.num_actions = space_sizes(env)
         world = world_of(env)
         self.record = None if world is None else GridRecord(world)
-        self.replay = TransitionReplay(self.config.replay_capacity, self.obs_size)
+        self.continuous = isinstance(env.action_space, spaces.Box)
+        check_bonus(self.config.exploration, env.action_space)
+        vectors = self.num_actions if self.continuous else None
+        self.replay = TransitionReplay(self.config.replay_capacity, self.obs_size, vectors)
 
     def training_step(self) -> None:
         """Algorithm 1, `episodes_per_step` times: play an episode, store it, update model and policy."""
@@ -245,7 +252,7 @@ class LatentSAC(Algorithm):
 
     def _store(self, episode: SingleAgentEpisode) -> None:
         obs = np.asarray(episode.get_observations(), np.float32)  # [T + 1, O]
-        action = np.asarray(episode.get_actions(), np.int64)
+        action = np.asarray(episode.get_actions(), np.float32 if self.continuous else np.int64)
         reward = np.asarray(episode.get_rewards(), np.float32)
         if not self.scores:
             warn_of_units(obs, self.config.world["id"])
@@ -271,8 +278,11 @@ class LatentSAC(Algorithm):
         return {Columns.OBS: obs, Columns.ACTIONS: action}
 
     def _transitions(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        batch = self.replay.sample(self.config.batch_size, rng)
+        counts = self.config.exploration.get("bonus") == "count"
+        batch = self.replay.sample(self.config.batch_size, rng, with_visits=counts)
+        visits = {} if batch.visits is None else {VISITS: batch.visits}
         return {
+            **visits,
             Columns.OBS: batch.obs,
             Columns.ACTIONS: batch.action,
             Columns.REWARDS: batch.reward,

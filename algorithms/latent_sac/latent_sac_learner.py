@@ -1,4 +1,4 @@
-"""The Learner of latent_sac: an optimiser for each part, of which an update steps those that its loss reached."""
+"""The Learner of latent_sac: an optimiser for each loss and part, of which an update steps those of its loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch.optim import Adam
 
-from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
+from parsecrl.algorithms.latent_sac.latent_sac_rl_module import LatentSACRLModule
+from parsecrl.algorithms.latent_sac.policy_losses import UPDATE
 from parsecrl.algorithms.training.finite_checks import check_finite, check_weights_finite, reached, register_optimizers
 from parsecrl.algorithms.training.rllib_private import PreparedBatch
 
@@ -23,27 +24,29 @@ class LatentSACLearner(PreparedBatch, TorchLearner):
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """As RLlib asks: an Adam for each part that has parameters."""
         module: LatentSACRLModule = self.module[module_id].unwrapped()
-        encoder = list(module.model.encoder.parameters())  # type: ignore[union-attr]  # mypy knows it as any attribute of a torch module
-        own = set(encoder)
-        rest = [p for p in module.model.parameters() if p not in own]
-        # The encoder of a model without an objective is part of the agent, whose learning rate the paper tuned.
-        encoder_rate = config.dynamics_learning_rate if module.model.trains else config.policy_learning_rate
+        model, rates = module.model, (config.dynamics_learning_rate, config.policy_learning_rate)
+        # An optimiser for each loss: where both train the encoder, their moments would mix in one.
         groups = {
-            "encoder": (encoder, encoder_rate),
-            "dynamics": (rest if module.model.trains else [], config.dynamics_learning_rate),
+            "dynamics": (list(model.parameters()) if model.trains else [], rates[0]),
+            "encoder": (list(model.encoder.parameters()) if module.policy_trains_encoder else [], rates[1]),  # type: ignore[union-attr]
             "policy": (list(module.policy.parameters()), config.policy_learning_rate),
             "qf": (list(module.qf.parameters()), config.policy_learning_rate),
             "qf_twin": (list(module.qf_twin.parameters()), config.policy_learning_rate),
             "alpha": ([module.log_alpha] if module.log_alpha.requires_grad else [], config.alpha_learning_rate),
         }
-        optimizers = {name: Adam(own, rate, fused=True) for name, (own, rate) in groups.items() if own}
-        register_optimizers(self, module_id, optimizers)
+        self.optimizers = {name: Adam(own, rate, fused=True) for name, (own, rate) in groups.items() if own}
+        register_optimizers(self, module_id, self.optimizers)
 
     def prepare(self, batch: Any) -> None:
-        """Latents that stay the same in all minibatches of a call are computed once, before it is divided."""
+        """Bonus, and latents that stay the same in all minibatches of a call, are computed before it is divided."""
         for module_id, columns in batch.policy_batches.items():
             if Columns.NEXT_OBS in columns:
-                columns.update(self.module[module_id].unwrapped().fixed_latents(columns))
+                module = self.module[module_id].unwrapped()
+                bonus = module.bonus(columns)
+                if bonus is not None:
+                    columns[Columns.REWARDS] = columns[Columns.REWARDS] + bonus
+                    self.metrics.log_value((module_id, "bonus"), bonus.mean(), window=20)
+                columns.update(module.fixed_latents(columns))
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: dict[str, Any]) -> Any:
         """The module's loss, its terms logged. Raises FloatingPointError where one is not finite."""
@@ -58,14 +61,27 @@ class LatentSACLearner(PreparedBatch, TorchLearner):
         """As RLlib's, of the parameters that the loss reached."""
         return reached(super().compute_gradients(loss_per_module, **kwargs))
 
+    def postprocess_gradients(self, gradients_dict: dict[Any, Any]) -> dict[Any, Any]:
+        """As RLlib's, which refuses a parameter that two optimisers step, as the encoder's are."""
+        return self.postprocess_gradients_for_module(
+            module_id=DEFAULT_MODULE_ID,
+            config=self.config.get_config_for_module(DEFAULT_MODULE_ID),
+            module_gradients_dict=gradients_dict,
+        )
+
     def apply_gradients(self, gradients_dict: dict[Any, Any]) -> None:
-        """Step the optimisers whose parameters the loss reached; then move the targets."""
+        """Step the optimisers of the loss; then move the targets, or the slow encoder."""
         # The base class would step all optimisers, and look twice at each gradient whether it is finite.
-        for _, optimizer in self.get_optimizers_for_module(DEFAULT_MODULE_ID):
-            if any(parameter in gradients_dict for parameter in optimizer.param_groups[0]["params"]):
+        for name, optimizer in self.optimizers.items():
+            if (name != "dynamics") == self._policy_was_updated:
                 optimizer.step()
-        if self._policy_was_updated:
-            self._move_targets()
+        for module_id in self.module.keys():  # noqa: SIM118 (a MultiRLModule is no dict)
+            module = self.module[module_id].unwrapped()
+            if self._policy_was_updated:
+                for network, target in module.get_target_network_pairs():
+                    self._follow(target, network, self.config.tau)
+            elif self.config.encoder_tau < 1:
+                self._follow(module.slow_encoder, module.model.encoder, self.config.encoder_tau)
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """As RLlib's. Raises FloatingPointError where a weight is not finite."""
@@ -74,9 +90,8 @@ class LatentSACLearner(PreparedBatch, TorchLearner):
         optimizers = self.get_optimizers_for_module(DEFAULT_MODULE_ID)
         check_weights_finite([p for _, optimizer in optimizers for p in optimizer.param_groups[0]["params"]], REMEDY)
 
-    def _move_targets(self) -> None:
+    @staticmethod
+    @torch.no_grad()
+    def _follow(target: torch.nn.Module, network: torch.nn.Module, step: float) -> None:
         """Here rather than in `after_gradient_based_update`, which comes after all minibatches of a call."""
-        for module_id in self.module.keys():  # noqa: SIM118 (a MultiRLModule is no dict)
-            for network, target in self.module[module_id].unwrapped().get_target_network_pairs():
-                with torch.no_grad():
-                    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), self.config.tau)
+        torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), step)

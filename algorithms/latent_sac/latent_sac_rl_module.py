@@ -1,42 +1,46 @@
 """The RLModule of latent_sac: a dynamics model whose encoder actor and critics look through, and both losses.
 
-Axes: B transitions, which begin at U and reach V distinct observations, T steps of a slice, O observation, Z latent, A
-actions.
+Axes: B transitions, T steps of a slice, O observation, Z latent, A actions, or entries of one that is a vector.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
+from gymnasium import spaces
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.distribution.torch.torch_distribution import TorchSquashedGaussian
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, TargetNetworkAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
+from parsecrl.algorithms.latent_sac.policy_losses import (
+    LATENTS,
+    NEXT_LATENTS,
+    UPDATE,
+    continuous_losses,
+    discrete_losses,
+)
 from parsecrl.algorithms.latent_study.model_factory import make_model
-from parsecrl.algorithms.latent_study.worlds import check_spaces
+from parsecrl.algorithms.latent_study.worlds import action_size, check_spaces
 from parsecrl.algorithms.models import LatentDynamics, TransitionSequence
-from parsecrl.algorithms.models.deduplication import distinct_rows_of_pair
 from parsecrl.algorithms.models.latent_dynamics import feedforward
 from parsecrl.algorithms.models.matrix_products import ProductChoice
 from parsecrl.algorithms.training.seeding import derive_seed
 
-UPDATE = "update"  # column [B] int64: the number of the update, in every row
-LATENTS = "latents"  # column [B, Z]
-NEXT_LATENTS = "new_latents"  # column [B, Z]
+VISITS = "visits"  # column [B] int64: transitions in the replay of the same observation and action
 CRITICS = ("qf", "qf_twin", "qf_target", "qf_twin_target")
 
 
 class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
     """Two kinds of batches, two losses: slices of observations and actions for the model, transitions for SAC.
 
-    model_config: latent_model, policy_network (the spec's `model` and `policy`), encoder_training, alpha,
-    target_entropy, discount, trial_seed.
+    model_config: latent_model, policy_network (the spec's `model` and `policy`), encoder_training, encoder_tau,
+    exploration, alpha, target_entropy, discount, trial_seed.
     """
 
     model: LatentDynamics
@@ -44,21 +48,29 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
     def setup(self) -> None:
         """As RLlib asks: make model, actor, critics and targets, with weights of trial_seed."""
         c = self.model_config
-        check_spaces(self.observation_space, self.action_space)
-        num_actions = int(self.action_space.n)
-        check_target_entropy(c["target_entropy"], num_actions)
+        check_spaces(self.observation_space, self.action_space, continuous=True)
+        check_target_entropy(c["target_entropy"], self.action_space)
+        self.continuous = isinstance(self.action_space, spaces.Box)
+        if self.continuous:
+            self.action_dist_cls = TorchSquashedGaussian  # of RLlib's own sampling
+        num_actions = action_size(self.action_space)
         self.products = ProductChoice()
         self.model = latent_model(c["latent_model"], self.observation_space.shape[0], num_actions, c["trial_seed"])
+        if c["encoder_tau"] < 1:
+            self.slow_encoder = copy.deepcopy(self.model.encoder).requires_grad_(False)  # type: ignore[operator]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(c["trial_seed"], "policy"))
-            self.policy, self.qf, self.qf_twin = (self._network(num_actions) for _ in range(3))
+            self.policy = self._network(0, num_actions * (1 + self.continuous))
+            inputs, outputs = (num_actions, 1) if self.continuous else (0, num_actions)
+            self.qf, self.qf_twin = (self._network(inputs, outputs) for _ in range(2))
         # A parameter, so that its value and its optimiser's are kept with the others'.
         self.log_alpha = nn.Parameter(torch.tensor(math.log(c["alpha"])), requires_grad=c["target_entropy"] is not None)
         self.make_target_networks()
 
-    def _network(self, num_actions: int) -> nn.Sequential:
+    def _network(self, more_inputs: int, outputs: int) -> nn.Sequential:
         sizes = self.model_config["policy_network"]
-        return feedforward(self.model.latent_size, num_actions, sizes["hidden_size"], sizes["num_layers"])
+        inputs = self.model.latent_size + more_inputs
+        return feedforward(inputs, outputs, sizes["hidden_size"], sizes["num_layers"])
 
     @property
     def policy_trains_encoder(self) -> bool:
@@ -67,6 +79,18 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         A model without an objective of its own has no other way to learn.
         """
         return self.model_config["encoder_training"] == "both" or not self.model.trains
+
+    def look(self, obs: Tensor) -> Tensor:
+        """What actor and critics see.
+
+        Args:
+            obs: [..., O].
+
+        Returns:
+            Latents [..., Z], of the slow encoder where there is one.
+        """
+        slow = getattr(self, "slow_encoder", None)
+        return self.model.encode(obs) if slow is None else self.model.latent_of(slow(obs))  # type: ignore[operator]
 
     def train(self, mode: bool = True) -> Self:
         """As nn.Module's, but only where it changes this module's own flag.
@@ -96,16 +120,20 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         return list(CRITICS)
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The lower of the two targets' values: LATENTS [B, Z] -> "q" [B, A]."""
+        """The lower of the two targets' values: LATENTS [B, Z] -> "q" [B, A]; with vectors of actions [B, A], [B]."""
         z = batch[LATENTS]
-        return {"q": torch.minimum(self.qf_target(z), self.qf_twin_target(z))}
+        if not self.continuous:
+            return {"q": torch.minimum(self.qf_target(z), self.qf_twin_target(z))}
+        seen = torch.cat([z, batch[Columns.ACTIONS]], -1)
+        return {"q": torch.minimum(self.qf_target(seen), self.qf_twin_target(seen)).squeeze(-1)}
 
     # -- acting
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """obs [B, O] -> log-probabilities [B, A]."""
+        """obs [B, O] -> log-probabilities [B, A], or means and log-deviations of a squashed Gaussian [B, 2 A]."""
         with torch.no_grad():
-            return {Columns.ACTION_DIST_INPUTS: self.policy(self.model.encode(batch[Columns.OBS])).log_softmax(-1)}
+            raw = self.policy(self.look(batch[Columns.OBS]))
+            return {Columns.ACTION_DIST_INPUTS: raw if self.continuous else raw.log_softmax(-1)}
 
     _forward_exploration = _forward_inference
 
@@ -135,73 +163,85 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         if self.policy_trains_encoder:
             return {}
         obs = torch.cat([batch[Columns.OBS], batch[Columns.NEXT_OBS]])
-        z, new_z = self.model.encode(obs).chunk(2)
+        z, new_z = self.look(obs).chunk(2)
         return {LATENTS: z, NEXT_LATENTS: new_z}
 
-    def policy_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """SAC's losses for discrete actions, summed.
+    @torch.no_grad()
+    def bonus(self, batch: dict[str, Any]) -> Tensor | None:
+        """What is added to rewards for exploring, see `ExplorationSpec`.
 
         Args:
-            batch: actions, rewards and terminateds [B], and either obs and new_obs [B, O] or what `fixed_latents` made
-                of them.
+            batch: VISITS [B] for a count; obs and new_obs [B, O] and actions [B] for an error.
+
+        Returns:
+            [B] in units of the reward, None without a bonus.
+        """
+        chosen = self.model_config["exploration"]
+        if chosen.get("bonus") == "count":
+            return chosen["weight"] * batch[VISITS].float().rsqrt()
+        if chosen.get("bonus") == "error":
+            z, new_z = self.model.encode(torch.cat([batch[Columns.OBS], batch[Columns.NEXT_OBS]])).chunk(2)
+            error = self.model.distance(self.model.predict(z, batch[Columns.ACTIONS]), new_z)
+            # To a latent that another transition reached: latents have no unit of their own.
+            scale = self.model.distance(new_z, new_z.roll(1, 0)).mean()
+            return chosen["weight"] * error / scale.clamp(min=1e-12)
+        return None
+
+    def policy_loss(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """SAC's losses, summed.
+
+        Args:
+            batch: actions, rewards and terminateds, and either obs and new_obs [B, O] or what `fixed_latents` made of
+                them.
 
         Returns:
             "loss" [] and "terms", detached.
         """
-        fixed = LATENTS in batch
-        names = (LATENTS, NEXT_LATENTS) if fixed else (Columns.OBS, Columns.NEXT_OBS)
-        found = distinct_rows_of_pair(batch[names[0]], batch[names[1]])
-        alpha = self.log_alpha.detach().exp()
-        encode: Callable[[Tensor], Tensor] = nn.Identity() if fixed else self.model.encode
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.policy_trains_encoder):
-            z = encode(found.rows[: found.num_first])  # [U, Z]
-        log_pi = self.policy(z).log_softmax(-1)  # [U, A]
-        with torch.no_grad():  # most of what transitions reach is where others begin; the rest is computed here
-            z_rest = encode(found.rows[found.num_first :])
-            new_z = torch.cat([z, z_rest])[found.reached]  # [V, Z]
-            new_log_pi = torch.cat([log_pi, self.policy(z_rest).log_softmax(-1)])[found.reached]  # [V, A]
-            new_q = self.forward_target({LATENTS: new_z})["q"]
-            value = (new_log_pi.exp() * (new_q - alpha * new_log_pi)).sum(-1)[found.of_second]  # [B]
-            goes_on = 1.0 - batch[Columns.TERMINATEDS].float()
-            target = batch[Columns.REWARDS] + self.model_config["discount"] * goes_on * value
-        q1, q2 = self.qf(z), self.qf_twin(z)  # [U, A]
-        here = found.of_first
-        taken = here, batch[Columns.ACTIONS]
-        critic_loss = mse_loss(q1[taken], target) + mse_loss(q2[taken], target)
-        pi = log_pi.exp()
-        q = torch.minimum(q1, q2).detach()
-        actor_loss = (pi * (alpha * log_pi - q)).sum(-1)[here].mean()
-        entropy = -(pi * log_pi).sum(-1).detach()[here].mean()
-        loss = actor_loss + critic_loss
+        found = continuous_losses(self, batch) if self.continuous else discrete_losses(self, batch)
+        loss = found["actor_loss"] + found["critic_loss"]
         wanted = self.model_config["target_entropy"]
         if wanted is not None:
-            loss = loss + self.log_alpha * (entropy - wanted)
-        terms = {
-            "actor_loss": actor_loss.detach(),
-            "critic_loss": critic_loss.detach(),
-            "entropy": entropy,
-            "alpha": alpha,
-            "q": q.mean(),
-        }
-        return {"loss": loss, "terms": terms}
+            loss = loss + self.log_alpha * (found["entropy"] - wanted)
+        terms = {name: value.detach() for name, value in found.items()}
+        return {"loss": loss, "terms": {**terms, "alpha": self.log_alpha.detach().exp()}}
 
 
-def check_target_entropy(nats: float | None, num_actions: int) -> None:
-    """Check that a policy can exceed the target entropy: alpha would grow for ever otherwise.
+def check_target_entropy(nats: float | None, action: spaces.Space) -> None:
+    """Check that a policy can have the target entropy, and exceed it: alpha would grow for ever otherwise.
 
     Args:
         nats: The target; None for a fixed alpha.
-        num_actions: A.
+        action: Discrete, or a Box in [-1, 1].
 
     Raises:
-        ValueError: It is that of uniform actions or more.
+        ValueError: It is that of uniform actions or more, or below 0 for discrete ones.
     """
-    most = math.log(num_actions)
-    if nats is not None and nats >= most:
+    if nats is None:
+        return
+    size = action_size(action)
+    continuous = isinstance(action, spaces.Box)
+    most = size * math.log(2) if continuous else math.log(size)
+    if nats >= most:
+        of = f"{size} in [-1, 1]" if continuous else f"{size}"
         raise ValueError(
-            f"target_entropy must be less than that of uniform actions, {most:.3f} nats for {num_actions}, got {nats}; "
-            f"lower it"
+            f"target_entropy must be less than that of uniform actions, {most:.3f} nats for {of}, got {nats}; lower it"
         )
+    if nats < 0 and not continuous:
+        raise ValueError(f"target_entropy must be 0 nats or more for discrete actions, got {nats}; raise it")
+
+
+def check_bonus(exploration: Mapping[str, Any], action: spaces.Space) -> None:
+    """Check that visits can be counted where they are to be.
+
+    Args:
+        exploration: The settings' group.
+        action: Discrete, or a Box.
+
+    Raises:
+        ValueError: They are to be counted of actions that are vectors.
+    """
+    if exploration.get("bonus") == "count" and isinstance(action, spaces.Box):
+        raise ValueError(f"exploration.bonus=count needs discrete actions, got {action}; set it to error")
 
 
 def latent_model(settings: dict[str, Any], obs_size: int, num_actions: int, trial_seed: int) -> LatentDynamics:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,10 +22,11 @@ class Transitions(NamedTuple):
     """B transitions, each drawn by itself; reward came with next_obs."""
 
     obs: np.ndarray  # [B, O] float32
-    action: np.ndarray  # [B] int64
+    action: np.ndarray  # [B] int64, or [B, A] float32
     reward: np.ndarray  # [B] float32
     next_obs: np.ndarray  # [B, O] float32
     terminated: np.ndarray  # [B] bool; a time limit ends an episode without terminating it
+    visits: np.ndarray | None = None  # [B] int64, transitions in the replay of the same observation and action
 
 
 class TransitionReplay:
@@ -34,13 +35,17 @@ class TransitionReplay:
     Args:
         capacity: Transitions, at least 1.
         obs_size: O.
+        action_size: A of actions that are vectors; None of numbers.
     """
 
-    def __init__(self, capacity: int, obs_size: int):
+    def __init__(self, capacity: int, obs_size: int, action_size: int | None = None):
         self.capacity = capacity
+        self._dtypes: dict[str, Any] = {**DTYPES, **({} if action_size is None else {"action": np.float32})}
         self._table = np.empty((0, obs_size), np.float32)  # distinct observations
         self._row: dict[bytes, int] = {}
-        self._columns: dict[str, np.ndarray] = {name: np.empty(0, dtype) for name, dtype in DTYPES.items()}
+        self._columns: dict[str, np.ndarray] = {name: np.empty(0, dtype) for name, dtype in self._dtypes.items()}
+        if action_size is not None:
+            self._columns["action"] = np.empty((0, action_size), np.float32)
 
     def __len__(self) -> int:
         return len(self._columns["action"])
@@ -50,7 +55,7 @@ class TransitionReplay:
 
         Args:
             obs: [T + 1, O].
-            action: [T] int64.
+            action: [T] int64, or [T, A] float32.
             reward: [T]; reward[t] came with obs[t + 1].
             terminated: Whether the world ended it; a time limit does not.
         """
@@ -60,25 +65,29 @@ class TransitionReplay:
         new["left"] = np.arange(T)[::-1]
         self._columns = {
             name: np.concatenate([self._columns[name], np.asarray(new[name], dtype)])[-self.capacity :]
-            for name, dtype in DTYPES.items()
+            for name, dtype in self._dtypes.items()
         }
         if len(self._table) > 2 * (self.capacity + 1):
             self._forget_unused()
 
-    def sample(self, count: int, rng: np.random.Generator) -> Transitions:
+    def sample(self, count: int, rng: np.random.Generator, with_visits: bool = False) -> Transitions:
         """Draw transitions uniformly, with replacement.
 
         Args:
             count: B.
             rng: Of the draws.
+            with_visits: Whether their visits are counted, of actions that are numbers; a pass over the replay.
 
         Returns:
             B transitions.
         """
         c, i = self._columns, rng.integers(len(self), size=count)
-        return Transitions(
-            self._table[c["obs"][i]], c["action"][i], c["reward"][i], self._table[c["next_obs"][i]], c["terminated"][i]
-        )
+        obs, next_obs = self._table[c["obs"][i]], self._table[c["next_obs"][i]]
+        visits = None
+        if with_visits:
+            pairs = c["obs"] * (int(c["action"].max()) + 1) + c["action"]
+            visits = np.bincount(pairs)[pairs[i]]
+        return Transitions(obs, c["action"][i], c["reward"][i], next_obs, c["terminated"][i], visits)
 
     def slices(self, count: int, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw slices, each within one episode, their starts uniform.
@@ -89,7 +98,7 @@ class TransitionReplay:
             rng: Of the draws.
 
         Returns:
-            obs [B, T + 1, O] and action [B, T].
+            obs [B, T + 1, O] and action [B, T] or [B, T, A].
 
         Raises:
             ValueError: No episode is so long.

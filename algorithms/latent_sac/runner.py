@@ -1,4 +1,4 @@
-"""Whole episodes of a discrete policy, without a forward pass for what was seen before."""
+"""Whole episodes of a policy; a discrete one has no forward pass for what was seen before."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from parsecrl.algorithms.latent_study.episodes import play_episode
+from parsecrl.algorithms.models.squashed_gaussian import squashed_mean, squashed_sample
 from parsecrl.algorithms.training.rllib_private import count_episodes
 from parsecrl.algorithms.training.seeding import derive_seed
 
@@ -51,11 +52,11 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
         self.set_state({"rl_module": weights})
         envs: list[gymnasium.Env] = self.env.unwrapped.envs
         known: dict[bytes, list[float]] = {}
-        if self._recent:
+        if self._recent and not self.module.continuous:
             rows = self._cumulative(np.stack(list(self._recent.values())), explore)
             known = dict(zip(self._recent, rows, strict=True))
         episodes = [self._episode(env, derive_seed(seed, "episode", i), explore, known) for i, env in enumerate(envs)]
-        for episode in episodes:
+        for episode in episodes if not self.module.continuous else ():
             for obs in episode.get_observations():
                 key = obs.tobytes()
                 self._recent.pop(key, None)
@@ -67,7 +68,14 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
     def _episode(
         self, env: gymnasium.Env, seed: int, explore: bool, known: dict[bytes, list[float]]
     ) -> SingleAgentEpisode:
-        uniform = np.random.default_rng(seed).random
+        rng = np.random.default_rng(seed)
+        uniform = rng.random
+
+        def act_continuously(obs: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
+            raw = self._raw(obs[None], explore)
+            eps = rng.standard_normal((1, raw.shape[-1] // 2), dtype=np.float32)
+            drawn = squashed_sample(raw, torch.from_numpy(eps))[0] if explore else squashed_mean(raw)
+            return drawn[0].numpy()
 
         def act(obs: np.ndarray, info: Mapping[str, Any]) -> int:
             key = obs.tobytes()
@@ -79,10 +87,10 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
                 known[key] = cumulative
             return bisect_right(cumulative, uniform())
 
-        played = play_episode(env, seed, act)
+        played = play_episode(env, seed, act_continuously if self.module.continuous else act)
         return SingleAgentEpisode(
             observations=played.observations,
-            actions=[np.int64(action) for action in played.actions],
+            actions=played.actions if self.module.continuous else [np.int64(action) for action in played.actions],
             rewards=played.rewards,
             terminated=played.terminated,
             truncated=played.truncated,
@@ -96,14 +104,16 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
 
         The number of those that are not above a uniform draw is the action.
         """
-        batch = {
-            Columns.OBS: torch.from_numpy(np.asarray(observations, np.float32)).to(
-                next(self.module.parameters()).device
-            )
-        }
-        forward = self.module.forward_exploration if explore else self.module.forward_inference
-        logits = forward(batch)[Columns.ACTION_DIST_INPUTS].double()  # [B, A]
+        logits = self._raw(observations, explore).double()  # [B, A]
         if not explore:
             best, A = logits.argmax(-1).tolist(), logits.shape[-1]
             return [[0.0 if a < b else 1.0 for a in range(A - 1)] for b in best]
         return [list(accumulate(row))[:-1] for row in logits.softmax(-1).tolist()]
+
+    @torch.no_grad()
+    def _raw(self, observations: np.ndarray, explore: bool) -> torch.Tensor:
+        """What the module makes of [B, O], on the CPU."""
+        device = next(self.module.parameters()).device
+        batch = {Columns.OBS: torch.from_numpy(np.asarray(observations, np.float32)).to(device)}
+        forward = self.module.forward_exploration if explore else self.module.forward_inference
+        return forward(batch)[Columns.ACTION_DIST_INPUTS].cpu()

@@ -28,19 +28,41 @@ class NetworkSpec(Group):
     num_layers: Count = Field(4, description="hidden layers")
 
 
+class ExplorationSpec(Group):
+    """What is added to rewards in the critics' targets, so that exploring does not live on errors of values.
+
+    count: 1 / sqrt(n), n transitions of this observation and action in the replay (Strehl and Littman 2008).
+    error: distance of predicted and encoded next latent, over the mean distance of latents in the batch.
+    """
+
+    bonus: Literal["count", "error"] | None = Field(
+        None, description="count: 1 / sqrt(visits of observation and action); error: the model's, of one step"
+    )
+    weight: NonNegative = Field(1.0, description="of the bonus, in units of the reward")
+
+
 class LatentSACSettings(StudySettings):
-    """Discrete soft actor-critic over the latents of a dynamics model that is learned beside it (algorithm 1)."""
+    """Soft actor-critic over the latents of a dynamics model that is learned beside it (algorithm 1)."""
 
     world: WorldSpec = Field(default_factory=WorldSpec, description="where the policy acts")
     model: PolicyModelSpec = Field(default_factory=PolicyModelSpec, description="of latent dynamics")
     policy: NetworkSpec = Field(default_factory=NetworkSpec, description="actor and critics")
     encoder_training: Literal["dynamics", "both"] = Field(
         "dynamics",
-        description="what trains the encoder; both: actor and critics too, as always where the model has no objective",
+        description="what trains the encoder; both: actor and critics too, by an optimiser of their own, as always "
+        "where the model has no objective",
     )
+    encoder_tau: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="step of the encoder that actor and critics look through towards the model's, after an update of "
+        "the model; 1: they look through the model's own",
+    )
+    exploration: ExplorationSpec = Field(default_factory=ExplorationSpec, description="bonus for what is not known")
     alpha: Positive = Field(0.5, description="weight of the entropy; with a target_entropy where it starts from")
-    target_entropy: NonNegative | None = Field(
-        None, description="nats; alpha is tuned towards it; none: alpha is fixed"
+    target_entropy: float | None = Field(
+        None, description="nats, of a density where actions are vectors; alpha is tuned towards it; none: it is fixed"
     )
     tau: Fraction = Field(0.1, description="step of the target networks towards the critics")
     discount: Fraction = Field(0.99, description="of rewards, per step")
@@ -63,5 +85,19 @@ class LatentSACSettings(StudySettings):
             raise ValueError(
                 f"there must be updates of the policy, or of a model with an objective, got policy_updates=0 and "
                 f"dynamics_updates={self.dynamics_updates} with model.kind={self.model.kind}; raise policy_updates"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _options_fit_together(self) -> LatentSACSettings:
+        alone = self.model.kind == "encoder_only"
+        if self.encoder_tau < 1 and (alone or self.encoder_training == "both"):
+            raise ValueError(
+                f"encoder_tau below 1 needs an encoder that the model alone trains, got {self.encoder_tau} with "
+                f"encoder_training={self.encoder_training} and model.kind={self.model.kind}; set encoder_tau=1"
+            )
+        if self.exploration.bonus == "error" and alone:
+            raise ValueError(
+                "exploration.bonus=error needs a model that predicts, got model.kind=encoder_only; set it to count"
             )
         return self

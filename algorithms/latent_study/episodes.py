@@ -13,7 +13,7 @@ class PlayedEpisode(NamedTuple):
     """An episode of T steps; action t is taken after observation t, and reward t comes with observation t + 1."""
 
     observations: list[np.ndarray]  # T + 1
-    actions: list[int]  # T
+    actions: list[Any]  # T numbers or vectors
     rewards: list[float]  # T
     infos: list[dict[str, Any]]  # T + 1
     terminated: bool
@@ -21,14 +21,14 @@ class PlayedEpisode(NamedTuple):
 
 
 def play_episode(
-    env: gymnasium.Env, seed: int, act: Callable[[np.ndarray, Mapping[str, Any]], int], max_steps: int | None = None
+    env: gymnasium.Env, seed: int, act: Callable[[np.ndarray, Mapping[str, Any]], Any], max_steps: int | None = None
 ) -> PlayedEpisode:
     """Play until the world ends the episode, which every world does behind the border.
 
     Args:
         env: A world of parsecrl/World-v0.
         seed: Of its reset.
-        act: The number of an action for an observation and the info that came with it, asked once a step.
+        act: An action for an observation and the info that came with it, asked once a step.
         max_steps: Stop after so many steps; the episode is then neither terminated nor truncated.
 
     Returns:

@@ -26,38 +26,43 @@ class World:
     wraps: bool  # whether it is a torus
 
 
-def make_vector_world(group: Mapping[str, Any], layout_seed: int) -> gymnasium.Env:
+def make_vector_world(group: Mapping[str, Any], layout_seed: int, continuous: bool = False) -> gymnasium.Env:
     """Make the world of a spec's group, one for latent dynamics.
 
     Args:
         group: Its `id`, `kwargs` and `max_episode_steps`; other keys are arguments too.
         layout_seed: Of the cells' vectors, where the group sets none.
+        continuous: Whether actions may be vectors too.
 
     Returns:
-        The world, with float32 vectors for observations and actions from 0.
+        The world, with float32 vectors for observations, and actions from 0 or in [-1, 1].
 
     Raises:
-        ValueError: It cannot be made, has pictures for observations, or actions that are not discrete.
+        ValueError: It cannot be made, has pictures for observations, or actions that do not suit.
     """
-    made = gymnasium.make(WORLD, **world_arguments(group, layout_seed))
-    check_spaces(made.observation_space, made.action_space)
+    made = gymnasium.make(WORLD, **world_arguments(group, layout_seed, continuous))
+    check_spaces(made.observation_space, made.action_space, continuous)
     return made
 
 
-def check_spaces(obs: spaces.Space, action: spaces.Space) -> None:
+def check_spaces(obs: spaces.Space, action: spaces.Space, continuous: bool = False) -> None:
     """Check that a world is one for latent dynamics.
 
     Args:
         obs: Of observations.
         action: Of actions.
+        continuous: Whether actions may be vectors too.
 
     Raises:
-        ValueError: Observations are no vectors, or actions are not discrete.
+        ValueError: Observations are no vectors, or actions do not suit.
     """
-    if not isinstance(obs, spaces.Box) or len(obs.shape) != 1 or not isinstance(action, spaces.Discrete):
+    suits = isinstance(action, spaces.Discrete) or (
+        continuous and isinstance(action, spaces.Box) and len(action.shape) == 1
+    )
+    if not isinstance(obs, spaces.Box) or len(obs.shape) != 1 or not suits:
+        wanted = "actions that are discrete or vectors" if continuous else "discrete actions"
         raise ValueError(
-            f"a world must have vectors for observations and discrete actions, got {obs} and {action}; "
-            f"choose another world.id"
+            f"a world must have vectors for observations and {wanted}, got {obs} and {action}; choose another world.id"
         )
 
 
@@ -84,12 +89,15 @@ def make_pixel_world(group: Mapping[str, Any]) -> gymnasium.Env:
     return made
 
 
-def world_arguments(group: Mapping[str, Any], layout_seed: int | None = None) -> dict[str, Any]:
+def world_arguments(
+    group: Mapping[str, Any], layout_seed: int | None = None, continuous: bool = False
+) -> dict[str, Any]:
     """Turn a spec's group into the arguments of `WORLD`, as gymnasium.make and RLlib's env_config take them.
 
     Args:
         group: As in `make_vector_world`.
         layout_seed: As in `make_vector_world`; None of worlds that have none.
+        continuous: As in `make_vector_world`.
 
     Returns:
         The keyword arguments.
@@ -102,22 +110,37 @@ def world_arguments(group: Mapping[str, Any], layout_seed: int | None = None) ->
         if layout_seed is not None and options.get("layout_seed") is None:
             options["layout_seed"] = layout_seed
     limit = group.get("max_episode_steps")
-    return {"env_id": id, "kwargs": options} | ({} if limit is None else {"env_max_episode_steps": limit})
+    made = {"env_id": id, "kwargs": options} | ({} if limit is None else {"env_max_episode_steps": limit})
+    return made | ({"continuous": True} if continuous else {})
+
+
+def action_size(action: spaces.Space) -> int:
+    """The number of discrete actions, or the entries of one that is a vector.
+
+    Args:
+        action: Discrete, or a Box of one axis.
+
+    Returns:
+        A.
+    """
+    if isinstance(action, spaces.Discrete):
+        return int(action.n)
+    assert isinstance(action, spaces.Box)
+    return action.shape[0]
 
 
 def space_sizes(env: gymnasium.Env) -> tuple[int, int]:
-    """Sizes of a world with vectors for observations and discrete actions.
+    """Sizes of a world with vectors for observations.
 
     Args:
         env: The world.
 
     Returns:
-        The length of an observation and the number of actions.
+        The length of an observation, and the number of actions or the length of one.
     """
-    obs, action = env.observation_space, env.action_space
+    obs = env.observation_space
     assert isinstance(obs, spaces.Box)
-    assert isinstance(action, spaces.Discrete)
-    return obs.shape[0], int(action.n)
+    return obs.shape[0], action_size(env.action_space)
 
 
 def world_of(env: gymnasium.Env) -> World | None:

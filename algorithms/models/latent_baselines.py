@@ -177,7 +177,11 @@ class BetaVAE(_Baseline):
 
     def encode(self, obs: Tensor) -> Tensor:
         """The mean [..., Z] of q(z | s)."""
-        return gaussian(self.encoder(obs)).mean
+        return self.latent_of(self.encoder(obs))
+
+    def latent_of(self, raw: Tensor) -> Tensor:
+        """The mean [..., Z] in the encoder's output."""
+        return gaussian(raw).mean
 
     def predict(self, state: Tensor, action: Tensor) -> Tensor:
         """The transformed latent [..., Z]."""
@@ -323,7 +327,7 @@ class StateSpaceModel(_Baseline):
 
         Args:
             z: Latents [..., Z].
-            action: [...] int64 in [0, A).
+            action: [...] int64 in [0, A), or [..., A] float32.
 
         Returns:
             Mean and standard deviation [..., Z].

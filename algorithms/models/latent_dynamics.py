@@ -1,6 +1,7 @@
 """One interface for models of latent dynamics: encode, predict, loss.
 
-Axes: B slices or problems, T transitions, O observation, Z latent, S state. Actions are numbers, int64.
+Axes: B slices or problems, T transitions, O observation, Z latent, S state, A actions. Actions are numbers of one of A,
+int64 [...], or vectors [..., A] in [-1, 1], float32; the type decides.
 A *state* is what predictions go on from. Its first Z entries are a latent; a model with memory keeps that behind them.
 """
 
@@ -27,7 +28,7 @@ class TransitionSequence(NamedTuple):
     """B slices of T transitions, each within one episode; action[:, t] leads from obs[:, t] to obs[:, t + 1]."""
 
     obs: Tensor  # [B, T + 1, O] environment units
-    action: Tensor  # [B, T] int64
+    action: Tensor  # [B, T] int64, or [B, T, A] float32
 
 
 class DynamicsLoss(NamedTuple):
@@ -75,13 +76,24 @@ class LatentDynamics(nn.Module, ABC):
             Latents [..., Z]; of a stochastic encoder the mean.
         """
 
+    def latent_of(self, raw: Tensor) -> Tensor:
+        """The latent in what an encoder gives: all of it, unless a model says otherwise.
+
+        Args:
+            raw: [..., n], the output of the model's `encoder`, or of a copy of that.
+
+        Returns:
+            Latents [..., Z].
+        """
+        return raw
+
     @abstractmethod
     def predict(self, state: Tensor, action: Tensor) -> Tensor:
         """Predict where an action leads.
 
         Args:
             state: [..., S].
-            action: [...] int64 in [0, A).
+            action: [...] int64 in [0, A), or [..., A] float32.
 
         Returns:
             The next state [..., S]; of a stochastic model the mean, so that it is deterministic.
@@ -118,7 +130,7 @@ class LatentDynamics(nn.Module, ABC):
 
         Args:
             state: [..., S], in which the action is taken.
-            action: [...] int64 in [0, A).
+            action: [...] int64 in [0, A), or [..., A] float32.
             obs: [..., O], seen after the action.
 
         Returns:
@@ -150,27 +162,27 @@ class LatentDynamics(nn.Module, ABC):
         return torch.linalg.vector_norm(z - goal, dim=-1)
 
     def with_action(self, x: Tensor, action: Tensor) -> Tensor:
-        """Append the action, one-hot.
+        """Append the action: a number one-hot, a vector as it is.
 
         Args:
             x: [..., n].
-            action: [...] int64 in [0, A).
+            action: [...] int64 in [0, A), or [..., A] float32.
 
         Returns:
             [..., n + A].
         """
-        return torch.cat([x, self.one_hot(action).expand(*x.shape[:-1], -1)], -1)
+        return torch.cat([x, self.action_vector(action).expand(*x.shape[:-1], -1)], -1)
 
-    def one_hot(self, action: Tensor) -> Tensor:
-        """Encode actions one-hot.
+    def action_vector(self, action: Tensor) -> Tensor:
+        """What networks see of actions: a number one-hot, a vector as it is.
 
         Args:
-            action: [...] int64 in [0, A).
+            action: [...] int64 in [0, A), or [..., A] float32.
 
         Returns:
             [..., A] float32.
         """
-        return one_hot(action, self.num_actions).to(torch.float32)
+        return action if action.is_floating_point() else one_hot(action, self.num_actions).to(torch.float32)
 
     def check(self, batch: TransitionSequence, least: int = 1) -> None:
         """Check the shapes and types of a batch.
@@ -182,13 +194,16 @@ class LatentDynamics(nn.Module, ABC):
         Raises:
             ValueError: The batch has other shapes, or fewer transitions a slice.
         """
-        B, T = batch.action.shape if batch.action.dim() == 2 else (0, 0)
-        wanted = torch.Size((B, T + 1, self.obs_size)) if least <= T else None
-        if batch.action.dtype != torch.int64 or batch.obs.shape != wanted:
+        action = batch.action
+        is_vector = action.is_floating_point()
+        lead = action.shape[:-1] if is_vector else action.shape
+        fits = len(lead) == 2 and lead[1] >= least and action.dtype in (torch.int64, torch.float32)
+        fits = fits and action.shape[2:] == ((self.num_actions,) if is_vector else ())
+        if not fits or batch.obs.shape != (lead[0], lead[1] + 1, self.obs_size):
             raise ValueError(
-                f"a batch must have actions int64 [B, T], T >= {least}, and observations [B, T + 1, {self.obs_size}], "
-                f"got {batch.action.dtype} {tuple(batch.action.shape)} and {tuple(batch.obs.shape)}; "
-                f"sample slices of {least} or more transitions"
+                f"a batch must have actions int64 [B, T] or float32 [B, T, {self.num_actions}], T >= {least}, and "
+                f"observations [B, T + 1, {self.obs_size}], got {action.dtype} {tuple(action.shape)} and "
+                f"{tuple(batch.obs.shape)}; sample slices of {least} or more transitions"
             )
 
 
@@ -292,7 +307,7 @@ def distinct_slices(batch: TransitionSequence) -> DistinctSlices:
     obs, action = batch
     if obs.requires_grad:
         return DistinctSlices(batch, obs.new_ones(len(obs)))
-    found = distinct_rows(torch.cat([obs.flatten(1), action.to(obs.dtype)], 1))
+    found = distinct_rows(torch.cat([obs.flatten(1), action.to(obs.dtype).flatten(1)], 1))
     counts = obs.new_zeros(len(found.first)).index_add_(0, found.inverse, obs.new_ones(len(obs)))
     return DistinctSlices(TransitionSequence(obs[found.first], action[found.first]), counts)
 

@@ -121,14 +121,18 @@ class ParsimoniousDynamics(LatentDynamics):
 
     def encode(self, obs: Tensor) -> Tensor:
         """The latent [..., Z] of obs [..., O]: f of eq. 1, or its mean."""
-        return self._embed(obs).mean if self.stochastic else self._wrap(self.encoder(obs))
+        return self.latent_of(self.encoder(obs))
+
+    def latent_of(self, raw: Tensor) -> Tensor:
+        """The latent [..., Z] of the encoder's output."""
+        return gaussian(raw).mean if self.stochastic else self._wrap(raw)
 
     def codes(self, z: Tensor, action: Tensor) -> Tensor:
         """Infer the codes of transitions (eq. 3).
 
         Args:
             z: Latents [..., Z].
-            action: [...] int64 in [0, A).
+            action: [...] int64 in [0, A), or [..., A] float32.
 
         Returns:
             h [..., n], 0 or 1, with the straight-through gradient.
@@ -140,7 +144,7 @@ class ParsimoniousDynamics(LatentDynamics):
 
         Args:
             code: h [..., n], 0 or 1.
-            action: [...] int64 in [0, A).
+            action: [...] int64 in [0, A), or [..., A] float32.
 
         Returns:
             One transformation for each leading position.
@@ -171,7 +175,7 @@ class ParsimoniousDynamics(LatentDynamics):
 
         Args:
             z: Latents [..., Z].
-            action: [...] int64 in [0, A).
+            action: [...] int64 in [0, A), or [..., A] float32.
 
         Returns:
             Logits [..., n], and the stochastic model's standard deviation of the next latent [..., Z], else None.
@@ -182,9 +186,13 @@ class ParsimoniousDynamics(LatentDynamics):
         return raw[..., : self.code_size], softplus(raw[..., self.code_size :]) + MIN_STD
 
     def prior(self) -> Tensor:
-        """Logits [A, n] of p(h | a), of all actions."""
+        """Logits [A, n] of p(h | a), of all actions that are numbers."""
         some = next(self.parameters())
         return self.prior_net(torch.eye(self.num_actions, dtype=some.dtype, device=some.device))
+
+    def _prior_of(self, action: Tensor) -> Tensor:
+        """Logits [..., n] of p(h | a); of numbers those of all actions are computed once."""
+        return self.prior_net(action) if action.is_floating_point() else self.prior()[action]
 
     def distance(self, z: Tensor, goal: Tensor) -> Tensor:
         """Euclidean distance [...] of latents [..., Z], on the torus if there is a period."""
@@ -231,7 +239,7 @@ class ParsimoniousDynamics(LatentDynamics):
             """Over the batch as it was given, [B, T] -> []."""
             return (counts @ x).mean() / counts.sum()
 
-        prior = self.prior()  # [A, n], once for the batch
+        prior = self._prior_of(action)  # [B, T, n]
         errors, divergences, distances, movements = [], [], [], []
         current = z[:, :-1]  # [B, T, Z]
         for k in range(weights.rollout_steps):
@@ -247,7 +255,7 @@ class ParsimoniousDynamics(LatentDynamics):
                 assert std is not None
                 reached = Gaussian(there, embedded.std[:, k + 1 :])
                 errors.append(mean(kl_divergence(reached, Gaussian(current, std))))
-            divergences.append(mean(bernoulli_kl(logits, prior[a])))
+            divergences.append(mean(bernoulli_kl(logits, prior[:, k:])))
             current = current[:, :-1]
         error, parsimony, moved = (torch.stack(found).mean() for found in (errors, divergences, movements))
         diversity = self._diversity(obs, drawn, counts)

@@ -54,6 +54,7 @@ class StopCondition(NamedTuple):
 
 
 # Kinds of task: continuous actions; discrete ones and vectors, the same with a goal in the info of reset, or pictures.
+# Continuous actions; vectors to see and any actions; discrete actions towards a goal; pictures.
 CONTROL, VECTORS, GOALS, PICTURES = "control", "vectors", "goals", "pictures"
 ENV_STEPS = StopCondition("env_steps", "env steps", "simulator steps of the phase")
 NUM_UPDATES = StopCondition("num_updates", "updates", "gradient updates")

@@ -24,7 +24,8 @@ import parsecrl.envs  # noqa: F401  registers the worlds
 from parsecrl.algorithms.cartpole_embedding.embedding import EmbeddingLearner
 from parsecrl.algorithms.cartpole_embedding.settings import EmbeddingSettings
 from parsecrl.algorithms.latent_sac import latent_sac_rl_module
-from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
+from parsecrl.algorithms.latent_sac.latent_sac_rl_module import LatentSACRLModule
+from parsecrl.algorithms.latent_sac.policy_losses import UPDATE
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.models import parsimonious
 from parsecrl.algorithms.models.cartpole import FORCE_COST, POSITION_COST, STANDARD, cartpole

@@ -8,60 +8,15 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
-from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
-from torch import Tensor, nn
+from torch import nn
 
 from parsecrl.algorithms.latent_sac import runner as runner_module
 from parsecrl.algorithms.latent_sac.checkpoint import FILES, load_policy, load_trial, save_trial
-from parsecrl.algorithms.latent_sac.latent_sac import LatentSACConfig
-from parsecrl.algorithms.latent_sac.latent_sac_rl_module import UPDATE, LatentSACRLModule
+from parsecrl.algorithms.latent_sac.policy_losses import UPDATE
 from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_sac.runner import WholeEpisodeRunner
-
-O, A = 3, 5  # noqa: E741  sizes of observations and actions below
-SETTINGS: dict[str, Any] = {
-    "world": {"id": "parsecrl/Gridworld-v0", "size": 3, "start": [0, 0], "goal": [2, 2], "episode_steps": 12},
-    "model": {"kind": "parsimonious", "latent_size": 4, "code_size": 5, "hidden_size": 16},
-    "policy": {"hidden_size": 16, "num_layers": 2},
-    "batch_size": 20,
-}
-
-
-def config(**changes: Any) -> LatentSACConfig:
-    return LatentSACConfig.from_settings({**SETTINGS, **changes})
-
-
-def module(**changes: Any) -> LatentSACRLModule:
-    return LatentSACRLModule(
-        observation_space=spaces.Box(-10, 10, (O,)),
-        action_space=spaces.Discrete(A),
-        model_config=config(**changes)._model_config_auto_includes,
-    )
-
-
-def transitions(B: int = 20, states: int = 6, seed: int = 0) -> dict[str, Tensor]:
-    rng = torch.Generator().manual_seed(seed)
-    table = torch.randn(states, O, generator=rng)
-    return {
-        Columns.OBS: table[torch.randint(states, (B,), generator=rng)],
-        Columns.NEXT_OBS: table[torch.randint(states, (B,), generator=rng)],
-        Columns.ACTIONS: torch.randint(A, (B,), generator=rng),
-        Columns.REWARDS: torch.randn(B, generator=rng),
-        Columns.TERMINATEDS: torch.rand(B, generator=rng) < 0.3,
-        UPDATE: torch.zeros(B, dtype=torch.int64),
-    }
-
-
-def slices(B: int = 20, seed: int = 0) -> dict[str, Tensor]:
-    rng = torch.Generator().manual_seed(seed)
-    return {
-        Columns.OBS: torch.randn(B, 2, O, generator=rng),
-        Columns.ACTIONS: torch.randint(A, (B, 1), generator=rng),
-        UPDATE: torch.zeros(B, dtype=torch.int64),
-    }
+from tests.latent_sac.small import DESCRIPTION, SETTINGS, A, Learning, O, changed, config, module, slices, transitions
 
 
 def touched(part: nn.Module | list[nn.Parameter]) -> bool:
@@ -232,32 +187,6 @@ def test_the_actors_gradient_does_not_reach_the_critics_and_back():
 
 
 # --- optimisers
-
-
-class Learning:
-    """A learner by itself, in a world with observations [O]."""
-
-    def __init__(self, **changes: Any):
-        made = config(**changes)
-        spaces_ = spaces.Box(-10, 10, (O,)), spaces.Discrete(A)
-        self.learner = made.build_learner(spaces={"__env__": spaces_, DEFAULT_MODULE_ID: spaces_})
-        self.module: LatentSACRLModule = self.learner.module[DEFAULT_MODULE_ID].unwrapped()
-
-    def update(self, batch: dict[str, Tensor], **options: Any) -> Any:
-        return self.learner.update(
-            batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(batch)}, env_steps=20),
-            timesteps={"num_env_steps_sampled_lifetime": 0},
-            **options,
-        )
-
-    def weights(self) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in self.module.state_dict().items()}
-
-
-def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
-    """The parts of the module of which a weight has changed."""
-    names = {name for name, value in before.items() if not torch.equal(value, after[name])}
-    return {"encoder" if name.startswith("model.encoder") else name.split(".")[0] for name in names}
 
 
 def test_each_kind_of_update_steps_what_it_trains():
@@ -440,14 +369,6 @@ def test_a_trial_without_updates_is_refused(kind):
 
 
 # Checkpoints.
-
-DESCRIPTION: dict[str, Any] = {
-    "world": SETTINGS["world"],
-    "layout_seed": 0,
-    "spaces": {"observation": {"shape": [O]}, "action": {"n": A}},
-    "model": SETTINGS["model"],
-    "policy": SETTINGS["policy"],
-}
 
 
 def test_a_policy_is_read_without_its_world(tmp_path):

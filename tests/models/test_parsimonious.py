@@ -345,5 +345,7 @@ def test_a_model_out_of_range_is_refused(options: dict, message: str):
 def test_a_batch_of_other_shapes_is_refused():
     obs, action = a_batch()
     for bad in (TransitionSequence(obs[:, 0], action), TransitionSequence(obs, action.float())):
-        with pytest.raises(ValueError, match=r"actions int64 \[B, T\], T >= 1, and observations \[B, T \+ 1, 6\]"):
+        with pytest.raises(
+            ValueError, match=r"actions int64 \[B, T\] or float32 \[B, T, 5\], T >= 1, and observations"
+        ):
             small().loss(bad)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from parsecrl.algorithms.latent_sac.latent_sac import LatentSACConfig
-from parsecrl.algorithms.latent_sac.latent_sac_rl_module import LATENTS, NEXT_LATENTS, LatentSACRLModule
+from parsecrl.algorithms.latent_sac.latent_sac_rl_module import LatentSACRLModule
+from parsecrl.algorithms.latent_sac.policy_losses import LATENTS, NEXT_LATENTS
 from parsecrl.algorithms.latent_study.worlds import make_vector_world, world_of
 
 given = {
