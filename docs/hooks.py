@@ -93,7 +93,17 @@ def on_files(files: Files, config: Any) -> Files:
     worlds = api_page("envs", "Environments", "[Environments](../environments.md) tells which can be used.")
     files.append(File.generated(config, "reference/envs.md", content=worlds))
     files.append(File.generated(config, "reference/command_line.md", content=command_line()))
+    _place_the_rest(files, config.nav)
     return files
+
+
+def _place_the_rest(files: Files, nav: list[dict[str, Any]]) -> None:
+    """Pages without a line in nav go to the end of their folder's section; those of docs/ itself to the how-to pages."""
+    listed = set(re.findall(r"[\w./-]+\.md", str(nav)))
+    sections = {name.lower(): pages for section in nav for name, pages in section.items()}
+    for file in files.documentation_pages():
+        if file.src_uri not in listed:
+            sections.get(file.src_uri.partition("/")[0], sections["how-to"]).append(file.src_uri)
 
 
 def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:

@@ -5,6 +5,7 @@ import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -128,6 +129,18 @@ def test_every_public_name_is_in_the_reference(site):
     text = "".join(file.read_text(encoding="utf-8") for file in (site / "reference").glob("*.html"))
     for name in set(parsecrl.__all__) - {"__version__"}:
         assert re.search(rf'id="parsecrl\.[\w.]+\.{name}"', text), name
+
+
+def test_a_page_without_a_line_in_nav_gets_its_place():
+    pages = ["new.md", "results/new.md", "tutorials/old.md"]
+    files = SimpleNamespace(documentation_pages=lambda: [SimpleNamespace(src_uri=page) for page in pages])
+    nav = [{"How-to": []}, {"Results": ["results/a.md"]}, {"Tutorials": [{"Old": "tutorials/old.md"}]}]
+    HOOKS._place_the_rest(files, nav)
+    assert nav == [
+        {"How-to": ["new.md"]},
+        {"Results": ["results/a.md", "results/new.md"]},
+        {"Tutorials": [{"Old": "tutorials/old.md"}]},
+    ]
 
 
 def test_equations_need_no_script(site):
