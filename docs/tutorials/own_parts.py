@@ -65,7 +65,7 @@ config.training(
 config.env_runners(num_env_runners=0).debugging(seed=0)
 algorithm = config.build_algo()
 losses = [algorithm.train()["losses"].get("model_loss") for _ in range(6)]
-path = algorithm.save_to_path("plugged")
+path = algorithm.save_to_path(Path("plugged").resolve())
 algorithm.stop()
 print("loss of the world model", losses)
 

@@ -80,7 +80,7 @@ config.env_runners(num_env_runners=0).debugging(seed=0)
 algorithm = config.build_algo()
 while (result := algorithm.train())["env_steps"] < 1500:
     print(result["env_steps"], "steps, return", result["episode_return_mean"])
-agent = parsecrl.load_agent(algorithm.save_to_path("slider"))
+agent = parsecrl.load_agent(algorithm.save_to_path(Path("slider").resolve()))
 algorithm.stop()
 
 # %% [markdown]

@@ -10,6 +10,8 @@
 # their names. The model and the plans here are small.
 
 # %%
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 
@@ -41,7 +43,7 @@ for _ in range(12):
 # nor the task is needed for acting.
 
 # %%
-path = algorithm.save_to_path("pendulum")
+path = algorithm.save_to_path(Path("pendulum").resolve())
 algorithm.stop()
 agent = parsecrl.load_agent(path)
 
