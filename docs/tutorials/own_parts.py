@@ -32,6 +32,8 @@
 import sys
 from pathlib import Path
 
+import gymnasium
+
 import parsecrl
 from parsecrl.algorithms.controllers import make_controller, make_world_model
 
@@ -71,12 +73,19 @@ print("loss of the world model", losses)
 
 # %% [markdown]
 # The checkpoint names the three parts. Loading runs their code, so that loading asks for your
-# trust.
+# trust. So short a training makes no good agent.
 
 # %%
 agent = parsecrl.load_agent(path, trust=True)
-measured = [loss for loss in losses if loss is not None]
-assert measured[-1] < measured[0]
+task = gymnasium.make("Pendulum-v1")
+obs, _ = task.reset(seed=0)
+state, total, over = agent.initial_state(), 0.0, False
+while not over:
+    action, state = agent.act(obs, state)
+    assert task.action_space.contains(action)
+    obs, reward, _, over, _ = task.step(action)
+    total += reward
+print(f"return {total:.0f}")
 
 # %% [markdown]
 # [Parts of your own](../plugins.md) has the protocols, and how a package registers an algorithm.

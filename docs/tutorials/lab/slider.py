@@ -1,4 +1,4 @@
-"""A block on a rail: push the block to the middle, and hold the block there."""
+"""A block on a rail of 4 m: push the block to the middle, and hold the block there."""
 
 import gymnasium
 import numpy as np
@@ -25,6 +25,8 @@ class Slider(gymnasium.Env):
     def step(self, action):
         self.velocity += 0.1 * float(action[0]) / self.mass
         self.position += 0.1 * self.velocity
+        if abs(self.position) > 2:  # the rail's ends stop the block
+            self.position, self.velocity = float(np.sign(self.position)) * 2, 0.0
         reward = 1.0 - abs(self.position) - 0.01 * float(action[0]) ** 2
         return self._obs(), reward, False, False, {}
 
