@@ -2,7 +2,7 @@
 # # From a laptop to a cluster
 #
 # The same spec runs on a laptop and on a cluster. Here the cluster is a Ray head on this machine.
-# The steps are those for any cluster. The script takes two minutes on two cores.
+# The steps are those for any cluster.
 #
 # ## A spec
 #

@@ -2,7 +2,7 @@
 # # A world model, a controller or a cost of your own
 #
 # A spec names your code as `module:name`, and nothing of parsecrl is edited. Here an agent for
-# `Pendulum-v1` is made of three parts that parsecrl does not have. The script takes half a minute.
+# `Pendulum-v1` is made of three parts that parsecrl does not have. The script takes 10 seconds.
 #
 # ## The parts
 #

@@ -2,7 +2,7 @@
 # # A task of your own
 #
 # You write a Gymnasium environment, let `parsec doctor` look at the environment, and train an
-# agent in the environment. The script takes about a minute on one core.
+# agent in the environment. The script takes one to two minutes.
 #
 # ## The task
 #

@@ -2,7 +2,7 @@
 # # Plan with `dcem` on a function
 #
 # You minimise a function by the cross-entropy method, and differentiate through the minimiser.
-# Torch alone is needed. The script takes 5 seconds, most of them torch's import.
+# Torch alone is needed. The script takes 7 seconds, most of them torch's import.
 #
 # ## A minimum
 #

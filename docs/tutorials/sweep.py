@@ -2,7 +2,7 @@
 # # A sweep with seeds and an ablation report
 #
 # You ask whether more iterations of CEM help. The spec holds two seeds and one variant. The run
-# answers with intervals. The script takes one to two minutes on two cores.
+# answers with intervals. The script takes two minutes.
 #
 # ## The question as a spec
 #
@@ -38,6 +38,9 @@ spec = parsecrl.load_spec("iterations.yaml")
 
 # %% [markdown]
 # ## The run
+#
+# Training is so short here that both variants stay below the random policy. The report warns of
+# that.
 #
 # `run_spec` does what `parsec run iterations.yaml` does. Interrupted, the same call goes on where
 # the run was. Chains run side by side as far as there are cores.

@@ -2,7 +2,7 @@
 # # Train an agent, load the agent, act
 #
 # An agent learns a model of `Pendulum-v1` and plans in the model. You save the agent, load the
-# agent without RLlib, and play an episode. The script takes about a minute on one core.
+# agent without RLlib, and play an episode. The script takes two minutes on a busy core.
 #
 # ## Train
 #
