@@ -98,7 +98,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def _place_the_rest(files: Files, nav: list[dict[str, Any]]) -> None:
-    """Pages without a line in nav go to the end of their folder's section; those of docs/ itself to the how-to pages."""
+    """Pages without a line in nav go to the end of their folder's section; those of docs/ itself to how-to."""
     listed = set(re.findall(r"[\w./-]+\.md", str(nav)))
     sections = {name.lower(): pages for section in nav for name, pages in section.items()}
     for file in files.documentation_pages():

@@ -118,7 +118,7 @@ def load_policy(folder: Folder, seed: int = 0) -> tuple[RLModulePolicy, dict[str
         raise ValueError(
             f"{folder} holds no whole agent of RLlib ({one_line(error)}); give an undamaged checkpoint folder"
         ) from error
-    return RLModulePolicy(module, settings["class"], *sizes, seed), description
+    return RLModulePolicy(module, settings["class"], sizes[0], sizes[1], seed), description
 
 
 def _flat(space: spaces.Space) -> spaces.Space:

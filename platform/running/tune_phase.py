@@ -105,8 +105,6 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     return _conclude(folder, phase, results, rules)
 
 
-
-
 def _new_tuner(
     folder: RunFolder,
     phase: Phase,
