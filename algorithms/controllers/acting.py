@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,7 +23,7 @@ from parsecrl.algorithms.controllers.agent import PlanningAgent
 State = dict[str, NDArray[Any]]
 Generator = np.random.Generator
 
-NOISES_KEPT = 32  # of the seeds asked for last: a noise may take megabytes
+NOISES_KEPT = 32  # of seeds: a noise may take megabytes
 NOISE_ROLE = 0xE0A2  # in a seed sequence: (seed, role) gives a stream of its own
 
 
@@ -230,7 +229,14 @@ class PlanningPolicy:
 
     def __init__(self, agent: PlanningAgent, seed: int = 0):
         self.agent, self._noise = agent.eval(), planning_noise(agent, seed)
-        self._noise_of = lru_cache(NOISES_KEPT)(lambda other: planning_noise(agent, other))
+        self._noises: dict[int, Any] = {}  # by seed
+
+    def _noise_of(self, seed: int) -> Any:
+        if seed not in self._noises:
+            while len(self._noises) >= NOISES_KEPT:
+                del self._noises[next(iter(self._noises))]
+            self._noises[seed] = planning_noise(self.agent, seed)
+        return self._noises[seed]
 
     @property
     def kind(self) -> str:
