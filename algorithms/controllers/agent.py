@@ -176,7 +176,7 @@ class PlanningAgent(nn.Module):
             h [B, D], s [B, S], action [B, A] and plan [B, W], where the next search starts.
         """
         if plan is None:
-            warm_start = belief.h.new_zeros(len(belief.h), self._warm_start_size)
+            warm_start = belief.h.new_zeros(belief.h.shape[0], self._warm_start_size)
         else:
             warm_start = self.controller.shift(plan, belief) if self.controller.warm_start else plan.mean
         return {"h": belief.h, "s": belief.s, "action": action, "plan": warm_start}
