@@ -29,7 +29,7 @@ from parsecrl.algorithms.planet.planet_rl_module import (
 )
 from parsecrl.algorithms.planet.replay import bare_episode, beginnings, episodes_of_dataset, load_replay, save_replay
 from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
-from parsecrl.algorithms.planet.runner import BatchedRunner
+from parsecrl.algorithms.planet.runner import BatchedEnvRunner
 from parsecrl.algorithms.planet.settings import PlanetSettings
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.rllib_phase import PhaseConfig, PhaseMixin, simulator_steps
@@ -66,7 +66,7 @@ class PlanetConfig(PhaseConfig):
         self.replay_buffer_config: dict[str, Any] = {}  # made by validate()
         self.grad_clip = 100.0
         self.grad_clip_by = "global_norm"
-        self.env_runner_cls = BatchedRunner
+        self.env_runner_cls = BatchedEnvRunner
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """As RLlib asks."""

@@ -34,7 +34,7 @@ class _Fragment:
     states: list[dict[str, np.ndarray]] = field(default_factory=list)
 
 
-class BatchedRunner(OwnFragments, SingleAgentEnvRunner):
+class BatchedEnvRunner(OwnFragments, SingleAgentEnvRunner):
     """An EnvRunner for modules with a state, whose actions in [-1, 1] the environments take as they are.
 
     RLlib's own loop runs its connectors once a step and environment.

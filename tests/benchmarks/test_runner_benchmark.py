@@ -11,7 +11,7 @@ import pytest
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from parsecrl.algorithms.planet.planet import PlanetConfig
-from parsecrl.algorithms.planet.runner import BatchedRunner
+from parsecrl.algorithms.planet.runner import BatchedEnvRunner
 from parsecrl.algorithms.planet.settings import PlanetSettings
 
 STEPS, ROUNDS = 200, 3
@@ -53,6 +53,6 @@ def decision_ms(kind: type, num_envs: int) -> float:
 @pytest.mark.parametrize("num_envs", [1, 4, 32])
 def test_runner(benchmark, one_thread, num_envs: int):
     rllib, batched = benchmark.pedantic(
-        lambda: [decision_ms(kind, num_envs) for kind in (SingleAgentEnvRunner, BatchedRunner)], rounds=1
+        lambda: [decision_ms(kind, num_envs) for kind in (SingleAgentEnvRunner, BatchedEnvRunner)], rounds=1
     )
     print(f"\n{num_envs} environments: RLlib {rllib:.3f} ms, batched {batched:.3f} ms, {rllib / batched:.1f} times")

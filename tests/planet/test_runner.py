@@ -8,7 +8,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from parsecrl.algorithms.planet.planet import PlanetConfig
-from parsecrl.algorithms.planet.runner import BatchedRunner
+from parsecrl.algorithms.planet.runner import BatchedEnvRunner
 
 SEARCH = {"kind": "full", "horizon": 2, "num_samples": 8, "num_elites": 2, "num_iterations": 1}
 
@@ -63,7 +63,7 @@ def assert_equal(own, theirs):
 @pytest.mark.parametrize("trained", [True, False])
 def test_the_episodes_and_metrics_are_those_of_rllib(explore: bool, trained: bool):
     played, told = [], []
-    for kind in (SingleAgentEnvRunner, BatchedRunner):
+    for kind in (SingleAgentEnvRunner, BatchedEnvRunner):
         runner = runner_of(kind, trained=trained)
         runner.module.seed(0)
         played.append([runner.sample(num_timesteps=steps, explore=explore) for steps in (12, 30, 7)])
@@ -77,7 +77,7 @@ def test_the_episodes_and_metrics_are_those_of_rllib(explore: bool, trained: boo
 
 
 def test_an_episode_keeps_its_name_from_one_fragment_to_the_next():
-    runner = runner_of(BatchedRunner, num_envs=1)
+    runner = runner_of(BatchedEnvRunner, num_envs=1)
     chunks = [chunk for _ in range(6) for chunk in runner.sample(num_timesteps=3)]
     names = dict.fromkeys(chunk.id_ for chunk in chunks)
     assert 1 < len(names) < len(chunks)
@@ -88,10 +88,10 @@ def test_an_episode_keeps_its_name_from_one_fragment_to_the_next():
 
 
 def test_beliefs_are_brought_back_where_a_learner_reads_them():
-    assert not runner_of(BatchedRunner).sample(num_timesteps=9)[0].extra_model_outputs
+    assert not runner_of(BatchedEnvRunner).sample(num_timesteps=9)[0].extra_model_outputs
     settings = {"controller": {**SEARCH, "kind": "embedded", "latent_size": 2}, "decoder_training": "after_planning"}
     played = []
-    for kind in (SingleAgentEnvRunner, BatchedRunner):
+    for kind in (SingleAgentEnvRunner, BatchedEnvRunner):
         runner = runner_of(kind, **settings)
         runner.module.seed(0)
         played.append(by_content(runner.sample(num_timesteps=30)))
@@ -110,14 +110,14 @@ class Heard(RLlibCallback):
 
 def test_callbacks_of_episodes_are_called():
     config = PlanetConfig().environment("parsecrl-tests/Walk-v0").training(controller=SEARCH).callbacks(Heard)
-    runner = BatchedRunner(config=config, worker_index=0)
+    runner = BatchedEnvRunner(config=config, worker_index=0)
     assert not runner.plays
     episodes = runner.sample(num_timesteps=40)
     assert Heard.ended == sum(episode.is_done for episode in episodes) > 0
 
 
 def test_whole_episodes_and_fragments_follow_each_other():
-    runner = runner_of(BatchedRunner)
+    runner = runner_of(BatchedEnvRunner)
     for _ in range(2):
         assert all(episode.is_done for episode in runner.sample(num_episodes=4))
         assert all(episode.t_started == 0 for episode in runner.sample(num_timesteps=20))
