@@ -198,7 +198,7 @@ def test_what_is_not_finite_is_blamed_on_the_world(tmp_path, kind, runners):
 @pytest.mark.timeout(1800)
 def test_what_fails_in_evaluation_says_the_same_and_keeps_what_was_done(tmp_path):
     spec = ACTING.replace("num_env_runners: 0", "num_env_runners: 1") + EVALUATED
-    said = run_twice(tmp_path, spec, "raises step run_batch")
+    said = run_twice(tmp_path, spec, "raises step evaluation")
     run = tmp_path / "runs" / "tiny"
     (trial,) = run.glob("planet/trial_*")
     place = f"{tmp_path}/my_worlds.py:{line_of('raise LicenceError', 1)}"

@@ -71,7 +71,7 @@ evaluate: {{episodes: 2, videos: false}}
 REPEAT = 10  # simulator steps per decision
 # Titles that Ray gives to its processes; that of a learner is of the class that Ray wraps around it.
 TITLES = {
-    "env runner": re.compile(r"ray::SingleAgentEnvRunner"),
+    "env runner": re.compile(r"ray::\w*EnvRunner"),
     "remote learner": re.compile(r"ray::_WrappedExecutable"),
     "trial's main process": re.compile(r"ray::(planet|dcem_ppo)(\.|$|\()"),
 }

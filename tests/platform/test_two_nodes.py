@@ -25,9 +25,9 @@ def test_a_run_on_two_nodes_is_submitted_from_a_third_machine(tmp_path):
     assert outcome["nodes"] == {HEAD: "ALIVE", WORKER: "ALIVE"}
     # A trial needs more than either node has: both of them worked for it.
     on_head, on_worker = (set(outcome["worked"][node]) for node in ("head", "worker"))
-    assert {"planet", "dcem_ppo", "SingleAgentEnvRunner"} <= on_head | on_worker
-    assert on_head & {"planet", "SingleAgentEnvRunner"}
-    assert on_worker & {"planet", "SingleAgentEnvRunner"}
+    assert {"planet", "dcem_ppo", "BatchedEnvRunner"} <= on_head | on_worker
+    assert on_head & {"planet", "BatchedEnvRunner"}
+    assert on_worker & {"planet", "BatchedEnvRunner"}
     # The user saw the run, and finds its report where it was written.
     assert all(word in log for word in ("quick-1", "run folder: s3://runs/lab/quick", "planet:", "finetune"))
     assert "report: s3://runs/lab/quick/report/index.html" in log
