@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from parsecrl.algorithms.checkpoints.agent import load_matching_weights
 from parsecrl.algorithms.controllers import FullSpaceController, Plan, PlanningAgent, cost_scale, predicted_cost
 from parsecrl.algorithms.models import Belief, LossWeights, ReplaySequence, actor_critic_loss
+from parsecrl.algorithms.models.frozen import frozen
 from parsecrl.algorithms.models.matrix_products import ProductChoice
 from parsecrl.algorithms.training.measurements import PlanLog
 from parsecrl.algorithms.training.seeding import derive_seed
@@ -199,7 +198,9 @@ class PlanetRLModule(TorchRLModule):
             from the target, summed over H and A. Both are [].
         """
         model, controller = self.agent.model, self.agent.controller
-        with frozen(model):
+        assert self.agent.decoder is not None
+        # The critic too, whose value counts in the cost of a plan.
+        with frozen(self.agent, but=self.agent.decoder.parameters()):
             plan = controller.plan(model, beliefs, generator=self._generator())
             cost = predicted_cost(model, beliefs, plan.actions[:, None], controller.score).mean()
         known = ~target.isnan()
@@ -298,23 +299,3 @@ def make_proposals(agent: PlanningAgent, settings: dict[str, Any]) -> FullSpaceC
     proposals = FullSpaceController(agent.controller.horizon, agent.controller.action_size, **settings)
     proposals.score = agent.controller.score
     return proposals
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Within it, no graph is built for a module's own parameters; gradients still pass through to its inputs.
-
-    Args:
-        module: What is frozen.
-
-    Yields:
-        Nothing.
-    """
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    for p in parameters:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)

@@ -78,16 +78,19 @@ def weights_of(part) -> list[torch.Tensor]:
     return [p.detach().clone() for p in part.parameters()]
 
 
-def test_decoder_loss_reaches_the_decoder_only():
-    module = small_module()
+@pytest.mark.parametrize("value", ["none", VALUE])
+def test_decoder_loss_reaches_the_decoder_only(value):
+    module = small_module(value=value)
+    if module.agent.actor_critic is not None:
+        torch.nn.init.normal_(module.agent.actor_critic.critic[-1].weight)  # a new critic's gradient is 0
+    needed = {name for name, p in module.agent.named_parameters() if p.requires_grad}
     beliefs = Belief(torch.randn(5, 12), torch.randn(5, 4))
     cost, distance = module.decoder_loss(beliefs, torch.zeros(5, 3, 1))
     (cost + distance).backward()
-    assert all(p.grad is None for p in module.agent.model.parameters())
-    assert all(p.requires_grad for p in module.agent.model.parameters())
-    gradients = [p.grad for p in module.agent.decoder.parameters()]
-    assert all(g is not None for g in gradients)
-    assert any((g != 0).any() for g in gradients)
+    reached = {name for name, p in module.agent.named_parameters() if p.grad is not None}
+    assert reached == {f"controller.decoder.{name}" for name, _ in module.agent.decoder.named_parameters()}
+    assert {name for name, p in module.agent.named_parameters() if p.requires_grad} == needed
+    assert any((p.grad != 0).any() for p in module.agent.decoder.parameters())
 
 
 def test_the_decoders_gradient_does_not_depend_on_the_rewards_unit():
