@@ -6,9 +6,9 @@
     state = agent.initial_state()
     action, state = agent.act(obs, state)
 
-Names are imported when they are first used: `import parsecrl` imports neither torch nor Ray. All but the three RLlib
-algorithms and `run_spec` work without Ray. Tune and RLlib know "Planet", "DCEMPPO" and "LatentSAC" by name once this
-package is imported.
+Names are imported when they are first used: `import parsecrl` imports neither torch nor Ray. All but the four RLlib
+algorithms and `run_spec` work without Ray. Tune and RLlib know "Planet", "DCEMPPO", "LatentSAC" and "Unified" by name
+once this package is imported.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from parsecrl.algorithms.solvers import dcem as dcem
     from parsecrl.algorithms.solvers import lml_projection as lml_projection
     from parsecrl.algorithms.solvers import unrolled_gd as unrolled_gd
+    from parsecrl.algorithms.unified.unified import Unified as Unified
+    from parsecrl.algorithms.unified.unified import UnifiedConfig as UnifiedConfig
     from parsecrl.envs import make_env as make_env
     from parsecrl.platform.evaluation.loading import load_agent as load_agent
     from parsecrl.platform.running.pipeline import run_spec as run_spec
@@ -50,6 +52,7 @@ _NAMES = {
     "algorithms.models": ("RSSM", "ActionDecoder", "ParsimoniousDynamics"),
     "algorithms.planet.planet": ("Planet", "PlanetConfig"),
     "algorithms.solvers": ("categorical_cem", "cem", "dcem", "lml_projection", "unrolled_gd"),
+    "algorithms.unified.unified": ("Unified", "UnifiedConfig"),
     "envs": ("make_env",),
     "platform.evaluation.loading": ("load_agent",),
     "platform.running.pipeline": ("run_spec",),

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.controllers import Plan, PlanningAgent
+from parsecrl.algorithms.controllers.value_gradient import planner_parameters
 from parsecrl.algorithms.models import Belief
 from parsecrl.algorithms.models.layers import RunningNorm, mlp
 from parsecrl.algorithms.models.matrix_products import ProductChoice
@@ -42,7 +43,6 @@ H, S, WARM_START, NOISE_INDEX = "belief_h", "belief_s", "warm_start", "noise_ind
 IS_ACTORS = "is_actors"  # [B] bool, where the actor's plan took the place of what the search found
 DECISION = (H, S, WARM_START, NOISE_INDEX, IS_ACTORS, Columns.ACTION_DIST_INPUTS)
 ACTION_NOISE = "action_noise"  # [B, A] standard normal, of a rollout's batch alone
-PARTS = ("reward", "transition", "decoder")
 
 
 class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
@@ -50,7 +50,8 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
 
     model_config: start_from (checkpoint folder of an agent with an embedded controller; where a checkpoint of this
     module is restored, none), start_from_trusted (whether code that the agent names may run), world_model, controller
-    and decoder (the agent's), fine_tune (some of PARTS), std {value, learned}, noise_bank_size, seed, max_seq_len.
+    and decoder (the agent's), fine_tune (some of reward, transition, decoder), std {value, learned}, noise_bank_size,
+    seed, max_seq_len.
     Stored actions are as sampled and may leave [-1, 1]; the model sees them clipped, as the environment does.
     Raises ValueError when the agent cannot be the policy of this environment.
     """
@@ -105,13 +106,7 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
 
     def fine_tuned_parameters(self) -> list[nn.Parameter]:
         """What PPO's gradient may change, the standard deviation aside."""
-        model, decoder = self.agent.model, self.agent.decoder
-        parts = {
-            "reward": model.reward_parameters(),
-            "transition": model.transition_parameters(),
-            "decoder": [] if decoder is None else list(decoder.parameters()),
-        }
-        return [parameter for part in PARTS if part in self.model_config["fine_tune"] for parameter in parts[part]]
+        return planner_parameters(self.agent, self.model_config["fine_tune"])
 
     def get_non_inference_attributes(self) -> list[str]:
         """As RLlib asks: what acting can do without."""

@@ -52,7 +52,7 @@ class PlanetAlgorithm(Algorithm):
 
     def processes(self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any]) -> list[dict[str, float]]:
         """As with the default settings: the phase's own may be valid only once it has a checkpoint to start from."""
-        return super().processes(PlanetSettings(), env, resources)
+        return super().processes(self.settings(), env, resources)
 
     def inherit(self, phase: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
         """A phase that keeps another's model has its sizes, unless it states them."""

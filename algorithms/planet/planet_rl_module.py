@@ -107,18 +107,38 @@ class PlanetRLModule(TorchRLModule):
             *(batch[name] for name in (Columns.OBS, Columns.ACTIONS, Columns.REWARDS)),
             *(batch[name].bool() for name in ("is_first", "is_terminated")),
         )
-        model = self.agent.model
+        loss, terms, _ = self.losses(batch, sequence)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # Several learners wait for each other's gradient of every parameter, also of what a batch did not ask.
+            loss = loss + 0 * sum(parameter.sum() for parameter in self.parameters())
+        return {"loss": loss, "terms": terms}
+
+    def learned(self, batch: dict[str, Any]) -> frozenset[str]:
+        """Which losses an update takes, of likelihood, decoder and value, as far as there are the parts."""
+        return frozenset({"decoder"} if bool(batch[DECODER_ONLY][0]) else {"likelihood", "decoder", "value"})
+
+    def losses(self, batch: dict[str, Any], sequence: ReplaySequence) -> tuple[Tensor, dict[str, Tensor], Belief]:
+        """The sum of an update's losses.
+
+        Args:
+            batch: Columns [B, ...].
+            sequence: Of the batch, [B, T].
+
+        Returns:
+            The loss [], its terms [] (detached) and the beliefs after each observation, [B, T].
+        """
+        model, learned = self.agent.model, self.learned(batch)
         terms: dict[str, Tensor] = {}
-        if bool(batch[DECODER_ONLY][0]):
-            with torch.no_grad():
-                beliefs = model.filter_sequence(sequence, self._generator())
-            loss = sequence.obs.new_zeros(())
-        else:
+        if "likelihood" in learned:
             model.update_statistics(sequence)
             loss, terms, beliefs = model.loss(sequence, self.loss_weights, self._generator())
             if int(batch[UPDATE][0]) % EXPLAIN_EVERY == 0:
                 terms[EXPLAINED] = explained_reward(model, beliefs, sequence)
-        if self.agent.decoder is not None:
+        else:
+            with torch.no_grad():
+                beliefs = model.filter_sequence(sequence, self._generator())
+            loss = sequence.obs.new_zeros(())
+        if self.agent.decoder is not None and "decoder" in learned:
             chosen, target = self._decoder_beliefs(batch, sequence, beliefs)
             if self.proposals is not None:
                 with torch.no_grad():
@@ -127,13 +147,25 @@ class PlanetRLModule(TorchRLModule):
             terms |= {"decoder_loss": cost.detach(), "decoder_distance": distance.detach()}
             scale = cost_scale(model, self.agent.controller.score)
             loss = loss + cost / scale + self.model_config["decoder_anchor"] * distance
-        if self.agent.actor_critic is not None and not bool(batch[DECODER_ONLY][0]):
+        if self.agent.actor_critic is not None and "value" in learned:
             value_loss, value_terms = self.value_loss(beliefs, sequence)
             loss, terms = loss + value_loss, terms | value_terms
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # Several learners wait for each other's gradient of every parameter, also of what a batch did not ask.
-            loss = loss + 0 * sum(parameter.sum() for parameter in self.parameters())
-        return {"loss": loss, "terms": terms}
+        return loss, terms, beliefs
+
+    def choose(self, beliefs: Belief, sequence: ReplaySequence, count: int) -> tuple[Belief, Tensor]:
+        """Draw replayed beliefs, without their graph.
+
+        Args:
+            beliefs: After each observation, [B, T].
+            sequence: The observations' own, [B, T].
+            count: How many are drawn, of B T at most.
+
+        Returns:
+            The beliefs [M], and 0 where an episode had ended there, else 1, [M].
+        """
+        chosen = torch.randperm(beliefs.h[..., 0].numel(), generator=self._generator(), device=beliefs.h.device)[:count]
+        start = Belief(*(part[chosen] for part in beliefs.detach().flatten()))
+        return start, (~sequence.terminated).flatten()[chosen].to(start.h.dtype)
 
     def value_loss(self, beliefs: Belief, sequence: ReplaySequence) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of critic and actor, from replayed beliefs on; the gradient reaches these two only.
@@ -147,11 +179,8 @@ class PlanetRLModule(TorchRLModule):
         """
         c, actor_critic = self.model_config["value"], self.agent.actor_critic
         assert actor_critic is not None
-        B, T = sequence.is_first.shape
-        chosen = torch.randperm(B * T, generator=self._generator(), device=beliefs.h.device)[: c["imagined_beliefs"]]
-        start = Belief(*(part[chosen] for part in beliefs.detach().flatten()))
-        goes_on = (~sequence.terminated).flatten()[chosen].to(start.h.dtype)
-        shape = (c["imagined_steps"], len(chosen), actor_critic.action_size)
+        start, goes_on = self.choose(beliefs, sequence, c["imagined_beliefs"])
+        shape = (c["imagined_steps"], len(goes_on), actor_critic.action_size)
         eps = torch.randn(shape, generator=self._generator(), device=start.h.device)
         with frozen(self.agent.model):
             return actor_critic_loss(self.agent.model, actor_critic, start, goes_on, eps, c["return_lambda"])

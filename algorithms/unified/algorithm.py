@@ -1,0 +1,48 @@
+"""unified as specs name it: the three phases of the DCEM paper in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from parsecrl.algorithms.planet.algorithm import PlanetAlgorithm, agents_of_own_code
+from parsecrl.algorithms.registry.searched import values_of
+from parsecrl.algorithms.unified.settings import UnifiedSettings
+
+
+class UnifiedAlgorithm(PlanetAlgorithm):
+    """World model, value, decoder and policy learned together, from the first planned episode on."""
+
+    name = "unified"
+    settings = UnifiedSettings
+    tune_name = "Unified"
+
+    def trainable(self) -> Any:
+        """RLlib's algorithm, imported now."""
+        from parsecrl.algorithms.unified.unified import Unified
+
+        return Unified
+
+    def make_config(
+        self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any], seed: int, start_from: str | None
+    ) -> Any:
+        """RLlib's config of the phase."""
+        from parsecrl.algorithms.unified.unified import UnifiedConfig
+
+        assert env is not None  # the spec has seen to it
+        return UnifiedConfig.from_phase(phase, env, resources, seed, start_from)
+
+    def check_task(self, phase: Any, obs_size: int, action_size: int, earlier: Mapping[str, Any]) -> None:
+        """As planet's; and look whether the gradients of the losses reach what agents of own code have."""
+        super().check_task(phase, obs_size, action_size, earlier)
+        for settings in agents_of_own_code(phase):
+            from parsecrl.algorithms.controllers import PlanningAgent
+            from parsecrl.algorithms.unified.unified_rl_module import check_reached
+
+            agent = PlanningAgent(obs_size, action_size, **settings)
+            for losses in values_of(phase, "losses"):
+                for parts in values_of(phase, "value_gradient.parts"):
+                    check_reached(agent, losses, parts)
+
+
+UNIFIED = UnifiedAlgorithm()
