@@ -15,7 +15,18 @@ PUBLIC = [
     "__version__",
     *("ActionDecoder", "CategoricalController", "DCEMPPO", "DCEMPPOConfig", "EmbeddedController"),
     *("FullSpaceController", "LatentSAC", "LatentSACConfig", "ParsimoniousDynamics", "Planet", "PlanetConfig"),
-    *("PlanningAgent", "RSSM", "categorical_cem", "cem", "dcem", "lml_projection", "load_agent", "load_spec"),
+    *(
+        "PlanningAgent",
+        "RSSM",
+        "Unified",
+        "UnifiedConfig",
+        "categorical_cem",
+        "cem",
+        "dcem",
+        "lml_projection",
+        "load_agent",
+        "load_spec",
+    ),
     *("make_env", "run_spec", "unrolled_gd"),
 ]
 
@@ -57,7 +68,7 @@ def test_all_but_the_algorithms_works_without_ray():
         "import sys; sys.modules['ray'] = None\n"
         "import parsecrl\n"
         "for name in parsecrl.__all__:\n"
-        "    if not name.startswith(('Planet', 'DCEMPPO', 'LatentSAC')):\n"
+        "    if not name.startswith(('Planet', 'DCEMPPO', 'LatentSAC', 'Unified')):\n"
         "        getattr(parsecrl, name)\n"
     )
     run(code)
@@ -69,7 +80,7 @@ def test_tune_knows_the_names_whatever_was_imported_first(first):
         f"import {first}\n"
         "import parsecrl\n"
         "from ray.tune.registry import get_trainable_cls\n"
-        "for name in ('Planet', 'DCEMPPO', 'LatentSAC'):\n"
+        "for name in ('Planet', 'DCEMPPO', 'LatentSAC', 'Unified'):\n"
         "    assert get_trainable_cls(name) is getattr(parsecrl, name), name\n"
     )
     run(code)

@@ -11,6 +11,7 @@ A policy over discrete actions: obs [B, O] -> logits [B, A]. B is any number fro
 
 from __future__ import annotations
 
+import copy
 import io
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def export_policy(agent: TrainedAgent, file: Path) -> float:
     """
     policy: Any = agent.policy
     plans = isinstance(policy, PlanningPolicy)
-    module = (_PlannedDecision(policy.agent) if plans else _Logits(policy)).eval()
+    module = copy.deepcopy(_PlannedDecision(policy.agent) if plans else _Logits(policy)).eval()
+    module.requires_grad_(False)  # a program keeps which parameters learn, and its actions would ask for gradients
     size = len(agent.vector(agent.observation_space.sample()))
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     axes = ({0: batch},) * 5 + ({1: batch},) if plans else ({0: batch},)

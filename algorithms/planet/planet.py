@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import ray
@@ -109,7 +109,7 @@ class Planet(PhaseMixin, Algorithm):
     """
 
     config: PlanetConfig
-    loss_terms = LOSSES
+    loss_terms: ClassVar[tuple[str, ...]] = LOSSES
 
     @classmethod
     def get_default_config(cls) -> PlanetConfig:

@@ -274,21 +274,21 @@ def test_what_cannot_have_a_value_is_refused(example_on_path):
 
 @pytest.mark.parametrize("asks", [True, False])
 def test_a_controller_of_other_code_must_ask_the_value(asks, monkeypatch, example_on_path):
-    import parsec_example.mppi as example
+    import parsec_example.random_shooting as example
 
     if not asks:
         plain = example.predicted_cost
         monkeypatch.setattr(
             example, "predicted_cost", lambda model, belief, actions, score: plain(model, belief, actions)
         )
-    controller = {"kind": "parsec_example.mppi:MPPI", "horizon": H, "options": {"num_samples": 16}}
+    controller = {"kind": "parsec_example.random_shooting:RandomShooting", "horizon": H, "options": {"num_samples": 16}}
     if asks:
         agent = PlanningAgent(OBS, A, MODEL, controller, {}, VALUE)
         assert agent.controller.score.value is agent.actor_critic
         plan = agent.plan(some_belief(3), agent.initial_state(3), seeded(0))
         assert plan.is_actors.shape == (3,)
     else:
-        with pytest.raises(ValueError, match="value is never asked by MPPI"):
+        with pytest.raises(ValueError, match="value is never asked by RandomShooting"):
             PlanningAgent(OBS, A, MODEL, controller, {}, VALUE)
 
 
