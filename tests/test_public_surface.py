@@ -15,19 +15,8 @@ PUBLIC = [
     "__version__",
     *("ActionDecoder", "CategoricalController", "DCEMPPO", "DCEMPPOConfig", "EmbeddedController"),
     *("FullSpaceController", "LatentSAC", "LatentSACConfig", "ParsimoniousDynamics", "Planet", "PlanetConfig"),
-    *(
-        "PlanningAgent",
-        "RSSM",
-        "Unified",
-        "UnifiedConfig",
-        "categorical_cem",
-        "cem",
-        "dcem",
-        "lml_projection",
-        "load_agent",
-        "load_spec",
-    ),
-    *("make_env", "run_spec", "unrolled_gd"),
+    *("PlanningAgent", "RSSM", "Unified", "UnifiedConfig", "categorical_cem", "cem", "dcem", "lml_projection"),
+    *("load_agent", "load_spec", "make_env", "run_spec", "unrolled_gd"),
 ]
 
 

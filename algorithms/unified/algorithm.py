@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parsecrl.algorithms.planet.algorithm import PlanetAlgorithm, agents_of_own_code
+from parsecrl.algorithms.planet.settings import NO_VALUE, OVER_ACTIONS
 from parsecrl.algorithms.registry.searched import values_of
 from parsecrl.algorithms.unified.settings import UnifiedSettings
 
@@ -31,6 +32,19 @@ class UnifiedAlgorithm(PlanetAlgorithm):
 
         assert env is not None  # the spec has seen to it
         return UnifiedConfig.from_phase(phase, env, resources, seed, start_from)
+
+    def check_start(self, phase: Any, source: Any, earlier: Mapping[str, Any]) -> None:
+        """As planet's; and refuse a source without what no loss of the phase trains."""
+        super().check_start(phase, source, earlier)
+        had = {"value": source.value != NO_VALUE, "decoder": source.controller.kind not in OVER_ACTIONS}
+        used = {"value": phase.value != NO_VALUE, "decoder": phase.controller.kind not in OVER_ACTIONS}
+        for losses in values_of(phase, "losses"):
+            for part in ("value", "decoder"):
+                if used[part] and part not in losses and not had[part]:
+                    raise ValueError(
+                        f"phases.{phase.name}.losses must have {part}, which {phase.start_from!r} has not trained, "
+                        f"got {', '.join(losses)}; add it, or start from a phase that has"
+                    )
 
     def check_task(self, phase: Any, obs_size: int, action_size: int, earlier: Mapping[str, Any]) -> None:
         """As planet's; and look whether the gradients of the losses reach what agents of own code have."""

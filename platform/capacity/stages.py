@@ -150,7 +150,7 @@ def update_flop(phase: Any, sizes: Sizes) -> float:
     """FLOP of an update: three times the forward pass; of a decoder's plans twice, as the model is frozen in them.
 
     Args:
-        phase: Of planet.
+        phase: Of planet or unified.
         sizes: Of the environment.
 
     Returns:
@@ -173,6 +173,9 @@ def update_flop(phase: Any, sizes: Sizes) -> float:
         if phase.decoder_proposals is not None:
             full = {"kind": "full", "horizon": phase.controller.horizon, **phase.decoder_proposals.model_dump()}
             flop += plan_flop(full, model_sizes, sizes, beliefs)
+        if "value_gradient" in getattr(phase, "losses", ()):
+            # Forward, and backward through plans and the parts that they change.
+            flop += 3 * plan_flop(_controller(phase), model_sizes, sizes, phase.value_gradient.beliefs)
     return flop
 
 

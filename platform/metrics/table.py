@@ -106,6 +106,7 @@ METRICS = (
         "The learner's losses. planet: model_loss and its terms observation, reward, kl (nats) and overshooting_kl, "
         "before their weights, a mean of the last 100 updates; decoder_loss, the predicted cost of the decoded "
         "plans, and decoder_distance from replayed actions; critic_loss and actor_loss, in the critic's unit. "
+        "unified: these, and policy_loss, minus the value of the planner's first action, in the rewards' unit. "
         "dcem_ppo: policy_loss, value_loss, entropy of the policy (nats). "
         "latent_sac: actor_loss, critic_loss and dynamics_loss, means of the last 20 updates. "
         "cartpole_embedding: planned_cost. The other studies: loss and its terms. "
@@ -133,7 +134,8 @@ METRICS = (
         "gradient_norm",
         "gauge",
         "of the gradient",
-        "Norm of the gradient before clipping, per optimiser. planet: model, decoder. dcem_ppo: fine_tuned, std. "
+        "Norm of the gradient before clipping, per optimiser. planet, unified: model, decoder, "
+        "critic, actor. dcem_ppo: fine_tuned, std. "
         "open_loop: model.",
         "measured/gradient_norms",
         ("optimizer",),

@@ -252,7 +252,7 @@ def test_doctor_tells_what_is_made_of_a_task(tmp_path):
     assert found["episodes"] == ("ok", "2 to 40 simulator steps, no limit known; 10 of 10 terminated, 0 truncated")
     assert found["rewards"][0] == "note"  # each decision gives 2
     assert re.fullmatch(r"mean return [\d.]+, deviation [\d.]+, of 10 episodes", found["random policy"][1])
-    assert found["algorithms"] == ("ok", "dcem_ppo, latent_sac, planet, rllib, simulator_planner")
+    assert found["algorithms"] == ("ok", "dcem_ppo, latent_sac, planet, rllib, simulator_planner, unified")
     assert yaml.safe_load(found["spec"][1]) == {"env": {"id": f"{HERE}TwoLengths-v0", "action_repeat": 2}}
 
 

@@ -243,7 +243,7 @@ def test_an_algorithm_that_inherits_from_planet_does_not_take_its_tune_name(inst
     table.ALGORITHMS = {}
     tune_names._add(table)
     assert {name: entry.args[0].name for name, entry in table.ALGORITHMS.items()} == {
-        "Planet": "planet", "DCEMPPO": "dcem_ppo", "LatentSAC": "latent_sac"
+        "Planet": "planet", "DCEMPPO": "dcem_ppo", "LatentSAC": "latent_sac", "Unified": "unified"
     }  # fmt: skip
 
 
