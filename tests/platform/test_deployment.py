@@ -320,10 +320,14 @@ def documented_commands():
                     r"(?:\S+=\S+ )*(?:docker compose exec head )?(?:\.venv/bin/)?(parsec .*)", line.strip()
                 )
                 if found:
-                    yield pytest.param(found.group(1), id=f"{file.name}: {found.group(1)[:60]}")
+                    yield pytest.param(file, found.group(1), id=f"{file.name}: {found.group(1)[:60]}")
 
 
-@pytest.mark.parametrize("line", list(documented_commands()))
-def test_documented_commands_exist(line):
+@pytest.mark.parametrize(("file", "line"), list(documented_commands()))
+def test_documented_commands_exist(file, line, tmp_path, monkeypatch):
+    for spec in re.findall(r"^```yaml\n(.*?)^```", file.read_text(), re.MULTILINE | re.DOTALL):
+        if name := re.search(r"^name: (\w+)$", spec, re.MULTILINE):  # a page's own spec lies where its command is given
+            (tmp_path / f"{name.group(1)}.yaml").write_text(spec)
+    monkeypatch.chdir(tmp_path)
     words = shlex.split(line, comments=True)[1:]
     check_parsec(words)

@@ -9,6 +9,7 @@ import yaml
 
 import parsecrl
 from parsecrl.platform.cli import main
+from parsecrl.platform.errors import UserError
 from parsecrl.platform.exchange import hub
 from parsecrl.platform.storage.pretrained import pretrained_folder, pretrained_names
 from tests.test_python_door import FULL, REACH, save
@@ -155,7 +156,7 @@ def spec_with(tmp_path, **keys):
 def test_a_phase_starts_from_a_pretrained_agent(tmp_path):
     (phase,) = spec_with(tmp_path).phases
     own = parsecrl.load_agent("pretrained:pendulum").description["world_model"]
-    assert phase.world_model.model_dump() == own  # inherited
+    assert phase.world_model.model_dump().items() >= own.items()  # inherited
 
 
 @pytest.mark.parametrize(
@@ -167,5 +168,5 @@ def test_a_phase_starts_from_a_pretrained_agent(tmp_path):
     ],
 )
 def test_what_a_pretrained_start_cannot_be(tmp_path, keys, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(UserError, match=words):
         spec_with(tmp_path, **keys)

@@ -239,7 +239,7 @@ def test_files_that_are_no_specs(tmp_path, text, words):
 def test_phases_that_share_their_values_by_yaml_are_changed_one_at_a_time():
     phases = {phase.name: phase for phase in load_spec("parsimony_sac", ["phases.torus.model.beta=0.5"]).phases}
     assert {name: phase.model.beta for name, phase in phases.items()} == {
-        "gridworld": 1.0, "torus": 0.5, "four_rooms": 1.0
+        "gridworld": 1.0, "torus": 0.5, "four_rooms": 0.0
     }  # fmt: skip
     assert {name: (phase.stop.episodes, phase.batch_size) for name, phase in phases.items()} == {
         "gridworld": (200, 150), "torus": (250, 150), "four_rooms": (500, 350)

@@ -229,7 +229,7 @@ def test_a_package_that_is_broken_or_shadows_a_name_leaves_the_others_alone(inst
     assert main(["specs", "--keys"]) == 0
     printed = capsys.readouterr().out
     assert "algorithm: broken: not available: the entry point broken = no_such_module:X" in printed
-    assert "algorithm: latent_sac: Discrete soft actor-critic" in printed
+    assert "algorithm: latent_sac: Soft actor-critic" in printed
     assert {entry.name for entry in registry.usable()} >= {"counter", "latent_sac"}
 
 
@@ -259,7 +259,9 @@ def test_keys_of_a_plugged_algorithm_are_printed(install, capsys):
 def test_every_algorithm_is_registered_by_its_own_folder():
     rooms = {name: entry.value.split(".")[2] for name, entry in registry.registered().items()}
     assert rooms == {name: name for name in rooms}
-    assert {name for name, entry in registry.algorithms().items() if entry.acts} == {"planet", "dcem_ppo"}
+    assert {name for name, entry in registry.algorithms().items() if entry.acts} == {
+        *("planet", "dcem_ppo", "rllib", "simulator_planner", "unified")
+    }
 
 
 def test_settings_need_neither_ray_nor_torch():
