@@ -6,6 +6,7 @@ import json
 import pickle
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ class RLlibBaseline(Trainable):
         if rest["replay"] is not None:
             self.algorithm.local_replay_buffer.set_state(rest["replay"])
         if alpha := next(iter(rest["alpha"]), None):
-            self.algorithm.learner_group.foreach_learner(_set_alpha, kwargs={"stored": alpha})
+            self.algorithm.learner_group.foreach_learner(partial(_set_alpha, stored=alpha))
 
     def cleanup(self) -> None:
         """End RLlib's processes."""

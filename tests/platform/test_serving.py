@@ -189,7 +189,11 @@ def test_first_forgets_the_episode_before(client, folder):
 @pytest.mark.ray
 def test_a_bad_request_is_told_in_a_sentence_and_changes_nothing(client, folder):
     agent, session = parsecrl.load_agent(folder), client.begin()
-    for body, words in [({"observation": 1}, "obs"), ({}, "observation: Field required"), ({"x": 1}, "observation")]:
+    for body, words in [
+        ({"observation": 1}, "obs"),
+        ({"first": True}, "observation: Field required"),
+        ({"x": 1}, "observation"),
+    ]:
         status, answer = client("POST", f"{session}/act", body)
         assert (status, answer.keys()) == (400, {"error"})
         assert answer["error"].startswith(words)
