@@ -68,7 +68,7 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
     assert tables["scores"].groupby(["model", "seed"]).size().tolist() == [10] * 4
     assert set(tables["predictions"]["model"]) == {"parsimonious"}
     page = (run / "report" / "index.html").read_text()
-    assert page.count("<figure>") == 5
+    assert page.count("<figure>") == 7
     assert "Distinct transformations" in page
 
     assert main([*command, "--set", "phases.sac.stop.episodes=15"]) == 0
