@@ -28,6 +28,7 @@ class LatentSACLearner(PreparedBatch, TorchLearner):
         # An optimiser for each loss: where both train the encoder, their moments would mix in one.
         groups = {
             "dynamics": (list(model.parameters()) if model.trains else [], rates[0]),
+            # mypy knows the encoder as any module or tensor.
             "encoder": (list(model.encoder.parameters()) if module.policy_trains_encoder else [], rates[1]),  # type: ignore[union-attr]
             "policy": (list(module.policy.parameters()), config.policy_learning_rate),
             "qf": (list(module.qf.parameters()), config.policy_learning_rate),

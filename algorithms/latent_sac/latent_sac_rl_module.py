@@ -57,7 +57,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         self.products = ProductChoice()
         self.model = latent_model(c["latent_model"], self.observation_space.shape[0], num_actions, c["trial_seed"])
         if c["encoder_tau"] < 1:
-            self.slow_encoder = copy.deepcopy(self.model.encoder).requires_grad_(False)  # type: ignore[operator]
+            self.slow_encoder = copy.deepcopy(self.model.encoder).requires_grad_(False)  # type: ignore[operator]  # mypy knows it as any module
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(c["trial_seed"], "policy"))
             self.policy = self._network(0, num_actions * (1 + self.continuous))
@@ -90,7 +90,7 @@ class LatentSACRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
             Latents [..., Z], of the slow encoder where there is one.
         """
         slow = getattr(self, "slow_encoder", None)
-        return self.model.encode(obs) if slow is None else self.model.latent_of(slow(obs))  # type: ignore[operator]
+        return self.model.encode(obs) if slow is None else self.model.latent_of(slow(obs))  # type: ignore[operator]  # mypy knows it as any module
 
     def train(self, mode: bool = True) -> Self:
         """As nn.Module's, but only where it changes this module's own flag.

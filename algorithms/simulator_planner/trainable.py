@@ -40,6 +40,7 @@ class SimulatorPlanning(Trainable):
         self.task = gymnasium.make(ENVIRONMENT, **env_arguments(config["env"]))
         sizes = tuple(int(np.prod(s.shape or (0,))) for s in (self.task.observation_space, self.task.action_space))
         self.settings = dict(config["controller"])
+        # Of two numbers, which mypy does not count.
         self.planner = SimulatorPlanner(self.settings, sizes, config["run_seed"])  # type: ignore[arg-type]
         self.planner.begin({0: self.task})
         self.counts = {"episodes": 0, "env_steps": 0, "trajectories": 0}

@@ -188,6 +188,7 @@ class GaussianSearch:
             samples = torch.cat([samples, *given], 1)
         if self.bounds is not None:
             clamp = torch.clamp if samples.requires_grad else torch.clamp_
+            # torch takes two numbers or two tensors; mypy asks which.
             samples = clamp(samples, *self.bounds)  # type: ignore[arg-type]
         costs, finite = self._evaluate_all(objective, samples, guarded)
         if kept is not None:
