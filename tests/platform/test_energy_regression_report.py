@@ -81,7 +81,7 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
     assert errors["dcem", 50] < 1.5 * errors["dcem", 10] < 2.0
     assert all(metrics["loss"]["loss"] > 0 for metrics in last_metrics(run, "regression"))
     page = (run / "report" / "index.html").read_text()
-    assert page.count("<figure>") == 4
+    assert page.count("<figure>") == 6  # four of the study, two of the effects of what is searched
     assert "Results of regression" in page
 
     assert main([*command, "--set", "phases.regression.stop.num_updates=400"]) == 0
