@@ -49,7 +49,13 @@ docs: install
 chaos: install
 	$(BIN)/python -m pytest tests/platform/test_chaos.py -m chaos -s $(ARGS)
 
-bench: install
+# TorchRL's and stable-worldmodel's planners are measured beside the project's: of the second, the solvers are needed alone.
+$(VENV)/.peers: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torchrl
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps stable-worldmodel loguru
+	touch $@
+
+bench: install $(VENV)/.peers
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,rounds -s -o addopts="--import-mode=importlib" $(ARGS)
 
 # The Grafana dashboard and the table in docs/metrics.md, from the table of metrics in the code.
