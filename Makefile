@@ -10,10 +10,15 @@ export RAY_AUTH_MODE ?= disabled
 
 install: $(VENV)/.installed
 
+# pip takes torch from where its configuration says, CUDA's or the processor's. uv keeps that torch, and resolves in
+# seconds what takes pip minutes. pip does it where uv cannot be had, or cannot reach pip's own index.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP_INSTALL) torch
+	$(PIP_INSTALL) uv && $(UV_INSTALL) --editable '.[dev]' || $(PIP_INSTALL) --editable '.[dev]'
 	touch $@
 
 run: install
