@@ -13,7 +13,7 @@ quiet_ray()
 
 ROOT = Path(__file__).parents[1]
 FILES = [file for room in ("algorithms", "envs", "platform") for file in sorted((ROOT / room).rglob("*.py"))]
-GATHERED = {"rllib_private.py", "ray_private.py"}
+GATHERED = {"rllib_private.py", "ray_private.py", "tune_private.py"}
 # Each class keeps what one of Tune's forgets with its driver, for which Tune has no call.
 ADAPTERS = {"schedulers.py", "optuna_search.py"}
 # No underscore, and not in Ray's reference either.

@@ -11,11 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # `parsec status` and the table of metrics import this module, and torch takes seconds
+    from torch import Tensor
 
 
 class PlanTime(NamedTuple):
@@ -75,7 +76,7 @@ class PlanLog:
 
     def finish(self) -> RolloutTimes:
         """The rollout has ended. Reads the device once."""
-        entropy = float(torch.stack(self._entropies).mean()) if self._entropies else float("nan")
+        entropy = float(sum(self._entropies) / len(self._entropies)) if self._entropies else float("nan")
         self._idle_since = time.perf_counter()
         return RolloutTimes(
             self._idle_since - self._started,

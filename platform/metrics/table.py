@@ -339,7 +339,7 @@ def labels_of(trainable: Any) -> dict[str, str]:
     Returns:
         The labels; empty texts outside of Tune.
     """
-    from parsecrl.platform.cluster.ray_private import storage_path  # Ray: `parsec` lists metrics without it
+    from parsecrl.platform.cluster.tune_private import storage_path  # Ray: `parsec` lists metrics without it
 
     path = storage_path(trainable)
     if path is None:

@@ -58,7 +58,7 @@ class FaultRules(tune.Callback):
 
     def judged(self) -> AbstractContextManager[None]:
         """Within it, Tune asks these rules about every failure."""
-        from parsecrl.platform.cluster.ray_private import failures_judged
+        from parsecrl.platform.cluster.tune_private import failures_judged
 
         return failures_judged(self._is_lasting)
 

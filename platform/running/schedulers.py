@@ -19,7 +19,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from parsecrl.platform.cluster.ray_private import keep_searched, save_now
+from parsecrl.platform.cluster.tune_private import keep_searched, save_now
 from parsecrl.platform.running.search_space import clipped, mutations
 from parsecrl.platform.runs.stored_checkpoints import SCORE
 from parsecrl.platform.specs import Phase

@@ -9,7 +9,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from parsecrl.algorithms.training.user_errors import sentence_of
-from parsecrl.platform.cluster.ray_private import restore_tuner
+from parsecrl.platform.cluster.tune_private import restore_tuner
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.running import interruption, tune_state
 from parsecrl.platform.running.configs import env_of, phase_config

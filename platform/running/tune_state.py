@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from parsecrl.platform.cluster.ray_private import updated_generator, updated_search, updated_state
+from parsecrl.platform.cluster.tune_private import updated_generator, updated_search, updated_state
 from parsecrl.platform.errors import StorageUnreachable
 from parsecrl.platform.storage import Location, RemotePath, for_tune, write_atomically
 

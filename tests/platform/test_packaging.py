@@ -64,3 +64,15 @@ def test_help_imports_nothing_heavy():
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_commands_on_runs_and_jobs_import_no_more_than_they_need():
+    code = (
+        "import sys\n"
+        "import parsecrl.platform.runs.status\n"
+        "heavy = {'ray', 'torch', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "import parsecrl.platform.submission.jobs\n"
+        "heavy |= {'ray.tune', 'ray.data', 'torch', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -170,7 +170,7 @@ def test_a_run_killed_in_every_phase_goes_on_where_it_was_though_it_was_moved(tm
 
 @pytest.mark.ray
 def test_trials_of_a_moved_sweep_that_had_not_begun_begin_at_the_new_place(tmp_path, ray_runtime):
-    from parsecrl.platform.cluster.ray_private import updated_search
+    from parsecrl.platform.cluster.tune_private import updated_search
     from parsecrl.platform.running.trainables import trainable_of
 
     def space(runners):
