@@ -91,10 +91,10 @@ def render(plot: Plot, folder: Path, name: str) -> Image:
     for theme in THEMES:
         with matplotlib.rc_context(_style(theme)):
             figure = Figure(figsize=plot.size, dpi=140, layout="constrained" if plot.automatic else None)
-            FigureCanvasAgg(figure)
+            canvas = FigureCanvasAgg(figure)
             plot.draw(figure, theme)
             files[theme.name] = folder / (f"{name}.png" if theme.name == "light" else f"{name}-{theme.name}.png")
-            figure.savefig(files[theme.name])
+            canvas.print_png(files[theme.name])  # savefig would draw once more, to lay the panels out
     return Image(files["light"], files["dark"], plot)
 
 
@@ -135,7 +135,6 @@ def _style(theme: Theme) -> Any:
         "ytick.labelcolor": theme.ink,
         "figure.facecolor": theme.surface,
         "axes.facecolor": theme.surface,
-        "savefig.facecolor": theme.surface,
         "legend.frameon": False,
         "legend.fontsize": 9,
         "path.simplify": True,
