@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from parsecrl.algorithms.training.lasting_imports import lasting_imports
 from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError, text_line
 
 # What a disk or a mount says in the middle of a run; any other OSError would be a mistake of ours.
@@ -223,7 +224,8 @@ def _run(options: argparse.Namespace) -> int:
     from parsecrl.platform.specs import load_spec
 
     spec = load_spec(options.spec, options.overrides)
-    from parsecrl.platform.running.pipeline import run_for_table
+    with lasting_imports():
+        from parsecrl.platform.running.pipeline import run_for_table
 
     o = options
     here = not o.check_on_cluster

@@ -16,6 +16,7 @@ os.environ.setdefault("PARSEC_KEY_FILE", os.path.join(tempfile.gettempdir(), "pa
 import pytest
 import torch
 
+from parsecrl.algorithms.training.lasting_imports import lasting_imports
 from parsecrl.envs import choose_rendering_backend
 
 choose_rendering_backend()  # ray.rllib imports dm_control
@@ -25,6 +26,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with most Ray tests first: they take longest, and short ones fill what time is left on either worker."""
     starts = Counter(item.path for item in items if item.get_closest_marker("ray"))
     items.sort(key=lambda item: -starts[item.path])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Garbage is collected thousands of times while tests run; what was imported for them is never looked through."""
+    with lasting_imports():
+        return (yield)
 
 
 @pytest.fixture(scope="session")

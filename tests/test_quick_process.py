@@ -55,3 +55,20 @@ print(before, halved())
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["True", "False"]
+
+
+def test_what_was_imported_is_never_looked_through_again():
+    code = """
+import gc
+from parsecrl.algorithms.training.lasting_imports import lasting_imports
+with lasting_imports():
+    import decimal
+    print(gc.isenabled())
+frozen = gc.get_freeze_count()
+with lasting_imports():
+    garbage = []
+    garbage.append(garbage)  # nothing is imported: what there is can become garbage
+print(gc.isenabled(), frozen > 1000, gc.get_freeze_count() == frozen)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False", "True", "True", "True"]

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from parsecrl.algorithms.training.lasting_imports import lasting_imports
 from parsecrl.platform.errors import RunFailed, StorageUnreachable
 from parsecrl.platform.running.analysis import analyse, analyse_early, unanalysed
 from parsecrl.platform.running.configs import resolved
@@ -62,7 +63,8 @@ def _run_phases(folder: RunFolder, url: str, line: StatusLine) -> None:
             line.note(f"{phase.name}: finished before{_origin_moved(folder, phase)}")
             analyse_early(folder, line)
             continue
-        from parsecrl.platform.running import tune_phase
+        with lasting_imports():
+            from parsecrl.platform.running import tune_phase
 
         if (wanted := phase.entry.episodes(resolved(folder, phase))) is not None:
             from parsecrl.platform.running.collection import collect

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from parsecrl.algorithms.registry.algorithm import RegistryError, algorithm_named
+from parsecrl.algorithms.training.lasting_imports import lasting_imports
 from parsecrl.algorithms.training.user_errors import causes_kept
 from parsecrl.platform.metrics.table import CountsNothing, ReportsMetrics
 from parsecrl.platform.runs import inner_paths
@@ -66,7 +67,8 @@ def trainable_of(algorithm: str) -> Any:
     Raises:
         RegistryError: There is no such algorithm, or its class is made inside a function.
     """
-    own: Any = algorithm_named(algorithm).trainable()
+    with lasting_imports():
+        own: Any = algorithm_named(algorithm).trainable()
     if "<locals>" in own.__qualname__:  # pickled by value, its methods would lose their super()
         raise RegistryError(
             f"trainable() of {algorithm!r} must return a class of a module's top level, got {own!r}; move it"
