@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ray import cloudpickle, tune
-from ray.train._internal.storage import get_fs_and_path
+from ray.train._internal.storage import _FilesystemSyncer, get_fs_and_path
 from ray.tune.experiment import Trial
 from ray.tune.impl.placeholder import create_resolvers_map, inject_placeholders
 from ray.tune.utils.serialization import TuneFunctionEncoder
@@ -72,6 +72,28 @@ def save_now(controller: Any) -> None:
         controller: As Tune gives it to a scheduler.
     """
     getattr(controller, "_tune_controller", controller).checkpoint(force=True, wait=True)
+
+
+@contextmanager
+def stored_by(store: Callable[[str, str, Any], None]) -> Iterator[None]:
+    """Within it, Tune's driver stores its files by another function. Tune writes over the stored ones in place.
+
+    Args:
+        store: Takes the driver's folder, the experiment's path and the file system; called in a thread.
+
+    Yields:
+        Nothing.
+    """
+    before = _FilesystemSyncer._sync_up_command
+
+    def command(syncer: Any, local_path: str, uri: str, exclude: Any = None) -> tuple[Any, dict[str, Any]]:
+        return store, {"source": local_path, "path": uri, "filesystem": syncer.storage_filesystem}
+
+    _FilesystemSyncer._sync_up_command = command  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        _FilesystemSyncer._sync_up_command = before  # type: ignore[method-assign]
 
 
 def keep_searched(trial: Trial, searched: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ from ray.tune.experiment import Trial
 
 from parsecrl.algorithms.registry.algorithm import ENV_STEPS, UNTRAINED, StopCondition
 from parsecrl.algorithms.reporting.diagnostics import KEYS, Finding, Returns, diagnose
-from parsecrl.platform.running import interruption, tune_state
+from parsecrl.platform.running import interruption
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.runs.progress_record import TRIALS_FILE, Throttled, TrialRecord
 from parsecrl.platform.runs.results import FAILURE, PARAMETERS, finite, fraction_done
@@ -125,7 +125,6 @@ class PhaseProgress(tune.Callback):
         self.phase, self.conditions, self.dashboard = phase, dict(conditions), dashboard
         self.known = {"env_steps": ENV_STEPS, **known}  # env_steps are shown where results have them
         self.folder: Location = Path(folder) if isinstance(folder, str) else folder
-        self.backup = tune_state.Backup(self.folder)
         self.checkpoint_every = checkpoint_every
         self.max_checkpoint_age_s = math.inf
         self.checkpointed: dict[str, float] = {}  # trial -> when it last wrote a checkpoint, or was first heard of
@@ -162,10 +161,9 @@ class PhaseProgress(tune.Callback):
         self._show(f"{self.phase}: starting" + self._where())
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Check the lock, back the state up, and end the experiment where it was asked to stop."""
+        """Check the lock, and end the experiment where it was asked to stop."""
         if self.check_lock is not None:
             self.check_lock()
-        self.backup.update()
         self._record(trials)
         if interruption.requested() and not self._await_checkpoints(trials):
             interruption.end_experiment()

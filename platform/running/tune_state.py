@@ -1,80 +1,74 @@
-"""Tune's own state files, made safe against a kill in mid-write.
+"""Tune's own state files: stored so that a kill at any moment leaves a state to go on from.
 
-Tune copies its state over the old one every few seconds, in place: a kill in that moment leaves half a file, and
-the whole experiment could not be restored. `Backup` keeps a copy of the last state that was whole; `repair` puts it
-back. Neither depends on what the files say.
+Tune's driver copies its files over the stored ones every few seconds, in place, all of them. A kill in that moment
+would leave half a file, also of trials that ended long ago. `Store` copies in Tune's place.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from parsecrl.platform.cluster.tune_private import updated_generator, updated_search, updated_state
 from parsecrl.platform.errors import StorageUnreachable
-from parsecrl.platform.storage import Location, RemotePath, for_tune, write_atomically
+from parsecrl.platform.storage import (
+    Location,
+    RemotePath,
+    for_tune,
+    in_parallel,
+    of_tune,
+    write_atomically,
+    write_bytes_atomically,
+)
 
 EXPERIMENT, SEARCH, DRAWN = "experiment_state-*.json", "basic-variant-state-*.json", "search_gen_state-*.json"
 PATTERNS = (EXPERIMENT, SEARCH, DRAWN, "searcher-state-*.pkl", "callback-states-*.pkl")
-BACKUP, TUNER = ".last_good", "tuner.pkl"
+TUNER = "tuner.pkl"
 PICKLE = b"\x80"  # a pickle's first byte
-# What ends the experiment's state. Inside of it such a line is quoted, with backslashes.
-LAST_OF_STATE = re.compile(rb', "stats": \{[^{}\\]*\}\}$')
 
 
-class Backup:
-    """Copies the newest state files aside whenever they have changed, and are whole.
+class Store:
+    """Stores what Tune's driver has written: what has changed, each file whole, the experiment's state last.
 
-    It is asked after every step of Tune's, and both the files and the folder that they are in grow with the number of
-    trials: as long as nothing has changed, it looks at one file's time and at nothing else.
-
-    Args:
-        folder: Of the phase; in an object store nothing is copied.
+    The state is read first. So the stored files of trials may know more than the state that is stored with them, and
+    never less.
     """
 
-    def __init__(self, folder: Location):
-        self.folder = folder
-        self._state: Path | None = None  # Tune writes to the same name as long as it runs
-        self._copied = -1  # its time of change, nanoseconds
+    def __init__(self) -> None:
+        self._stored: dict[Path, tuple[int, int]] = {}  # file -> its time of change, nanoseconds, and its size
 
-    def update(self) -> None:
-        """Copy the newest state files where they have changed, and are whole."""
-        folder = self.folder
-        if isinstance(folder, RemotePath):
+    def __call__(self, source: str, path: str, filesystem: Any) -> None:
+        """Store the files of a folder.
+
+        Args:
+            source: Folder of Tune's driver.
+            path: Of the experiment, as Tune takes it.
+            filesystem: As Tune takes it.
+        """
+        local, target = Path(source), of_tune(path, filesystem)
+        own = {file: file.read_bytes() for file in sorted(local.iterdir()) if file.is_file()}
+        of_trials = [file for folder in local.iterdir() if folder.is_dir() for file in folder.rglob("*")]
+        in_parallel(lambda file: self._store(file, target / file.relative_to(local).as_posix()), of_trials)
+        for file in sorted(own, key=lambda file: file.match(EXPERIMENT)):
+            write_bytes_atomically(target / file.name, own[file])
+
+    def _store(self, file: Path, target: Location) -> None:
+        if not file.is_file():
             return
-        if self._state is None:
-            self._state = _newest(folder).get(EXPERIMENT)
-            if self._state is None:
-                return
-        try:
-            changed = self._state.stat().st_mtime_ns
-        except FileNotFoundError:
-            self._state = None
+        found = file.stat()
+        signature = found.st_mtime_ns, found.st_size
+        if self._stored.get(file) == signature:
             return
-        if changed == self._copied:
-            return
-        newest = _newest(folder)
-        self._state = newest.get(EXPERIMENT)
-        if self._state is None or not all(_ends_well(file) for file in newest.values()):
-            return
-        copy = folder / BACKUP
-        copy.mkdir(exist_ok=True)
-        for file in newest.values():
-            unfinished = copy / f".{file.name}.tmp"
-            shutil.copy2(file, unfinished)
-            os.replace(unfinished, copy / file.name)
-        self._copied = changed
+        if not isinstance(target, RemotePath):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomically(target, file.read_bytes())
+        self._stored[file] = signature
 
 
 def repair(folder: Location) -> bool:
-    """Make the newest state files whole again.
-
-    A store too may hold half a file: one of a run on disk that was killed, and copied there.
+    """Take out state files that are not whole, as a copy of the run that was broken off leaves them.
 
     Args:
         folder: Of the phase.
@@ -85,11 +79,7 @@ def repair(folder: Location) -> bool:
     for pattern in PATTERNS:
         for file in folder.glob(pattern):
             if not _is_whole(file):
-                good = folder / BACKUP / file.name
-                if _is_whole(good):
-                    file.write_bytes(good.read_bytes())
-                else:
-                    file.unlink()
+                file.unlink()
     return is_stored(folder)
 
 
@@ -140,18 +130,6 @@ def trial_ids(folder: Location) -> list[str]:
 def _newest(folder: Location) -> dict[str, Any]:
     """Pattern -> the latest file; Tune puts the time into their names."""
     return {pattern: max(found) for pattern in PATTERNS if (found := list(folder.glob(pattern)))}  # type: ignore[type-var]
-
-
-def _ends_well(file: Path) -> bool:
-    """Whether a file that is written from its beginning to its end is there to its end, without reading all of it."""
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(1)
-            stream.seek(max(0, file.stat().st_size - 200))
-            end = stream.read()
-    except OSError:
-        return False
-    return end.endswith(b".") if head == PICKLE else bool(LAST_OF_STATE.search(end)) or _is_whole(file)
 
 
 def _is_whole(file: Location) -> bool:

@@ -12,6 +12,7 @@ from parsecrl.platform.storage.location import (
     well_formed,
     writable_storage,
     write_atomically,
+    write_bytes_atomically,
 )
 from parsecrl.platform.storage.lock import lock_of
 from parsecrl.platform.storage.remote_path import RemotePath, in_parallel
@@ -31,4 +32,5 @@ __all__ = [
     "well_formed",
     "writable_storage",
     "write_atomically",
+    "write_bytes_atomically",
 ]

@@ -125,13 +125,23 @@ def write_atomically(file: Location, text: str) -> None:
         file: In an existing folder, or in an object store.
         text: The whole of it, as UTF-8.
     """
+    write_bytes_atomically(file, text.encode())
+
+
+def write_bytes_atomically(file: Location, data: bytes) -> None:
+    """As `write_atomically`.
+
+    Args:
+        file: In an existing folder, or in an object store.
+        data: The whole of it.
+    """
     if isinstance(file, RemotePath):
-        file.write_text(text)
+        file.write_bytes(data)
         return
     unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        with unfinished.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with unfinished.open("wb") as stream:
+            stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(unfinished, file)

@@ -28,7 +28,6 @@ from parsecrl.algorithms.registry.algorithm import ENV_STEPS, TIME_S
 from parsecrl.algorithms.reporting.diagnostics import Returns
 from parsecrl.platform.cluster.connection import quiet_ray
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.running import tune_state
 from parsecrl.platform.running.progress import PhaseProgress, ResultHistory
 from parsecrl.platform.runs import stored_checkpoints
 from parsecrl.platform.runs.run_folder import RunFolder
@@ -415,61 +414,6 @@ def test_the_random_policys_score_makes_no_untrained_agent_the_best(tmp_path):
     assert stored_checkpoints.best_checkpoint(tmp_path).number == 3
     stored_checkpoints.prune(tmp_path, "trial_00000")
     assert {c.number for c in stored_checkpoints.stored_checkpoints(tmp_path)} >= {2, 3, 4}
-
-
-def test_tunes_state_survives_half_a_write(tmp_path):
-    state = tmp_path / "experiment_state-2026-01-01_00-00-00.json"
-    (tmp_path / "tuner.pkl").write_bytes(b"\x80\x04N.")
-    state.write_text('{"trial_data": []}')
-    backup = tune_state.Backup(tmp_path)
-    backup.update()
-    state.write_text('{"trial_data": [')  # the kill
-    backup.update()
-    assert tune_state.repair(tmp_path)
-    assert json.loads(state.read_text()) == {"trial_data": []}
-
-    later = tmp_path / "experiment_state-2026-01-02_00-00-00.json"
-    later.write_text("")
-    assert tune_state.repair(tmp_path)
-    assert not later.exists()
-    assert state.exists()
-
-    (tmp_path / "tuner.pkl").write_bytes(b"\x80\x04")
-    assert not tune_state.repair(tmp_path)
-
-
-def test_a_searchs_state_survives_a_restart(tmp_path):
-    """Tune pickles it, into a .json; without it, no trial that had not begun would ever begin."""
-    search = BasicVariantGenerator(random_state=0)
-    search.save_to_dir(str(tmp_path), "1")
-    (file,) = tmp_path.glob("basic-variant-state-*")
-    whole = file.read_bytes()
-    (tmp_path / "experiment_state-1.json").write_text('{"trial_data": [], "runner_data": {}, "stats": {"start": 1.0}}')
-    (tmp_path / "tuner.pkl").write_bytes(b"\x80\x04N.")
-    tune_state.Backup(tmp_path).update()
-    assert tune_state.repair(tmp_path)
-    assert file.read_bytes() == whole
-    file.write_bytes(whole[:-1])  # the kill
-    assert tune_state.repair(tmp_path)
-    assert file.read_bytes() == whole
-
-
-def test_a_backup_is_renewed_by_a_change_only(tmp_path):
-    state = tmp_path / "experiment_state-1.json"
-    kept = tmp_path / tune_state.BACKUP / state.name
-    backup = tune_state.Backup(tmp_path)
-    for number in (1.0, 2.0):
-        whole = json.dumps({"trial_data": [["{}", "{}"]], "runner_data": {}, "stats": {"start_time": number}})
-        for end in range(1, len(whole)):  # Tune is still writing
-            state.write_text(whole[:end])
-            backup.update()
-            assert not kept.exists() or kept.read_text() != whole[:end]
-        state.write_text(whole)
-        backup.update()
-        assert kept.read_text() == whole
-        kept.unlink()
-        backup.update()
-        assert not kept.exists()
 
 
 def test_the_status_line_costs_little_with_many_trials(tmp_path):
