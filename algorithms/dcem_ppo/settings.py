@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from parsecrl.algorithms.planet.settings import OVER_ACTIONS
-from parsecrl.algorithms.registry.settings import Count, Fraction, Group, NonNegative, Positive, Settings
+from parsecrl.algorithms.registry.settings import Count, Distinct, Fraction, Group, NonNegative, Positive, Settings
 
 Part = Literal["reward", "transition", "decoder"]
-
-
-def _no_part_twice(parts: list[str]) -> list[str]:
-    if len(set(parts)) < len(parts):
-        raise ValueError(f"fine_tune names a part twice: {parts}")
-    return parts
 
 
 class StdSpec(Group):
@@ -30,7 +24,7 @@ class DCEMPPOSettings(Settings):
     """PPO through the embedded controller (DCEM paper, section 5.2.2)."""
 
     start_from: str = Field(description="earlier phase (in Python: its checkpoint) whose agent is fine-tuned")
-    fine_tune: Annotated[list[Part], AfterValidator(_no_part_twice)] = Field(
+    fine_tune: Annotated[list[Part], Distinct] = Field(
         ["reward", "decoder"], min_length=1, description="what PPO changes"
     )
     passes: Count = Field(1, description="passes through the episodes of a PPO step")

@@ -20,18 +20,15 @@ from parsecrl.algorithms.registry.settings import (
 from parsecrl.algorithms.registry.user_functions import names_code
 
 OwnFunction = Annotated[str, Field(pattern=r"^[^:\s]+:[^:\s]+$")]
-OBJECTIVE = (
-    "module:function of a cost(observations [B, N, H, O], rewards [B, N, H], actions [B, N, H, A]) -> [B, N], which "
-    "plans minimise; none: minus the predicted rewards"
-)
-KEPT_HERE = "share of the elites that the next iteration tries as well (iCEM)"
-KEPT = "share of the elites that the next iteration, and the next plan, try as well"
-DECAY = "each iteration draws so many times fewer candidates than the last, twice num_elites at least"
-FLOOR = "least standard deviation of all distributions but the first"
-PESSIMISM = (
-    "price of a step on which the model's ensemble disagrees by a standard deviation of the data, in standard "
-    "deviations of the rewards; above 0 it needs world_model.ensemble"
-)
+# Keys that several searches have, each with a default of its own.
+NumSamples = Annotated[Count, Field(description="candidates of an iteration")]
+NumElites = Annotated[Count, Field(description="candidates that the next distribution is fitted to")]
+NumIterations = Annotated[Count, Field(description="iterations of a plan")]
+InitStd = Annotated[Positive, Field(description="of the first distribution; actions lie in [-1, 1]")]
+Decay = Annotated[
+    float, Field(ge=1.0, description="each iteration draws so many times fewer candidates, 2 num_elites at least")
+]
+MinStd = Annotated[NonNegative, Field(description="least standard deviation of all distributions but the first")]
 OVER_ACTIONS = ("full", "icem", "mppi")  # kinds without a decoder
 
 
@@ -67,75 +64,80 @@ class OwnPart(Group):
     options: dict[str, Any] = Field(default_factory=dict, description="arguments of its constructor")
 
 
-class OwnController(OwnPart):
+class Planner(Group):
+    """What every controller has."""
+
+    kind: str
+    horizon: Count = Field(12, description="decisions that a plan looks ahead")
+    pessimism: NonNegative = Field(
+        0.0,
+        description="price of a step on which the model's ensemble disagrees by a standard deviation of the data, in "
+        "standard deviations of the rewards; above 0 it needs world_model.ensemble",
+    )
+    objective: OwnFunction | None = Field(
+        None,
+        description="module:function of a cost(observations [B, N, H, O], rewards [B, N, H], actions [B, N, H, A]) -> "
+        "[B, N], which plans minimise; none: minus the predicted rewards",
+    )
+
+
+class OwnController(OwnPart, Planner):
     """A controller that meets `algorithms.controllers.Controller`."""
 
-    horizon: Count = Field(12, description="decisions that a plan looks ahead")
-    pessimism: NonNegative = Field(0.0, description=PESSIMISM)
-    objective: OwnFunction | None = Field(None, description=OBJECTIVE)
 
-
-class FullController(Elites):
+class FullController(Elites, Planner):
     """CEM over action sequences [horizon, A] (Hafner et al. 2018, algorithm 2)."""
 
     kind: Literal["full"] = Field("full", description="CEM over whole action sequences")
-    horizon: Count = Field(12, description="decisions that a plan looks ahead")
-    num_samples: Count = Field(1000, description="candidates of an iteration")
-    num_elites: Count = Field(100, description="candidates that the next distribution is fitted to")
-    num_iterations: Count = Field(10, description="iterations of a plan")
-    init_std: Positive = Field(1.0, description="of the first distribution; actions lie in [-1, 1]")
+    num_samples: NumSamples = 1000
+    num_elites: NumElites = 100
+    num_iterations: NumIterations = 10
+    init_std: InitStd = 1.0
     warm_start: bool = Field(False, description="begin at the last plan, moved on by one decision")
-    pessimism: NonNegative = Field(0.0, description=PESSIMISM)
-    objective: OwnFunction | None = Field(None, description=OBJECTIVE)
 
 
-class ICEMController(Elites):
+class ICEMController(Elites, Planner):
     """iCEM: CEM over action sequences with coloured noise and a memory (Pinneri et al. 2020)."""
 
     kind: Literal["icem"] = Field("icem", description="CEM over whole action sequences, as iCEM improves it")
-    horizon: Count = Field(12, description="decisions that a plan looks ahead")
     num_samples: Count = Field(100, description="candidates of the first iteration")
-    num_elites: Count = Field(10, description="candidates that the next distribution is fitted to")
-    num_iterations: Count = Field(4, description="iterations of a plan")
-    init_std: Positive = Field(0.5, description="of the first distribution; actions lie in [-1, 1]")
+    num_elites: NumElites = 10
+    num_iterations: NumIterations = 4
+    init_std: InitStd = 0.5
     warm_start: bool = Field(True, description="begin at the last plan and its kept elites, moved on by one decision")
     noise_exponent: NonNegative = Field(
         2.0, description="how fast the power of a candidate's noise falls with frequency; 0: white noise"
     )
-    kept_fraction: Fraction = Field(0.3, description=KEPT)
-    decay: float = Field(1.25, ge=1.0, description=DECAY)
+    kept_fraction: Fraction = Field(
+        0.3, description="share of the elites that the next iteration, and the next plan, try as well"
+    )
+    decay: Decay = 1.25
     return_best: bool = Field(True, description="answer with the best of all candidates, not with the mean")
-    pessimism: NonNegative = Field(0.0, description=PESSIMISM)
-    objective: OwnFunction | None = Field(None, description=OBJECTIVE)
 
 
-class MPPIController(Elites):
+class MPPIController(Elites, Planner):
     """MPPI over action sequences, as in TD-MPC (Williams et al. 2017; Hansen et al. 2022)."""
 
     kind: Literal["mppi"] = Field("mppi", description="weighted means of whole action sequences")
-    horizon: Count = Field(12, description="decisions that a plan looks ahead")
-    num_samples: Count = Field(512, description="candidates of an iteration")
+    num_samples: NumSamples = 512
     num_elites: Count = Field(64, description="candidates that have weight")
-    num_iterations: Count = Field(6, description="iterations of a plan")
-    init_std: Positive = Field(1.0, description="of the first distribution; actions lie in [-1, 1]")
+    num_iterations: NumIterations = 6
+    init_std: InitStd = 1.0
     warm_start: bool = Field(True, description="begin at the last plan, moved on by one decision")
     temperature: Positive = Field(
         0.5, description="an elite weighs exp(-cost / temperature), in standard deviations of the candidates' costs"
     )
-    min_std: NonNegative = Field(0.05, description=FLOOR)
-    pessimism: NonNegative = Field(0.0, description=PESSIMISM)
-    objective: OwnFunction | None = Field(None, description=OBJECTIVE)
+    min_std: MinStd = 0.05
 
 
-class EmbeddedController(Elites):
+class EmbeddedController(Elites, Planner):
     """DCEM over the latents of an action decoder (DCEM paper, section 4.2)."""
 
     kind: Literal["embedded"] = Field("embedded", description="DCEM over the latents of an action decoder")
     latent_size: Count = Field(16, description="dimensions of the latent of an action sequence")
-    horizon: Count = Field(12, description="decisions that a plan looks ahead")
-    num_samples: Count = Field(100, description="candidates of an iteration")
+    num_samples: NumSamples = 100
     num_elites: Count = Field(10, description="candidates that the soft selection keeps")
-    num_iterations: Count = Field(10, description="iterations of a plan")
+    num_iterations: NumIterations = 10
     temperature: NonNegative = Field(1.0, description="of the soft selection; 0 selects hard, as CEM (eq. 4)")
     normalize: bool = Field(True, description="divide costs by their spread before the selection")
     init_std: Positive = Field(0.5, description="of the first distribution; latents lie in [-1, 1]")
@@ -143,11 +145,9 @@ class EmbeddedController(Elites):
     selection: Literal["lml", "softmax"] = Field(
         "lml", description="lml: the soft choice of DCEM; softmax: the elites' weights of MPPI"
     )
-    kept_fraction: Fraction = Field(0.0, description=KEPT_HERE)
-    decay: float = Field(1.0, ge=1.0, description=DECAY)
-    min_std: NonNegative = Field(0.0, description=FLOOR)
-    pessimism: NonNegative = Field(0.0, description=PESSIMISM)
-    objective: OwnFunction | None = Field(None, description=OBJECTIVE)
+    kept_fraction: Fraction = Field(0.0, description="share of the elites that the next iteration tries as well (iCEM)")
+    decay: Decay = 1.0
+    min_std: MinStd = 0.0
 
     @model_validator(mode="after")
     def _softmax_has_a_temperature(self) -> EmbeddedController:
@@ -169,9 +169,9 @@ Controller = Annotated[
 class ProposalsSpec(Elites):
     """CEM over action sequences, of the controller's horizon, whose plans a decoder learns from."""
 
-    num_samples: Count = Field(200, description="candidates of an iteration")
-    num_elites: Count = Field(20, description="candidates that the next distribution is fitted to")
-    num_iterations: Count = Field(4, description="iterations of a plan")
+    num_samples: NumSamples = 200
+    num_elites: NumElites = 20
+    num_iterations: NumIterations = 4
 
 
 class DecoderSpec(Group):

@@ -20,6 +20,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Distinct = AfterValidator(lambda names: _none_twice(names))  # of a list
 Arguments = Annotated[dict[str, Any], AfterValidator(lambda values: _plain_data(values))]
 
 # Keys of a plain trial's config that the run adds to the algorithm's settings.
@@ -27,6 +28,12 @@ RUN_KEYS = frozenset({"run_seed", "env"})
 
 AnyGroup = TypeVar("AnyGroup", bound="Group")
 AnySettings = TypeVar("AnySettings", bound="Settings")
+
+
+def _none_twice(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"names one twice: {', '.join(names)}; name each once")
+    return names
 
 
 def _plain_data(values: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from parsecrl.algorithms.dcem_ppo.settings import Part
 from parsecrl.algorithms.planet.settings import (
@@ -16,24 +16,16 @@ from parsecrl.algorithms.planet.settings import (
     Value,
     ValueSpec,
 )
-from parsecrl.algorithms.registry.settings import Count, Group, Positive
+from parsecrl.algorithms.registry.settings import Count, Distinct, Group, Positive
 
 Loss = Literal["likelihood", "value", "decoder", "value_gradient"]
 THROUGH_PLANS = ("decoder", "value_gradient")
 
 
-def _none_twice(names: list[str]) -> list[str]:
-    if len(set(names)) < len(names):
-        raise ValueError(f"names one twice: {', '.join(names)}; name each once")
-    return names
-
-
 class ValueGradientSpec(Group):
     """The policy loss: the value of the planner's first action, through the planner (Heess et al. 2015, SVG(1))."""
 
-    parts: Annotated[list[Part], AfterValidator(_none_twice)] = Field(
-        ["reward", "decoder"], min_length=1, description="what it changes"
-    )
+    parts: Annotated[list[Part], Distinct] = Field(["reward", "decoder"], min_length=1, description="what it changes")
     beliefs: Count = Field(16, description="replayed beliefs of an update whose plans are differentiated")
     weight: Positive = Field(1.0, description="against the other losses; its unit is that of the decoder's loss")
 
@@ -43,7 +35,7 @@ class UnifiedSettings(PlanetSettings):
 
     controller: Controller = Field(default_factory=EmbeddedController, description="the planner")
     value: Value = Field(default_factory=ValueSpec, description="what comes beyond the horizon of plans; none: nothing")
-    losses: Annotated[list[Loss], AfterValidator(_none_twice)] = Field(
+    losses: Annotated[list[Loss], Distinct] = Field(
         ["likelihood", "value", "decoder", "value_gradient"],
         min_length=1,
         description="what the learner takes together: the model's, the critic's and actor's, the decoder's own, and "

@@ -39,7 +39,7 @@ def test_training_sets_what_it_is_given():
         (DCEMPPOConfig, {"clip_param": 0.1}, "clip_param is RLlib's, and has no effect on DCEMPPO; set clip$"),
         (DCEMPPOConfig, {"gamma": 0.9}, "set discount$"),
         (DCEMPPOConfig, {"fine_tune": ["rewad"]}, "did you mean 'reward'"),
-        (DCEMPPOConfig, {"fine_tune": ["reward", "reward"]}, "names a part twice"),
+        (DCEMPPOConfig, {"fine_tune": ["reward", "reward"]}, "names one twice: reward, reward; name each once"),
         (LatentSACConfig, {"alpha": 0.0}, "alpha must be greater than 0"),
         (LatentSACConfig, {"lr": 0.1}, "set policy_learning_rate or dynamics_learning_rate or alpha_learning_rate"),
         (LatentSACConfig, {"seed": 3}, r"use debugging\(seed=...\)"),
