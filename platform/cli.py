@@ -238,27 +238,27 @@ def _submit(options: argparse.Namespace) -> int:
 
     spec = load_spec(options.spec, options.overrides)
     from parsecrl.platform.running.preflight import check_specs, warnings_in
-    from parsecrl.platform.submission import jobs
+    from parsecrl.platform.submission import head, submitting, watching
 
     if not options.check_on_cluster:
         _print_warnings(warnings_in(check_specs(spec)))
-    client = jobs.connect(options.address, options.token_file)
-    storage = options.storage or jobs.DEFAULT_STORAGE
-    job = jobs.submit(client, spec, storage, options.name, options.fresh, options.trust, options.new_code)
+    client = head.connect(options.address, options.token_file)
+    storage = options.storage or submitting.DEFAULT_STORAGE
+    job = submitting.submit(client, spec, storage, options.name, options.fresh, options.trust, options.new_code)
     print(job, flush=True)
     try:
         if options.follow:
-            return jobs.follow(client, job)
-        return jobs.await_begin(client, job)
+            return watching.follow(client, job)
+        return watching.await_begin(client, job)
     except KeyboardInterrupt:
         print(f"\nparsec: the job goes on; to stop it: parsec stop {job}", file=sys.stderr)
         return 130
 
 
 def _jobs(options: argparse.Namespace) -> int:
-    from parsecrl.platform.submission import jobs
+    from parsecrl.platform.submission import head, jobs
 
-    client = jobs.connect(options.address, options.token_file)
+    client = head.connect(options.address, options.token_file)
     found = jobs.project_jobs(client)
     print(jobs.table(found) if found else f"no jobs of {jobs.PROJECT} at {client.get_address()}")
     return 0
@@ -273,16 +273,16 @@ def _status(options: argparse.Namespace) -> int:
         return 0
     if options.address is None and not os.environ.get("RAY_API_SERVER_ADDRESS"):
         raise UserError(f"no run folder {options.run!r}; give one, or the head's --address for a job")
-    from parsecrl.platform.submission import jobs, watching
+    from parsecrl.platform.submission import head, watching
 
-    print(watching.job_status(jobs.connect(options.address, options.token_file), options.run))
+    print(watching.job_status(head.connect(options.address, options.token_file), options.run))
     return 0
 
 
 def _stop(options: argparse.Namespace) -> int:
-    from parsecrl.platform.submission import jobs
+    from parsecrl.platform.submission import head, jobs
 
-    jobs.stop(jobs.connect(options.address, options.token_file), options.job)
+    jobs.stop(head.connect(options.address, options.token_file), options.job)
     return 0
 
 

@@ -15,7 +15,7 @@ from parsecrl.platform.evaluation.loading import load_agent
 from parsecrl.platform.exchange.limits import Limits
 from parsecrl.platform.runs.trust import key_file
 from parsecrl.platform.storage import location_of
-from parsecrl.platform.submission.jobs import read_token
+from parsecrl.platform.submission.tokens import read_token
 
 HOST = "127.0.0.1"
 TOKEN_FILE = "serve_token"

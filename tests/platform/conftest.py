@@ -6,9 +6,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import pytest
+
+from parsecrl.platform.submission import packing
 
 SECRET = "the-secret-of-the-tests"
 
@@ -232,3 +235,13 @@ def gs(gs_server, monkeypatch, tmp_path):
 def store(request):
     """An address in either kind of store."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The package as pip would install it."""
+    folder = tmp_path_factory.mktemp("site")
+    wheel = packing.build_wheel(folder, packing.package_files())
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"

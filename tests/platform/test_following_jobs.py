@@ -10,7 +10,7 @@ import ray
 from aiohttp import web
 
 from parsecrl.platform.errors import RunFailed, UserError
-from parsecrl.platform.submission import jobs
+from parsecrl.platform.submission import head, watching
 
 
 @pytest.mark.parametrize(
@@ -19,13 +19,13 @@ from parsecrl.platform.submission import jobs
 )
 def test_following_ends_with_the_exit_status_of_the_job(status, driver, code):
     details = {"type": "SUBMISSION", "status": status, "entrypoint": "", "driver_exit_code": driver}
-    assert jobs._exit_status(jobs.JobDetails(submission_id="a-1", **details)) == code
+    assert watching._exit_status(head.JobDetails(submission_id="a-1", **details)) == code
 
 
 def test_a_job_that_never_ran_says_why():
     details = {"type": "SUBMISSION", "status": "FAILED", "entrypoint": "", "message": "runtime_env setup failed"}
     with pytest.raises(RunFailed, match=r"a-1 failed: runtime_env setup failed"):
-        jobs._exit_status(jobs.JobDetails(submission_id="a-1", **details))
+        watching._exit_status(head.JobDetails(submission_id="a-1", **details))
 
 
 class Answers:
@@ -49,7 +49,7 @@ class Answers:
 
 
 def details_of(status, code=None, message=""):
-    return jobs.JobDetails(
+    return head.JobDetails(
         type="SUBMISSION", entrypoint="", status=status, driver_exit_code=code, message=message, submission_id="a-1"
     )
 
@@ -70,16 +70,16 @@ def details_of(status, code=None, message=""):
 def test_what_becomes_of_a_job_that_is_submitted(answers, expected):
     client = Answers(*answers)
     if isinstance(expected, int):
-        assert jobs.await_begin(client, "a-1") == expected
+        assert watching.await_begin(client, "a-1") == expected
         return
     kind, words = expected
     with pytest.raises(kind, match=words):
-        jobs.await_begin(client, "a-1")
+        watching.await_begin(client, "a-1")
 
 
 def test_following_outlasts_broken_and_silent_connections(monkeypatch):
     """The log is printed once, whatever becomes of the connections; the server stands for a head with a bad network."""
-    monkeypatch.setattr(jobs, "LOST_S", 1.0)
+    monkeypatch.setattr(watching, "LOST_S", 1.0)
     lines, connections = ["one\n", "two\n", "three\n", "four\n"], []
 
     async def tail(request):
@@ -108,7 +108,7 @@ def test_following_outlasts_broken_and_silent_connections(monkeypatch):
     app.add_routes([web.get("/api/jobs/a-1/logs/tail", tail)])
     with serving(app) as url:
         printed = []
-        assert jobs.follow(jobs.connect(url), "a-1", printed.append) == 0
+        assert watching.follow(head.connect(url), "a-1", printed.append) == 0
     assert "".join(printed) == "".join(lines)
     assert len(connections) == 3
 

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +19,8 @@ import pytest
 import requests
 
 from parsecrl.platform import cli
-from parsecrl.platform.errors import UserError
-from parsecrl.platform.submission import jobs, packing
+from parsecrl.platform.submission import head as heads
+from parsecrl.platform.submission import watching
 from tests.platform.own_code_files import EXAMPLE, example_wheel_in, write_lab
 from tests.platform.tiny import PLANET
 
@@ -41,101 +39,6 @@ phases:
 evaluate: {episodes: 1, random: false, videos: false}
 """
 )
-
-
-# --- without Ray ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The package as pip would install it."""
-    folder = tmp_path_factory.mktemp("site")
-    wheel = packing.build_wheel(folder, packing.package_files())
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
-    return folder / "site"
-
-
-def test_the_wheel_is_the_whole_package_and_packs_itself_again(site, tmp_path):
-    code = (
-        "import pathlib, sys, parsecrl.platform.cli as cli\n"
-        "from parsecrl.platform.submission import packing\n"
-        "from parsecrl.platform.specs import bundled_specs\n"
-        "assert 'cheetah_run_quick' in bundled_specs()\n"
-        "print(cli.__file__)\n"
-        "print(packing.build_wheel(pathlib.Path(sys.argv[1]), packing.package_files()))\n"
-    )
-    env = {**os.environ, "PYTHONPATH": str(site)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], env=env, cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    module, again = map(Path, done.stdout.split())
-    assert module.is_relative_to(site)
-    here = packing.build_wheel(tmp_path.parent, packing.package_files())
-    assert again.name == here.name  # installed or in the source tree: the same wheel
-    assert again.read_bytes() == here.read_bytes()
-    names = zipfile.ZipFile(here).namelist()
-    assert not any("__pycache__" in name or ".git" in name or name.startswith("tests") for name in names)
-    metadata = zipfile.ZipFile(here).read(next(name for name in names if name.endswith("METADATA"))).decode()
-    assert "Requires-Dist" not in metadata
-
-
-def test_another_file_makes_another_wheel(tmp_path):
-    files = dict(packing.package_files())
-    first = packing.build_wheel(tmp_path, files)
-    (tmp_path / "changed.py").write_text("changed = True\n")
-    files["parsecrl/envs/__init__.py"] = tmp_path / "changed.py"
-    assert packing.build_wheel(tmp_path, files).name != first.name  # Ray tells wheels apart by name alone
-
-
-HOSTILE = [
-    "/x; touch pwned",
-    "$(touch pwned)",
-    "`touch pwned`",
-    "a' 'b\"; touch pwned #",
-    "--trust",
-    "a\ntouch pwned\n",
-]
-
-
-@pytest.mark.parametrize("value", HOSTILE)
-def test_no_value_reaches_the_shell(tmp_path, value):
-    fake = tmp_path / "python"
-    fake.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
-    fake.chmod(0o755)
-    done = subprocess.run(
-        jobs.entrypoint(value, value), shell=True, cwd=tmp_path, capture_output=True, text=True, check=True,
-        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-    )  # fmt: skip
-    words = json.loads(done.stdout)
-    assert words[:2] == ["-m", "parsecrl"]
-    options = cli._parser().parse_args(words[2:])
-    assert (options.storage, options.name, options.address) == (value, value, "auto")
-    assert not options.trust
-    assert not (tmp_path / "pwned").exists()
-    assert shlex.split(jobs.entrypoint("/x", "n", fresh=True, trust=True))[-2:] == ["--fresh", "--trust"]
-
-
-def test_where_the_token_comes_from(tmp_path, monkeypatch):
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "a").write_text("from-a-file\n")
-    (tmp_path / "b").write_text("two words")
-    assert jobs.read_token() is None
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "a"))
-    assert jobs.read_token() == "from-a-file"
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "from-the-environment")
-    assert jobs.read_token() == "from-the-environment"
-    assert jobs.read_token(tmp_path / "a") == "from-a-file"
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    assert jobs.read_token() is None
-    for bad in (tmp_path / "b", tmp_path / "absent", tmp_path):
-        with pytest.raises(UserError, match="token file") as told:
-            jobs.read_token(bad)
-        assert "two words" not in str(told.value)
-
-
-# --- with a head ---------------------------------------------------------------------------------------------------
 
 
 def free_port():
@@ -255,7 +158,7 @@ def test_a_job_is_followed_left_stopped_and_continued_to_its_report(folder, head
     first.send_signal(signal.SIGINT)  # leaves the job alone
     assert first.wait(timeout=120) == 130
     assert "the job goes on" in log.read_text()
-    client = jobs.connect(url, token)
+    client = heads.connect(url, token)
     assert client.get_job_status("mine-1") == "RUNNING"
     assert_refused(parsec("submit", folder / "small.yaml", *where, "--name", "mine"), "'mine' is in use", "mine-1")
 
@@ -336,15 +239,15 @@ def test_a_run_at_an_address_brings_own_code_along(folder, head, through):
 SUBMIT = """
 import sys
 from parsecrl.platform.cli import main
-from parsecrl.platform.submission import jobs
+from parsecrl.platform.submission import head, watching
 
-class Client(jobs.Client):
+class Client(head.Client):
     def request(self, method, endpoint, **options):
         if method == "PUT":
             print("sent", endpoint)
         return super().request(method, endpoint, **options)
 
-jobs.Client, jobs.BEGIN_WAIT_S = Client, 120.0  # a busy machine
+head.Client, watching.BEGIN_WAIT_S = Client, 120.0  # a busy machine
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -375,7 +278,7 @@ def test_own_code_goes_with_jobs_once_and_a_change_of_it_is_told(folder, head):
     assert json.loads((run / "state.json").read_text())["planet"]["status"] == "finished"
     ((kept,),) = [stage["code"] for stage in json.loads((run / "own_code.json").read_text())]
     assert (run / "own_code" / kept["wheel"]).is_file()
-    assert jobs.connect(head.url, head.token).get_job_info("own-1").metadata["code"] == f"lab ({kept['hash'][:8]})"
+    assert heads.connect(head.url, head.token).get_job_info("own-1").metadata["code"] == f"lab ({kept['hash'][:8]})"
 
     (lab / "tool.py").write_text("A = 2\n")
     again = ["small.yaml", "--name", "own", *OWN_WORLD]
@@ -477,7 +380,7 @@ def test_submit_tells_when_the_cluster_refuses_the_storage(folder, head, monkeyp
     """Its nodes have no credentials, whatever this machine has."""
     url, token, *_ = head
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "only-here")
-    monkeypatch.setattr(jobs, "BEGIN_WAIT_S", 120.0)  # a busy machine
+    monkeypatch.setattr(watching, "BEGIN_WAIT_S", 120.0)  # a busy machine
     arguments = ["--address", url, "--token-file", token, "--storage", storage, "--name", "refused"]
     code, out, err = parsec("submit", folder / "small.yaml", *arguments)
     assert code == 2, err
