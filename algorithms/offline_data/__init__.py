@@ -1,1 +1,1 @@
-"""Datasets of control episodes: Minari's format, and RLlib's columns in Parquet; no Ray."""
+"""Datasets of episodes: control in Minari's format and RLlib's columns; pictures in Minari's format; no Ray."""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from parsecrl.algorithms.models.pixels import ImageSequence
-from parsecrl.algorithms.open_loop.episode_files import DamagedEpisode, Episode, numbers, read_episode, read_metadata
+from parsecrl.algorithms.offline_data.picture_files import DamagedEpisode, Episode, numbers, read_episode, read_metadata
 from parsecrl.algorithms.training.seeding import derive_seed
 
 SPLITS = ("train", "held_out")

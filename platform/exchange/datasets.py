@@ -14,11 +14,13 @@ from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, read_description
 from parsecrl.algorithms.offline_data.episodes import DatasetError, OfflineEpisode
 from parsecrl.algorithms.offline_data.minari_files import minari, write_minari
 from parsecrl.algorithms.offline_data.parquet_files import write_parquet
+from parsecrl.algorithms.registry.algorithm import registered
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.command import PATIENCE_S, find_checkpoint, made_here
 from parsecrl.platform.evaluation.loading import load_agent
 from parsecrl.platform.runs.run_folder import STATE_FILE
 from parsecrl.platform.runs.stored_checkpoints import best_checkpoint, stored_checkpoints
+from parsecrl.platform.specs.phases import parse_phase
 from parsecrl.platform.storage import Location, location_of, read_json
 
 PARQUET, PROGRAM = ".parquet", ".pt2"
@@ -126,12 +128,16 @@ def _export_program(folder: Location, target: Path, trust: bool) -> str:
 
 
 def _pixel_data(phase: Location) -> Path | None:
-    """The folder of an open_loop phase's episodes."""
-    spec: Any = yaml.safe_load((phase.parent / "spec.yaml").read_text(encoding="utf-8"))
-    own = next(found for found in spec["phases"] if found["name"] == phase.name)
-    if own.get("algorithm") != "open_loop" or not isinstance(phase, Path):
+    """The folder of the episodes of pictures that the trials of a phase are trained on."""
+    if not isinstance(phase, Path):
         return None
-    return Path(own.get("data", {}).get("folder") or f"{phase}_data").expanduser()
+    spec: Any = yaml.safe_load((phase.parent / "spec.yaml").read_text(encoding="utf-8"))
+    keys = next(found for found in spec["phases"] if found["name"] == phase.name)
+    if keys.get("algorithm") not in registered():  # module:NAME of a run that may be a stranger's is not imported
+        return None
+    stated = parse_phase(keys)
+    collected = stated.entry.episodes(stated.entry.resolve(stated, f"{phase}_data"))
+    return Path(collected.folder) if collected else None
 
 
 def _copy_pixels(source: Path, target: Path, episodes: int | None) -> str:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from parsecrl.algorithms.latent_study.worlds import make_pixel_world
-from parsecrl.algorithms.open_loop import episode_files
-from parsecrl.algorithms.open_loop.collector import TRIES, Collector, NoEpisodeLasts, Task
-from parsecrl.algorithms.open_loop.episode_files import DamagedEpisode
+from parsecrl.algorithms.offline_data import picture_files
+from parsecrl.algorithms.offline_data.picture_collector import TRIES, Collector, NoEpisodeLasts, Task
+from parsecrl.algorithms.offline_data.picture_files import DamagedEpisode
 from parsecrl.algorithms.registry.algorithm import Episodes
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.runs.results import ERROR_FILE
@@ -58,7 +58,7 @@ def collect(wanted: Episodes, show: StatusLine | None = None, patience_s: float 
         if count:
             settings = {"env": dict(env_config), "policy": "uniform", "seed": seed, "steps": steps}
             name = f"parsecrl/{split}-v0"
-            metadata[split] = episode_files.dataset_metadata(name, image_size, num_actions, env_spec, settings)
+            metadata[split] = picture_files.dataset_metadata(name, image_size, num_actions, env_spec, settings)
             missing = _prepare(Path(folder, split), metadata[split], count, line)
             tasks += [Task(split, number, steps, must_last) for number in missing]
     try:
@@ -88,14 +88,14 @@ def _prepare(folder: Path, metadata: dict[str, Any], count: int, line: StatusLin
     """Make the folder ready for writing; the numbers of the episodes that are missing or damaged."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        there = episode_files.read_metadata(folder)
+        there = picture_files.read_metadata(folder)
     except ValueError as error:
         raise UserError(str(error)) from None
     except OSError as error:
         raise UserError(f"{folder} cannot be made ({error.strerror or error}); give another folder") from None
-    wanted = json.loads(json.dumps(metadata[episode_files.SETTINGS]))
-    found = there.get(episode_files.SETTINGS)
-    numbers = episode_files.numbers(folder)
+    wanted = json.loads(json.dumps(metadata[picture_files.SETTINGS]))
+    found = there.get(picture_files.SETTINGS)
+    numbers = picture_files.numbers(folder)
     if (there or numbers) and found != wanted:
         differing = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
         got = {key: found.get(key) for key in differing} if isinstance(found, dict) else "no settings"
@@ -108,16 +108,16 @@ def _prepare(folder: Path, metadata: dict[str, Any], count: int, line: StatusLin
             f"{folder} holds {numbers[-1] + 1} episodes, more than the {count} that are asked for; "
             f"give another folder, or delete it"
         )
-    episode_files.remove_partial(folder)
+    picture_files.remove_partial(folder)
     missing = sorted(set(range(count)) - set(numbers))
     for number in numbers:
         try:
-            episode_files.read_episode(folder, number)
+            picture_files.read_episode(folder, number)
         except DamagedEpisode as error:
             line.note(f"{error}; collecting it again")
             missing.append(number)
     if not there:
-        episode_files.write_metadata(folder, {**metadata, "total_episodes": 0, "total_steps": 0})
+        picture_files.write_metadata(folder, {**metadata, "total_episodes": 0, "total_steps": 0})
     return sorted(missing)
 
 
@@ -157,7 +157,7 @@ def _collect(
             worker, task = running.pop(done)
             ask(worker)
             episode, attempts = ray.get(done)
-            episode_files.write_episode(folder / task.split, task.number, episode, attempts=attempts)
+            picture_files.write_episode(folder / task.split, task.number, episode, attempts=attempts)
             progress.add(len(episode.images))
     except (ray.exceptions.RayTaskError, ray.exceptions.RayActorError) as error:
         if isinstance(error, NoEpisodeLasts):
@@ -199,8 +199,8 @@ class _Progress:
 
 def _write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
     """With the counts of what is there now."""
-    numbers = episode_files.numbers(folder)
-    described = [json.loads((folder / str(number) / episode_files.METADATA).read_text()) for number in numbers]
+    numbers = picture_files.numbers(folder)
+    described = [json.loads((folder / str(number) / picture_files.METADATA).read_text()) for number in numbers]
     steps = sum(int(one["total_steps"]) for one in described)
     counts = {"total_episodes": len(numbers), "total_steps": steps}
-    episode_files.write_metadata(folder, {**metadata, **counts})
+    picture_files.write_metadata(folder, {**metadata, **counts})

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from parsecrl.algorithms.open_loop import episode_files
-from parsecrl.algorithms.open_loop.episode_files import Episode
+from parsecrl.algorithms.offline_data import picture_files
+from parsecrl.algorithms.offline_data.picture_files import Episode
 
 
 def made_up(number, steps, terminated=False, size=16):
@@ -19,8 +19,8 @@ def write_dataset(folder, lengths, size=16, split="train"):
     place = folder / split
     place.mkdir(parents=True)
     for number, episode in enumerate(episodes):
-        episode_files.write_episode(place, number, episode)
-    metadata = episode_files.dataset_metadata(f"parsecrl/{split}-v0", size, 6, None, {"seed": 0})
+        picture_files.write_episode(place, number, episode)
+    metadata = picture_files.dataset_metadata(f"parsecrl/{split}-v0", size, 6, None, {"seed": 0})
     counts = {"total_episodes": len(lengths), "total_steps": sum(lengths)}
-    episode_files.write_metadata(place, metadata | counts)
+    picture_files.write_metadata(place, metadata | counts)
     return episodes

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from parsecrl.algorithms.open_loop import episode_files
+from parsecrl.algorithms.offline_data import picture_files
+from parsecrl.algorithms.offline_data.picture_files import DamagedEpisode, read_episode, write_episode
 from parsecrl.algorithms.open_loop.dataset import SequenceBatches, open_dataset
-from parsecrl.algorithms.open_loop.episode_files import DamagedEpisode, read_episode, write_episode
 from tests.open_loop.episodes import made_up, write_dataset
 
 
@@ -102,7 +102,7 @@ def test_what_a_killed_writer_left_is_no_episode(tmp_path):
     write_dataset(tmp_path, [6])
     shutil.copytree(tmp_path / "train" / "0", tmp_path / "train" / ".1.77.partial")
     assert len(open_dataset(tmp_path, "train")) == 1
-    episode_files.remove_partial(tmp_path / "train")
+    picture_files.remove_partial(tmp_path / "train")
     assert sorted(os.listdir(tmp_path / "train")) == [".metadata.json", "0", "metadata.json"]
 
 

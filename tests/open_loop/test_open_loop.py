@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from parsecrl.algorithms.models import ImageSequence
-from parsecrl.algorithms.open_loop import episode_files
+from parsecrl.algorithms.offline_data import picture_files
 from parsecrl.algorithms.open_loop.analysis import analyse, analyse_all, decode, encode, mean_of
 from parsecrl.algorithms.open_loop.checkpoint import read_experiment
 from parsecrl.algorithms.open_loop.dataset import open_dataset
@@ -28,10 +28,10 @@ def write_episodes(folder: Path, split: str, count: int, steps: int, seed: int) 
     images, actions = moving_squares(count, steps + 1, seed=seed)
     for number in range(count):
         frames = images[number].permute(0, 2, 3, 1).contiguous().numpy()
-        episode = episode_files.Episode(frames, actions[number].numpy(), np.zeros(steps), False, number)
-        episode_files.write_episode(place, number, episode)
-    metadata = episode_files.dataset_metadata(f"parsecrl/{split}-v0", 64, 6, None, {"seed": seed})
-    episode_files.write_metadata(place, metadata | {"total_episodes": count, "total_steps": count * steps})
+        episode = picture_files.Episode(frames, actions[number].numpy(), np.zeros(steps), False, number)
+        picture_files.write_episode(place, number, episode)
+    metadata = picture_files.dataset_metadata(f"parsecrl/{split}-v0", 64, 6, None, {"seed": seed})
+    picture_files.write_metadata(place, metadata | {"total_episodes": count, "total_steps": count * steps})
 
 
 @pytest.fixture(scope="module")

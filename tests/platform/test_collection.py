@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parsecrl.algorithms.latent_study.worlds import make_pixel_world
-from parsecrl.algorithms.open_loop.collector import Collector, Task
+from parsecrl.algorithms.offline_data.picture_collector import Collector, Task
 from parsecrl.algorithms.open_loop.dataset import open_dataset
 from parsecrl.algorithms.registry.algorithm import Episodes
 from parsecrl.envs import choose_rendering_backend
@@ -70,7 +70,7 @@ def test_a_held_out_episode_that_ends_is_played_again(collector):
 
 
 def test_episodes_that_never_last_are_refused(collector, monkeypatch):
-    monkeypatch.setattr("parsecrl.algorithms.open_loop.collector.ATTEMPTS", 2)
+    monkeypatch.setattr("parsecrl.algorithms.offline_data.picture_collector.ATTEMPTS", 2)
     with pytest.raises(
         ValueError, match=r"got none of 3000 steps in 2 of .*; lower data\.held_out_steps or world\.frame_skip"
     ):

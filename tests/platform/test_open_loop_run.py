@@ -6,12 +6,14 @@ import pandas as pd
 import pytest
 import torch
 
+from parsecrl.algorithms.offline_data.picture_files import read_episode
 from parsecrl.algorithms.open_loop import report
 from parsecrl.algorithms.open_loop.analysis import encode
 from parsecrl.algorithms.reporting.figures import render_all
 from parsecrl.platform.cli import main
 from parsecrl.platform.runs.tables import read_tables
-from parsecrl.platform.specs import load_spec
+from parsecrl.platform.specs import dump, load_spec
+from tests.open_loop.episodes import write_dataset
 from tests.platform.trial_files import last_metrics
 
 QUICK = "open_loop_pixels_quick"
@@ -120,6 +122,21 @@ def test_bad_input_ends_in_one_sentence(change: str, rule: str, capsys: pytest.C
     message = capsys.readouterr().err
     assert rule in message
     assert message.count("\n") == 1
+
+
+def test_the_episodes_of_pictures_are_exported_wherever_they_lie(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = tmp_path / "run"
+    (run / "pixels").mkdir(parents=True)
+    (run / "state.json").write_text('{"pixels": {"status": "running"}}')
+    for name, changes in {"own": [], "shared": [f"phases.pixels.data.folder={tmp_path / 'elsewhere'}"]}.items():
+        write_dataset(tmp_path / "elsewhere" if changes else run / "pixels_data", [3, 4])
+        (run / "spec.yaml").write_text(dump(load_spec(QUICK, changes)))
+        assert main(["export", str(run), "--to", str(tmp_path / name)]) == 0
+        assert "train, each a Minari dataset" in capsys.readouterr().out
+        assert len(read_episode(tmp_path / name / "train", 1).actions) == 4
+    (run / "spec.yaml").write_text(dump(load_spec(QUICK)).replace("algorithm: open_loop", "algorithm: nowhere:X"))
+    assert main(["export", str(run), "--to", str(tmp_path / "no")]) == 2
+    assert "holds no checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.ray
