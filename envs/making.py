@@ -211,7 +211,7 @@ def _import(module: str, id: str) -> Any:
             f"the module {module!r} of environment {id!r} cannot be imported: {blame(error)}; install what is "
             f"missing, or put its folder on PYTHONPATH"
         ) from error
-    except Exception as error:  # whatever the user's module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         raise ValueError(
             f"the module {module!r} of environment {id!r} cannot be imported: {blame(error)}; correct it"
         ) from error
@@ -302,7 +302,7 @@ def _cannot_be_made(name: str, error: Exception, group: str) -> ValueError:
     )
 
 
-def blame(error: Exception) -> str:
+def blame(error: BaseException) -> str:
     """Say what an environment's code raised.
 
     Args:

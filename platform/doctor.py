@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from parsecrl.algorithms.registry.algorithm import CONTROL, GOALS, PICTURES, VECTORS, usable
+from parsecrl.algorithms.registry.algorithm import CONTROL, GOALS, PICTURES, VECTORS
+from parsecrl.algorithms.registry.lookup import usable
 from parsecrl.platform.errors import UserError, last_line, text_line
 
 PACKAGES = ("parsec-rl", "torch", "ray", "gymnasium", "shimmy", "dm_control", "mujoco", "numpy", "pydantic")

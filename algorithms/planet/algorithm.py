@@ -65,7 +65,7 @@ class PlanetAlgorithm(Algorithm):
         """Refuse a phase on a dataset that would never end."""
         if phase.offline_data is not None and "num_updates" not in phase.stop.conditions:
             raise ValueError(
-                f"phases.{phase.name}.stop must have num_updates with offline_data, as nothing is gathered, got "
+                f"stop must have num_updates with offline_data, as nothing is gathered, got "
                 f"{phase.stop.conditions}; set it, such as stop: {{num_updates: 2000}}"
             )
 

@@ -1,33 +1,24 @@
-"""What describes an algorithm wholly, and where it is found by its name.
+"""What describes an algorithm wholly: an instance of a subclass of `Algorithm`. Neither Ray nor torch is imported here.
 
-An algorithm is an instance of a subclass of `Algorithm`. An installed package registers it by an entry point:
-
-    [project.entry-points."parsecrl.algorithms"]
-    mine = "my_package.algorithm:MINE"
-
-or a spec names it where it lies, as `algorithm: my_package.algorithm:MINE`. Neither Ray nor torch is imported here.
+`lookup` finds it by its name.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from parsecrl.algorithms.registry.messages import nearest
-from parsecrl.algorithms.registry.settings import RUN_KEYS, Settings
+from parsecrl.algorithms.registry.settings import Settings
+from parsecrl.algorithms.registry.user_functions import is_own, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
     from ray.tune import Trainable
 
-ENTRY_POINTS = "parsecrl.algorithms"
-OWN_PACKAGE = "parsecrl."
 # Keys that every phase of a spec has beside its algorithm's settings.
 PHASE_KEYS = (
     *("name", "algorithm", "stop", "search", "search_alg", "scheduler", "grace_period", "perturbation_interval"),
@@ -58,7 +49,7 @@ class StopCondition(NamedTuple):
 CONTROL, VECTORS, GOALS, PICTURES = "control", "vectors", "goals", "pictures"
 ENV_STEPS = StopCondition("env_steps", "env steps", "simulator steps of the phase")
 NUM_UPDATES = StopCondition("num_updates", "updates", "gradient updates")
-TIME_S = StopCondition("time_total_s", "s of training", "training time of a trial, in seconds")
+TIME_KEY, TIME_S = "time_s", StopCondition("time_total_s", "s of training", "training time of a trial, in seconds")
 
 
 class OwnWorld(NamedTuple):
@@ -115,6 +106,13 @@ class Algorithm:
     plays: ClassVar[str] = ""
     checked: ClassVar[frozenset[str]] = frozenset()
 
+    def __init_subclass__(cls, **options: Any):
+        """Let what the methods of other packages raise or return by mistake be said in a sentence."""
+        super().__init_subclass__(**options)
+        for name, kinds in RETURNS.items() if not is_own(cls.__module__) else ():
+            if inspect.isfunction(method := vars(cls).get(name)):
+                setattr(cls, name, _blamed(method, f"{name}() of {cls.__module__}:{cls.__qualname__}", kinds))
+
     def trainable(self) -> type[Trainable]:
         """The class of a trial. Ray is imported here, not above."""
         raise NotImplementedError
@@ -142,6 +140,8 @@ class Algorithm:
         config = self.make_config(phase, env, resources, 0, None)
         if isinstance(config, dict):
             return [plain_resources(config)]
+        if not hasattr(config, "build_algo"):
+            raise ValueError(f"make_config() of {self.name} must return RLlib's config or a dict, got {config!r}")
         request: Any = self.trainable().default_resource_request(config)
         return request.bundles
 
@@ -239,134 +239,30 @@ def plain_resources(config: Mapping[str, Any]) -> dict[str, float]:
     return {"CPU": config.get("num_cpus_per_trial", 1), "GPU": config.get("num_gpus_per_trial", 0)}
 
 
-# --- lookup ---------------------------------------------------------------------------------------------------------
+# What methods may return. `analyse` is not here: a run keeps its traceback in a file.
+_NOTHING = type(None)
+RETURNS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("check_start", "check_resources", "check", "check_task", "check_environment"), (object,)),
+    **{"trainable": (type,), "make_config": (object,), "processes": (list,), "default_stop": (dict, _NOTHING)},
+    **{"inherit": (dict,), "world": (OwnWorld, _NOTHING), "task_warnings": (list,), "resolve": (Settings,)},
+    **{"episodes": (Episodes, _NOTHING), "load_policy": (tuple,), "report": (object,)},
+}
 
 
-class RegistryError(ValueError):
-    """An algorithm that is not found, or is not one."""
+def _blamed(method: Callable[..., Any], said: str, kinds: tuple[type, ...]) -> Callable[..., Any]:
+    """The method, whose mistakes are ValueErrors of one sentence; those that it raises itself are its own words."""
 
+    @functools.wraps(method)
+    def told(*arguments: Any, **options: Any) -> Any:
+        try:
+            found = method(*arguments, **options)
+        except (ValueError, ImportError):
+            raise
+        except Exception as error:
+            raise ValueError(f"{said} raised {one_line(error)}; correct it") from error
+        if not isinstance(found, kinds):
+            wanted = " or ".join(kind.__name__.replace("NoneType", "None") for kind in kinds)
+            raise ValueError(f"{said} must return {wanted}, got {found!r}; docs/plugins.md has the protocol")
+        return found
 
-@cache
-def registered() -> dict[str, EntryPoint]:
-    """Name -> entry point, parsecrl's own where a package shadows one; nothing is imported."""
-    return {name: points[0] for name, points in _by_name().items()}
-
-
-@cache
-def _by_name() -> dict[str, list[EntryPoint]]:
-    """Name -> its different entry points, parsecrl's own first."""
-    found: dict[str, list[EntryPoint]] = {}
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: not is_own(point.value)):
-        points = found.setdefault(point.name, [])
-        if point.value not in (other.value for other in points):
-            points.append(point)
-    return found
-
-
-def is_own(module: str) -> bool:
-    """Whether code is parsecrl's.
-
-    Args:
-        module: A module, or module:NAME.
-
-    Returns:
-        True for modules of this package.
-    """
-    return module.startswith(OWN_PACKAGE)
-
-
-@cache
-def algorithm_named(name: str) -> Algorithm:
-    """Find an algorithm, importing it.
-
-    Args:
-        name: Registered, or module:NAME.
-
-    Returns:
-        The algorithm, the same object at every call.
-
-    Raises:
-        RegistryError: There is none, it cannot be imported, lacks a part, or shadows another's name.
-    """
-    points = registered()
-    if name in points:
-        mine, *others = _by_name()[name]
-        if others:
-            raise RegistryError(
-                f"the entry point {_said(others[0])} shadows the algorithm {name!r} of {mine.value}; "
-                f"give it another name, or uninstall its package"
-            )
-        return _loaded(mine, f"the entry point {_said(mine)}")
-    if ":" not in name:
-        raise RegistryError(f"must be one of {', '.join(points)}, or module:NAME, got {name!r}{nearest(name, points)}")
-    return _loaded(EntryPoint(name, name, ENTRY_POINTS), f"module:NAME {name!r}")
-
-
-def algorithms() -> dict[str, Algorithm]:
-    """Every registered algorithm by its name. Raises RegistryError as `algorithm_named` does."""
-    return {name: algorithm_named(name) for name in registered()}
-
-
-def usable() -> list[Algorithm]:
-    """Every registered algorithm that can be imported, parsecrl's own first."""
-    found = []
-    for name in sorted(registered(), key=lambda name: not is_own(registered()[name].value)):
-        with suppress(RegistryError):
-            found.append(algorithm_named(name))
-    return found
-
-
-def _loaded(point: EntryPoint, said: str) -> Algorithm:
-    module, _, attribute = point.value.partition(":")
-    try:
-        found: Any = import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # whatever the module's code does
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise RegistryError(
-            f"{said} cannot be imported ({reason}); put its package on the path of every node, and check its name"
-        ) from error
-    lacks = _lacks(found)
-    if lacks:
-        raise RegistryError(f"{said} {lacks}; see parsecrl.algorithms.registry.algorithm")
-    own = point.name if point.name == point.value else None  # what module:NAME names goes by that
-    if own is None and found.name != point.name:
-        raise RegistryError(f"{said} must have the name of its algorithm, {found.name!r}; rename one of them")
-    if own is not None and found.name in registered():
-        raise RegistryError(
-            f"{said} shadows the registered algorithm {found.name!r}; give it another name, or say "
-            f"algorithm: {found.name}"
-        )
-    return found
-
-
-def _lacks(found: Any) -> str:
-    """What keeps an object from being an algorithm; empty if nothing does."""
-    if not isinstance(found, Algorithm):
-        kind = found.__name__ if isinstance(found, type) else f"a {type(found).__name__}"
-        return f"must be an instance of a subclass of Algorithm, got {kind}"
-    if not isinstance(getattr(found, "name", None), str):
-        return "must have a name, a string"
-    settings = getattr(found, "settings", None)
-    if not (isinstance(settings, type) and issubclass(settings, Settings)):
-        return f"must have settings, a subclass of Settings, got {settings!r}"
-    taken = [key for key in (*PHASE_KEYS, *sorted(RUN_KEYS)) if key in settings.model_fields]
-    if taken:
-        return f"has a setting {taken[0]!r}, which every phase or run has itself; rename the setting"
-    conditions = getattr(found, "stop_conditions", None)
-    if not (isinstance(conditions, Mapping) and conditions):
-        return f"must have stop_conditions, a mapping with one key or more, got {conditions!r}"
-    if not all(isinstance(condition, StopCondition) for condition in conditions.values()):
-        return f"must have stop_conditions of StopCondition values, got {dict(conditions)!r}"
-    parts = ["trainable"] if found.acts else ["trainable", "analyse"]
-    parts += ["load_policy"] if found.agent_file else []
-    for part in parts:
-        if getattr(type(found), part) is getattr(Algorithm, part):
-            return f"must define {part}()"
-    return ""
-
-
-def _said(point: EntryPoint) -> str:
-    package = f" of the package {point.dist.name}" if getattr(point, "dist", None) else ""  # type: ignore[union-attr]
-    return f"{point.name} = {point.value}{package}"
+    return told

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -29,12 +30,18 @@ def register_names() -> None:
 
 
 def _add(table: ModuleType) -> None:
-    from parsecrl.algorithms.registry.algorithm import usable
+    from parsecrl.algorithms.registry.lookup import usable
 
     for entry in usable():
         name = vars(type(entry)).get("tune_name")  # one that is inherited is another algorithm's
-        if name:
-            table.ALGORITHMS.setdefault(name, functools.partial(_class_and_config, entry))
+        if not name:
+            continue
+        known = table.ALGORITHMS.setdefault(name, functools.partial(_class_and_config, entry))
+        if getattr(known, "func", None) is not _class_and_config:
+            warnings.warn(
+                f"the algorithm {entry.name} has the tune_name {name!r}, by which Tune knows RLlib's own; rename it",
+                stacklevel=2,
+            )
 
 
 def _class_and_config(entry: Any) -> tuple[Any, Any]:

@@ -21,6 +21,40 @@ def names_code(value: Any) -> bool:
     return isinstance(value, str) and ":" in value
 
 
+def is_own(module: str) -> bool:
+    """Whether code is parsecrl's.
+
+    Args:
+        module: A module, or module:NAME.
+
+    Returns:
+        True for modules of this package.
+    """
+    return module.startswith("parsecrl.")
+
+
+def load_named(name: str) -> Any:
+    """Import what module:NAME names.
+
+    Args:
+        name: NAME may have dots.
+
+    Returns:
+        The object.
+
+    Raises:
+        ImportError: The module cannot be imported, whatever its code raises, or lacks the name; in one line.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (Exception, SystemExit) as error:
+        raise ImportError(one_line(error)) from error
+    return found
+
+
 def own_code_of(description: Mapping[str, Any]) -> list[str]:
     """The code that runs when an agent is made.
 
@@ -53,14 +87,11 @@ def own_function(name: Any, key: str, known: Iterable[str]) -> Callable[..., Any
         raise ValueError(
             f"{key} must be one of {', '.join(known)}, or module:function, got {name!r}{nearest(str(name), known)}"
         )
-    module, _, function = name.partition(":")
     try:
-        found = import_module(module)
-        for part in function.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # whatever the user's module does when it is imported
+        found = load_named(name)
+    except ImportError as error:
         raise ValueError(
-            f"{key} {name!r} cannot be imported ({one_line(error)}); give its folder by --code, or put it on "
+            f"{key} {name!r} cannot be imported ({error}); give its folder by --code, or put it on "
             f"PYTHONPATH on every node, and check its name"
         ) from error
     if not callable(found):
@@ -123,7 +154,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The type and text of an error on one line.
 
     Args:

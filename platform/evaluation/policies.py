@@ -7,7 +7,8 @@ from typing import Any
 
 from parsecrl.algorithms.checkpoints.agent import read_description
 from parsecrl.algorithms.planet.algorithm import PLANET
-from parsecrl.algorithms.registry.algorithm import Algorithm, usable
+from parsecrl.algorithms.registry.algorithm import Algorithm
+from parsecrl.algorithms.registry.lookup import usable
 from parsecrl.platform.storage import Location
 
 

@@ -14,7 +14,7 @@ from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, read_description
 from parsecrl.algorithms.offline_data.episodes import DatasetError, OfflineEpisode
 from parsecrl.algorithms.offline_data.minari_files import minari, write_minari
 from parsecrl.algorithms.offline_data.parquet_files import write_parquet
-from parsecrl.algorithms.registry.algorithm import registered
+from parsecrl.algorithms.registry.lookup import registered
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.command import PATIENCE_S, find_checkpoint, made_here
 from parsecrl.platform.evaluation.loading import load_agent

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from parsecrl.algorithms.registry.algorithm import Algorithm, RegistryError, algorithm_named, registered
+from parsecrl.algorithms.registry.algorithm import Algorithm
+from parsecrl.algorithms.registry.lookup import RegistryError, algorithm_named, registered
 from parsecrl.algorithms.reporting.study_report import StudyReport
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from parsecrl.algorithms.registry.algorithm import Algorithm, is_own
+from parsecrl.algorithms.registry.algorithm import Algorithm
 from parsecrl.algorithms.registry.settings import BadSetting
-from parsecrl.algorithms.registry.user_functions import one_line
+from parsecrl.algorithms.registry.user_functions import is_own, one_line
 from parsecrl.algorithms.reporting.study_report import StudyReport
 from parsecrl.algorithms.training.seeding import derive_seed
 from parsecrl.envs.inspection import SEARCH_SECONDS, SECONDS, BrokenTask, Inspection, inspect_task
@@ -104,7 +106,8 @@ def check_environment(spec: Spec) -> Checked:
     checked.note(found, [phase.name for phase in acting])
     check_made(spec, acting)
     for phase in acting:
-        told = phase.entry.task_warnings(phase, found.num_terminated > 0)
+        with _refused(phase):
+            told = phase.entry.task_warnings(phase, found.num_terminated > 0)
         checked.warnings.extend(f"phases.{phase.name}.{warning}" for warning in told)
     check_agents(spec, *(space.shape[0] for space in (found.observation_space, found.action_space) if space.shape))
     return checked
@@ -125,14 +128,9 @@ def check_made(spec: Spec, acting: Sequence[Phase]) -> None:
     for phase in acting:
         if type(phase.entry).check_environment is Algorithm.check_environment:
             continue
-        env = make_env(**env_of(spec))
-        try:
+        with _refused(phase), closing(make_env(**env_of(spec))) as env:
             env.reset(seed=derive_seed(spec.seed, phase.name))
             phase.entry.check_environment(phase, env)
-        except ValueError as error:
-            raise UserError(f"phases.{phase.name}: {error}") from error
-        finally:
-            env.close()
 
 
 def _play_worlds(spec: Spec, checked: Checked) -> None:
@@ -140,7 +138,8 @@ def _play_worlds(spec: Spec, checked: Checked) -> None:
     played: dict[str, Inspection] = {}
     for phase in spec.phases:
         for candidate in _candidates(phase):
-            world = phase.entry.world(candidate)
+            with _refused(phase):
+                world = phase.entry.world(candidate)
             if world is None:
                 continue
             key = json.dumps(world.group, sort_keys=True, default=str)
@@ -196,7 +195,10 @@ def check_algorithms(spec: Spec) -> None:
         try:
             trainable, report = trainable_of(phase.algorithm), phase.entry.report()
             phase.entry.processes(phase, env_of(spec) or None, spec.resources.model_dump())
-        except Exception as error:  # of the user's own code
+            phase.entry.episodes(phase.entry.resolve(phase, "data"))
+        except ValueError as error:  # a sentence of its own
+            raise UserError(f"{said} cannot be used: {' '.join(str(error).split())}") from error
+        except Exception as error:
             raise UserError(f"{said} cannot be used ({one_line(error)}); correct it") from error
         if not issubclass(trainable, Trainable):
             raise UserError(f"{said}: trainable() must return a subclass of ray.tune.Trainable; correct it")
@@ -234,10 +236,8 @@ def check_agents(spec: Spec, obs_size: int, action_size: int) -> None:
     """
     phases = {phase.name: phase for phase in spec.phases}
     for phase in spec.phases:
-        try:
+        with _refused(phase):
             phase.entry.check_task(phase, obs_size, action_size, phases)
-        except ValueError as error:
-            raise UserError(f"phases.{phase.name}.{' '.join(str(error).split())}") from error
 
 
 def check_worlds(spec: Spec) -> None:
@@ -251,12 +251,21 @@ def check_worlds(spec: Spec) -> None:
     """
     for phase in spec.phases:
         for candidate in _candidates(phase):
-            try:
+            with _refused(phase):
                 phase.entry.check(candidate)
-            except BadSetting as error:
-                raise UserError(f"phases.{phase.name}.{error.key}: {error}") from error
-            except ValueError as error:
-                raise UserError(f"phases.{phase.name}: {error}") from None
+
+
+@contextmanager
+def _refused(phase: Phase) -> Iterator[None]:
+    """Within it, a ValueError refuses the phase: its sentence begins with the key at fault, or with no key."""
+    try:
+        yield
+    except BadSetting as error:
+        raise UserError(f"phases.{phase.name}.{error.key}: {error}") from error
+    except ValueError as error:
+        said = " ".join(str(error).split())
+        names_key = re.split(r"\W", said, maxsplit=1)[0] in type(phase).model_fields
+        raise UserError(f"phases.{phase.name}{'.' if names_key else ': '}{said}") from error
 
 
 def _candidates(phase: Phase) -> list[Phase]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from parsecrl.algorithms.registry.algorithm import RegistryError, algorithm_named
+from parsecrl.algorithms.registry.lookup import RegistryError, algorithm_named
 from parsecrl.algorithms.training.lasting_imports import lasting_imports
 from parsecrl.algorithms.training.user_errors import causes_kept
 from parsecrl.platform.metrics.table import CountsNothing, ReportsMetrics

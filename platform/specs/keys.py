@@ -16,7 +16,7 @@ import annotated_types
 import yaml
 from pydantic import BaseModel
 
-from parsecrl.algorithms.registry.algorithm import RegistryError, algorithm_named, registered
+from parsecrl.algorithms.registry.lookup import RegistryError, algorithm_named, registered
 from parsecrl.algorithms.registry.messages import OWN
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs.phases import FIXED, UNSEARCHABLE, PhaseBase, phase_model

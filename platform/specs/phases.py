@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from parsecrl.algorithms.registry.algorithm import (
-    TIME_S,
-    TRAIN_KEYS,
-    Algorithm,
-    RegistryError,
-    StopCondition,
-    algorithm_named,
-)
+from parsecrl.algorithms.registry.algorithm import TIME_KEY, TIME_S, TRAIN_KEYS, Algorithm, StopCondition
+from parsecrl.algorithms.registry.lookup import RegistryError, algorithm_named
 from parsecrl.algorithms.registry.settings import Count, Group, Positive
 from parsecrl.platform.specs.groups import Domain, Stop, in_order
 from parsecrl.platform.specs.pretrained import is_pretrained, pretrained_keys
@@ -72,7 +66,13 @@ class PhaseBase(Group):
     @model_validator(mode="after")
     def _ends(self) -> PhaseBase:
         if self.stop is None:
-            self.stop = type(self).stop_model().model_validate(self.entry.default_stop(self))
+            default = self.entry.default_stop(self)
+            if default is None:
+                raise ValueError("stop is missing; set it")
+            try:
+                self.stop = type(self).stop_model().checked(default)
+            except ValueError as error:
+                raise ValueError(f"default_stop() of {self.entry.name}: {error}") from None
         return self
 
     @model_validator(mode="after")
@@ -159,7 +159,7 @@ def stop_conditions(entry: Algorithm) -> dict[str, StopCondition]:
     Returns:
         Conditions by the key of `stop`; `time_s` is always there.
     """
-    return {**entry.stop_conditions, "time_s": TIME_S}
+    return {**entry.stop_conditions, TIME_KEY: TIME_S}
 
 
 @cache

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from parsecrl.algorithms.registry.algorithm import algorithms
+from parsecrl.algorithms.registry.lookup import algorithms
 from parsecrl.platform.cli import main
 from parsecrl.platform.specs import keys
 

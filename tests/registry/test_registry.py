@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from parsecrl.algorithms.registry import algorithm as registry
+from parsecrl.algorithms.registry import lookup as registry
 from parsecrl.algorithms.registry import tune_names
 from parsecrl.platform.cli import main
 from parsecrl.platform.running import trainables
@@ -116,6 +116,34 @@ class NoConfig(Counter):
         raise KeyError("stride")
 
 NO_CONFIG = NoConfig()
+
+class RaisesInCheck(Counter):
+    def check(self, phase):
+        raise KeyError("stride")
+
+RAISES_IN_CHECK = RaisesInCheck()
+
+class OddWorld(Counter):
+    def world(self, phase):
+        return 3
+
+ODD_WORLD = OddWorld()
+
+class OddConfig(Counter):
+    def make_config(self, *arguments):
+        return 3
+
+ODD_CONFIG = OddConfig()
+
+class TakesTime(Counter):
+    stop_conditions: ClassVar = {"time_s": StopCondition("hours", "hours")}
+
+TAKES_TIME = TakesTime()
+
+class TakesTuneName(Counter):
+    tune_name = "Planet"
+
+TAKES_TUNE_NAME = TakesTuneName()
 '''
 SPEC = """
 name: plugged
@@ -145,6 +173,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         sys.modules.pop("counters", None)
 
     (tmp_path / "counters.py").write_text(GOOD)
+    (tmp_path / "leaves.py").write_text("raise SystemExit('not on this machine')")
     monkeypatch.syspath_prepend(tmp_path)
     yield add
     forget()
@@ -193,8 +222,22 @@ def test_a_package_of_ones_own_brings_an_algorithm(install, tmp_path: Path, algo
         (
             "counter = counters:NO_CONFIG",
             "counter",
-            ["phases.count.algorithm counter cannot be used (KeyError: 'stride')"],
+            ["algorithm counter cannot be used: make_config() of counters:NoConfig raised KeyError: 'stride'; correct"],
         ),
+        (
+            "counter = counters:RAISES_IN_CHECK",
+            "counter",
+            ["phases.count: check() of counters:RaisesInCheck raised KeyError: 'stride'; correct it"],
+        ),
+        (
+            "counter = counters:ODD_WORLD",
+            "counter",
+            ["phases.count: world() of counters:OddWorld must return OwnWorld or None, got 3; docs/plugins.md"],
+        ),
+        ("counter = counters:ODD_CONFIG", "counter", ["make_config() of counter must return RLlib's config or a dict"]),
+        ("counter = counters:TAKES_TIME", "counter", ["has a stop condition 'time_s'", "rename it"]),
+        ("counter = counters:TAKES_TUNE_NAME", "counter", ["has the tune_name 'Planet'", "rename it"]),
+        ("", "leaves:X", ["module:NAME 'leaves:X' cannot be imported (SystemExit: not on this machine)"]),
         ("planet = counters:PLANET", "planet", ["planet = counters:PLANET of the package counters", "shadows"]),
         ("", "counters:PLANET", ["module:NAME 'counters:PLANET' shadows the registered algorithm 'planet'"]),
         ("", "counters:NOTHING", ["module:NAME 'counters:NOTHING' cannot be imported"]),
@@ -242,9 +285,19 @@ def test_an_algorithm_that_inherits_from_planet_does_not_take_its_tune_name(inst
     table = ModuleType("table")
     table.ALGORITHMS = {}
     tune_names._add(table)
+    tune_names._add(table)  # as often as asked
     assert {name: entry.args[0].name for name, entry in table.ALGORITHMS.items()} == {
         "Planet": "planet", "DCEMPPO": "dcem_ppo", "LatentSAC": "latent_sac", "Unified": "unified"
     }  # fmt: skip
+
+
+def test_a_tune_name_of_rllibs_own_is_warned_of(install):
+    install("counter = counters:COUNTER")
+    table = ModuleType("table")
+    table.ALGORITHMS = {"Planet": len}
+    with pytest.warns(UserWarning, match="the algorithm planet has the tune_name 'Planet', by which Tune knows RLlib"):
+        tune_names._add(table)
+    assert table.ALGORITHMS["Planet"] is len
 
 
 def test_keys_of_a_plugged_algorithm_are_printed(install, capsys):
@@ -268,7 +321,7 @@ def test_settings_need_neither_ray_nor_torch():
     code = (
         "import sys\n"
         "sys.modules['ray'] = sys.modules['torch'] = sys.modules['numpy'] = None\n"
-        "from parsecrl.algorithms.registry.algorithm import algorithms\n"
+        "from parsecrl.algorithms.registry.lookup import algorithms\n"
         "from parsecrl.platform.specs import bundled_specs, load_spec\n"
         "for entry in algorithms().values(): entry.settings.defaults()\n"
         "for name in bundled_specs(): load_spec(name)\n"
