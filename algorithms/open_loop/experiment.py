@@ -15,6 +15,7 @@ from parsecrl.algorithms.models.pixels import ImageSequence
 from parsecrl.algorithms.open_loop.settings import OpenLoopSettings
 from parsecrl.algorithms.training.seeding import derive_seed
 
+ADAM_EPSILON = 1e-4  # PlaNet's
 PARSIMONIOUS_ONLY = ("transformation", "code_size", "parsimony_weight", "initial_logit", "printed_divergence")
 
 
@@ -63,9 +64,8 @@ class OpenLoopExperiment:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights"))
             self.model = make_model(settings.model.plain(), num_actions, image_size).to(self.device)
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=settings.learning_rate, eps=settings.adam_epsilon, fused=True
-        )
+        lr = settings.learning_rate
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=lr, eps=ADAM_EPSILON, fused=True)
         self.num_updates = 0
         self.curve: list[dict[str, float]] = []  # a row a result
 

@@ -63,7 +63,6 @@ class OpenLoopSettings(StudySettings):
     batch_size: Count = Field(50, description="sequences of an update")
     sequence_length: int = Field(50, ge=2, description="images of a sequence")
     learning_rate: Positive = Field(1.0e-3, description="of the model")
-    adam_epsilon: Positive = Field(1.0e-4, description="of the optimiser")
     max_grad_norm: Positive = Field(1000.0, description="norm that gradients are clipped to")
     updates_per_result: Count = Field(25, description="updates between two results")
     updates_per_episode: Count = Field(25, description="updates for each training episode, where stop says nothing")

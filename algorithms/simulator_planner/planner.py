@@ -83,7 +83,7 @@ class SimulatorPlanner:
         solution = cem(
             lambda plans: self._costs(plans, states),
             state["plan"],
-            torch.full_like(state["plan"], s["initial_std"]),
+            torch.full_like(state["plan"], s["init_std"]),
             num_samples=s["num_samples"],
             num_elites=s["num_elites"],
             num_iterations=s["num_iterations"],

@@ -14,7 +14,7 @@ class SimulatorController(Elites):
     num_samples: Count = Field(32, description="candidates of an iteration")
     num_elites: Count = Field(4, description="best candidates that the next iteration is drawn around")
     num_iterations: Count = Field(2, description="of CEM for each decision, begun at the last plan")
-    initial_std: Positive = Field(0.5, description="of each action in the first iteration")
+    init_std: Positive = Field(0.5, description="of each action in the first iteration")
 
 
 class SimulatorPlannerSettings(Settings):

@@ -13,7 +13,7 @@ from parsecrl.platform.evaluation.loading import load_agent
 from parsecrl.platform.running.preflight import check_environment
 from parsecrl.platform.specs import parse_spec
 
-SETTINGS = {"horizon": 4, "num_samples": 6, "num_elites": 2, "num_iterations": 1, "initial_std": 0.5}
+SETTINGS = {"horizon": 4, "num_samples": 6, "num_elites": 2, "num_iterations": 1, "init_std": 0.5}
 ENV = {"id": "dm_control/cheetah-run-v0", "action_repeat": 10, "max_episode_steps": 100}
 
 
