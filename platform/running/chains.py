@@ -19,11 +19,9 @@ from typing import Any
 
 from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError, last_line
 from parsecrl.platform.metrics.table import CHAINS
-from parsecrl.platform.running import interruption
 from parsecrl.platform.running.configs import env_of
-from parsecrl.platform.running.one_chain import reporting, work_through
+from parsecrl.platform.running.one_chain import opened, reporting, work_through
 from parsecrl.platform.running.preflight import check_environment
-from parsecrl.platform.runs.progress_record import RunProgress
 from parsecrl.platform.runs.run_folder import CHAINS_FILE, FINISHED, RunFolder
 from parsecrl.platform.specs import Chain, Spec
 from parsecrl.platform.storage import Location, RemotePath, download, in_parallel, remove_tree, upload, write_atomically
@@ -142,20 +140,9 @@ def run_chain(chain: Chain, storage: str, trust: bool, new_code: bool, board: An
     """
     folder = RunFolder.choose(chain.spec, storage, chain.name, trust=trust, new_code=new_code)
     line = StatusLine()
-    folder.open()
-    progress = RunProgress(folder.path)
-    line.publishers = [progress.tell, lambda text: board.tell.remote(chain.name, text)]
-    ended: BaseException | None = None
-    try:
-        with interruption.handled():
-            take_over(folder, chain)
-            work_through(folder, "", line, check_environment(chain.spec))
-    except BaseException as error:
-        ended = error
-        raise
-    finally:
-        progress.end(ended)
-        folder.close()
+    with opened(folder, line, lambda text: board.tell.remote(chain.name, text)):
+        take_over(folder, chain)
+        work_through(folder, "", line, check_environment(chain.spec))
 
 
 def take_over(folder: RunFolder, chain: Chain) -> None:

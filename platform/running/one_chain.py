@@ -7,20 +7,49 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from parsecrl.algorithms.training.lasting_imports import lasting_imports
 from parsecrl.platform.errors import RunFailed, StorageUnreachable
+from parsecrl.platform.running import interruption
 from parsecrl.platform.running.analysis import analyse, analyse_early, unanalysed
 from parsecrl.platform.running.configs import resolved
 from parsecrl.platform.running.evaluating import evaluate_agents, evaluated_phases, record_videos, wanted
 from parsecrl.platform.running.preflight import Checked
 from parsecrl.platform.running.summary import write_summary
+from parsecrl.platform.runs.progress_record import RunProgress
 from parsecrl.platform.runs.random_policy import CHECKS
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.specs import Phase
 from parsecrl.platform.terminal import StatusLine
+
+
+@contextmanager
+def opened(folder: RunFolder, line: StatusLine, *publishers: Callable[[str], object]) -> Iterator[None]:
+    """Have a run folder for this process alone, with signals handled and what the line says told in the folder.
+
+    Args:
+        folder: Of the run.
+        line: Of its status.
+        publishers: That are told what the line says too.
+
+    Yields:
+        Nothing.
+    """
+    folder.open()
+    progress = RunProgress(folder.path)
+    line.publishers = [progress.tell, *publishers]
+    ended: BaseException | None = None
+    try:
+        with interruption.handled():
+            yield
+    except BaseException as error:
+        ended = error
+        raise
+    finally:
+        progress.end(ended)
+        folder.close()
 
 
 def work_through(folder: RunFolder, url: str, line: StatusLine, checked: Checked) -> None:

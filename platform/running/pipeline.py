@@ -11,13 +11,11 @@ import logging
 
 from parsecrl.platform.cluster import job_record
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.running import interruption
 from parsecrl.platform.running.chains import chains_to_do, report_on_chains, run_chains
 from parsecrl.platform.running.loggers import check_loggers
-from parsecrl.platform.running.one_chain import needs_ray, work_through
+from parsecrl.platform.running.one_chain import needs_ray, opened, work_through
 from parsecrl.platform.running.preflight import check_products, check_specs, check_trial_resources, warnings_in
 from parsecrl.platform.runs import trust as trust_record
-from parsecrl.platform.runs.progress_record import RunProgress
 from parsecrl.platform.runs.run_folder import RunFolder
 from parsecrl.platform.shipping import own_code
 from parsecrl.platform.specs import Chain, Spec, chains_of, has_chains, one_of_each_variant
@@ -67,28 +65,17 @@ def run_spec(
     for warning in warnings_in(checked):
         line.note(f"warning: {warning}")
     url = _connect_if_needed(folder, chains, address, dashboard)
-    folder.open()
-    progress = RunProgress(folder.path)
-    line.publishers = [progress.tell, *filter(None, [job_record.publisher()])]
-    ended: BaseException | None = None
-    try:
+    with opened(folder, line, *filter(None, [job_record.publisher()])):
         line.note(f"{job_record.RUN_BEGINS}{folder.path}")
         if codes := own_code.on_path():
             line.note(f"code: {own_code.described(codes)}")
         if trust_record.is_unsigned(trust_record.record_in(folder.path)) and (why := trust_record.why_unsigned()):
             line.note(why)
-        with interruption.handled():
-            if chains:
-                run_chains(folder, chains, line)
-                report_on_chains(folder, line)
-            else:
-                work_through(folder, url, line, checked[0])
-    except BaseException as error:
-        ended = error
-        raise
-    finally:
-        progress.end(ended)
-        folder.close()
+        if chains:
+            run_chains(folder, chains, line)
+            report_on_chains(folder, line)
+        else:
+            work_through(folder, url, line, checked[0])
     return folder.path
 
 
