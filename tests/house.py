@@ -12,10 +12,12 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import networkx
+
+from parsecrl.algorithms.registry.lookup import registered
 
 ROOT = Path(__file__).parents[1]
 HOUSES = ("algorithms", "envs", "platform", "tune_specs")
@@ -78,6 +80,18 @@ def floors(arrows: dict[str, set[str]]) -> int:
     return networkx.dag_longest_path_length(networkx.condensation(networkx.DiGraph(arrows))) + 1
 
 
+def naming(root: Path, names: Collection[str]) -> list[str]:
+    """The modules of platform/ that name one of these algorithms: import from its folder, or hold its name as text."""
+
+    def names_one(file: Path, arrows: set[str]) -> bool:
+        texts = {node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)}
+        return bool(texts & set(names) or {".".join(arrow.split(".")[:2]) for arrow in arrows} & folders)
+
+    folders, arrows = {f"algorithms.{name}" for name in names}, imports(root)
+    platform = {name: file for name, file in modules(root).items() if name.startswith("platform.")}
+    return sorted(name for name, file in platform.items() if names_one(file, arrows[name]))
+
+
 def figures(root: Path) -> list[tuple[str, int]]:
     """What and how many, of a source tree."""
     arrows, files = imports(root), list(modules(root).values())
@@ -90,10 +104,11 @@ def figures(root: Path) -> list[tuple[str, int]]:
         }
         found += [(f"rooms at the top of {house}/", len(inside)), (f"floors of {house}/", floors(inside))]
         found += [(f"arrows between rooms of {house}/", sum(map(len, inside.values())))]
+    found.append(("modules of platform/ that name one of the algorithms", len(naming(root, registered()))))
     lengths = [len(file.read_text(encoding="utf-8").splitlines()) for file in files]
     return [*found, ("lines of the longest file", max(lengths)), ("lines in all", sum(lengths))]
 
 
 if __name__ == "__main__":
     for what, number in figures(Path(*sys.argv[1:2] or [ROOT])):
-        print(f"{what:36} {number:7,}")
+        print(f"{what:54} {number:7,}")
