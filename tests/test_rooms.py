@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import ROOT, circles, imports, modules, rooms_of
+from parsecrl.algorithms.registry.lookup import registered
+from tests.house import ROOT, circles, imports, modules, naming, rooms_of
 
 # From the ground up: a room imports rooms that stand before it, and no other.
 PLATFORM = (
@@ -54,6 +55,10 @@ def test_platform_has_few_rooms():
     assert len(top) <= 16
 
 
+def test_the_platform_names_no_algorithm():
+    assert naming(ROOT, registered()) == []
+
+
 def house(root: Path, files: dict[str, str]) -> dict[str, set[str]]:
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +79,13 @@ def test_an_upward_import_is_found(tmp_path, file, text):
     files = dict.fromkeys(["platform/errors.py", "platform/cli.py", "envs/control.py"], "")
     assert upward(house(tmp_path, files)) == []
     assert len(upward(house(tmp_path, {**files, file: text}))) == 1
+
+
+@pytest.mark.parametrize("text", ["from parsecrl.algorithms.planet import replay", "if name == 'planet': pass"])
+def test_a_module_that_names_an_algorithm_is_found(tmp_path, text):
+    files = dict.fromkeys(["platform/errors.py", "platform/cli.py", "algorithms/planet/replay.py"], "")
+    house(tmp_path, {**files, "platform/cli.py": text})
+    assert naming(tmp_path, ["planet", "unified"]) == ["platform.cli"]
 
 
 def test_a_circle_is_found(tmp_path):

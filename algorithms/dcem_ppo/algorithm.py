@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from parsecrl.algorithms.dcem_ppo import workload
 from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings, check_planner
 from parsecrl.algorithms.planet.algorithm import PLANET, agents_of_own_code
 from parsecrl.algorithms.planet.settings import PlanetSettings
 from parsecrl.algorithms.registry.algorithm import CONTROL, ENV_STEPS, Algorithm, StopCondition
 from parsecrl.algorithms.registry.searched import values_of
+from parsecrl.algorithms.registry.workload import Stage, Workplace
 
 
 class DCEMPPOAlgorithm(Algorithm):
@@ -45,10 +47,17 @@ class DCEMPPOAlgorithm(Algorithm):
         """The same runners and learners as planet's: a config of its own is valid only once its agent is there."""
         return PLANET.processes(phase, env, resources)
 
+    def stage(self, phase: Any, work: Workplace, earlier: Mapping[str, Any]) -> Stage:
+        """A trial's rounds of gathering and learning, which take turns."""
+        return workload.stage(phase, _planner(phase, earlier), work)
+
+    def decision_s(self, phase: Any, work: Workplace, batch: int, earlier: Mapping[str, Any]) -> float:
+        """As of the phase whose controller it has."""
+        return PLANET.decision_s(_planner(phase, earlier), work, batch, earlier)
+
     def check_start(self, phase: Any, source: Any, earlier: Mapping[str, Any]) -> None:
         """Refuse a source without a planner that `fine_tune` reaches."""
-        while isinstance(source, DCEMPPOSettings):
-            source = earlier[source.start_from]
+        source = _planner(source, earlier)
         if not isinstance(source, PlanetSettings):
             super().check_start(phase, source, earlier)
         controller, at = source.controller, f"phases.{phase.name}."
@@ -57,10 +66,7 @@ class DCEMPPOAlgorithm(Algorithm):
 
     def check_task(self, phase: Any, obs_size: int, action_size: int, earlier: Mapping[str, Any]) -> None:
         """Make the agent that the phase begins with, where it is of own code, and look for what is fine-tuned."""
-        source = phase
-        while isinstance(source, DCEMPPOSettings):
-            source = earlier[source.start_from]
-        for settings in agents_of_own_code(source):
+        for settings in agents_of_own_code(_planner(phase, earlier)):
             from parsecrl.algorithms.controllers import PlanningAgent
             from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import check_fine_tuned
 
@@ -75,6 +81,13 @@ class DCEMPPOAlgorithm(Algorithm):
                 f"resources.num_learners must be 0 or 1 for the algorithm of phases.{phase.name}, dcem_ppo, "
                 f"got {resources.num_learners}"
             )
+
+
+def _planner(phase: Any, earlier: Mapping[str, Any]) -> Any:
+    """The phase whose controller this one has."""
+    while isinstance(phase, DCEMPPOSettings):
+        phase = earlier[phase.start_from]
+    return phase
 
 
 DCEM_PPO = DCEMPPOAlgorithm()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any, ClassVar
 
+from parsecrl.algorithms.planet import workload
 from parsecrl.algorithms.planet.settings import PlanetSettings
 from parsecrl.algorithms.registry.algorithm import CONTROL, ENV_STEPS, NUM_UPDATES, Algorithm
 from parsecrl.algorithms.registry.searched import values_of
 from parsecrl.algorithms.registry.user_functions import names_code, own_code_of, own_function
+from parsecrl.algorithms.registry.workload import Sizes, Stage, Workplace
 
 AGENT_KEYS = ("controller", "world_model", "decoder", "value")
 KEPT_SIZES = ("controller.latent_size", "controller.horizon", "decoder.hidden_size", "decoder.num_layers")
@@ -23,7 +25,6 @@ class PlanetAlgorithm(Algorithm):
     settings = PlanetSettings
     stop_conditions: ClassVar = {"env_steps": ENV_STEPS, "num_updates": NUM_UPDATES}
     acts = True
-    agent_file = "agent.json"
     tune_name = "Planet"
     plays = CONTROL
 
@@ -42,17 +43,27 @@ class PlanetAlgorithm(Algorithm):
         assert env is not None  # the spec has seen to it
         return PlanetConfig.from_phase(phase, env, resources, seed, start_from)
 
-    def load_policy(self, folder: Any, seed: int, trust: bool | Collection[str]) -> tuple[Any, dict[str, Any]]:
-        """The planning agent of a checkpoint as a policy, and its description."""
-        from parsecrl.algorithms.checkpoints.agent import load_agent
-        from parsecrl.algorithms.controllers.acting import PlanningPolicy
+    def gathered(self, folder: Any) -> Any:
+        """The episodes of the replay."""
+        from parsecrl.algorithms.planet.replay import dataset_episodes
 
-        agent, description = load_agent(folder, trust)
-        return PlanningPolicy(agent, seed), description
+        return dataset_episodes(folder)
 
     def processes(self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any]) -> list[dict[str, float]]:
         """As with the default settings: the phase's own may be valid only once it has a checkpoint to start from."""
         return super().processes(self.settings(), env, resources)
+
+    def stage(self, phase: Any, work: Workplace, earlier: Mapping[str, Any]) -> Stage:
+        """A trial's rollouts and updates, which overlap."""
+        return workload.stage(phase, work, self.update_flop(phase, work.sizes))
+
+    def update_flop(self, phase: Any, sizes: Sizes) -> float:
+        """FLOP of an update."""
+        return workload.update_flop(phase, sizes)
+
+    def decision_s(self, phase: Any, work: Workplace, batch: int, earlier: Mapping[str, Any]) -> float:
+        """With its share of a plan for the batch."""
+        return work.acting_s + workload.planning_s(phase, work, batch) / batch
 
     def inherit(self, phase: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
         """A phase that keeps another's model has its sizes, unless it states them."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from parsecrl.algorithms.registry.settings import Settings
 from parsecrl.algorithms.registry.user_functions import is_own, one_line
+from parsecrl.algorithms.registry.workload import Stage, Workplace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,6 +211,50 @@ class Algorithm:
         """
         raise NotImplementedError
 
+    def gathered(self, folder: Any) -> Sequence[Any]:
+        """The episodes of a checkpoint's replay, for `parsec export`.
+
+        Args:
+            folder: A path, or a folder elsewhere (`algorithms.checkpoints.files`).
+
+        Returns:
+            A list of `OfflineEpisode` (`algorithms.offline_data.episodes`).
+
+        Raises:
+            ValueError: There is no replay.
+        """
+        raise ValueError(f"checkpoints of {self.name} hold no replay")
+
+    def stage(self, phase: Any, work: Workplace, earlier: Mapping[str, Any]) -> Stage | None:
+        """What a trial asks of a cluster, for `parsec capacity`.
+
+        Args:
+            phase: Of a spec.
+            work: Where it is done.
+            earlier: Phases by name.
+
+        Returns:
+            The queues' view of the trial; None where that is not known.
+
+        Raises:
+            ValueError: It is not known of these settings.
+        """
+        return None
+
+    def decision_s(self, phase: Any, work: Workplace, batch: int, earlier: Mapping[str, Any]) -> float:
+        """How long a decision of an evaluation takes; asked where `stage` is known.
+
+        Args:
+            phase: Of a spec.
+            work: Where it is done.
+            batch: Episodes at a time.
+            earlier: Phases by name.
+
+        Returns:
+            Seconds, a share of what is done for all of the batch in it.
+        """
+        return work.acting_s
+
     def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> dict[str, pd.DataFrame]:
         """Tables by name of trials whose checkpoints hold no agent.
 
@@ -246,6 +291,7 @@ RETURNS: Mapping[str, tuple[type, ...]] = {
     **{"trainable": (type,), "make_config": (object,), "processes": (list,), "default_stop": (dict, _NOTHING)},
     **{"inherit": (dict,), "world": (OwnWorld, _NOTHING), "task_warnings": (list,), "resolve": (Settings,)},
     **{"episodes": (Episodes, _NOTHING), "load_policy": (tuple,), "report": (object,)},
+    **{"gathered": (list,), "stage": (Stage, _NOTHING), "decision_s": (float,)},
 }
 
 

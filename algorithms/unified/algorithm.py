@@ -7,7 +7,9 @@ from typing import Any
 
 from parsecrl.algorithms.planet.algorithm import PlanetAlgorithm, agents_of_own_code
 from parsecrl.algorithms.planet.settings import NO_VALUE, OVER_ACTIONS
+from parsecrl.algorithms.planet.workload import plan_flop, planner
 from parsecrl.algorithms.registry.searched import values_of
+from parsecrl.algorithms.registry.workload import Sizes
 from parsecrl.algorithms.unified.settings import UnifiedSettings
 
 
@@ -32,6 +34,14 @@ class UnifiedAlgorithm(PlanetAlgorithm):
 
         assert env is not None  # the spec has seen to it
         return UnifiedConfig.from_phase(phase, env, resources, seed, start_from)
+
+    def update_flop(self, phase: Any, sizes: Sizes) -> float:
+        """As planet's; and the plans of the policy loss: forward, and backward through them and what they change."""
+        flop = super().update_flop(phase, sizes)
+        if "value_gradient" in phase.losses:
+            model, beliefs = phase.world_model.model_dump(), phase.value_gradient.beliefs
+            flop += 3 * plan_flop(planner(phase), model, sizes, beliefs)
+        return flop
 
     def check_start(self, phase: Any, source: Any, earlier: Mapping[str, Any]) -> None:
         """As planet's; and refuse a source without what no loss of the phase trains."""

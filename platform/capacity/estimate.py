@@ -10,14 +10,13 @@ import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings
-from parsecrl.algorithms.planet.settings import PlanetSettings
-from parsecrl.platform.capacity.stages import Constants, Sizes, Stage, evaluation_s, stage_of
+from parsecrl.algorithms.registry.workload import Constants, Sizes, Stage, Workplace
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs import Spec
 from parsecrl.platform.terminal import text_table
 
 KEPT_CHECKPOINTS = 5  # of a trial: the three best, the latest two; runs/stored_checkpoints.py
+EVALUATION_BATCH = 8  # evaluation/episodes.py
 EPISODE_STEPS = 1000  # simulator steps of dm_control's tasks
 REFERENCE = "an AMD EPYC with AVX-512"  # the machine of `Constants`
 
@@ -123,6 +122,49 @@ REMEDIES = {
 }
 
 
+def stage_of(spec: Spec, phase: Any, sizes: Sizes, constants: Constants) -> Stage | None:
+    """The queues' view of a phase's trial, with the first value of each searched key.
+
+    Args:
+        spec: Of the phase.
+        phase: One of its phases.
+        sizes: Of the environment.
+        constants: Times and sizes that were measured.
+
+    Returns:
+        The stage; None of an algorithm whose work is not known.
+
+    Raises:
+        UserError: Of these settings it is not known, or a GPU's speed is not.
+    """
+    try:
+        return phase.entry.stage(phase, _workplace(spec, sizes, constants), {p.name: p for p in spec.phases})
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def evaluation_s(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> float:
+    """How long a phase's evaluation takes, in as many workers as a trial has runners.
+
+    Args:
+        spec: Of the phase.
+        phase: One whose `stage_of` is known.
+        sizes: Of the environment.
+        c: Times and sizes that were measured.
+
+    Returns:
+        Seconds.
+    """
+    work = _workplace(spec, sizes, c)
+    decision_s = phase.entry.decision_s(phase, work, EVALUATION_BATCH, {p.name: p for p in spec.phases})
+    return spec.evaluate.episodes * sizes.episode_decisions * decision_s / max(spec.resources.num_env_runners, 1)
+
+
+def _workplace(spec: Spec, sizes: Sizes, constants: Constants) -> Workplace:
+    assert spec.env is not None
+    return Workplace(sizes, spec.env.action_repeat, spec.resources, constants)
+
+
 def within_time(stage: Stage, phase: Any, constants: Constants) -> Stage:
     """The stage, shortened where stop.time_s ends it first.
 
@@ -142,7 +184,7 @@ def within_time(stage: Stage, phase: Any, constants: Constants) -> Stage:
 
 
 def estimate_phases(spec: Spec, constants: Constants, cpus: float, gpus: float, sizes: Sizes) -> list[Load]:
-    """The phases of planet and dcem_ppo, on a cluster.
+    """The phases whose work is known, on a cluster.
 
     Args:
         spec: As `load_spec` returns it.
@@ -159,9 +201,10 @@ def estimate_phases(spec: Spec, constants: Constants, cpus: float, gpus: float, 
     """
     loads: list[Load] = []
     for phase in spec.phases:
-        if not isinstance(phase, PlanetSettings | DCEMPPOSettings):
+        stage = stage_of(spec, phase, sizes, constants)
+        if stage is None:
             continue
-        stage = within_time(stage_of(spec, phase, sizes, constants), phase, constants)
+        stage = within_time(stage, phase, constants)
         fitting = min(cpus / stage.cores if stage.cores else math.inf, gpus / stage.gpus if stage.gpus else math.inf)
         if fitting < 1 - 1e-6:
             raise UserError(
@@ -264,9 +307,9 @@ def capacity_table(
         constants = scaled(constants, matrix_rate())
         here = f"this machine's core, at {constants.matrix_flops / 1e9:.0f} GFLOP/s"
         basis = f"times of plans and updates are scaled to {here}; all other times are of {reference}"
-    phases = [phase for phase in spec.phases if isinstance(phase, PlanetSettings | DCEMPPOSettings)]
     loads = estimate_phases(spec, constants, cpus, gpus, sizes)
-    evaluated = [phase for phase in phases if phase.name in (spec.evaluate.phases or [])]
+    known = {x.stage.name for x in loads} & set(spec.evaluate.phases or ())
+    evaluated = [phase for phase in spec.phases if phase.name in known]
     hours = sum(evaluation_s(spec, phase, sizes, constants) for phase in evaluated) / 3600
     return f"{describe(loads, constants)}\n\nevaluation of all phases: {hours:.3g} hours\n{basis}"
 

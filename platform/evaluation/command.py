@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, WEIGHTS, read_description
+from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, WEIGHTS
 from parsecrl.algorithms.registry.lookup import RegistryError, algorithm_named, registered, usable
 from parsecrl.algorithms.registry.messages import short
 from parsecrl.algorithms.registry.user_functions import names_code
@@ -53,7 +53,7 @@ def evaluate_checkpoint(
         raise UserError(f"--video must lie in a folder that exists, got {video}; make {Path(video).parent} first")
     folder = find_checkpoint(location_of(checkpoint))
     trusted = trust or made_here(folder)
-    description = _description(folder, trusted)
+    description = description_of(folder, trusted)
     controller_group = description.get("controller")
     kind = controller_group.get("kind", "full") if isinstance(controller_group, dict) else "full"
     if controller is not None and controller != kind:
@@ -128,7 +128,19 @@ def find_checkpoint(path: Location) -> Location:
     )
 
 
-def _description(folder: Location, trusted: bool) -> dict[str, Any]:
+def description_of(folder: Location, trusted: bool) -> dict[str, Any]:
+    """What a checkpoint says of its agent.
+
+    Args:
+        folder: Of the checkpoint.
+        trusted: Whether code that it names may be imported.
+
+    Returns:
+        Its description.
+
+    Raises:
+        UserError: It is no checkpoint of an algorithm with agents, or names code that is not trusted.
+    """
     try:
         description = read_description(folder)
     except (ValueError, OSError) as error:

@@ -1,12 +1,12 @@
-"""Which algorithm reads the agent of a checkpoint: the one that wrote it, where that reads its own."""
+"""Who reads the agent of a checkpoint: the algorithm that wrote it, where that reads its own, or else any planner's."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
 
-from parsecrl.algorithms.checkpoints.agent import read_description
-from parsecrl.algorithms.planet.algorithm import PLANET
+from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, load_agent, read_description
+from parsecrl.algorithms.controllers.acting import PlanningPolicy
 from parsecrl.algorithms.registry.algorithm import Algorithm
 from parsecrl.algorithms.registry.lookup import usable
 from parsecrl.platform.storage import Location
@@ -14,7 +14,7 @@ from parsecrl.platform.storage import Location
 
 def agent_files() -> list[str]:
     """The files of a checkpoint that tell of an agent."""
-    return list(dict.fromkeys(entry.agent_file for entry in _readers()))
+    return list(dict.fromkeys([DESCRIPTION, *(entry.agent_file for entry in _readers())]))
 
 
 def load_policy(folder: Location, seed: int, trust: bool | Collection[str]) -> tuple[Any, dict[str, Any]]:
@@ -31,13 +31,15 @@ def load_policy(folder: Location, seed: int, trust: bool | Collection[str]) -> t
     Raises:
         ValueError: There is no agent of this version, it is damaged, or it names code that is not trusted.
     """
-    readers = [entry for entry in _readers() if (folder / entry.agent_file).is_file()]
-    if not readers:
-        readers, _ = [PLANET], read_description(folder)  # which says what is missing
-    if len(readers) > 1:  # an agent of an algorithm without a reader of its own is a planning one, planet's
-        wrote = read_description(folder).get("algorithm")
-        readers = [entry for entry in readers if entry.name == wrote] or [PLANET]
-    return readers[0].load_policy(folder, seed, trust)
+    own = [entry for entry in _readers() if entry.agent_file != DESCRIPTION]
+    reader = next((entry for entry in own if (folder / entry.agent_file).is_file()), None)
+    if reader is None:
+        wrote = read_description(folder).get("algorithm")  # which says what is missing
+        reader = next((entry for entry in _readers() if entry.name == wrote), None)
+    if reader is not None:
+        return reader.load_policy(folder, seed, trust)
+    agent, description = load_agent(folder, trust)
+    return PlanningPolicy(agent, seed), description
 
 
 def _readers() -> list[Algorithm]:

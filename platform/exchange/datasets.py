@@ -14,9 +14,9 @@ from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, read_description
 from parsecrl.algorithms.offline_data.episodes import DatasetError, OfflineEpisode
 from parsecrl.algorithms.offline_data.minari_files import minari, write_minari
 from parsecrl.algorithms.offline_data.parquet_files import write_parquet
-from parsecrl.algorithms.registry.lookup import registered
+from parsecrl.algorithms.registry.lookup import algorithm_named, registered
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.evaluation.command import PATIENCE_S, find_checkpoint, made_here
+from parsecrl.platform.evaluation.command import PATIENCE_S, description_of, find_checkpoint, made_here
 from parsecrl.platform.evaluation.loading import load_agent
 from parsecrl.platform.runs.run_folder import STATE_FILE
 from parsecrl.platform.runs.stored_checkpoints import best_checkpoint, stored_checkpoints
@@ -99,16 +99,15 @@ def _episodes(
         checkpoint = find_checkpoint(folder)
         trusted = trust or made_here(checkpoint)
         return checkpoint, record_episodes(checkpoint, None, episodes, seed, PATIENCE_S, trusted)
-    from parsecrl.algorithms.planet.replay import dataset_episodes
-
     checkpoint = folder
     if not (folder / DESCRIPTION).is_file():
         best = best_checkpoint(folder)
         if best is None:
             raise UserError(f"{folder} holds no checkpoint; give a run folder, its phase, or a checkpoint")
         checkpoint = stored_checkpoints(folder, best.trial)[-1].path  # whose replay has all
+    wrote = str(description_of(checkpoint, trust or made_here(checkpoint)).get("algorithm"))
     try:
-        found = dataset_episodes(checkpoint)
+        found = algorithm_named(wrote).gathered(checkpoint)
     except ValueError as error:
         raise UserError(f"{str(error).partition(';')[0]}; give --episodes N to play the agent instead") from None
     if not found:

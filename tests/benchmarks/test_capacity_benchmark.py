@@ -1,4 +1,4 @@
-"""The constants of platform/capacity/stages.py, measured: what plans, updates, replay and checkpoints cost here.
+"""The constants of algorithms/registry/workload.py, measured: what plans, updates, replay and checkpoints cost here.
 
 Every time is the least processor time of several repeats in one thread, so that other load on the machine hardly
 counts; that of the object store is of the wall clock. Each test prints its constants by name.
@@ -20,13 +20,13 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief
+from parsecrl.algorithms.planet import workload
 from parsecrl.algorithms.planet.planet import PlanetConfig
 from parsecrl.algorithms.planet.replay import REPLAY_FILE, save_replay
 from parsecrl.algorithms.planet.rollouts import collect
+from parsecrl.algorithms.registry.workload import Constants, Sizes
 from parsecrl.envs import make_env
-from parsecrl.platform.capacity import stages
 from parsecrl.platform.capacity.estimate import matrix_rate
-from parsecrl.platform.capacity.stages import Sizes
 from parsecrl.platform.specs import load_spec
 from parsecrl.platform.specs.phases import parse_phase
 from parsecrl.platform.storage import for_tune, remove_tree, writable_storage
@@ -58,7 +58,7 @@ def report(benchmark, **constants: float) -> None:
     """Print the constants beside the shipped ones, and let the benchmark's table have them."""
     benchmark.extra_info |= constants
     benchmark.pedantic(lambda: None, rounds=1)
-    shipped = stages.Constants()
+    shipped = Constants()
     for name, value in constants.items():
         known = getattr(shipped, name, None)
         print(f"\n{name} = {value:.4g}" + (f"  (shipped: {known:.4g})" if known is not None else ""), end="")
@@ -98,7 +98,7 @@ def test_plans(benchmark):
         def plan(controller=controller, belief=belief) -> None:
             controller.plan(model, belief)
 
-        flop.append(stages.plan_flop(settings, {}, SIZES, B))
+        flop.append(workload.plan_flop(settings, {}, SIZES, B))
         steps.append(12 * settings["num_iterations"])
         seconds.append(least(plan, 3 if flop[-1] > 2e10 else 10))
     rate, step = fit(flop, steps, seconds)
@@ -141,7 +141,7 @@ def test_updates(benchmark):
         algorithm = planet(spec_name, phase_name)
         fill(algorithm.local_replay_buffer, 10_000)
         phase = load_spec(spec_name).phase(phase_name)
-        flop.append(stages.update_flop(phase, SIZES))
+        flop.append(workload.update_flop(phase, SIZES))
         seconds.append(least(lambda algorithm=algorithm: algorithm._update(decoder_only=False), 3))
         algorithm.stop()
     rate, each = fit(flop, [1.0] * len(cases), seconds)

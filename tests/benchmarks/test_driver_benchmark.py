@@ -2,7 +2,7 @@
 
 Tune's controller and the project's callbacks get real results, of one iteration of phase 1; no actors run, which would
 need a machine for each. Processor time, the least of several events. A sweep of 30 trials with actors, which do nothing
-but report, has what Ray adds. platform/capacity/stages.py has the constants.
+but report, has what Ray adds. algorithms/registry/workload.py has the constants.
 """
 
 import copy

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parsecrl.platform.capacity.stages import Constants, Stage
+from parsecrl.algorithms.registry.workload import Constants, Stage
 
 
 class Outcome(NamedTuple):

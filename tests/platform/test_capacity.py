@@ -12,9 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from parsecrl.algorithms.controllers import EmbeddedController, FullSpaceController, Score
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights, ReplaySequence, matrix_products
+from parsecrl.algorithms.planet.workload import plan_flop, update_flop
+from parsecrl.algorithms.registry.workload import Constants, Sizes, Stage
 from parsecrl.platform import cli
-from parsecrl.platform.capacity.estimate import estimate_phases, load, matrix_rate, scaled
-from parsecrl.platform.capacity.stages import Constants, Sizes, Stage, plan_flop, stage_of, update_flop
+from parsecrl.platform.capacity.estimate import estimate_phases, load, matrix_rate, scaled, stage_of
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs import load_spec
 from tests.platform.capacity_simulation import Clock, Cores, Server, simulate
