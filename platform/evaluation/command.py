@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, WEIGHTS
+from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, WEIGHTS, read_description
 from parsecrl.algorithms.registry.lookup import RegistryError, algorithm_named, registered, usable
 from parsecrl.algorithms.registry.messages import short
 from parsecrl.algorithms.registry.user_functions import names_code
