@@ -10,8 +10,10 @@ modules that reach each other. Floors count the rooms of the longest way down.
 from __future__ import annotations
 
 import ast
+import io
 import re
 import sys
+import tokenize
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -92,6 +94,19 @@ def naming(root: Path, names: Collection[str]) -> list[str]:
     return sorted(name for name, file in platform.items() if names_one(file, arrows[name]))
 
 
+def lines_of_code(text: str) -> int:
+    """Lines that hold more than a comment or a docstring."""
+    documented = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type not in blank]
+    return len({line for t in tokens for line in range(t.start[0], t.end[0] + 1)} - documented)
+
+
 def figures(root: Path) -> list[tuple[str, int]]:
     """What and how many, of a source tree."""
     arrows, files = imports(root), list(modules(root).values())
@@ -105,8 +120,10 @@ def figures(root: Path) -> list[tuple[str, int]]:
         found += [(f"rooms at the top of {house}/", len(inside)), (f"floors of {house}/", floors(inside))]
         found += [(f"arrows between rooms of {house}/", sum(map(len, inside.values())))]
     found.append(("modules of platform/ that name one of the algorithms", len(naming(root, registered()))))
-    lengths = [len(file.read_text(encoding="utf-8").splitlines()) for file in files]
-    return [*found, ("lines of the longest file", max(lengths)), ("lines in all", sum(lengths))]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    lengths = [len(text.splitlines()) for text in texts]
+    found += [("lines of the longest module", max(lengths)), ("lines in all", sum(lengths))]
+    return [*found, ("lines of code among them", sum(map(lines_of_code, texts)))]
 
 
 if __name__ == "__main__":
