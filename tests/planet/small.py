@@ -1,5 +1,9 @@
 """A small phase on a small task: ten decisions an episode."""
 
+from contextlib import contextmanager
+
+import torch
+
 from parsecrl.algorithms.planet.planet import PlanetConfig
 from parsecrl.algorithms.planet.settings import PlanetSettings
 
@@ -17,3 +21,29 @@ def small_config(controller=EMBEDDED, resources=None, start_from=None, seed=0, e
     phase.setdefault("train_ratio", 0.01)
     settings = PlanetSettings.checked({"start_from": start_from and str(start_from), **phase})
     return PlanetConfig.from_phase(settings, env, resources or {}, seed, start_from)
+
+
+@contextmanager
+def stopped_at_the_end():
+    """Builds algorithms from their configs, and stops them."""
+    algorithms = []
+
+    def build(config):
+        algorithms.append(config.build_algo())
+        return algorithms[-1]
+
+    yield build
+    for algorithm in algorithms:
+        algorithm.stop()
+
+
+def weights(algorithm) -> dict[str, torch.Tensor]:
+    return algorithm.current_agent().state_dict()
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def train(algorithm, iterations=4):
+    return [algorithm.train() for _ in range(iterations)][-1]

@@ -7,41 +7,26 @@ from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBu
 
 from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.planet.replay import beginnings, load_replay, save_replay
-from tests.planet.small import EMBEDDED, FULL, VALUE, small_config
+from tests.planet.small import EMBEDDED, FULL, VALUE, same, small_config, stopped_at_the_end, train, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 
 
 @pytest.fixture
 def build():
-    algorithms = []
+    with stopped_at_the_end() as build_from:
 
-    def make(**kwargs):
-        config = small_config(**kwargs)
-        config.decisions_per_iteration = 10
-        config.updates_per_iteration = 3
-        algorithms.append(config.build_algo())
-        return algorithms[-1]
+        def make(**kwargs):
+            config = small_config(**kwargs)
+            config.decisions_per_iteration = 10
+            config.updates_per_iteration = 3
+            return build_from(config)
 
-    yield make
-    for algorithm in algorithms:
-        algorithm.stop()
-
-
-def weights(algorithm) -> dict[str, torch.Tensor]:
-    return algorithm.current_agent().state_dict()
-
-
-def same(a, b) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+        yield make
 
 
 def replayed(algorithm) -> np.ndarray:
     return np.concatenate([np.asarray(e.get_observations()) for e in algorithm.local_replay_buffer.episodes])
-
-
-def train(algorithm, iterations=4):
-    return [algorithm.train() for _ in range(iterations)][-1]
 
 
 def test_counts_and_results(build):

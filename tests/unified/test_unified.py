@@ -10,6 +10,7 @@ import torch
 from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.planet.planet import Planet
 from parsecrl.algorithms.unified.unified import Unified
+from tests.planet.small import same, stopped_at_the_end, train, weights
 from tests.planet.small import small_config as planet_config
 from tests.unified.small import small_config
 
@@ -18,28 +19,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 
 @pytest.fixture
 def build():
-    algorithms = []
+    with stopped_at_the_end() as build_from:
 
-    def make(config):
-        config.decisions_per_iteration = 10
-        algorithms.append(config.build_algo())
-        return algorithms[-1]
+        def make(config):
+            config.decisions_per_iteration = 10
+            return build_from(config)
 
-    yield make
-    for algorithm in algorithms:
-        algorithm.stop()
-
-
-def weights(algorithm) -> dict[str, torch.Tensor]:
-    return algorithm.current_agent().state_dict()
-
-
-def same(a, b) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def train(algorithm, iterations=4):
-    return [algorithm.train() for _ in range(iterations)][-1]
+        yield make
 
 
 def test_one_run_takes_all_losses_and_a_checkpoint_keeps_everything(build, tmp_path):
