@@ -20,6 +20,7 @@ from parsecrl.platform.evaluation.command import PATIENCE_S, description_of, fin
 from parsecrl.platform.evaluation.loading import load_agent
 from parsecrl.platform.runs.run_folder import STATE_FILE
 from parsecrl.platform.runs.stored_checkpoints import best_checkpoint, stored_checkpoints
+from parsecrl.platform.runs.trust import check_layout
 from parsecrl.platform.specs.phases import parse_phase
 from parsecrl.platform.storage import Location, location_of, read_json
 
@@ -53,6 +54,7 @@ def export(
         raise UserError(f"--to {to} must lie in a folder that exists; make {target.absolute().parent} first")
     folder = location_of(source)
     if (folder / STATE_FILE).is_file():
+        check_layout(folder)
         folder = folder / _phase(folder, phase)
         if pixels := _pixel_data(folder):
             return _copy_pixels(pixels, target, episodes)

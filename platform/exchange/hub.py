@@ -28,6 +28,7 @@ import yaml
 from parsecrl.algorithms.checkpoints.agent import DESCRIPTION, WEIGHTS, load_agent, read_description
 from parsecrl.algorithms.checkpoints.files import local_file
 from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.runs.trust import check_layout
 from parsecrl.platform.storage import location_of, read_json
 
 CARD, README = "card.json", "README.md"
@@ -53,6 +54,7 @@ def push(run: str, folder: str, phase: str | None = None) -> Path:
         UserError: The run has no evaluated agent, or the folder holds something.
     """
     place = location_of(run)
+    check_layout(place)
     summary = read_json(place / "summary.json")
     scored = [name for name, found in summary.get("phases", {}).items() if found.get("controller") and "iqm" in found]
     scored = [name for name in scored if name != "random"]

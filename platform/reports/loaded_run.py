@@ -197,7 +197,7 @@ def _load(folder: Path, shown: Location) -> Run:
     spec_file = folder / "spec.yaml"
     if not spec_file.is_file():
         raise UserError(f"a run folder holds a spec.yaml, {shown} does not; give the folder that `parsec run` printed")
-    trust.check_layout(trust.record_in(folder), shown)
+    trust.check_layout(folder, shown)
     spec_text = spec_file.read_text(encoding="utf-8", errors="replace")
     spec, summary = _dict(_read_yaml(spec_text)), _read_json(folder / "summary.json")
     file = folder / "evaluation.csv"

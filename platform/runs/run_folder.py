@@ -109,7 +109,7 @@ class RunFolder:
             if self.path.exists() and (not self.path.is_dir() or any(map(_is_foreign, self.path.iterdir()))):
                 raise UserError(f"{self.path} exists and is no run folder; give another --name or --storage")
             return
-        trust.check_layout(trust.record_in(self.path), self.path)
+        trust.check_layout(self.path)
         if (self.path / POOLED_FILE).exists():
             raise UserError(
                 f"{self.path} holds tables of several runs, and is no run to go on with; give another --name"

@@ -12,6 +12,7 @@ from parsecrl.platform.errors import UserError
 from parsecrl.platform.metrics.table import CHAINS
 from parsecrl.platform.runs.progress_record import ENDED, TrialRecord, read_progress, read_trials
 from parsecrl.platform.runs.run_folder import CHAINS_FILE, FAILED, FINISHED, STATE_FILE
+from parsecrl.platform.runs.trust import check_layout
 from parsecrl.platform.storage import Location, read_json
 from parsecrl.platform.terminal import duration, text_table
 
@@ -32,10 +33,11 @@ def status_text(folder: Location) -> str:
         Lines: what the run last said and when, a table of chains and phases, trials of the phases that run, failures.
 
     Raises:
-        UserError: The folder holds no run.
+        UserError: The folder holds no run, or one of another layout.
     """
     if not (folder / "spec.yaml").is_file():
         raise UserError(f"{folder} holds no run; give a run folder, or its address in an object store")
+    check_layout(folder)
     rows: list[tuple[str, ...]] = []
     trials: list[str] = []
     failures: list[str] = []

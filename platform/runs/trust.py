@@ -54,16 +54,17 @@ def record_in(folder: Location) -> str | None:
         return None
 
 
-def check_layout(record: str | None, folder: object) -> None:
+def check_layout(folder: Location, shown: object = None) -> None:
     """See that this version reads a run folder.
 
     Args:
-        record: The text of its record; a folder without one is not judged.
-        folder: For the message.
+        folder: Of the run; one without a record is not judged.
+        shown: What the message calls it; None: its place.
 
     Raises:
         UserError: The folder has another layout: which version reads it.
     """
+    record = record_in(folder)
     if record is None:
         return
     try:
@@ -73,7 +74,7 @@ def check_layout(record: str | None, folder: object) -> None:
         return
     if layout != LAYOUT:
         raise UserError(
-            f"{folder} has the layout {layout} of parsec-rl {release}, this version reads layout {LAYOUT}; "
+            f"{shown or folder} has the layout {layout} of parsec-rl {release}, this version reads layout {LAYOUT}; "
             f"use parsec-rl {release} for it, or start over with --fresh"
         )
 

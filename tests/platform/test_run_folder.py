@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from parsecrl.platform.cli import main
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.reports.loaded_run import load_run
 from parsecrl.platform.runs import inner_paths, trust
 from parsecrl.platform.runs.run_folder import RUNNING, RunFolder
 from parsecrl.platform.specs import load_spec
@@ -54,15 +54,20 @@ def test_what_has_begun_stays_as_it_is(begun):
         (lambda made: made.update(layout=3), "has the layout 3 of parsec-rl 0.0.9"),
     ],
 )
-def test_a_run_of_another_layout_is_neither_continued_nor_reported(begun, change, words):
+def test_a_run_of_another_layout_is_refused_by_every_command_that_reads_runs(begun, change, words, capsys):
     record = begun / SPEC / trust.RECORD
     made = json.loads(record.read_text()) | {"version": "0.0.9"}
     change(made)
     record.write_text(json.dumps(made))
     with pytest.raises(UserError, match=words):
         RunFolder.choose(load_spec(SPEC), begun)
-    with pytest.raises(UserError, match=words):
-        load_run(begun / SPEC)
+    run, new = str(begun / SPEC), str(begun / "new")
+    for command in (["report", run], ["status", run], ["export", run, "--to", new], ["push", run, new]):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert words in said, command
+        assert said.count("\n") == 1
+    assert [path.name for path in begun.iterdir()] == [SPEC]
 
 
 @pytest.mark.parametrize("moved", [Path("/b/run"), RemotePath("s3://bucket/a/run")])
