@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from parsecrl.platform.errors import StorageUnreachable, UserError
 from parsecrl.platform.running.configs import phase_config
 from parsecrl.platform.runs.results import fraction_done
@@ -72,7 +74,7 @@ def analyse_ended_trials(run_dir: Path) -> list[str]:
         goals, known = phase.stop.conditions, phase.stop_conditions
         ended = [trial for trial in trials if fraction_done(goals, known, trial.metrics) >= 1.0]
         if ended:
-            write_tables(run_dir, phase.name, phase.entry.analyse(ended, map))
+            write_tables(run_dir, phase.name, _tables(phase, phase.entry.analyse(ended, map)))
             lines.append(f"{phase.name}: not at its end; {len(ended)} trials are, of which this is the report")
     return lines
 
@@ -110,11 +112,17 @@ def analyse(folder: RunFolder, line: StatusLine) -> None:
         line.show(f"analysis of {phase.name}")
         trials = trained_trials(folder.path / phase.name, phase_config(folder, phase))
         with causes_told(f"analysis of {phase.name}", folder.path / phase.name / "analysis_error.txt"):
-            tables = phase.entry.analyse(trials, parallel_map)
+            tables = _tables(phase, phase.entry.analyse(trials, parallel_map))
         write_tables(folder.path, phase.name, tables)
         # With its time, so that a report is drawn anew where tables were taken away and made once more.
         folder.record(f"analysis of {phase.name}", {"of": folder.state(phase.name), "made_at": round(time.time())})
         line.show(f"analysis of {phase.name}: {len(trials)} trials", final=True)
+
+
+def _tables(phase: Phase, found: Any) -> dict[str, pd.DataFrame]:
+    if not isinstance(found, dict) or not all(isinstance(table, pd.DataFrame) for table in found.values()):
+        raise TypeError(f"analyse() of {phase.algorithm} must return tables (pandas.DataFrame) by name, got {found!r}")
+    return found
 
 
 def analyse_early(folder: RunFolder, line: StatusLine) -> None:

@@ -88,7 +88,12 @@ class StopWhenReached(tune.Stopper):
         self.conditions, self.known = dict(conditions), dict(known)
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether the trial has reached a goal; writes into the result where it did so in vain."""
+        """Whether the trial has reached a goal, or never will; writes into the result where it ends in vain."""
+        counted = {self.known[key].result_key: key for key in self.conditions}
+        if counted.keys().isdisjoint(result):
+            name, key = next(iter(counted.items()))
+            result.setdefault(FAILURE, f"its results hold no {name!r}, which stop.{key} counts; report it in step()")
+            return True
         reached = fraction_done(self.conditions, self.known, result) >= 1.0
         if reached and UNTRAINED in result:
             result.setdefault(FAILURE, f"it ended without an update: {result[UNTRAINED]}")

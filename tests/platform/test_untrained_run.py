@@ -2,7 +2,7 @@
 
 import pytest
 
-from parsecrl.algorithms.registry.algorithm import ENV_STEPS, UNTRAINED
+from parsecrl.algorithms.registry.algorithm import ENV_STEPS, TIME_S, UNTRAINED, StopCondition
 from parsecrl.platform.errors import RunFailed
 from parsecrl.platform.running.pipeline import run_spec
 from parsecrl.platform.running.progress import StopWhenReached
@@ -34,6 +34,16 @@ def test_only_the_end_of_a_phase_makes_it_a_failure(steps):
     trained = {"env_steps": steps}
     stop("trial", trained)
     assert FAILURE not in trained
+
+
+def test_a_trial_whose_results_never_count_a_goal_ends_with_the_reason():
+    steps = {"steps": StopCondition("steps", "steps"), "time_s": TIME_S}
+    result = {"step": 1, "time_total_s": 2.0}
+    assert StopWhenReached({"steps": 3}, steps)("trial", result)
+    assert result[FAILURE] == "its results hold no 'steps', which stop.steps counts; report it in step()"
+    timed = {"step": 1, "time_total_s": 2.0}
+    assert not StopWhenReached({"steps": 3, "time_s": 9}, steps)("trial", timed)
+    assert FAILURE not in timed
 
 
 @pytest.mark.ray
