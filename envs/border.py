@@ -86,7 +86,10 @@ class Border(gymnasium.Wrapper):
             EnvironmentFault: The task returned something else.
         """
         self._elapsed = None
-        result = self.env.reset(seed=seed, options=options)
+        try:
+            result = self.env.reset(seed=seed, options=options)
+        except SystemExit as error:  # which would end the process without a word
+            raise self._ended(error) from error
         self._elapsed = 0
         if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Mapping):
             raise self._fault(
@@ -115,17 +118,20 @@ class Border(gymnasium.Wrapper):
             raise gymnasium.error.ResetNeeded(f"environment {self.name!r} has no episode to step in; call reset")
         total, own, repeats = 0.0, self._convert(action), self.action_repeat > 1
         for taken in range(1, self.action_repeat + 1):
-            result = self.env.step(own.copy() if repeats else own)  # a task may change its action in place
             self._elapsed = elapsed + taken
+            try:
+                result = self.env.step(own.copy() if repeats else own)  # a task may change its action in place
+            except SystemExit as error:
+                raise self._ended(error) from error
             if not isinstance(result, tuple) or len(result) != 5:
                 raise self._wrong_result(result)
             obs, reward, terminated, truncated, info = result
             value = float(reward) if isinstance(reward, float) else self._number(reward)
-            if not -MOST_REWARD <= value <= MOST_REWARD:
-                raise self._fault(
-                    f"the reward must be a finite number in float32, got {value}", "make its step return one"
-                )
             total += value
+            if not -MOST_REWARD <= total <= MOST_REWARD:
+                raise self._fault(
+                    f"the reward must be a finite number in float32, got {total}", "make its step return one"
+                )
             if type(terminated) not in FLAGS or type(truncated) not in FLAGS:
                 terminated, truncated = self._flag(terminated, "terminated"), self._flag(truncated, "truncated")
             if terminated or truncated:
@@ -194,6 +200,9 @@ class Border(gymnasium.Wrapper):
             f"step must return a tuple (observation, reward, terminated, truncated, info), got {_kinds(result)}",
             "correct the environment",
         )
+
+    def _ended(self, error: SystemExit) -> EnvironmentFault:
+        return self._fault(f"its code ended the process, sys.exit({error.code!r})", "raise an error in its place")
 
     def _fault(self, what: str, remedy: str) -> EnvironmentFault:
         when = f"at step {self._elapsed} of an episode" if self._elapsed else "at reset"

@@ -31,6 +31,7 @@ from parsecrl.envs.conversions import is_vector
 
 DOORS = ("parsecrl/Control-v0", "parsecrl/World-v0")
 RERAISED = " was raised from the environment creator for "  # gymnasium.make, of every TypeError of a constructor
+RAISED = (Exception, SystemExit)  # by users' code; a module may parse a command line when it is imported
 OURS, STANDARD = str(Path(__file__).parent), sysconfig.get_path("stdlib")
 
 Task = str | Callable[[dict[str, Any]], gymnasium.Env]
@@ -211,7 +212,7 @@ def _import(module: str, id: str) -> Any:
             f"the module {module!r} of environment {id!r} cannot be imported: {blame(error)}; install what is "
             f"missing, or put its folder on PYTHONPATH"
         ) from error
-    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
+    except RAISED as error:  # whatever the user's module does when it is imported
         raise ValueError(
             f"the module {module!r} of environment {id!r} cannot be imported: {blame(error)}; correct it"
         ) from error
@@ -257,7 +258,7 @@ def _make(spec: EnvSpec, name: str, arguments: dict[str, Any], group: str) -> gy
         env = gymnasium.make(spec, max_episode_steps=-1, disable_env_checker=True, **arguments)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(f"environment {name!r} needs a package that is not installed: {error}") from error
-    except Exception as error:
+    except RAISED as error:
         raise _cannot_be_made(name, error, group) from error
     if is_suite:
         suite.complete(spec.id, env)
@@ -267,7 +268,7 @@ def _make(spec: EnvSpec, name: str, arguments: dict[str, Any], group: str) -> gy
 def _call(make: Callable[[dict[str, Any]], Any], name: str, arguments: dict[str, Any], group: str) -> gymnasium.Env:
     try:
         made = make(arguments)
-    except Exception as error:
+    except RAISED as error:
         raise _cannot_be_made(name, error, group) from error
     if not isinstance(made, gymnasium.Env):
         raise ValueError(f"{make!r} must make a gymnasium.Env, got a {type(made).__name__}; wrap it in one")
@@ -294,7 +295,7 @@ def _check_arguments(creator: Any, arguments: Mapping[str, Any], name: str, grou
         )
 
 
-def _cannot_be_made(name: str, error: Exception, group: str) -> ValueError:
+def _cannot_be_made(name: str, error: BaseException, group: str) -> ValueError:
     if isinstance(error, TypeError) and RERAISED in str(error) and isinstance(error.__context__, TypeError):
         error = error.__context__
     return ValueError(

@@ -245,7 +245,7 @@ NESTED = spaces.Dict({"place": PAIR, "legs": spaces.Tuple([spaces.Discrete(3, st
         (spaces.MultiDiscrete([2, 3]), [0, 3], r"the observation must lie in MultiDiscrete"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.filterwarnings("error")  # of numpy beside the sentence
 def test_an_observation_that_does_not_fit_is_named_with_its_entry(space, said, words):
     with pytest.raises(EnvironmentFault, match=words) as caught:
         control(World(space, UNIT, [said])).reset()
@@ -276,6 +276,34 @@ def test_a_step_that_breaks_a_promise_is_named(result, words):
     env.reset()
     world.step = lambda action: result
     with pytest.raises(EnvironmentFault, match=words):
+        env.step(np.zeros(1, np.float32))
+
+
+def end_process(*arguments, **options):
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("call", ["reset", "step", "constructor"])
+def test_a_task_that_ends_the_process_is_named(call):
+    world = World(PAIR, UNIT, [GOOD])
+    env = control(world)
+    if call == "constructor":
+        with pytest.raises(ValueError, match=r"cannot be made: SystemExit: 3 \(.*test_border\.py:\d"):
+            make_env(end_process)
+        return
+    env.reset()
+    setattr(world, call, end_process)
+    words = r"at (step 1|reset)\b.*: its code ended the process, sys\.exit\(3\); raise an error"
+    with pytest.raises(EnvironmentFault, match=words):
+        env.reset() if call == "reset" else env.step(np.zeros(1, np.float32))
+
+
+def test_rewards_whose_sum_is_too_large_are_named():
+    world = World(PAIR, UNIT, [GOOD])
+    env = make_env(lambda arguments: world, action_repeat=2)
+    env.reset()
+    world.step = lambda action: (GOOD, 3e38, False, False, {})
+    with pytest.raises(EnvironmentFault, match=r"at step 2 of an episode: the reward must be a finite .*, got 6e\+38"):
         env.step(np.zeros(1, np.float32))
 
 
