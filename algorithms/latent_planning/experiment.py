@@ -19,13 +19,13 @@ from torch import Tensor
 from parsecrl.algorithms.controllers import CategoricalController
 from parsecrl.algorithms.latent_planning.experience import Experience
 from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
-from parsecrl.algorithms.latent_study.episodes import play_episode
 from parsecrl.algorithms.latent_study.map_measures import map_measures
 from parsecrl.algorithms.latent_study.model_factory import make_model
 from parsecrl.algorithms.latent_study.tables import map_row
 from parsecrl.algorithms.latent_study.units import warn_of_units
 from parsecrl.algorithms.latent_study.worlds import check_slices, make_vector_world, space_sizes, world_of
 from parsecrl.algorithms.models import TransitionSequence
+from parsecrl.algorithms.training.episodes import play_episode
 from parsecrl.algorithms.training.measurements import PlanTime
 from parsecrl.algorithms.training.seeding import derive_seed
 

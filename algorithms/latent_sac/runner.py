@@ -14,8 +14,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from parsecrl.algorithms.latent_study.episodes import play_episode
 from parsecrl.algorithms.models.squashed_gaussian import squashed_mean, squashed_sample
+from parsecrl.algorithms.training.episodes import play_episode
 from parsecrl.algorithms.training.rllib_private import count_episodes
 from parsecrl.algorithms.training.seeding import derive_seed
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parsecrl.algorithms.latent_study.episodes import play_episode
 from parsecrl.algorithms.latent_study.worlds import make_pixel_world
 from parsecrl.algorithms.offline_data.picture_files import Episode
+from parsecrl.algorithms.training.episodes import play_episode
 from parsecrl.algorithms.training.seeding import derive_seed
 
 ATTEMPTS = 100  # to draw a held-out episode that lasts

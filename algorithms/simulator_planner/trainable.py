@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ray.tune import Trainable
 from parsecrl.algorithms.checkpoints.agent import FILES
 from parsecrl.algorithms.controllers.acting import describe_space
 from parsecrl.algorithms.simulator_planner.planner import KIND, SimulatorPlanner
+from parsecrl.algorithms.training.episodes import play_episode
 from parsecrl.algorithms.training.measurements import PlanTime, summary
 from parsecrl.algorithms.training.rllib_phase import ENVIRONMENT, env_arguments
 from parsecrl.algorithms.training.rllib_settings import RECENT_EPISODES
@@ -48,18 +50,21 @@ class SimulatorPlanning(Trainable):
 
     def step(self) -> dict[str, Any]:
         """One episode."""
-        obs, _ = self.task.reset(seed=derive_seed(self.config["run_seed"], "episode", self.counts["episodes"]))
-        state, total, over, self.plans = self.planner.initial_state(1), 0.0, False, []
-        while not over:
+        state, self.plans = self.planner.initial_state(1), []
+
+        def act(obs: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
+            nonlocal state
             began = time.perf_counter()
-            action, state = self.planner.act(state, torch.from_numpy(np.asarray(obs))[None])
+            action, state = self.planner.act(state, torch.from_numpy(obs)[None])
             self.plans.append(PlanTime(time.perf_counter() - began, 1))
-            obs, reward, terminated, truncated, info = self.task.step(action[0])
-            total, over = total + float(reward), terminated or truncated
-            self.counts["env_steps"] += int(info["env_steps"])
+            return action[0]
+
+        seed = derive_seed(self.config["run_seed"], "episode", self.counts["episodes"])
+        played = play_episode(self.task, seed, act)
+        self.counts["env_steps"] += sum(int(info["env_steps"]) for info in played.infos[1:])
         self.counts["episodes"] += 1
         self.counts["trajectories"] += len(self.plans) * self.settings["num_samples"] * self.settings["num_iterations"]
-        self.last_returns.append(total)
+        self.last_returns.append(sum(played.rewards))
         mean = float(np.mean(self.last_returns))
         timed = summary(self.plans)
         return {

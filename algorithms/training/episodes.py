@@ -1,4 +1,4 @@
-"""Playing one episode in a world, step by step, and all that came of it."""
+"""Playing one episode, step by step, and all that came of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def play_episode(
     """Play until the world ends the episode, which every world does behind the border.
 
     Args:
-        env: A world of parsecrl/World-v0.
+        env: Of parsecrl/World-v0 or parsecrl/Control-v0.
         seed: Of its reset.
         act: An action for an observation and the info that came with it, asked once a step.
         max_steps: Stop after so many steps; the episode is then neither terminated nor truncated.
