@@ -18,6 +18,7 @@ from parsecrl.algorithms.registry.messages import nearest
 from parsecrl.algorithms.registry.settings import BadSetting, blamed_on
 from parsecrl.algorithms.registry.user_functions import names_code, own_function
 from parsecrl.algorithms.rllib.episode_counts import EpisodeCounts
+from parsecrl.algorithms.rllib.runner import BaselineEnvRunner
 from parsecrl.algorithms.training.rllib_phase import ENVIRONMENT, env_arguments, place
 from parsecrl.algorithms.training.rllib_settings import RECENT_EPISODES
 
@@ -102,6 +103,8 @@ def trial_config(settings: Mapping[str, Any], env: Mapping[str, Any], resources:
         min_sample_timesteps_per_iteration=settings.get("decisions_per_iteration", 1000),
     )
     config.callbacks(EpisodeCounts)
+    if config.env_runner_cls is None:  # RLlib's SingleAgentEnvRunner
+        config.env_runners(env_runner_cls=BaselineEnvRunner)
     config.debugging(seed=seed, log_sys_usage=False, log_level="ERROR")
     with blamed_on("config"):
         config.validate()

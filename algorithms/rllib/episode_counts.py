@@ -1,4 +1,4 @@
-"""What a runner counts of its episodes beside RLlib's own metrics: simulator steps, whole returns, rewards."""
+"""What a trial asks of its runners beside RLlib's own metrics: simulator steps, whole returns, rewards, failures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
+from parsecrl.algorithms.rllib.runner import failure_of
 from parsecrl.algorithms.training.rllib_phase import simulator_steps
 
 STEPS, DECISIONS, RETURNS = "simulator_steps", "decisions", "ended_returns"
@@ -38,3 +39,12 @@ class EpisodeCounts(RLlibCallback):
                 metrics_logger.log_value(RETURNS, total, reduce="item_series")
             else:
                 self._running[piece.id_] = total
+
+    def on_env_runners_recreated(self, *, env_runner_group: Any, env_runner_indices: Any, **kwargs: Any) -> None:
+        """Raise what a runner met before RLlib asks that runner again; one whose process was lost goes on."""
+        found = env_runner_group.foreach_env_runner(
+            failure_of, local_env_runner=False, remote_worker_ids=list(env_runner_indices)
+        )
+        for failure in found:
+            if failure is not None:
+                failure.reraise()

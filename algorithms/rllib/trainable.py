@@ -24,6 +24,7 @@ from parsecrl.algorithms.controllers.acting import describe_space
 from parsecrl.algorithms.registry.algorithm import UNTRAINED
 from parsecrl.algorithms.rllib.config import trial_config
 from parsecrl.algorithms.rllib.episode_counts import AT_BOUNDS, DECISIONS, ENTRIES, HIGH, LOW, RETURNS, STEPS
+from parsecrl.algorithms.training.rllib_phase import runners_told
 from parsecrl.algorithms.training.rllib_private import algorithm_inside
 from parsecrl.algorithms.training.rllib_settings import RECENT_EPISODES, learner_terms
 
@@ -48,7 +49,8 @@ class RLlibBaseline(Trainable):
         self.counts = {"env_steps": 0, "decisions": 0, "updates": 0}
         self.last_returns: deque[float] = deque(maxlen=RECENT_EPISODES)
         self.reward_range = [np.inf, -np.inf]
-        self.algorithm = algorithm_inside(self, made)
+        with runners_told(made):
+            self.algorithm = algorithm_inside(self, made)
         self.spaces = self._spaces()
 
     def _spaces(self) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import copy
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -253,11 +254,8 @@ class PhaseMixin:
 
     def setup(self, config: Any) -> None:
         """As RLlib's; then check that the agent fits the task."""
-        try:
+        with runners_told(config):
             super().setup(config)  # type: ignore[misc]
-        except IndexError:  # RLlib asked for the spaces of runners that had all failed, whose errors it only logs
-            _make_runner(config)
-            raise
         self.measurements = Measurements()
         self.experience = Experience()
         # RLlib's own mean is NaN in an iteration without an episode's end, and joins runners' means without weights.
@@ -389,10 +387,24 @@ class PhaseMixin:
         self.last_returns.extend(state.get("last_returns", []))
 
 
-def _make_runner(config: AlgorithmConfig) -> None:
-    """Make one remote runner, and have what its constructor raises raised here."""
-    runner = ray.remote(num_cpus=0)(config.env_runner_cls or SingleAgentEnvRunner)
-    ray.get(runner.remote(config=config, worker_index=1, num_workers=1).ping.remote())
+@contextmanager
+def runners_told(config: AlgorithmConfig) -> Iterator[None]:
+    """Within it an algorithm is set up; where all remote runners fail, what their constructors raise is raised.
+
+    RLlib only logs their errors, and then asks for the spaces of a runner that is not there.
+
+    Args:
+        config: Of the algorithm.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except IndexError:
+        runner = ray.remote(num_cpus=0)(config.env_runner_cls or SingleAgentEnvRunner)
+        ray.get(runner.remote(config=config, worker_index=1, num_workers=1).ping.remote())
+        raise
 
 
 def described_model(model: nn.Module, settings: dict[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,12 @@ from parsecrl.algorithms.controllers.acting import describe_space
 from parsecrl.algorithms.rllib.acting import RLModulePolicy
 from parsecrl.algorithms.rllib.config import baseline_config, module_of, trial_config
 from parsecrl.algorithms.rllib.episode_counts import DECISIONS, ENTRIES, HIGH, LOW, RETURNS, STEPS
+from parsecrl.algorithms.training.user_errors import Failed
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import evaluate
 from parsecrl.platform.evaluation.loading import load_agent
 from parsecrl.platform.running.preflight import check_worlds
+from parsecrl.platform.running.trainables import trainable_of
 from parsecrl.platform.specs import dump, load_spec, parse_spec
 
 ENV = {"id": "Pendulum-v1", "max_episode_steps": 20}
@@ -176,3 +178,45 @@ def test_runners_count_simulator_steps_and_whole_returns():
         returns.clear()
     for runner in runners:
         runner.stop()
+
+
+RAISED = r"^RuntimeError: simulator lost its licence \(.*case_worlds\.py:\d+\)$"
+FAULTS = [
+    ("PPO", 0, "PointRaises", RAISED),
+    ("PPO", 1, "PointRaises", RAISED),
+    ("SAC", 1, "PointRaises", RAISED),
+    ("APPO", 1, "PointRaises", RAISED),
+    ("PPO", 1, "PointNaNReward", r"PointNaNReward-v0' at step 7 of an episode: the reward must be a finite number"),
+    ("PPO", 1, "PointNaNObservation", r"at step 7 of an episode: the observation\[0\] must be a finite number"),
+    (
+        "PPO",
+        1,
+        "FileMissing",
+        r"^ValueError: environment .* cannot be made: FileNotFoundError: .*robot\.urdf.*worlds\.py",
+    ),
+]
+
+
+def train(config):
+    trial = trainable_of("rllib")(config)
+    try:
+        for _ in range(3):
+            trial.step()
+    finally:
+        trial.stop()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("name", "runners", "world", "words"), FAULTS)
+def test_what_a_world_raises_ends_the_trial_with_its_cause(ray_runtime, name, runners, world, words):
+    """In a runner of another process too, which RLlib would ask again without a word."""
+    config = {
+        "class": name,
+        "config": {} if name == "SAC" else {"train_batch_size_per_learner": 200, "num_epochs": 1},
+        "env": {"id": f"tests.envs.case_worlds:{world}-v0"},
+        "resources": {"num_env_runners": runners, "num_cpus_per_env_runner": 0.5, "num_cpus_for_main_process": 0.5},
+        "run_seed": 0,
+    }
+    with pytest.raises(Failed, match=words):
+        train(config)
