@@ -197,12 +197,13 @@ class PlanningExperiment:
             number: Of the task that was played, from 1.
 
         Returns:
-            Means of the loss and of its terms; nothing for a model that does not train.
+            Means of the loss and of its terms; nothing for a model that does not train, nor before an episode held a
+            slice.
 
         Raises:
             FloatingPointError: The loss is not finite.
         """
-        if self.optimizer is None:
+        if self.optimizer is None or not self.experience.starts(self.slice_length).numel():
             return {}
         sampling = torch.Generator().manual_seed(derive_seed(self.seed, "batches", number))
         noise = torch.Generator(self.device).manual_seed(derive_seed(self.seed, "noise", number))

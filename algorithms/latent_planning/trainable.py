@@ -10,6 +10,7 @@ from ray.tune import Trainable
 
 from parsecrl.algorithms.latent_planning.checkpoint import load_experiment, save_experiment
 from parsecrl.algorithms.latent_planning.experiment import PlanningExperiment
+from parsecrl.algorithms.registry.algorithm import UNTRAINED
 from parsecrl.algorithms.training.measurements import PlanTime, summary
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.seeding import derive_seed
@@ -54,6 +55,11 @@ class LatentPlanning(Trainable):
             result["evaluations_saved"] = 1.0 - task.num_evaluated / task.num_asked
         if "loss" in task.losses:
             result["loss"] = task.losses["loss"]
+        if self.experiment.optimizer is not None and not any(played.losses for played in self.experiment.tasks):
+            result[UNTRAINED] = (
+                f"no episode of {len(scores)} lasted the {self.experiment.slice_length} steps of a slice; lower "
+                f"slice_length, or prolong the phase"
+            )
         parts = {"planning": task.planning_seconds, "learning": task.refit_seconds}
         shares = {**parts, "other": seconds - sum(parts.values())}
         measured: dict[str, Any] = {

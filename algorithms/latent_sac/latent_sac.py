@@ -39,6 +39,7 @@ from parsecrl.algorithms.latent_study.worlds import (
     world_of,
 )
 from parsecrl.algorithms.models import LatentDynamics
+from parsecrl.algorithms.registry.algorithm import UNTRAINED
 from parsecrl.algorithms.registry.settings import StudySettings
 from parsecrl.algorithms.training.experience import Experience
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
@@ -208,7 +209,7 @@ class LatentSAC(Algorithm):
         super().setup(config)
         self.measurements = Measurements()
         self.experience = Experience()
-        self.counts = {"env_steps": 0, "updates": 0, "requests": 0}
+        self.counts = {"env_steps": 0, "updates": 0, "model_updates": 0, "requests": 0}
         self.scores: list[float] = []  # the return of every episode
         env = self.env_runner.env.unwrapped.envs[0]
         check_slices(env, self._rollout_steps, "model.rollout_steps")
@@ -232,7 +233,9 @@ class LatentSAC(Algorithm):
                 self._store(episode)
             played = len(self.scores) - before
             with self.measurements.time("learning"):
-                self._update(self._slices, played * c.dynamics_updates if self._model_trains else 0)
+                if self._model_trains and self.replay.has_slice(self._rollout_steps):
+                    self._update(self._slices, played * c.dynamics_updates)
+                    self.counts["model_updates"] += played * c.dynamics_updates
                 self._update(self._transitions, played * c.policy_updates)
             if self.record and any(before < n <= len(self.scores) for n in c.measure_at):
                 self.record.measure(self.current_model(), len(self.scores), derive_seed(c.trial_seed, "walks"))
@@ -345,6 +348,11 @@ class LatentSAC(Algorithm):
         terms = learner_terms(results)
         results.update(self.phase_results())
         results["score"] = results["episode_return_mean"]
+        if self._model_trains and self.config.dynamics_updates and not self.counts["model_updates"]:
+            results[UNTRAINED] = (
+                f"no episode of {len(self.scores)} lasted model.rollout_steps={self._rollout_steps} steps; lower "
+                f"rollout_steps, or prolong the phase"
+            )
         results["losses"] = terms
         results |= {name: terms[name] for name in ("entropy", "alpha") if name in terms}
         results["episode_ms"] = 1e3 * (time.perf_counter() - began) / self.config.episodes_per_step

@@ -89,6 +89,17 @@ class TransitionReplay:
             visits = np.bincount(pairs)[pairs[i]]
         return Transitions(obs, c["action"][i], c["reward"][i], next_obs, c["terminated"][i], visits)
 
+    def has_slice(self, length: int) -> bool:
+        """Say whether an episode is long enough for a slice.
+
+        Args:
+            length: T, transitions of a slice.
+
+        Returns:
+            Whether `slices` can draw.
+        """
+        return bool((self._columns["left"] >= length - 1).any())
+
     def slices(self, count: int, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw slices, each within one episode, their starts uniform.
 

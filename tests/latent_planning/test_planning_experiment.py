@@ -17,6 +17,7 @@ from parsecrl.algorithms.latent_planning.experience import Experience
 from parsecrl.algorithms.latent_planning.experiment import PlanningExperiment, epsilon_of
 from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
 from parsecrl.algorithms.latent_planning.trainable import LatentPlanning
+from parsecrl.algorithms.registry.algorithm import UNTRAINED
 
 TIMES = ("planning_ms", "refit_s")
 TINY = {"horizon": 4, "num_samples": 20, "num_elites": 4, "num_iterations": 2, "gradient_steps": 4}
@@ -92,6 +93,43 @@ def test_slices_are_drawn_from_all_transitions_and_cross_no_episode():
     assert torch.equal(action, obs[:, :-1, 0].long() % 5)
     with pytest.raises(ValueError, match="slices of 4 transitions need an episode as long"):
         experience.sample(1, 4, torch.Generator())
+
+
+class Brief(gymnasium.Env):
+    """Episodes of 1, 1, 4, 1, 1, 4 ... steps, or of 1 alone."""
+
+    observation_space = spaces.Box(0.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, always: bool = False):
+        self.always, self.episodes = always, 0
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time, self.episodes = 0, self.episodes + 1
+        return np.zeros(2, np.float32), {"goal_observation": np.ones(2, np.float32)}
+
+    def step(self, action):
+        self.time += 1
+        last = 4 if self.episodes % 3 == 1 and self.episodes > 1 and not self.always else 1
+        return np.full(2, self.time / 4, np.float32), 1.0, self.time >= last, False, {}
+
+
+gymnasium.register("parsecrl-tests/Brief-v0", entry_point=Brief)
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_episodes_shorter_than_a_slice_are_waited_for(always: bool):
+    """One is played where the world is tried: that of 4 steps is the third task's."""
+    world = {"id": "parsecrl-tests/Brief-v0", "kwargs": {"always": always}}
+    trainable = LatentPlanning({**settings(slice_length=3), "world": world})
+    found = [trainable.step() for _ in range(4)]
+    assert ["loss" in result for result in found] == [not always and number >= 2 for number in range(4)]
+    waiting = [UNTRAINED in result for result in found]
+    assert waiting == [always or number < 2 for number in range(4)]
+    assert found[1][UNTRAINED] == (
+        "no episode of 2 lasted the 3 steps of a slice; lower slice_length, or prolong the phase"
+    )
 
 
 def test_a_refit_uses_the_transitions_of_all_tasks(monkeypatch: pytest.MonkeyPatch):

@@ -12,6 +12,7 @@ import torch
 from parsecrl.algorithms.latent_sac.analysis import analyse, analyse_all
 from parsecrl.algorithms.latent_sac.checkpoint import load_trial
 from parsecrl.algorithms.latent_sac.latent_sac import LatentSAC
+from parsecrl.algorithms.registry.algorithm import UNTRAINED
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 
@@ -75,6 +76,24 @@ def test_a_model_without_an_objective_is_not_updated_by_one(make: Make):
     assert algorithm.train()["num_updates"] == 2 * 3
     assert algorithm.record.predictions == []
     assert -1 <= algorithm.record.maps[0]["correlation"] <= 1
+
+
+def test_episodes_shorter_than_a_rollout_of_the_model_are_waited_for(make: Make):
+    """TwoLengths has continuous actions; its episodes last 2 steps or 40."""
+    algorithm = make(
+        world={"id": "tests.envs.case_worlds:TwoLengths-v0"},
+        model={**SETTINGS["model"], "rollout_steps": 5},
+        episodes_per_step=1,
+        measure_at=[],
+    )
+    results = [algorithm.train() for _ in range(8)]
+    lengths = np.diff([0, *(result["env_steps"] for result in results)])
+    assert set(lengths) == {2, 40}
+    assert lengths[0] == 2, "with this seed the first episode is a short one"
+    long = np.cumsum(lengths == 40) > 0  # so far
+    assert [UNTRAINED in result for result in results] == [not seen for seen in long]
+    assert ["dynamics_loss" in result["losses"] for result in results] == list(long)
+    assert results[0][UNTRAINED].startswith("no episode of 1 lasted model.rollout_steps=5 steps; lower")
 
 
 @pytest.mark.parametrize("changes", [{"target_entropy": 1.0}, {"model": {**SETTINGS["model"], "kind": "beta_vae"}}])
