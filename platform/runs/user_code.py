@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError
 from parsecrl.platform.storage import Location, write_atomically
 
 
@@ -25,7 +25,7 @@ def causes_told(what: str, file: Location | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, RunFailed):
+    except (UserError, RunFailed, StorageUnreachable):
         raise
     except Exception as error:
         from ray.exceptions import RayError
@@ -33,7 +33,8 @@ def causes_told(what: str, file: Location | None = None) -> Iterator[None]:
         from parsecrl.algorithms.training.user_errors import Failure
 
         failure = Failure.of(error)
-        if isinstance(error, OSError) and not isinstance(error, RayError) and not failure.lasting:
+        passing = isinstance(error, OSError) and error.errno is not None  # without a number it is code's own
+        if passing and not isinstance(error, RayError) and not failure.lasting:
             raise
         where = f"; the traceback is in {file}" if file else ""
         if file:

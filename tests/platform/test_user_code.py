@@ -7,7 +7,7 @@ import gymnasium
 import pytest
 
 from parsecrl.platform.cluster.connection import quiet_ray
-from parsecrl.platform.errors import RunFailed, UserError
+from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError
 from parsecrl.platform.evaluation.episodes import evaluate
 from parsecrl.platform.runs.user_code import causes_told
 from tests.envs.case_worlds import Point
@@ -46,7 +46,12 @@ def test_an_evaluation_stops_with_the_worlds_sentence_and_keeps_the_traceback(un
 
 @pytest.mark.parametrize(
     "error",
-    [UserError("a mistake"), RunFailed("an end"), OSError(errno.ENOSPC, "No space left on device")],
+    [
+        UserError("a mistake"),
+        RunFailed("an end"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        StorageUnreachable("the store is silent"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_what_is_told_otherwise_passes_through(error, tmp_path):
@@ -54,3 +59,9 @@ def test_what_is_told_otherwise_passes_through(error, tmp_path):
         raise error
     assert told.value is error
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_the_system_that_code_made_itself_is_told():
+    words = r"^evaluation stopped: OSError: the serial port is gone \(.*test_user_code\.py:\d"
+    with pytest.raises(RunFailed, match=words), causes_told("evaluation"):
+        raise OSError("the serial port is gone")
