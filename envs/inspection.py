@@ -38,6 +38,7 @@ class Inspection:
     limit: int | None  # simulator steps after which the task itself ends an episode; None: not known
     first_low: np.ndarray  # [O] least and greatest first observation, as a vector
     first_high: np.ndarray
+    obs_rms: float  # root mean square of the entries of all observations
     lengths: tuple[int, ...]  # simulator steps of the episodes that came to an end
     returns: tuple[float, ...]  # of the same episodes
     num_terminated: int  # of the same episodes; the others were truncated
@@ -105,6 +106,7 @@ def inspect_task(
         rewards: list[float] = []
         ended: list[tuple[int, float, bool]] = []  # simulator steps, return, terminated
         outside: str | None = None
+        squares: list[float] = []  # means of an observation
         env_steps, began = 0, time.perf_counter()
 
         def is_over() -> bool:
@@ -119,6 +121,7 @@ def inspect_task(
             steps, total, decisions, done, terminated = 0, 0.0, 0, False, False
             while not done and (decisions < FEWEST_STEPS or not is_over()):
                 outside = outside or _outside(env.observation_space, obs, name, steps)
+                squares.append(float(np.square(obs, dtype=np.float64).mean()))
                 obs, reward, terminated, truncated, info = _step(env, name, _random_action(env.action_space, rng))
                 taken, decisions = int(info["env_steps"]), decisions + 1
                 steps, env_steps = steps + taken, env_steps + taken
@@ -144,6 +147,7 @@ def inspect_task(
         limit=limit,
         first_low=np.min(firsts, 0),
         first_high=np.max(firsts, 0),
+        obs_rms=math.sqrt(np.mean(squares)),
         lengths=tuple(steps for steps, _, _ in ended),
         returns=tuple(total for _, total, _ in ended),
         num_terminated=sum(terminated for *_, terminated in ended),

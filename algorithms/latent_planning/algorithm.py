@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
-from parsecrl.algorithms.registry.algorithm import GOALS, Algorithm, OwnWorld, ParallelMap, StopCondition
+from parsecrl.algorithms.registry.algorithm import GOALS, Algorithm, OwnWorld, ParallelMap, PlayedTask, StopCondition
 from parsecrl.algorithms.registry.settings import blamed_on
 
 
@@ -49,6 +49,12 @@ class LatentPlanningAlgorithm(Algorithm):
 
         group = phase.world.plain()
         return OwnWorld(group, lambda: make_world(group, seed=0))
+
+    def task_warnings(self, phase: Any, task: PlayedTask) -> list[str]:
+        """A sentence where the unit of the observations does not suit."""
+        from parsecrl.algorithms.latent_study.units import told_of_units
+
+        return told_of_units(task)
 
     def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> Any:
         """The tables of all trials' checkpoints."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.latent_sac.settings import LatentSACSettings
-from parsecrl.algorithms.registry.algorithm import VECTORS, Algorithm, OwnWorld, ParallelMap, StopCondition
+from parsecrl.algorithms.registry.algorithm import VECTORS, Algorithm, OwnWorld, ParallelMap, PlayedTask, StopCondition
 from parsecrl.algorithms.registry.settings import blamed_on
 
 
@@ -49,6 +49,12 @@ class LatentSACAlgorithm(Algorithm):
 
         group = phase.world.plain()
         return OwnWorld(group, lambda: make_vector_world(group, layout_seed=0, continuous=True))
+
+    def task_warnings(self, phase: Any, task: PlayedTask) -> list[str]:
+        """A sentence where the unit of the observations does not suit."""
+        from parsecrl.algorithms.latent_study.units import told_of_units
+
+        return told_of_units(task)
 
     def load_policy(self, folder: Any, seed: int, trust: bool | Collection[str]) -> Any:
         """The policy of a checkpoint, which names no code: neither seed nor trust is needed."""

@@ -6,16 +6,28 @@ import logging
 
 import numpy as np
 
+from parsecrl.algorithms.registry.algorithm import PlayedTask
+from parsecrl.algorithms.registry.units import units_warnings
+
 logger = logging.getLogger(__name__)
 
-SUITABLE = (1e-2, 1e2)  # root mean squares of observations that networks and losses are made for
+WHO = "models of latent dynamics take them"  # the published sweeps of grid worlds stay what they were
+
+
+def told_of_units(task: PlayedTask) -> list[str]:
+    """Say before a run that observations are so large or small that a model of latent dynamics hardly learns.
+
+    Args:
+        task: The world.
+
+    Returns:
+        A sentence, or nothing.
+    """
+    return units_warnings(task.obs_rms, task.name, WHO)
 
 
 def warn_of_units(obs: np.ndarray, world_id: str) -> bool:
-    """Warn where observations are so large or small that a model of latent dynamics hardly learns.
-
-    These models take observations as they are: the published sweeps of grid worlds stay what they were. Losses compare
-    observations in their own unit.
+    """Log what `told_of_units` says, for a trial that no run has checked before.
 
     Args:
         obs: [M, O] of an episode.
@@ -24,12 +36,7 @@ def warn_of_units(obs: np.ndarray, world_id: str) -> bool:
     Returns:
         Whether it warned.
     """
-    size = float(np.sqrt(np.mean(np.square(obs, dtype=np.float64))))
-    suits = SUITABLE[0] <= size <= SUITABLE[1]
-    if not suits:
-        logger.warning(
-            "observations of %s have a root mean square of %.3g, and models of latent dynamics take them as they are, "
-            "best between %g and %g; scale them by a wrapper of the environment",
-            *(world_id, size, *SUITABLE),
-        )
-    return not suits
+    told = units_warnings(float(np.sqrt(np.mean(np.square(obs, dtype=np.float64)))), world_id, WHO)
+    for sentence in told:
+        logger.warning("%s", sentence)
+    return bool(told)

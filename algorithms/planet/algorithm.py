@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from parsecrl.algorithms.planet import workload
 from parsecrl.algorithms.planet.settings import PlanetSettings
-from parsecrl.algorithms.registry.algorithm import CONTROL, ENV_STEPS, NUM_UPDATES, Algorithm
+from parsecrl.algorithms.registry.algorithm import CONTROL, ENV_STEPS, NUM_UPDATES, Algorithm, PlayedTask
 from parsecrl.algorithms.registry.searched import values_of
 from parsecrl.algorithms.registry.user_functions import names_code, own_code_of, own_function
 from parsecrl.algorithms.registry.workload import Sizes, Stage, Workplace
@@ -117,7 +117,7 @@ class PlanetAlgorithm(Algorithm):
             if agent.decoder is not None:
                 phase.check_holds_plan(agent.controller.horizon)
 
-    def task_warnings(self, phase: Any, terminates: bool) -> list[str]:
+    def task_warnings(self, phase: Any, task: PlayedTask) -> list[str]:
         """A sentence for each own model that cannot predict ends, where the task's episodes terminate."""
         models = {settings["world_model"].get("kind", "") for settings in agents_of_own_code(phase)}
         blind = [
@@ -128,7 +128,7 @@ class PlanetAlgorithm(Algorithm):
         return [
             f"world_model.kind {name!r} has no attribute `terminates`, and episodes of this task terminate: its plans "
             f"cannot tell an end from a step; weigh rewards as parsecrl.algorithms.models.WorldModel.predict says"
-            for name in blind * terminates
+            for name in blind * task.terminates
         ]
 
 

@@ -65,6 +65,17 @@ class OwnWorld(NamedTuple):
     bounded: bool = False
 
 
+class PlayedTask(NamedTuple):
+    """What random episodes show of a task.
+
+    name: For messages. terminates: Whether one terminated. obs_rms: Root mean square of the observations' entries.
+    """
+
+    name: str
+    terminates: bool
+    obs_rms: float
+
+
 @dataclass(frozen=True)
 class Episodes:
     """Episodes of a random policy that a phase's trials train on, collected before they begin.
@@ -186,8 +197,8 @@ class Algorithm:
     def check_environment(self, phase: Any, env: Any) -> None:
         """Look at the spec's environment, made and reset, before anything runs. Raises ValueError."""
 
-    def task_warnings(self, phase: Any, terminates: bool) -> list[str]:
-        """What of a phase does not suit its task, as far as random episodes show. terminates: one did."""
+    def task_warnings(self, phase: Any, task: PlayedTask) -> list[str]:
+        """What of a phase does not suit its task, the spec's or its own world, as sentences."""
         return []
 
     def resolve(self, phase: Any, data_folder: str) -> Any:

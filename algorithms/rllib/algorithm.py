@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
-from parsecrl.algorithms.registry.algorithm import CONTROL, ENV_STEPS, NUM_UPDATES, Algorithm
+from parsecrl.algorithms.registry.algorithm import CONTROL, ENV_STEPS, NUM_UPDATES, Algorithm, PlayedTask
 from parsecrl.algorithms.registry.settings import Settings
+from parsecrl.algorithms.registry.units import units_warnings
 from parsecrl.algorithms.rllib.settings import RLlibSettings
 
 
@@ -46,6 +47,10 @@ class RLlibAlgorithm(Algorithm):
 
         # Any task with bounded actions does: RLlib's own checks look at no environment here.
         trial_config(phase.plain(), {"id": "Pendulum-v1"}, {}, 0)
+
+    def task_warnings(self, phase: Any, task: PlayedTask) -> list[str]:
+        """A sentence where the unit of the observations does not suit."""
+        return units_warnings(task.obs_rms, task.name, "RLlib's networks take them")
 
     def load_policy(self, folder: Any, seed: int, trust: bool | Collection[str]) -> tuple[Any, dict[str, Any]]:
         """The RLModule of a checkpoint as a policy, and its description; without pickles."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from parsecrl.algorithms.registry.algorithm import Algorithm
+from parsecrl.algorithms.registry.algorithm import Algorithm, PlayedTask
 from parsecrl.algorithms.registry.settings import BadSetting
 from parsecrl.algorithms.registry.user_functions import is_own, one_line
 from parsecrl.algorithms.reporting.study_report import StudyReport
@@ -39,6 +39,13 @@ class Checked:
         self.warnings.extend(warning for warning in inspection.warnings if warning not in self.warnings)
         if inspection.random_return is not None:
             self.random_returns.update(dict.fromkeys(phases, inspection.random_return))
+
+    def note_of_phase(self, phase: Phase, name: str, inspection: Inspection) -> None:
+        """Take over what a phase's algorithm says of the task of this name."""
+        task = PlayedTask(name, inspection.num_terminated > 0, inspection.obs_rms)
+        with _refused(phase):
+            told = [f"phases.{phase.name}: {warning}" for warning in phase.entry.task_warnings(phase, task)]
+        self.warnings.extend(warning for warning in told if warning not in self.warnings)
 
 
 def check_specs(spec: Spec) -> list[Checked]:
@@ -106,9 +113,7 @@ def check_environment(spec: Spec) -> Checked:
     checked.note(found, [phase.name for phase in acting])
     check_made(spec, acting)
     for phase in acting:
-        with _refused(phase):
-            told = phase.entry.task_warnings(phase, found.num_terminated > 0)
-        checked.warnings.extend(f"phases.{phase.name}.{warning}" for warning in told)
+        checked.note_of_phase(phase, spec.env.id, found)
     check_agents(spec, *(space.shape[0] for space in (found.observation_space, found.action_space) if space.shape))
     return checked
 
@@ -147,6 +152,7 @@ def _play_worlds(spec: Spec, checked: Checked) -> None:
                 at, name = f"phases.{phase.name}.world", str(world.group.get("id"))
                 played[key] = _played(at, name, world.make, _seeds(spec, [phase]), bounded=world.bounded)
             checked.note(played[key], [phase.name])
+            checked.note_of_phase(candidate, str(world.group.get("id")), played[key])
 
 
 def _played(key: str, name: str, make: Callable[[], Any], seeds: Sequence[int], *, bounded: bool = False) -> Inspection:

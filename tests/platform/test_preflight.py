@@ -8,6 +8,7 @@ import time
 import pytest
 import yaml
 
+from parsecrl.algorithms.registry.algorithm import PlayedTask
 from parsecrl.envs import make_env
 from parsecrl.envs.inspection import inspect_task
 from parsecrl.platform import doctor
@@ -98,6 +99,8 @@ def test_a_module_whose_import_fails(refused):
     assert "ModuleNotFoundError: No module named 'simulator_of_ours' (" in said
     assert "lacking_worlds.py:1)" in said
     assert "OSError: no licence server (" in refused(PLANET, "broken_worlds:Arm-v0")
+    (refused.modules / "script_worlds.py").write_text("import sys\n\nsys.exit('usage: train.py --steps N')\n")
+    assert "SystemExit: usage: train.py --steps N (" in refused(PLANET, "script_worlds:Arm-v0", commands=["specs"])
 
 
 def test_worlds_of_other_algorithms(refused):
@@ -234,9 +237,52 @@ def test_a_world_model_that_knows_no_end_is_warned_of_where_episodes_terminate(t
     text = PLANET.replace("stop:", f"world_model: {{kind: 'own_models:{model}'}}, stop:")
     (phase,) = spec_of(tmp_path, text, id).phases
     found = inspect_task(lambda: make_env(f"{HERE}{id}-v0"), id, [0, 1])
-    told = phase.entry.task_warnings(phase, found.num_terminated > 0)
+    told = phase.entry.task_warnings(phase, PlayedTask(id, found.num_terminated > 0, found.obs_rms))
     assert len(told) == count
     assert all("world_model.kind 'own_models:Blind' has no attribute `terminates`" in text for text in told)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "unit", "count"),
+    [(kind, unit, unit != 1.0) for kind in ("sac", "plan", "rllib") for unit in (1e-4, 1.0, 1e4)]
+    + [("planet", 1e-4, 0), ("planet", 1e4, 0)],
+)
+def test_a_unit_of_observations_that_an_algorithm_takes_as_it_is_is_warned_of(
+    tmp_path, monkeypatch, algorithm, unit, count
+):
+    (tmp_path / "scaled_worlds.py").write_text(SCALED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "scaled_worlds", raising=False)
+    rllib = PLANET.replace("algorithm: planet, controller: {kind: full}", "algorithm: rllib, class: PPO")
+    text, id, key = {
+        "sac": (SAC, "scaled_worlds:Scaled-v0", "phases.sac.world"),
+        "plan": (PLANNING, "scaled_worlds:Scaled-v0", "phases.plan.world"),
+        "rllib": (rllib, f"{HERE}Point-v0", "env"),
+        "planet": (PLANET, f"{HERE}Point-v0", "env"),
+    }[algorithm]
+    told = check_environment(spec_of(tmp_path, text, id, f"{key}.kwargs.obs_unit={unit}")).warnings
+    assert len(told) == count, told
+    for sentence in told:
+        assert re.match(
+            rf"phases\.\w+: observations of {id} have a root mean square of [\d.e+-]+, and .* as they", sentence
+        )
+
+
+SCALED = """
+import gymnasium
+import numpy as np
+from tests.envs.case_worlds import Chain
+
+class Scaled(Chain):
+    def __init__(self, obs_unit=1.0):
+        super().__init__()
+        self.unit, self.observation_space = obs_unit, gymnasium.spaces.Box(-np.inf, np.inf, (5,), np.float32)
+
+    def _obs(self):
+        return super()._obs() * np.float32(self.unit)
+
+gymnasium.register("Scaled-v0", entry_point=Scaled)
+"""
 
 
 def findings(done, code=0):
