@@ -267,6 +267,7 @@ def box_action(box: spaces.Box) -> Callable[[Any], np.ndarray]:
             value = np.rint(value)
         if is_whole:
             whole = np.minimum(value, castable).astype(dtype)
+            whole = np.minimum(np.maximum(whole, own_low), own_high)  # float64 has not every number of 64 bits
             value = np.where(unit == one, own_high, np.where(unit == minus_one, own_low, whole))
         return value.astype(dtype).reshape(shape)
 

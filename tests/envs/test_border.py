@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -136,6 +136,7 @@ def test_observations_of_every_space_are_the_twins_flattened_and_stay_what_they_
 
 @quick
 @given(boxes(), seeds)
+@example(spaces.Box(2**53 + 1, 2**53 + 1, (), np.int64), 0)  # no number of float64
 def test_actions_of_every_box_reach_its_bounds_exactly_and_lie_in_it(box, seed):
     world = World(UNIT, box, [np.zeros(1, np.float32)])
     env = control(world, action_repeat=2)
