@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,8 +131,11 @@ def inspect_task(
             if done:
                 ended.append((steps, total, terminated))
         lasted = time.perf_counter() - began
-    finally:
-        env.close()
+    except BaseException:
+        with suppress(Exception):  # what went wrong before is told
+            env.close()
+        raise
+    _close(env, name)
     reproducible = bool(np.array_equal(once, firsts[0]))
     warnings = [outside] if outside else []
     if not reproducible:
@@ -212,6 +216,13 @@ def _step(env: Border, name: str, action: Any) -> tuple[np.ndarray, float, bool,
         raise BrokenTask(str(error)) from error
     except Exception as error:  # of the task's own code
         raise BrokenTask(f"environment {name!r} fails in step: {blame(error)}; correct the environment") from error
+
+
+def _close(env: Border, name: str) -> None:
+    try:
+        env.close()
+    except Exception as error:  # of the task's own code
+        raise BrokenTask(f"environment {name!r} fails in close: {blame(error)}; correct the environment") from error
 
 
 def _outside(space: spaces.Space, obs: np.ndarray, name: str, steps: int) -> str | None:

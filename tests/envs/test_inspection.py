@@ -139,6 +139,21 @@ def test_the_older_interface_of_reset():
         own(NoSeed())
 
 
+def test_a_close_that_fails_is_met_and_hides_nothing():
+    class Stuck(World):
+        def close(self):
+            raise RuntimeError("the port is gone")
+
+    class Broken(Stuck):
+        def step(self, action):
+            raise KeyError("joint")
+
+    with pytest.raises(BrokenTask, match=r"fails in close: RuntimeError: the port is gone \(.*test_inspection.py:"):
+        own(Stuck())
+    with pytest.raises(BrokenTask, match=r"fails in step: KeyError: 'joint' \(.*test_inspection.py:"):
+        own(Broken())
+
+
 def test_seeds_that_a_simulator_cannot_take():
     class Int32(World):
         def reset(self, *, seed=None, options=None):
