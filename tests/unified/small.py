@@ -11,8 +11,8 @@ SMALL = {
 }
 
 
-def small_config(resources=None, seed=0, start_from=None, **phase):
+def small_config(resources=None, seed=0, start_from=None, env=PENDULUM, **phase):
     settings = UnifiedSettings.checked({**SMALL, "start_from": start_from, **phase})
-    config = UnifiedConfig.from_phase(settings, PENDULUM, resources or {}, seed, start_from)
+    config = UnifiedConfig.from_phase(settings, env, resources or {}, seed, start_from)
     config.decisions_per_iteration = 10
     return config

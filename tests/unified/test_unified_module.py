@@ -4,8 +4,9 @@ import gymnasium
 import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
 
-from parsecrl.algorithms.planet.planet_rl_module import DECODER_ONLY
+from parsecrl.algorithms.planet.planet_rl_module import DECODER_ONLY, INITIAL_OBS
 from parsecrl.algorithms.unified.unified_rl_module import UnifiedRLModule, check_reached
 from parsecrl.envs import make_env
 from tests.planet.small import EMBEDDED, FULL, PENDULUM, VALUE
@@ -73,6 +74,23 @@ def test_the_value_gradient_moves_exactly_its_parts(part, moved):
     assert reached(module) == moved
     assert {"policy_loss", "policy_value"} == out["terms"].keys() - {"reward_explained_variance"}
     assert float(out["loss"].detach()) == pytest.approx(float(out["terms"]["policy_loss"]))
+
+
+@pytest.mark.parametrize(("obs_unit", "reward_unit"), [(1e4, 1.0), (1e-4, 1.0), (1.0, 1e4), (1.0, 1e-3)])
+def test_no_gradient_depends_on_the_units_of_the_task(obs_unit, reward_unit):
+    gradients = []
+    for units in ((1.0, 1.0), (obs_unit, reward_unit)):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            module = small_module()
+        batch = small_batch()
+        for name, unit in ((Columns.OBS, units[0]), (INITIAL_OBS, units[0]), (Columns.REWARDS, units[1])):
+            batch[name] *= unit
+        module._forward_train(batch)["loss"].backward()
+        gradients.append({name: p.grad for name, p in module.agent.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=0.01, atol=1e-4 * float(gradient.abs().max()))
 
 
 def test_the_losses_add_up_and_the_weight_counts():
