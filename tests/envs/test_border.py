@@ -106,7 +106,7 @@ class World(gymnasium.Env):
             return obs
         if not self.lent or self.lent[0].dtype != obs.dtype:
             self.lent = [np.empty((2, *obs.shape), obs.dtype) if self.habit == "view" else np.empty_like(obs)]
-        lent = self.lent[0][1] if self.habit == "view" else self.lent[0]
+        lent = self.lent[0][1, ...] if self.habit == "view" else self.lent[0]
         lent[...] = obs
         return lent
 
