@@ -164,6 +164,21 @@ class PlanningAgent(nn.Module):
         mean = actions.flatten(1) if self._takes_candidates else plan.mean
         return plan._replace(actions=actions, mean=mean, is_actors=is_actors)
 
+    @torch.no_grad()
+    def promised_rewards(self, belief: Belief, plan: Plan) -> Tensor | None:
+        """The rewards [B, H] that the model predicts for plans; None where they seek something else.
+
+        Args:
+            belief: That the plans were made for.
+            plan: As `plan` made it.
+
+        Returns:
+            Environment units; what follows an episode's end counts by its probability.
+        """
+        if self.controller.score.objective is not None:
+            return None
+        return self.model.predict_rewards(belief, plan.actions[:, None])[:, 0]
+
     def next_state(self, belief: Belief, action: Tensor, plan: Plan | None) -> State:
         """The state after an action was executed.
 

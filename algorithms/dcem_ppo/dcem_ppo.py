@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -27,7 +25,8 @@ from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import LOSSES, DCEMPPOLearner
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DCEMPPORLModule
 from parsecrl.algorithms.dcem_ppo.episodes import play_episodes
 from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings, check_planner
-from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
+from parsecrl.algorithms.planet.rollouts import Rollout, collect
+from parsecrl.algorithms.training.owed import gather_owed
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.rllib_phase import PhaseConfig, PhaseMixin, simulator_steps
 from parsecrl.algorithms.training.seeding import derive_seed
@@ -141,55 +140,20 @@ class DCEMPPO(PhaseMixin, PPO):
         self.counts["updates"] += self.config.passes * min(self.config.minibatches, sum(map(len, episodes)))
 
     def _gather(self) -> list[SingleAgentEpisode]:
-        """The episodes of this PPO step, in their order: which ones, no runner decides.
-
-        What lost runners owe, the others play.
-        """
-        group, config, step = self.env_runner_group, self.config, self.counts["ppo_steps"]
-        collect_owed = partial(
+        """The episodes of this PPO step, in their order."""
+        config, step = self.config, self.counts["ppo_steps"]
+        request = partial(
             collect_episodes,
             weights=self.learner_group.get_weights(),
             seed=config.seed or 0,
             step=step,
             patience_s=config.sample_timeout_s,
         )
-        episodes: dict[int, SingleAgentEpisode] = {}
-        deadline = time.monotonic() + config.sample_timeout_s
-        while owed := [number for number in range(config.episodes_per_step) if number not in episodes]:
-            rollouts = raise_errors(self._ask_runners(collect_owed, owed))
-            found = {int(episode.id_): episode for rollout in rollouts for episode in rollout.episodes}
-            if found:
-                episodes |= found
-                self._log_rollouts(rollouts)
-                deadline = time.monotonic() + config.sample_timeout_s
-            elif time.monotonic() < deadline:  # all runners are lost, and return nothing at once
-                self.restore_env_runners(group)
-                time.sleep(RESTORE_PAUSE_S)
-            else:
-                raise TimeoutError(
-                    f"PPO step {step + 1} gathered no episode within sample_timeout_s="
-                    f"{config.sample_timeout_s:.0f} s from {group.num_healthy_remote_workers()} healthy of "
-                    f"{group.num_remote_env_runners()} remote runners; see their logs, or raise sample_timeout_s if "
-                    f"planning is that slow"
-                )
-        return [episodes[number] for number in range(config.episodes_per_step)]
-
-    def _ask_runners(self, collect_owed: Callable[..., Rollout], owed: list[int]) -> list[Rollout]:
-        """Share the episodes `owed` out among the runners that are there; less what lost ones do not bring."""
-        group, config = self.env_runner_group, self.config
-        if group.num_remote_env_runners() == 0:
-            return [collect_owed(group.local_env_runner, numbers=owed)]
-        runners = group.healthy_env_runner_ids()[: len(owed)]
-        if not runners:
-            return []
-        # Each episode in turn has sample_timeout_s, and one more passes until a runner that hangs is given up.
-        in_turn = math.ceil(len(owed) / len(runners) / config.num_envs_per_env_runner)
-        return group.foreach_env_runner(
-            [partial(collect_owed, numbers=owed[i :: len(runners)]) for i in range(len(runners))],
-            local_env_runner=False,
-            remote_worker_ids=runners,
-            timeout_seconds=(in_turn + 1) * config.sample_timeout_s,
+        episodes, rollouts = gather_owed(
+            self, config.episodes_per_step, request, _episodes_by_number, f"PPO step {step + 1}"
         )
+        self._log_rollouts(rollouts)
+        return episodes
 
     def _log_rollouts(self, rollouts: list[Rollout]) -> None:
         for episode in (episode for rollout in rollouts for episode in rollout.episodes):
@@ -200,6 +164,7 @@ class DCEMPPO(PhaseMixin, PPO):
             self.measurements.add(rollout.times)
             for episode in rollout.episodes:
                 self.experience.add(episode.get_rewards(), episode.get_actions())
+                self.experience.end(episode.get_rewards(), episode.is_terminated, self.config.controller["horizon"])
                 self.last_returns.append(float(episode.get_return()))
             self.counts["trajectories"] += rollout.times.trajectories
         seconds = sum(rollout.times.planning_seconds for rollout in rollouts)
@@ -218,6 +183,10 @@ class DCEMPPO(PhaseMixin, PPO):
         results["losses"] = {name: float(learner[name]) for name in LOSSES}
         results["ratio_deviation"] = float(learner["ratio_deviation"])
         return results
+
+
+def _episodes_by_number(rollout: Rollout) -> dict[int, SingleAgentEpisode]:
+    return {int(episode.id_): episode for episode in rollout.episodes}
 
 
 def collect_episodes(

@@ -185,7 +185,8 @@ class DCEMPPORLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         if obs.is_cuda:
             torch.cuda.synchronize(obs.device)
         trajectories = len(obs) * self.agent.trajectories
-        self.plan_log.add(time.perf_counter() - start, len(obs), trajectories, plan.entropy)
+        promised = self.agent.promised_rewards(belief, plan) if self.plan_log.wants_prediction else None
+        self.plan_log.add(time.perf_counter() - start, len(obs), trajectories, plan.entropy, promised)
         next_state = self.agent.next_state(belief, action.clamp(-1.0, 1.0), plan)
         return {name: column[:, None] for name, column in columns.items()} | {Columns.STATE_OUT: next_state}
 

@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from parsecrl.algorithms.planet.settings import OVER_ACTIONS
-from parsecrl.algorithms.registry.settings import Count, Distinct, Fraction, Group, NonNegative, Positive, Settings
+from parsecrl.algorithms.registry.settings import (
+    Count,
+    Distinct,
+    EvaluatedSettings,
+    Fraction,
+    Group,
+    NonNegative,
+    Positive,
+)
 
 Part = Literal["reward", "transition", "decoder"]
 
@@ -20,7 +28,7 @@ class StdSpec(Group):
     learned: bool = Field(False, description="whether PPO changes it")
 
 
-class DCEMPPOSettings(Settings):
+class DCEMPPOSettings(EvaluatedSettings):
     """PPO through the embedded controller (DCEM paper, section 5.2.2)."""
 
     start_from: str = Field(description="earlier phase (in Python: its checkpoint) whose agent is fine-tuned")

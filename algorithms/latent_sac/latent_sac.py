@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,6 +41,7 @@ from parsecrl.algorithms.latent_study.worlds import (
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.registry.algorithm import UNTRAINED
 from parsecrl.algorithms.registry.settings import StudySettings
+from parsecrl.algorithms.training.evaluation import Evaluation
 from parsecrl.algorithms.training.experience import Experience
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.process_tuning import make_process_quick
@@ -87,6 +88,8 @@ class LatentSACConfig(SettingsConfig):
     replay_capacity: int
     episodes_per_step: int
     measure_at: list[int]
+    evaluation_every: int | None
+    evaluation_episodes: int
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class or LatentSAC)
@@ -211,6 +214,9 @@ class LatentSAC(Algorithm):
         self.experience = Experience()
         self.counts = {"env_steps": 0, "updates": 0, "model_updates": 0, "requests": 0}
         self.scores: list[float] = []  # the return of every episode
+        self.evaluation = Evaluation(
+            self.config.evaluation_every, self.config.evaluation_episodes, self.config.trial_seed
+        )
         env = self.env_runner.env.unwrapped.envs[0]
         check_slices(env, self._rollout_steps, "model.rollout_steps")
         self.spaces = {"observation": describe_space(env.observation_space), "action": describe_space(env.action_space)}
@@ -248,6 +254,12 @@ class LatentSAC(Algorithm):
         episodes = self.env_runner.play(self._acting_weights(), seed)
         self.metrics.aggregate([self.env_runner.get_metrics()], key=ENV_RUNNER_RESULTS)
         return episodes
+
+    def _returns_of(self, seeds: Sequence[int]) -> list[float]:
+        """An episode of each seed, with the most probable actions."""
+        weights = self._acting_weights()
+        played = (self.env_runner.play(weights, seed, explore=False, counted=False) for seed in seeds)
+        return [float(episode.get_return()) for episodes in played for episode in episodes[:1]]
 
     def _acting_weights(self) -> dict[str, Any]:
         state = self.learner_group.get_state(components="learner/rl_module", inference_only=True)
@@ -347,12 +359,14 @@ class LatentSAC(Algorithm):
         results = super().step()
         terms = learner_terms(results)
         results.update(self.phase_results())
-        results["score"] = results["episode_return_mean"]
         if self._model_trains and self.config.dynamics_updates and not self.counts["model_updates"]:
             results[UNTRAINED] = (
                 f"no episode of {len(self.scores)} lasted model.rollout_steps={self._rollout_steps} steps; lower "
                 f"rollout_steps, or prolong the phase"
             )
+        results |= self.evaluation.results(
+            results["env_steps"], results["num_updates"], results["episode_return_mean"], self._returns_of
+        )
         results["losses"] = terms
         results |= {name: terms[name] for name in ("entropy", "alpha") if name in terms}
         results["episode_ms"] = 1e3 * (time.perf_counter() - began) / self.config.episodes_per_step
@@ -366,6 +380,7 @@ class LatentSAC(Algorithm):
         state = super().get_state(components, not_components=not_components, **kwargs)
         if components is None:
             state[ROLE] = {"counts": self.counts.copy(), "scores": self.scores.copy()}
+            state[ROLE]["evaluation"] = self.evaluation.state()
             if self.record:
                 state[ROLE]["record"] = self.record.state()
         return state
@@ -375,6 +390,7 @@ class LatentSAC(Algorithm):
         super().set_state(state)
         if ROLE in state:
             self.counts, self.scores = (state[ROLE][name].copy() for name in ("counts", "scores"))
+            self.evaluation.set_state(state[ROLE]["evaluation"])
             if self.record:
                 self.record.set_state(state[ROLE]["record"])
 

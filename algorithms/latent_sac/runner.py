@@ -38,13 +38,14 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
         super().__init__(**kwargs)
         self._recent: dict[bytes, np.ndarray] = {}  # what was seen last, the oldest first
 
-    def play(self, weights: Any, seed: int, explore: bool = True) -> list[SingleAgentEpisode]:
+    def play(self, weights: Any, seed: int, explore: bool = True, counted: bool = True) -> list[SingleAgentEpisode]:
         """Play an episode in each environment.
 
         Args:
             weights: Of the RLModule, that act.
             seed: Of all that is drawn, the resets among it.
             explore: Draw actions; otherwise the most probable one is taken.
+            counted: Whether the runner's metrics count the episodes.
 
         Returns:
             The episodes.
@@ -62,7 +63,8 @@ class WholeEpisodeRunner(SingleAgentEnvRunner):
                 self._recent.pop(key, None)
                 self._recent[key] = obs
         self._recent = dict(islice(self._recent.items(), max(0, len(self._recent) - EXPECTED), None))
-        count_episodes(self, episodes)
+        if counted:
+            count_episodes(self, episodes)
         return episodes
 
     def _episode(

@@ -10,7 +10,16 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from parsecrl.algorithms.latent_study.settings import LatentModelSpec, WorldSpec
-from parsecrl.algorithms.registry.settings import Count, Fraction, Group, Natural, NonNegative, Positive, StudySettings
+from parsecrl.algorithms.registry.settings import (
+    Count,
+    EvaluatedSettings,
+    Fraction,
+    Group,
+    Natural,
+    NonNegative,
+    Positive,
+    StudySettings,
+)
 
 PolicyModel = Literal["parsimonious", "parsimonious_stochastic", "beta_vae", "encoder_only"]
 
@@ -41,7 +50,7 @@ class ExplorationSpec(Group):
     weight: NonNegative = Field(1.0, description="of the bonus, in units of the reward")
 
 
-class LatentSACSettings(StudySettings):
+class LatentSACSettings(EvaluatedSettings, StudySettings):
     """Soft actor-critic over the latents of a dynamics model that is learned beside it (algorithm 1)."""
 
     world: WorldSpec = Field(default_factory=WorldSpec, description="where the policy acts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,9 +29,10 @@ from parsecrl.algorithms.planet.planet_rl_module import (
     PlanetRLModule,
 )
 from parsecrl.algorithms.planet.replay import bare_episode, beginnings, episodes_of_dataset, load_replay, save_replay
-from parsecrl.algorithms.planet.rollouts import RESTORE_PAUSE_S, Rollout, collect, raise_errors
+from parsecrl.algorithms.planet.rollouts import Rollout, collect
 from parsecrl.algorithms.planet.runner import BatchedEnvRunner
 from parsecrl.algorithms.planet.settings import PlanetSettings
+from parsecrl.algorithms.training.owed import RESTORE_PAUSE_S, raise_errors
 from parsecrl.algorithms.training.process_tuning import make_process_quick
 from parsecrl.algorithms.training.rllib_phase import PhaseConfig, PhaseMixin, simulator_steps
 from parsecrl.algorithms.training.seeding import derive_seed
@@ -84,13 +86,17 @@ class PlanetConfig(PhaseConfig):
         )
         return {**{name: getattr(self, name) for name in names}, "seed": self.seed or 0}
 
+    @property
+    def gathers(self) -> bool:
+        """Whether there are rollouts; else the phase learns from data that are there."""
+        return self.decoder_training != "offline" and self.offline_data is None
+
     def validate(self) -> None:
         """As RLlib's. Raises ValueError where settings do not go together."""
         # While nothing is gathered, an iteration is one training step, not a number of decisions.
-        gathers = self.decoder_training != "offline" and self.offline_data is None
         if self.offline_data is not None:
             self.offline_data = str(Path(self.offline_data).expanduser().absolute())  # trials run in their own folders
-        self.min_sample_timesteps_per_iteration = self.decisions_per_iteration if gathers else 0
+        self.min_sample_timesteps_per_iteration = self.decisions_per_iteration if self.gathers else 0
         # RLlib builds the buffer from this dict.
         self.replay_buffer_config = {
             "type": "EpisodeReplayBuffer",
@@ -126,7 +132,7 @@ class Planet(PhaseMixin, Algorithm):
         self.counts["seed_steps"] = -1  # until the seed episodes are in
         self._recent_beliefs: list[np.ndarray] = []  # not in checkpoints: a new rollout brings new ones
         self._last_end = time.monotonic()  # of an episode
-        self._running_returns: dict[str, float] = {}  # of episodes that have not ended
+        self._running_rewards: dict[str, list[float]] = {}  # of episodes that have not ended
         self._random_returns: list[float] = []  # of the seed episodes, whose actions are uniform
         if self.config.start_from and self.config.keep_replay:
             self._add_to_replay(load_replay(self.config.start_from))
@@ -210,15 +216,18 @@ class Planet(PhaseMixin, Algorithm):
         for episode in rollout.episodes:
             self.counts["env_steps"] += simulator_steps(episode, self.config.action_repeat)
             self.experience.add(episode.get_rewards(), episode.get_actions())
-            total = self._running_returns.pop(episode.id_, 0.0) + float(np.sum(episode.get_rewards()))
+            rewards = [*self._running_rewards.pop(episode.id_, []), *map(float, episode.get_rewards())]
             if episode.is_done:
+                total = math.fsum(rewards)
                 self.counts["episodes"] += 1
                 self._last_end = time.monotonic()
                 self.last_returns.append(total)
                 if self.counts["updates"] == 0 and not self.config.start_from:
                     self._random_returns.append(total)
+                if self.counts["updates"]:
+                    self.experience.end(rewards, episode.is_terminated, self.config.controller["horizon"])
             else:
-                self._running_returns[episode.id_] = total
+                self._running_rewards[episode.id_] = rewards
         self._add_to_replay([bare_episode(episode) for episode in rollout.episodes])
 
     def _add_to_replay(self, episodes: list[Any]) -> None:
@@ -315,6 +324,11 @@ class Planet(PhaseMixin, Algorithm):
         return np.ascontiguousarray(take[:, :size]), np.ascontiguousarray(take[:, size:])
 
     # Results and checkpoints.
+
+    @property
+    def gathers(self) -> bool:
+        """As of its config."""
+        return self.config.gathers
 
     def phase_results(self) -> dict[str, Any]:
         """What was counted in this phase."""

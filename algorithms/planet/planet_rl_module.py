@@ -82,6 +82,7 @@ class PlanetRLModule(TorchRLModule):
         state, obs = batch[Columns.STATE_IN], batch[Columns.OBS][:, 0]
         belief = self.agent.update_belief(state, obs)
         plan: Plan | None = None
+        promised: Tensor | None = None
         trajectories = 0
         if explore and not self.agent.trained:
             # The seed episodes: uniform actions until weights arrive that have seen data.
@@ -90,11 +91,13 @@ class PlanetRLModule(TorchRLModule):
             plan = self.agent.plan(belief, state, generator=self._generator())
             action = plan.actions[:, 0]
             trajectories = obs.shape[0] * self.agent.trajectories
+            if self.plan_log.wants_prediction:
+                promised = self.agent.promised_rewards(belief, plan)
             if explore:
                 noise = torch.randn(action.shape, generator=self._generator(), device=action.device)
                 action = (action + self.model_config["exploration_noise"] * noise).clamp(-1, 1)
         entropy = None if plan is None else plan.entropy
-        self.plan_log.add(time.perf_counter() - start, obs.shape[0], trajectories, entropy)
+        self.plan_log.add(time.perf_counter() - start, obs.shape[0], trajectories, entropy, promised)
         next_state = self.agent.next_state(belief, action, plan)
         return {Columns.ACTIONS: action[:, None], Columns.STATE_OUT: next_state}
 

@@ -13,8 +13,6 @@ from parsecrl.algorithms.training.measurements import RolloutTimes
 from parsecrl.algorithms.training.rllib_private import seed_runner
 from parsecrl.algorithms.training.user_errors import Failure
 
-RESTORE_PAUSE_S = 0.5  # between two looks whether lost runners are back
-
 
 class Rollout(NamedTuple):
     """What one request to a runner brings back; `failure` is what went wrong in it, if anything did."""
@@ -62,22 +60,3 @@ def collect(
         # RLlib would take an exception for a lost runner, and ask it again without a word.
         return Rollout([], {}, RolloutTimes(), Failure.of(error))
     return Rollout(episodes, runner.get_metrics(), module.plan_log.finish())
-
-
-def raise_errors(rollouts: list[Rollout]) -> list[Rollout]:
-    """Hand rollouts on, if none met an error.
-
-    Args:
-        rollouts: What runners brought back.
-
-    Returns:
-        The rollouts as they are.
-
-    Raises:
-        Failed: What a runner raised first, in one sentence.
-        FailedForNow: The same, of what may not happen again.
-    """
-    for rollout in rollouts:
-        if rollout.failure:
-            rollout.failure.reraise()
-    return rollouts

@@ -10,12 +10,12 @@ from parsecrl.algorithms.registry.messages import OWN
 from parsecrl.algorithms.registry.settings import (
     Count,
     Elites,
+    EvaluatedSettings,
     Fraction,
     Group,
     Natural,
     NonNegative,
     Positive,
-    Settings,
 )
 from parsecrl.algorithms.registry.user_functions import names_code
 
@@ -249,7 +249,7 @@ Value = Annotated[
 ]
 
 
-class PlanetSettings(Settings):
+class PlanetSettings(EvaluatedSettings):
     """Learn a world model online, and a decoder when the controller is embedded (DCEM paper, algorithm 3)."""
 
     start_from: str | None = Field(

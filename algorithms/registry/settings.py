@@ -160,6 +160,17 @@ class Settings(Group):
         return {**dict.fromkeys(cls.model_fields), **_without_rules(cls)().plain()}
 
 
+class EvaluatedSettings(Settings):
+    """Settings of an algorithm whose policy can be evaluated while it trains."""
+
+    evaluation_every: Count | None = Field(
+        None,
+        description="simulator steps between two evaluations without exploration, on seeds of their own; where nothing "
+        "is gathered: updates; the best of them chooses the checkpoint; none: the training return does",
+    )
+    evaluation_episodes: Count = Field(5, description="episodes of such an evaluation, the same ones each time")
+
+
 class StudySettings(Settings):
     """Settings of an algorithm whose trials are plain: each in one process, and a result of its own."""
 

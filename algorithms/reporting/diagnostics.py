@@ -16,9 +16,11 @@ RETURNS = ("episode_return_mean", "task_score")  # the first that results have
 UPDATES = "num_updates"
 REWARD_LOW, REWARD_HIGH, AT_BOUNDS = "reward_low", "reward_high", "actions_at_bounds"
 EXPLAINED = "losses/reward_explained_variance"
+ENV_STEPS = "env_steps"
+PREDICTED, ACHIEVED = "predicted_reward", "achieved_reward"  # of a decision, means over a plan's horizon
 RANDOM_MEAN, RANDOM_STD, RANDOM_EPISODES = "random_return_mean", "random_return_std", "random_episodes"
 KEYS = (
-    *(*RETURNS, UPDATES, REWARD_LOW, REWARD_HIGH, AT_BOUNDS, EXPLAINED),
+    *(*RETURNS, ENV_STEPS, UPDATES, REWARD_LOW, REWARD_HIGH, AT_BOUNDS, EXPLAINED, PREDICTED, ACHIEVED),
     *(RANDOM_MEAN, RANDOM_STD, RANDOM_EPISODES),
 )
 
@@ -30,7 +32,9 @@ FALL_DEVIATIONS = 3.0  # of single results around their windows' means, by which
 EQUAL_RESULTS = 10  # equal returns in a row, where results tell no rewards
 EXPLAINED_SHARE = 0.05  # of the rewards' variance
 EXPLAINED_UPDATES = 200  # before which a reward head need explain nothing
-BOUNDS_SHARE = 0.95  # of the entries of actions
+BOUNDS_SHARE = 0.9  # of the entries of actions
+PROMISED = 1.5  # times the achieved return, from which on a predicted one is too high
+PROMISED_SHARE = 0.02  # of the span of rewards, by which a predicted reward must exceed an achieved one besides
 
 
 class Finding(NamedTuple):
@@ -72,6 +76,8 @@ REMEDIES = {
     "falling": "the best checkpoint is kept; lower the learning rate, or make fewer updates a step (train_ratio)",
     "no_reward": "random actions may never reach a reward: begin nearer to it, or reward progress towards it",
     "unexplained_reward": "raise loss.reward_weight or world_model.hidden_size; observe what rewards depend on",
+    "overrated_plans": "gather more before learning (seed_episodes), look less far ahead (controller.horizon), or set "
+    "world_model.ensemble and controller.pessimism",
     "actions_at_bounds": "widen the bounds of the task's actions, or penalise large ones in its reward",
 }
 
@@ -92,6 +98,7 @@ def diagnose(series: Series, random: Returns | None = None) -> list[Finding]:
         worse_than_random(series, random),
         falling(series, random),
         unexplained_reward(series),
+        overrated_plans(series),
         actions_at_bounds(series),
     )
     return [finding for finding in found if finding is not None]
@@ -172,6 +179,13 @@ def falling(series: Series, random: Returns | None) -> Finding | None:
     if not best - now > max(FALL * (best - random.mean), FALL_DEVIATIONS * noise, random.std, 1e-9 * abs(best)):
         return None
     text = f"training returns fall ({means[-1]:,.4g} in the last sixth, {best:,.4g} in the best)"
+    known = np.isfinite(returns_of(series))
+    steps = series.get(ENV_STEPS, np.empty(0))
+    steps = _trained(series, np.where(known, steps, np.nan)) if steps.size == known.size else np.empty(0)
+    if steps.size == values.size:
+        last_of_best = sum(piece.size for piece in pieces[: int(means[:-2].argmax()) + 1]) - 1
+        fallen = f"{steps[-1] - steps[last_of_best]:,.0f} steps"
+        text = f"training returns have fallen for {fallen} (from {best:,.4g} to {means[-1]:,.4g})"
     return _finding("falling", "returns fall", text)
 
 
@@ -218,6 +232,35 @@ def unexplained_reward(series: Series) -> Finding | None:
         return None
     text = f"the model's rewards explain {max(share, 0.0):.0%} of the rewards' variance, so that plans seek nothing"
     return _finding("unexplained_reward", "rewards unexplained", text)
+
+
+def overrated_plans(series: Series) -> Finding | None:
+    """In the last third plans promise far more than is achieved over their horizon.
+
+    Far more is PROMISED times as much where both are positive, nearer to zero by that factor where both are negative,
+    and a difference of PROMISED_SHARE of the span of all rewards for each decision.
+
+    Args:
+        series: As `diagnose` takes it.
+
+    Returns:
+        The finding, or None; None too before EXPLAINED_UPDATES updates, and where the results do not tell both returns.
+    """
+    predicted, achieved, updates = (_known(series, key) for key in (PREDICTED, ACHIEVED, UPDATES))
+    if min(predicted.size, achieved.size) < FEWEST_RESULTS or not updates.size or updates[-1] < EXPLAINED_UPDATES:
+        return None
+    promise, result = (float(np.median(_last_third(values))) for values in (predicted, achieved))
+    low, high = _known(series, REWARD_LOW), _known(series, REWARD_HIGH)
+    span = float(high.max() - low.min()) if low.size and high.size else 0.0
+    apart = promise - result
+    if apart <= max((PROMISED - 1) * min(abs(result), abs(promise)), PROMISED_SHARE * span):
+        return None
+    if result > 0:
+        text = f"the predicted return is {promise / result:.1f} times the achieved one"
+    else:
+        text = "the predicted return is far above the achieved one"
+    numbers = f"{promise:,.3g} against {result:,.3g} a decision, over the horizon of plans"
+    return _finding("overrated_plans", "plans overrated", f"{text} ({numbers})")
 
 
 def actions_at_bounds(series: Series) -> Finding | None:

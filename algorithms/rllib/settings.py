@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, create_model
 
-from parsecrl.algorithms.registry.settings import Arguments, Count, Settings
+from parsecrl.algorithms.registry.settings import Arguments, Count, EvaluatedSettings, Settings
 from parsecrl.algorithms.registry.user_functions import names_code
 
 
@@ -36,5 +36,5 @@ _FIELDS: dict[str, Any] = {
 }
 # A field called `class` cannot be declared in a class statement.
 RLlibSettings: type[Settings] = create_model(
-    "RLlibSettings", __base__=Settings, __doc__="RLlib's own algorithms on the same task.", **_FIELDS
+    "RLlibSettings", __base__=EvaluatedSettings, __doc__="RLlib's own algorithms on the same task.", **_FIELDS
 )

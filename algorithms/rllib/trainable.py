@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ from ray.tune import Trainable
 from parsecrl.algorithms.checkpoints.agent import FILES
 from parsecrl.algorithms.controllers.acting import describe_space
 from parsecrl.algorithms.registry.algorithm import UNTRAINED
-from parsecrl.algorithms.rllib.config import trial_config
+from parsecrl.algorithms.rllib.acting import RLModulePolicy
+from parsecrl.algorithms.rllib.config import module_of, trial_config
 from parsecrl.algorithms.rllib.episode_counts import AT_BOUNDS, DECISIONS, ENTRIES, HIGH, LOW, RETURNS, STEPS
+from parsecrl.algorithms.training.evaluation import Evaluation, play_anew
 from parsecrl.algorithms.training.rllib_phase import runners_told
 from parsecrl.algorithms.training.rllib_private import algorithm_inside
 from parsecrl.algorithms.training.rllib_settings import RECENT_EPISODES, learner_terms
+from parsecrl.algorithms.training.seeding import derive_seed
 
 STATE_FILE, REST_FILE, RLLIB = "baseline.json", "baseline.pkl", "rllib"
 ALPHA = "curr_log_alpha"  # SAC's, which RLlib leaves out of its checkpoints, as the replay
@@ -49,6 +52,7 @@ class RLlibBaseline(Trainable):
         self.counts = {"env_steps": 0, "decisions": 0, "updates": 0}
         self.last_returns: deque[float] = deque(maxlen=RECENT_EPISODES)
         self.reward_range = [np.inf, -np.inf]
+        self.evaluation = Evaluation(config.get("evaluation_every"), config["evaluation_episodes"], config["run_seed"])
         with runners_told(made):
             self.algorithm = algorithm_inside(self, made)
         self.spaces = self._spaces()
@@ -89,7 +93,9 @@ class RLlibBaseline(Trainable):
                 f"RLlib's {self.config['class']} made no update of {self.counts['env_steps']:,} simulator steps; "
                 f"prolong the phase, or see config for what it waits for"
             )
-        result["score"] = result["episode_return_mean"]
+        result |= self.evaluation.results(
+            result["env_steps"], result["num_updates"], result["episode_return_mean"], self._returns_of
+        )
         low, high = self.reward_range
         self.reward_range = [min(low, float(runners[LOW])), max(high, float(runners[HIGH]))]
         result["reward_low"], result["reward_high"] = self.reward_range
@@ -100,6 +106,26 @@ class RLlibBaseline(Trainable):
         """How often the learners updated, as they number their weights."""
         number = found.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {}).get("weights_seq_no")
         return self.counts["updates"] if number is None else int(number)
+
+    def _returns_of(self, seeds: Sequence[int]) -> list[float]:
+        """An episode of each seed, with the most probable actions, played here: such networks are small."""
+        c = self.algorithm.config
+        task = gymnasium.make(c.env, **c.env_config)
+        seen, action = task.observation_space, task.action_space
+        task.close()
+        module = module_of(self.config, seen, action)
+        module.load_state_dict(self._weights())
+        sizes = [int(np.prod(space.shape or (0,))) for space in (seen, action)]
+        policy = RLModulePolicy(
+            module, self.config["class"], *sizes, derive_seed(self.config["run_seed"], "evaluation")
+        )
+        return play_anew(policy, c.env, c.env_config, seeds, "cpu", c.sample_timeout_s)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Of the module, as far as it acts, on the CPU."""
+        state = self.algorithm.learner_group.get_state(components=f"{LEARNER}/{RL_MODULE}", inference_only=True)
+        module = state[LEARNER][RL_MODULE][DEFAULT_MODULE_ID]
+        return {name: torch.as_tensor(value) for name, value in module.items()}
 
     def phase_results(self) -> dict[str, Any]:
         """What was counted in this phase."""
@@ -125,11 +151,10 @@ class RLlibBaseline(Trainable):
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """RLlib's checkpoint, what it leaves out, and the agent's two files without pickles."""
         folder = Path(checkpoint_dir).absolute()
-        state = self.algorithm.learner_group.get_state(components=f"{LEARNER}/{RL_MODULE}", inference_only=True)
-        module = state[LEARNER][RL_MODULE][DEFAULT_MODULE_ID]
-        FILES.write(folder, self.agent_description(), {name: torch.as_tensor(value) for name, value in module.items()})
+        FILES.write(folder, self.agent_description(), self._weights())
         self.algorithm.save_to_path(str(folder / RLLIB))
         counted = {**self.counts, "last_returns": list(self.last_returns), "reward_range": self.reward_range}
+        counted["evaluation"] = self.evaluation.state()
         (folder / STATE_FILE).write_text(json.dumps(counted))
         replay = getattr(self.algorithm, "local_replay_buffer", None)
         rest = {
@@ -146,6 +171,7 @@ class RLlibBaseline(Trainable):
         state = json.loads((folder / STATE_FILE).read_text())
         self.last_returns.extend(state.pop("last_returns"))
         self.reward_range = state.pop("reward_range")
+        self.evaluation.set_state(state.pop("evaluation"))
         self.counts.update(state)
         rest = pickle.loads((folder / REST_FILE).read_bytes())
         if rest["replay"] is not None:

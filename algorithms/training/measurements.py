@@ -18,6 +18,8 @@ import numpy as np
 if TYPE_CHECKING:  # `parsec status` and the table of metrics import this module, and torch takes seconds
     from torch import Tensor
 
+PREDICT_EVERY = 10  # plans of a rollout
+
 
 class PlanTime(NamedTuple):
     """One call of a planner, which decides for a batch of environments."""
@@ -36,6 +38,7 @@ class RolloutTimes(NamedTuple):
     plans: tuple[PlanTime, ...] = ()
     trajectories: int = 0  # candidate plans that the model rolled out
     entropy: float = float("nan")  # nats, mean over the plans of the last iteration's selection
+    predicted_reward: float = float("nan")  # of a decision in a plan, mean over some plans and their horizon
 
 
 class PlanLog:
@@ -51,13 +54,21 @@ class PlanLog:
         self._plans: list[PlanTime] = []
         self._trajectories = 0
         self._entropies: list[Tensor] = []
+        self._predicted: list[Tensor] = []
+
+    @property
+    def wants_prediction(self) -> bool:
+        """Whether the next plan's own rewards are to be told: one more pass through the model, so not of every plan."""
+        return len(self._plans) % PREDICT_EVERY == 0
 
     def begin(self) -> None:
         """A rollout begins."""
         self._started = time.perf_counter()
         self._begin(self._started - self._idle_since if self._idle_since is not None else 0.0)
 
-    def add(self, seconds: float, decisions: int, trajectories: int, entropy: Tensor | None) -> None:
+    def add(
+        self, seconds: float, decisions: int, trajectories: int, entropy: Tensor | None, predicted: Tensor | None = None
+    ) -> None:
         """Count one call that decided for a batch of environments.
 
         Args:
@@ -65,6 +76,7 @@ class PlanLog:
             decisions: Size of the batch, >= 1.
             trajectories: Candidates that the model rolled out, in all; 0 for random actions, which are no plans.
             entropy: [B] nats of the selection, see `Solution.entropy`; None where nothing is selected.
+            predicted: [B, H] rewards that the plans promise; None where nobody asked.
         """
         self._seconds += seconds
         self._decisions += decisions
@@ -73,10 +85,12 @@ class PlanLog:
             self._trajectories += trajectories
         if entropy is not None:
             self._entropies.append(entropy.mean())
+        if predicted is not None:
+            self._predicted.append(predicted.mean())
 
     def finish(self) -> RolloutTimes:
         """The rollout has ended. Reads the device once."""
-        entropy = float(sum(self._entropies) / len(self._entropies)) if self._entropies else float("nan")
+        entropy, predicted = _mean(self._entropies), _mean(self._predicted)
         self._idle_since = time.perf_counter()
         return RolloutTimes(
             self._idle_since - self._started,
@@ -86,7 +100,12 @@ class PlanLog:
             tuple(self._plans),
             self._trajectories,
             entropy,
+            predicted,
         )
+
+
+def _mean(values: Sequence[Tensor]) -> float:
+    return float(sum(values) / len(values)) if values else float("nan")
 
 
 class Measurements:
@@ -117,8 +136,8 @@ class Measurements:
         """What was measured since the last call, and begin anew.
 
         time_shares: process -> activity -> share, sum 1 for each process. plans: every `PlanTime`; planning_seconds:
-        their mean, p50 and p95 over the decisions; soft_top_k_entropy: nats. Without rollouts, the main process's
-        shares alone.
+        their mean, p50 and p95 over the decisions; soft_top_k_entropy: nats; predicted_reward: what plans promise for
+        a decision. Without rollouts, the main process's shares alone.
         """
         now = time.perf_counter()
         main = {**self._main, "other": max(0.0, now - self._last_result - sum(self._main.values()))}
@@ -136,9 +155,12 @@ class Measurements:
         if plans:
             taken["plans"] = plans
             taken["planning_seconds"] = summary(plans)
-        entropies = [r.entropy for r in rollouts if np.isfinite(r.entropy)]
-        if entropies:
-            taken["soft_top_k_entropy"] = float(np.mean(entropies))
+        for name, found in (
+            ("soft_top_k_entropy", [r.entropy for r in rollouts if np.isfinite(r.entropy)]),
+            ("predicted_reward", [r.predicted_reward for r in rollouts if np.isfinite(r.predicted_reward)]),
+        ):
+            if found:
+                taken[name] = float(np.mean(found))
         self._last_result = now
         self._clear()
         return taken

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ from parsecrl.algorithms.controllers.acting import describe_space
 from parsecrl.algorithms.models import RSSM
 from parsecrl.algorithms.registry.algorithm import UNTRAINED
 from parsecrl.algorithms.registry.settings import Settings
+from parsecrl.algorithms.training.evaluation import Evaluation, returns_of_runners
 from parsecrl.algorithms.training.experience import Experience
 from parsecrl.algorithms.training.measurements import Measurements, PlanTime
 from parsecrl.algorithms.training.rllib_private import registered_creator
@@ -81,6 +83,8 @@ class PhaseConfig(SettingsConfig):
     controller: dict[str, Any]
     decoder: dict[str, Any]
     value: dict[str, Any] | str | None
+    evaluation_every: int | None
+    evaluation_episodes: int
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class)
@@ -260,6 +264,8 @@ class PhaseMixin:
         self.experience = Experience()
         # RLlib's own mean is NaN in an iteration without an episode's end, and joins runners' means without weights.
         self.last_returns: deque[float] = deque(maxlen=RECENT_EPISODES)
+        c = self.config
+        self.evaluation = Evaluation(c.evaluation_every, c.evaluation_episodes, c.seed or 0)
         self.spaces = self._task_spaces()
         self._check_agent()
 
@@ -301,6 +307,11 @@ class PhaseMixin:
         """Counters for the top level of each result; has env_steps."""
         raise NotImplementedError
 
+    @property
+    def gathers(self) -> bool:
+        """Whether the phase plays in its task; else it learns from data that are there."""
+        return True
+
     def why_untrained(self) -> str:
         """What an update still waits for, and the remedy; asked where `num_updates` of the results is 0."""
         return "nothing was learned from; prolong the phase"
@@ -318,10 +329,15 @@ class PhaseMixin:
         results.update(self.phase_results())
         if results.get("num_updates") == 0:
             results[UNTRAINED] = self.why_untrained()
-        results["score"] = results["episode_return_mean"]  # of which Tune and the pipeline keep the best
+        counted = results["env_steps" if self.gathers else "num_updates"]
+        results |= self.evaluation.results(  # of whose score Tune and the pipeline keep the best
+            counted, results["num_updates"], results["episode_return_mean"], partial(returns_of_runners, self)
+        )
         results.update(self.experience.take())
         results["losses"] = learner_terms(results)
         results["measured"] = self._measured(results["losses"])
+        if "predicted_reward" in results["measured"]:
+            results["predicted_reward"] = results["measured"].pop("predicted_reward")
         return results
 
     def _measured(self, terms: dict[str, float]) -> dict[str, Any]:
@@ -378,6 +394,7 @@ class PhaseMixin:
         if components is None:  # the whole state, not some parts of RLlib's
             state["counts"] = dict(self.counts)
             state["last_returns"] = list(self.last_returns)
+            state["evaluation"] = self.evaluation.state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -385,6 +402,8 @@ class PhaseMixin:
         super().set_state(state)  # type: ignore[misc]
         self.counts.update(state.get("counts", {}))
         self.last_returns.extend(state.get("last_returns", []))
+        if "evaluation" in state:
+            self.evaluation.set_state(state["evaluation"])
 
 
 @contextmanager

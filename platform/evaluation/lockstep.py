@@ -20,6 +20,8 @@ import torch
 
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.controllers.acting import ControlPolicy, PlanningPolicy
+from parsecrl.algorithms.controllers.lockstep import Step
+from parsecrl.algorithms.controllers.lockstep import play as play_in_lockstep
 from parsecrl.envs import make_env
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.evaluation.policies import load_policy
@@ -149,16 +151,6 @@ def run_batch(
                 task.close()
 
 
-class Step(NamedTuple):
-    """What a decision did in one row."""
-
-    row: int
-    reward: float  # summed over its simulator steps
-    env_steps: int  # simulator steps
-    is_over: bool
-    terminated: bool = False  # by the task; else, where it is over, cut by a limit
-
-
 def play(
     act: Callable[[np.ndarray], np.ndarray],
     envs: Mapping[int, gymnasium.Env],
@@ -166,41 +158,31 @@ def play(
     num_rows: int,
     patience_s: float | None = None,
 ) -> Iterator[tuple[np.ndarray, list[Step]]]:
-    """Play an episode in each environment to its end, all in lockstep. The border ends every episode.
-
-    Nothing is decided before the next item is asked for.
+    """As `algorithms.controllers.lockstep.play`, with a limit of time.
 
     Args:
-        act: Observations [B, O] of all rows -> actions [B, A]; rows without an environment see zeros.
+        act: Observations [B, O] of all rows -> actions [B, A].
         envs: By row.
         seeds: Of the resets, by row.
         num_rows: B.
         patience_s: Longest time for all episodes, in seconds; None waits on.
 
-    Yields:
-        After the resets, and after each decision, the observations [B, O], which the next one overwrites, and the steps
-        that were made.
+    Returns:
+        Observations and steps, one after the other.
 
     Raises:
         RunFailed: The episodes take longer than `patience_s`.
     """
-    obs = np.zeros((num_rows, *(next(iter(envs.values())).observation_space.shape or ())), np.float32)
-    for row, env in envs.items():
-        obs[row], _ = env.reset(seed=seeds[row])
-    steps = [Step(row, 0.0, 0, False) for row in sorted(envs)]
-    began, decisions = time.monotonic(), 0
-    yield obs, []
-    while running := [step.row for step in steps if not step.is_over]:
+    began = time.monotonic()
+
+    def check(decisions: int) -> None:
         if patience_s is not None and time.monotonic() - began > patience_s:
             raise RunFailed(
                 f"an episode of evaluation did not end within resources.no_progress_timeout_s={patience_s:g} s, after "
                 f"{decisions} decisions; limit episodes by env.max_episode_steps, or raise the timeout"
             )
-        actions, steps, decisions = act(obs), [], decisions + 1
-        for row in running:
-            obs[row], reward, terminated, truncated, info = envs[row].step(actions[row])
-            steps.append(Step(row, float(reward), info["env_steps"], terminated or truncated, terminated))
-        yield obs, steps
+
+    return play_in_lockstep(act, envs, seeds, num_rows, check)
 
 
 def _lockstep(

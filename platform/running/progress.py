@@ -14,7 +14,7 @@ import numpy as np
 from ray import tune
 from ray.tune.experiment import Trial
 
-from parsecrl.algorithms.registry.algorithm import ENV_STEPS, UNTRAINED, StopCondition
+from parsecrl.algorithms.registry.algorithm import ENV_STEPS, EVALUATED_UPDATES, EVALUATION, UNTRAINED, StopCondition
 from parsecrl.algorithms.reporting.diagnostics import KEYS, Finding, Returns, diagnose
 from parsecrl.platform.running import interruption
 from parsecrl.platform.runs import stored_checkpoints
@@ -184,7 +184,7 @@ class PhaseProgress(tune.Callback):
     ) -> None:
         """Ask for a checkpoint where one is due, and show how far the phase is."""
         due = result.get("done") or result.get("training_iteration", 0) % self.checkpoint_every == 0
-        due = due or interruption.requested()
+        due = due or interruption.requested() or math.isfinite(finite(result.get(EVALUATION), math.nan))
         since = self.checkpointed.setdefault(trial.trial_id, time.monotonic())
         due = due or time.monotonic() - since > self.max_checkpoint_age_s
         # Not Tune's own checkpoint_frequency: a trial that failed shall keep its last good checkpoint as its last.
@@ -277,7 +277,8 @@ class PhaseProgress(tune.Callback):
             goal = f" of {self.conditions[key]:,.0f}" if key in self.conditions else ""
             parts.append(f"{done:,.0f}{goal} {self.known[key].label}")
         score = finite(best.get(stored_checkpoints.SCORE), math.nan)
-        parts.append(f"{'return' if acts else 'score'} {'-' if math.isnan(score) else f'{score:.4g}'}")
+        word = "score" if not acts else "evaluated return" if best.get(EVALUATED_UPDATES, -1) >= 0 else "return"
+        parts.append(f"{word} {'-' if math.isnan(score) else f'{score:.4g}'}")
         if not math.isnan(planning := finite(furthest.get("planning_ms"), math.nan)):
             parts.append(f"{planning:.3g} ms a plan")
         if self.total_trials > 1:

@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from parsecrl.algorithms.registry.algorithm import EVALUATED_UPDATES, EVALUATION
 from parsecrl.algorithms.reporting.diagnostics import RANDOM_EPISODES, RANDOM_MEAN, RANDOM_STD
 from parsecrl.platform.errors import StorageUnreachable
 from parsecrl.platform.storage import Location, RemotePath, in_parallel, read_json, remove_tree, write_atomically
 
 METRICS = "metrics.json"
-SCORE = "score"  # result key, higher is better; that of an agent is its mean training return
+SCORE = "score"  # result key, higher is better; that of an agent is its mean return, of training or of evaluations
 KEPT_RESULTS = (
     *(SCORE, "episode_return_mean", "loss", "env_steps", "num_updates", "ppo_steps", "episodes", "tasks"),
     *("planning_ms", "training_iteration", "time_total_s", RANDOM_MEAN, RANDOM_STD, RANDOM_EPISODES),
+    *(EVALUATION, EVALUATED_UPDATES),
 )
 KEEP_BEST = 3
 _known: dict[Any, Stored] = {}  # by path and stat, of those in a store
@@ -47,9 +49,14 @@ class Stored:
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else -math.inf
 
     @property
-    def rank(self) -> tuple[bool, float, int]:
+    def score_is_own(self) -> bool:
+        """Whether the score is of these weights: not where a trial is evaluated, and was so before its last update."""
+        return self.metrics.get(EVALUATED_UPDATES) in (None, self.metrics.get("num_updates"))
+
+    @property
+    def rank(self) -> tuple[bool, bool, float, int]:
         """The best has the highest. Before its first update an agent's score is the random policy's, not its own."""
-        return self.metrics.get("num_updates") != 0, self.score, self.number
+        return self.metrics.get("num_updates") != 0, self.score_is_own, self.score, self.number
 
 
 def mark_whole(path: Location, result: Mapping[str, Any], parameters: Mapping[str, Any] | None = None) -> None:

@@ -110,6 +110,16 @@ class PhaseBase(Group):
                 raise ValueError(f"{key} must not exceed stop.{condition}={goal:g}, got {value}; lower it")
         return self
 
+    @model_validator(mode="after")
+    def _evaluates_in_time(self) -> PhaseBase:
+        every, limit = getattr(self, "evaluation_every", None), self.stop.conditions.get("env_steps")
+        if every is not None and limit is not None and every > limit:
+            raise ValueError(
+                f"evaluation_every must not exceed stop.env_steps={limit}, got {every}, with which nothing would be "
+                f"evaluated; lower it"
+            )
+        return self
+
     @property
     def goal(self) -> tuple[str, float]:
         """The first stop condition, by which schedulers measure how far a trial is: its key and its value."""

@@ -14,7 +14,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from parsecrl.algorithms.checkpoints.agent import load_agent
 from parsecrl.algorithms.dcem_ppo.dcem_ppo import DCEMPPO, collect_episodes
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import NOISE_INDEX, H
-from parsecrl.algorithms.planet.rollouts import raise_errors
+from parsecrl.algorithms.training.owed import raise_errors
 from parsecrl.algorithms.training.seeding import derive_seed
 
 LONG = "parsecrl-tests/LongTarget-v0"

@@ -17,7 +17,7 @@ from parsecrl.algorithms.dcem_ppo.dcem_ppo import collect_episodes
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_learner import DCEMPPOLearner, policy_loss, select_decisions
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import DECISION, IS_ACTORS, NOISE_INDEX, H, S
 from parsecrl.algorithms.models import Belief, matrix_products
-from parsecrl.algorithms.planet.rollouts import raise_errors
+from parsecrl.algorithms.training.owed import raise_errors
 
 ENV_ID, LONG = "parsecrl-tests/Target-v0", "parsecrl-tests/LongTarget-v0"
 SUBSETS = [parts for n in (1, 2, 3) for parts in itertools.combinations(("reward", "transition", "decoder"), n)]

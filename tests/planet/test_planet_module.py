@@ -26,7 +26,8 @@ from parsecrl.algorithms.planet.planet_rl_module import (
     explained_reward,
     followed,
 )
-from parsecrl.algorithms.planet.rollouts import collect, raise_errors
+from parsecrl.algorithms.planet.rollouts import collect
+from parsecrl.algorithms.training.owed import raise_errors
 from parsecrl.algorithms.training.rllib_phase import UnnamedTask
 from parsecrl.algorithms.training.user_errors import Failed
 from parsecrl.envs import EnvironmentFault, make_env

@@ -541,3 +541,14 @@ def test_writes_are_whole_or_not_at_all(tmp_path):
     reader.join()
     assert seen <= {"old", "new" * 1000}
     assert [f.name for f in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_of_a_trial_that_is_evaluated_the_best_is_one_that_was(tmp_path):
+    """A score stands until the next evaluation, but is of the weights that were evaluated."""
+    trial = tmp_path / "trial_00000"
+    scores = [(-90.0, -1), (50.0, 10), (50.0, 10), (40.0, 30), (40.0, 30)]
+    for number, (score, evaluated) in enumerate(scores):
+        store(trial, number, score, age=600 - 100 * number, num_updates=10 * number, evaluated_updates=evaluated)
+    assert stored_checkpoints.best_checkpoint(tmp_path).number == 1
+    stored_checkpoints.prune(tmp_path, "trial_00000")
+    assert {c.number for c in stored_checkpoints.stored_checkpoints(tmp_path)} >= {1, 3, 4}

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from parsecrl.algorithms.reporting.diagnostics import (
+    ACHIEVED,
     AT_BOUNDS,
     EXPLAINED,
+    PREDICTED,
     RANDOM_EPISODES,
     RANDOM_MEAN,
     RANDOM_STD,
@@ -18,6 +20,7 @@ from parsecrl.algorithms.reporting.diagnostics import (
     diagnose,
     falling,
     no_reward,
+    overrated_plans,
     unexplained_reward,
     worse_than_random,
 )
@@ -179,3 +182,45 @@ def test_a_good_run_has_no_findings():
 def test_results_without_returns_have_no_findings():
     assert diagnose({"loss": np.arange(20.0)}) == []
     assert diagnose({}) == []
+
+
+def promising(predicted, achieved, low=0.0, high=1.0, n=9):
+    return {
+        PREDICTED: np.full(n, predicted),
+        ACHIEVED: np.full(n, achieved),
+        UPDATES: np.linspace(10, 900, n),
+        REWARD_LOW: np.full(n, low),
+        REWARD_HIGH: np.full(n, high),
+    }
+
+
+def test_plans_that_promise_too_much_are_told_by_how_much():
+    found = overrated_plans(promising(0.42, 0.2))
+    assert found.rule == "overrated_plans"
+    assert "2.1 times the achieved one (0.42 against 0.2 a decision" in found.text
+    assert "controller.pessimism" in found.remedy
+    assert "far above" in overrated_plans(promising(-1.0, -4.0, low=-16.0, high=0.0)).text
+
+
+@pytest.mark.parametrize(
+    ("predicted", "achieved", "low", "high"),
+    [
+        (0.25, 0.2, 0.0, 1.0),  # not far
+        (0.1, 0.4, 0.0, 1.0),  # too little is no promise
+        (-3.0, -4.0, -16.0, 0.0),
+        (0.003, 0.001, 0.0, 1.0),  # three times next to nothing
+    ],
+)
+def test_plans_that_promise_about_what_they_achieve_are_not(predicted, achieved, low, high):
+    assert overrated_plans(promising(predicted, achieved, low, high)) is None
+
+
+def test_promises_of_an_early_model_do_not_count():
+    series = promising(0.42, 0.2) | {UPDATES: np.linspace(1, 100, 9)}
+    assert overrated_plans(series) is None
+
+
+def test_a_fall_says_for_how_many_steps():
+    values = np.concatenate([np.linspace(0, 100, 30), np.linspace(100, 10, 15), np.full(15, 10.0)])
+    series = returns(values, env_steps=1000.0 * np.arange(1, 61))
+    assert "have fallen for 30,000 steps (from 88" in falling(series, LOW).text
