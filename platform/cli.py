@@ -141,7 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--controller", metavar="KIND", help="what the checkpoint must hold: full, embedded, ...")
     evaluate.add_argument("--env", metavar="ID", help="another environment of the same shape")
     evaluate.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
-    evaluate.add_argument("--video", metavar="FILE.mp4", help="also record one episode")
+    evaluate.add_argument("--video", metavar="FILE.mp4", help="also record the episode nearest to the median")
+    evaluate.add_argument(
+        "--predictions",
+        metavar="FILE",
+        help="also show that episode beside what the world model predicts: an .mp4 film or a .png figure",
+    )
     evaluate.add_argument("--trust", action="store_true", help="run code that a checkpoint made elsewhere names")
 
     push = command("push", _push, "make a folder of a run's agent, in the layout of the Hugging Face hub")
@@ -290,7 +295,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from parsecrl.platform.evaluation.command import evaluate_checkpoint
 
     o = options
-    evaluate_checkpoint(o.checkpoint, o.episodes, o.controller, o.env, o.seed, o.video, o.trust)
+    evaluate_checkpoint(o.checkpoint, o.episodes, o.controller, o.env, o.seed, o.video, o.trust, o.predictions)
     return 0
 
 

@@ -19,6 +19,7 @@ from matplotlib.ticker import EngFormatter
 from parsecrl.algorithms.cartpole_embedding import film
 from parsecrl.algorithms.reporting import cells, markup
 from parsecrl.algorithms.reporting.figures import (
+    COSTS,
     PALETTE,
     RED,
     Plot,
@@ -28,7 +29,6 @@ from parsecrl.algorithms.reporting.figures import (
     draw_band,
     mean_intervals,
     render_all,
-    shades,
 )
 from parsecrl.algorithms.reporting.statistics import mean_interval
 from parsecrl.algorithms.reporting.study_report import ResultTable, StudyReport, Tables
@@ -175,9 +175,9 @@ def plots(tables: Tables) -> dict[str, Plot]:
         states, temperatures = (tables["surfaces"][key].nunique() for key in ("state", "temperature"))
         made["surfaces"] = Plot(
             partial(draw_surfaces, tables),
-            (1.4 + 2.1 * temperatures, 0.6 + 1.9 * states),
+            (2.25 + 2.1 * temperatures, 0.6 + 1.9 * states),
             "Cost over the latent plane for several states",
-            "Learned costs over the latent plane, a row a state, a column a temperature; lighter is lower, on one "
+            "Learned costs over the latent plane, a row a state, a column a temperature; bluer is lower, on one "
             "scale a row, the cross is where the search ends. After the paper's figure 10.",
             wide=True,
             automatic=False,
@@ -285,7 +285,7 @@ def draw_samples(tables: Tables, figure: Figure, theme: Theme) -> None:
     controllers = list(dict.fromkeys(table["controller"]))
     costs = table[table["sample"] >= 0]["cost"]
     low, high = np.percentile(costs, [1, 90])
-    scale, cmap = Normalize(low, max(high, low + 1e-6)), shades(theme)
+    scale, cmap = Normalize(low, max(high, low + 1e-6)), COSTS
     columns = max(part["iteration"].nunique() for _, part in table.groupby("controller"))
     grid = _panels(figure, len(controllers), columns, right=1.05)
     for row, name in zip(grid, controllers, strict=True):
@@ -320,7 +320,7 @@ def draw_surfaces(tables: Tables, figure: Figure, theme: Theme) -> None:
     surfaces, solutions = tables["surfaces"], tables["solutions"]
     temperatures = sorted(set(surfaces["temperature"]), reverse=True)
     states = sorted(set(surfaces["state"]))
-    grid = _panels(figure, len(states), len(temperatures), right=0.15)
+    grid = _panels(figure, len(states), len(temperatures), right=1.0)
     shown = pd.concat([_first_seed(part) for _, part in surfaces.groupby("temperature")])
     for j, temperature in enumerate(temperatures):
         of_trial = shown[shown["temperature"] == temperature]
@@ -330,7 +330,7 @@ def draw_surfaces(tables: Tables, figure: Figure, theme: Theme) -> None:
             levels = np.linspace(of_state.min(), of_state.max() + 1e-6, 21)  # one scale a row
             costs = of_trial[of_trial["state"] == state].pivot_table(index="z_2", columns="z_1", values="cost")
             axes = grid[i][j]
-            axes.contourf(costs.columns, costs.index, costs.to_numpy(), levels=levels, cmap="viridis_r")
+            axes.contourf(costs.columns, costs.index, costs.to_numpy(), levels=levels, cmap=COSTS)
             end = ends[ends["state"] == state]
             axes.plot(end["z_1"], end["z_2"], "x", color=RED, ms=7, mew=2)
             box = {"facecolor": "#ffffffaa", "edgecolor": "none", "pad": 1.5}
@@ -343,6 +343,9 @@ def draw_surfaces(tables: Tables, figure: Figure, theme: Theme) -> None:
                 axes.set_title(f"τ = {temperature:g}", fontsize=9)
             if j == 0:
                 axes.set_ylabel(f"state {state + 1}", fontsize=9)
+                height, place = figure.get_size_inches()[1], axes.get_position()
+                scale, around = Normalize(levels[0], levels[-1]), (place.y0 * height, (1 - place.y1) * height)
+                color_bar(figure, scale, COSTS, "cost", right=0.85, bottom=around[0], top=around[1])
 
 
 def draw_decoders(tables: Tables, figure: Figure, theme: Theme) -> None:

@@ -19,6 +19,8 @@ from matplotlib.ticker import EngFormatter
 
 from parsecrl.algorithms.reporting import cells, markup
 from parsecrl.algorithms.reporting.figures import (
+    COSTS,
+    RED,
     Plot,
     Theme,
     color_of,
@@ -200,9 +202,9 @@ def draw_surfaces(tables: Tables, figure: Figure, theme: Theme) -> None:
     predictions = first_trials(tables, "predictions")
     for axes, (method, table) in zip(_panels(figure, len(shown)), shown.items(), strict=True):
         grid = table.pivot_table(index="y", columns="x", values="log")
-        drawn = axes.contourf(grid.columns, grid.index, grid.to_numpy(), levels=24, cmap="viridis_r")
+        drawn = axes.contourf(grid.columns, grid.index, grid.to_numpy(), levels=24, cmap=COSTS)
         line = predictions[method].drop_duplicates("x").sort_values("x")
-        axes.plot(line["x"], line["target"], color="black", lw=2.0)
+        axes.plot(line["x"], line["target"], color=RED, lw=2.0)
         axes.set_title(title(method))
         axes.set_xlabel("x")
         axes.grid(False)

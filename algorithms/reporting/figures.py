@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize, to_hex
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -24,6 +24,8 @@ from parsecrl.algorithms.reporting.statistics import mean_interval
 
 PALETTE = ("#3b82c4", "#e0812b", "#3a9d6c", "#c2528b", "#8a6fd1", "#a08a1f", "#2ba3a8", "#d05252")
 RED = "#e5383b"  # what stands out on both pages
+# From low costs to high ones, in every figure and on both pages; reversed, from low scores to high ones.
+COSTS = LinearSegmentedColormap.from_list("costs", ("#2e5fd0", "#2f9c95", "#d3b93c"))
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def render(plot: Plot, folder: Path, name: str) -> Image:
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for theme in THEMES:
-        with matplotlib.rc_context(_style(theme)):
+        with styled(theme):
             figure = Figure(figsize=plot.size, dpi=140, layout="constrained" if plot.automatic else None)
             canvas = FigureCanvasAgg(figure)
             plot.draw(figure, theme)
@@ -110,6 +112,18 @@ def render_all(plots: Mapping[str, Plot], folder: Path, prefix: str) -> dict[str
         The images by the plots' names.
     """
     return {name: render(plot, folder, f"{prefix}-{name}") for name, plot in plots.items()}
+
+
+def styled(theme: Theme) -> Any:
+    """What is drawn within it has the colours of a page.
+
+    Args:
+        theme: Of the page.
+
+    Returns:
+        A context.
+    """
+    return matplotlib.rc_context(_style(theme))
 
 
 def _style(theme: Theme) -> Any:
@@ -168,21 +182,8 @@ def color_of(index: int, total: int) -> str:
     return to_hex(matplotlib.colormaps["turbo"](0.08 + 0.84 * index / max(total - 1, 1)))
 
 
-def shades(theme: Theme) -> ListedColormap:
-    """A map from low to high whose low end stands out from the page.
-
-    Args:
-        theme: Of the page.
-
-    Returns:
-        A map of 200 colours.
-    """
-    span = (0.0, 0.93) if theme.name == "light" else (1.0, 0.2)
-    return ListedColormap(matplotlib.colormaps["viridis"](np.linspace(*span, 200)))
-
-
 def color_bar(
-    figure: Figure, scale: Normalize, cmap: ListedColormap, label: str, right: float, bottom: float, top: float
+    figure: Figure, scale: Normalize, cmap: Colormap, label: str, right: float, bottom: float, top: float
 ) -> None:
     """Add a bar that tells costs' colours, in the right margin of a figure whose margins are set.
 

@@ -14,6 +14,9 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 
+STRIP, INK, PAPER = 22, (228, 231, 236), (26, 30, 38)  # pixels; colours of the line below a frame
+
+
 class DrawingError(Exception):
     """Rendering or encoding failed; the cause is chained."""
 
@@ -94,3 +97,20 @@ class Video:
             self.writer.close()
         except Exception as error:
             logger.debug("closing an unfinished video: %s", error)
+
+
+def with_line(frame: np.ndarray, text: str) -> np.ndarray:
+    """A frame with a line of text below.
+
+    Args:
+        frame: [height, width, 3] of bytes.
+        text: As much of it as fits is seen.
+
+    Returns:
+        [height + STRIP, width, 3] of bytes.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    strip = Image.new("RGB", (frame.shape[1], STRIP), PAPER)
+    ImageDraw.Draw(strip).text((6, STRIP // 2), text, fill=INK, font=ImageFont.load_default(12), anchor="lm")
+    return np.concatenate([frame, np.asarray(strip)])

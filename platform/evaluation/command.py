@@ -12,7 +12,8 @@ from parsecrl.algorithms.registry.messages import short
 from parsecrl.algorithms.registry.user_functions import names_code
 from parsecrl.algorithms.reporting.statistics import summarize
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.evaluation.episodes import evaluate
+from parsecrl.platform.evaluation.episodes import default_batch_size, evaluate
+from parsecrl.platform.evaluation.videos import record_video, typical_episode
 from parsecrl.platform.runs import trust
 from parsecrl.platform.runs.user_code import causes_told
 from parsecrl.platform.specs.spec import ResourcesSpec
@@ -29,6 +30,7 @@ def evaluate_checkpoint(
     seed: int,
     video: str | None,
     trust: bool = False,
+    predictions: str | None = None,
 ) -> None:
     """Print one line of statistics, as the table of a run has them, and record a video where one is asked for.
 
@@ -40,6 +42,7 @@ def evaluate_checkpoint(
         seed: Of episodes, planner and random numbers, at least 0.
         video: An .mp4 file in a folder that exists; None: no video.
         trust: Run code that the checkpoint names, though its run was made elsewhere.
+        predictions: An .mp4 or .png file in a folder that exists, for what the world model predicts; None: none.
 
     Raises:
         UserError: Something cannot be evaluated.
@@ -47,10 +50,11 @@ def evaluate_checkpoint(
     """
     if episodes < 1:
         raise UserError(f"--episodes must be at least 1, got {episodes}")
-    if video is not None and Path(video).suffix != ".mp4":
-        raise UserError(f"--video must name an .mp4 file, got {video}")
-    if video is not None and not Path(video).absolute().parent.is_dir():
-        raise UserError(f"--video must lie in a folder that exists, got {video}; make {Path(video).parent} first")
+    for option, file, kinds in (("--video", video, (".mp4",)), ("--predictions", predictions, (".mp4", ".png"))):
+        if file is not None and Path(file).suffix not in kinds:
+            raise UserError(f"{option} must name an {' or '.join(kinds)} file, got {file}")
+        if file is not None and not Path(file).absolute().parent.is_dir():
+            raise UserError(f"{option} must lie in a folder that exists, got {file}; make {Path(file).parent} first")
     folder = find_checkpoint(location_of(checkpoint))
     trusted = trust or made_here(folder)
     description = description_of(folder, trusted)
@@ -82,11 +86,19 @@ def evaluate_checkpoint(
         f" | {rows['planning_ms'].median():.3g} ms a plan"
     )
     if video is not None:
-        from parsecrl.platform.evaluation.videos import record_video
-
+        chosen = {"episode": typical_episode(rows), "batch_size": default_batch_size(episodes, 1)}
         with causes_told(f"video of {folder}"):
-            made = record_video(folder, env, seed, video, trust=trusted, patience_s=PATIENCE_S)
-        print(f"video: {made}" if made else "video: none, because this machine cannot draw (see `parsec doctor`)")
+            made = record_video(folder, env, seed, video, trust=trusted, patience_s=PATIENCE_S, **chosen)
+        told = "none, because this machine cannot draw (see `parsec doctor`)"
+        if made is not None:
+            total = f"return {made.episode_return:.1f}, seed {made.seed}"
+            told = f"{made.file} (the episode nearest to the median: {total})"
+        print(f"video: {told}")
+    if predictions is not None:
+        from parsecrl.platform.evaluation.prediction_command import show_predictions
+
+        with causes_told(f"predictions of {folder}"):
+            print(show_predictions(folder, env, seed, typical_episode(rows), Path(predictions), trusted, PATIENCE_S))
 
 
 def made_here(checkpoint: Location) -> bool:

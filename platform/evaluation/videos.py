@@ -1,4 +1,7 @@
-"""A short video of one episode. Where nothing can be drawn, a warning says why and the work goes on without."""
+"""A short video of one episode. Where nothing can be drawn, a warning says why and the work goes on without.
+
+A line below each frame says the episode's seed and its return so far.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+import pandas as pd
 
-from parsecrl.algorithms.reporting.video import DrawingError, Video, new_video
+from parsecrl.algorithms.reporting.video import DrawingError, Video, new_video, with_line
 from parsecrl.envs import choose_rendering_backend, make_env
 from parsecrl.platform.evaluation.lockstep import (
     Controller,
@@ -30,6 +34,28 @@ logger = logging.getLogger(__name__)
 MAX_FPS = 50
 
 
+class Film(NamedTuple):
+    """A film, of which episode it is, and what that returned as far as the film goes."""
+
+    file: Location
+    episode: int
+    seed: int
+    episode_return: float
+
+
+def typical_episode(rows: pd.DataFrame) -> int:
+    """The episode whose return is nearest to the median.
+
+    Args:
+        rows: As of `evaluate`, one or more.
+
+    Returns:
+        Its number, the lowest of several.
+    """
+    returns = rows.set_index("episode")["episode_return"].sort_index()
+    return int((returns - returns.median()).abs().idxmin())
+
+
 def record_video(
     controller: Controller,
     env: Mapping[str, Any] | None,
@@ -37,12 +63,13 @@ def record_video(
     file: str | Location,
     *,
     episode: int = 0,
+    batch_size: int = 1,
     max_seconds: float | None = None,
     device: str = "cpu",
     num_threads: int = 1,
     trust: bool | Collection[str] = False,
     patience_s: float | None = None,
-) -> Location | None:
+) -> Film | None:
     """Run one evaluation episode and write it as MP4 (H.264), in simulated time.
 
     There is a frame a decision, and at most 50 a second.
@@ -53,6 +80,8 @@ def record_video(
         seed: The spec's, at least 0.
         file: An .mp4 file, on disk or in an object store.
         episode: Its number, from 0.
+        batch_size: Episodes that the evaluation planned together; with the same one the episode is exactly that of the
+            evaluation, on the same device.
         max_seconds: Cuts the episode short, in simulated seconds; None: to its end.
         device: Of the planning.
         num_threads: Of torch, where it plans on the CPU.
@@ -60,7 +89,7 @@ def record_video(
         patience_s: As `evaluate` has it.
 
     Returns:
-        The path; None, after a warning, where no rendering back end or encoder works: `file` is then as it was.
+        The film; None, after a warning, where no rendering back end or encoder works: `file` is then as it was.
 
     Raises:
         UserError: As `evaluate` does.
@@ -70,17 +99,19 @@ def record_video(
     check_sizes(agent, env, controller)
     file = Path(file) if isinstance(file, str) else file
     try:
-        task = _make_drawable(env)
+        task = drawable_env(env)
     except DrawingError as error:
         logger.warning("no video %s: %s", file, error)
         return None
     try:
         with torch_threads(num_threads, device):
-            policy = Policy(agent, int(np.prod(task.action_space.shape or ())), seed, 1, device)
-            policy.start([episode], {0: task})
-            played = play(policy.act, {0: task}, {0: episode_seed(seed, episode)}, 1, patience_s)
+            policy = Policy(agent, int(np.prod(task.action_space.shape or ())), seed, batch_size, device)
+            row, own_seed = episode % batch_size, episode_seed(seed, episode)
+            policy.start([episode if other == row else 0 for other in range(batch_size)], {row: task})
+            played = play(policy.act, {row: task}, {row: own_seed}, batch_size, patience_s)
             next(played)
-            return _write(task, played, file, max_seconds)
+            total = _write(task, played, file, max_seconds, f"episode {episode}, seed {own_seed}")
+            return Film(file, episode, own_seed, total)
     except DrawingError as error:
         logger.warning("no video %s: %s", file, error)
         return None
@@ -88,17 +119,20 @@ def record_video(
         task.close()
 
 
-def _write(task: gymnasium.Env, played: Iterator[Any], file: Location, max_seconds: float | None) -> Location:
+def _write(task: gymnasium.Env, played: Iterator[Any], file: Location, max_seconds: float | None, label: str) -> float:
+    """Write the film; the return of what it shows."""
     rate = float(task.metadata["render_fps"])  # decisions in a simulated second
     every = max(1, round(rate / MAX_FPS))
     limit = None if max_seconds is None else max(1, round(max_seconds * rate))
-    frame = _draw(task)  # before the first plan: a machine that cannot draw shall not plan an episode for nothing
+    frame = draw_frame(task)  # before the first plan: a machine that cannot draw shall not plan an episode for nothing
     with _new_video(file, rate / every) as video:
-        video.add(frame)
-        for decision, _ in enumerate(itertools.islice(played, limit), 1):
+        total = 0.0
+        video.add(with_line(frame, f"{label}, return {total:.1f}"))
+        for decision, (_, steps) in enumerate(itertools.islice(played, limit), 1):
+            total += sum(step.reward for step in steps)
             if decision % every == 0:
-                video.add(_draw(task))
-    return file
+                video.add(with_line(draw_frame(task), f"{label}, return {total:.1f}"))
+    return total
 
 
 @contextmanager
@@ -115,14 +149,36 @@ def _new_video(file: Location, fps: float) -> Iterator[Video]:
         upload(local, file)
 
 
-def _make_drawable(env: Mapping[str, Any]) -> gymnasium.Env:
+def drawable_env(env: Mapping[str, Any]) -> gymnasium.Env:
+    """Make a task that renders to arrays.
+
+    Args:
+        env: As `make_env` takes it.
+
+    Returns:
+        The task.
+
+    Raises:
+        DrawingError: It does not.
+    """
     try:
         return make_env(**env, render_mode="rgb_array")
     except Exception as error:  # it was made without rendering a moment ago
         raise DrawingError(f"{env['id']} does not render to arrays ({error})") from error
 
 
-def _draw(task: gymnasium.Env) -> np.ndarray:
+def draw_frame(task: gymnasium.Env) -> np.ndarray:
+    """A picture of a task.
+
+    Args:
+        task: Of `drawable_env`, after its reset.
+
+    Returns:
+        Bytes [height, width, 3].
+
+    Raises:
+        DrawingError: This machine cannot draw, or the task gives no array.
+    """
     try:
         frame: Any = task.render()
     except Exception as error:

@@ -15,7 +15,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from parsecrl.algorithms.reporting.figures import PALETTE, RED, Plot, Theme, color_bar, color_of, shades
+from parsecrl.algorithms.registry.algorithm import EVALUATION as EVALUATED
+from parsecrl.algorithms.reporting.figures import COSTS, PALETTE, RED, Plot, Theme, color_bar, color_of
 from parsecrl.platform.reports.iterates import Iterates
 from parsecrl.platform.reports.loaded_run import Phase, Run, Trial
 from parsecrl.platform.reports.paper_results import CURVE_LABEL, CURVES, LABEL, PaperResult, result_for
@@ -24,7 +25,9 @@ KIND_COLORS = {"full": PALETTE[0], "embedded": PALETTE[1], "ppo": PALETTE[2], "r
 LEGEND_LIMIT = 8
 MANY = 20  # trials, from which on curves are thin and coloured by their last return
 SAMPLE_LIMIT = 150
+FEW = 2  # results, up to which a curve is drawn as points
 RETURN = "episode_return_mean"
+EVALUATED_STD = "evaluation_return_std"
 ACTION_LIMIT = 8  # dimensions of the action that are shown
 
 
@@ -145,28 +148,54 @@ def curves(phase: Phase, task: str) -> Plot:
             label = trial.label + " (chosen)" * chosen if sweep else "this run, training return"
             if not chosen and len(phase.trials) > LEGEND_LIMIT:
                 label = "_"  # not in the legend; the page's table has them all
+            color = RED if many else color_of(i, len(phase.trials))
             if not many or chosen:
-                _line(axes, x, y, RED if many else color_of(i, len(phase.trials)), label, chosen)
-        at = [float(v) for v in map(phase.reached.get, (x_key, RETURN)) if isinstance(v, int | float)]
+                _line(axes, x, y, color, label, chosen)
+            if chosen or not sweep:
+                _evaluations(axes, trial, x_key, color if sweep else PALETTE[1])
+        at = [float(v) for v in map(phase.reached.get, (x_key, _score_key(phase))) if isinstance(v, int | float)]
         if len(at) == 2:
             axes.plot(*at, "*", ms=13, mfc=theme.ink, mec=theme.surface, mew=0.8, zorder=4)
         points = [p for p in CURVES.get((task, phase.kind), ()) if p[0] <= 1.5 * end] if x_key == "env_steps" else []
         if points:
             axes.plot(*zip(*points, strict=True), "D", ms=5, mfc="none", mec=theme.paper, label=CURVE_LABEL)
-        if sweep or points:
+        if sweep or points or _is_evaluated(phase):
             figure.legend(loc="outside lower left", ncols=1 if _long(phase.trials) else 2)
-        axes.set_ylabel("training return\n(mean of the last 10 episodes)")
+        axes.set_ylabel("return" if _is_evaluated(phase) else "training return\n(mean of the last 10 episodes)")
         _steps_axis(axes, x_key)
 
     legend = min(len(phase.trials), LEGEND_LIMIT) if len(phase.trials) > 1 else 0
     unit = "PPO steps" if x_key == "ppo_steps" else "environment steps (simulator steps)"
+    evaluated = (
+        " Dots: evaluations without exploration, the same episodes each time, with an episode's standard deviation."
+        if _is_evaluated(phase)
+        else ""
+    )
     star = " Star: the checkpoint that was chosen." if phase.reached else ""
     return Plot(
         draw,
         (9.4, 3.7 + 0.2 * legend),
         f"Learning curve of phase {phase.name}",
-        f"Return of training episodes, exploration included, over {unit}.{star}",
+        f"Return of training episodes, exploration included, over {unit}.{evaluated}{star}",
     )
+
+
+def _is_evaluated(phase: Phase) -> bool:
+    return any(np.isfinite(trial.column(EVALUATED)).any() for trial in phase.trials)
+
+
+def _score_key(phase: Phase) -> str:
+    return EVALUATED if phase.reached.get(EVALUATED) is not None else RETURN
+
+
+def _evaluations(axes: Axes, trial: Trial, x_key: str, color: str) -> None:
+    x, y = finite(trial, x_key, EVALUATED)
+    if x.size:
+        spread = np.nan_to_num(finite_at(trial, x_key, EVALUATED, EVALUATED_STD))
+        style = {"lw": 1.2, "marker": "o"} if x.size > FEW else {"ls": "", "marker": "o"}
+        axes.errorbar(
+            x, y, spread, color=color, ms=5, elinewidth=0.9, capsize=2, zorder=4, label="evaluations", **style
+        )
 
 
 def _thin_lines(figure: Figure, axes: Axes, phase: Phase, x_key: str, theme: Theme) -> None:
@@ -178,9 +207,9 @@ def _thin_lines(figure: Figure, axes: Axes, phase: Phase, x_key: str, theme: The
     order = np.argsort(last, kind="stable")
     scale = Normalize(*np.percentile(last, [5, 95]))
     lines = [np.column_stack(found[i]) for i in order]
-    drawn = LineCollection(lines, array=last[order], cmap=shades(theme).reversed(), norm=scale, lw=0.8, alpha=0.6)
+    drawn = LineCollection(lines, array=last[order], cmap=COSTS.reversed(), norm=scale, lw=0.8, alpha=0.6)
     axes.add_collection(drawn)
-    bar = figure.colorbar(ScalarMappable(norm=scale, cmap=shades(theme).reversed()), ax=axes, aspect=30)
+    bar = figure.colorbar(ScalarMappable(norm=scale, cmap=COSTS.reversed()), ax=axes, aspect=30)
     bar.set_label("last return of a trial", fontsize=9)
     bar.outline.set_visible(False)  # type: ignore[operator]
     axes.autoscale_view()
@@ -310,7 +339,7 @@ def plan_iterates(phase: Phase, iterates: Iterates) -> Plot:
         costs = np.concatenate([v.costs for v in views])
         low, high = np.percentile(costs, [1, 95])
         scale = Normalize(low, high if high > low else low + 1.0)
-        cmap = shades(theme)
+        cmap = COSTS
         ahead = np.arange(1, iterates.horizon + 1)
         for row, view in zip(grid, views, strict=True):
             order = _spread(view.costs)
@@ -357,8 +386,8 @@ def _spread(costs: np.ndarray) -> np.ndarray:
 
 
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, label: str, thick: bool) -> None:
-    marker = "." if x.size < 3 else None
-    axes.plot(x, y, color=color, lw=2.6 if thick else 1.5, label=label, marker=marker, zorder=3 if thick else 2)
+    style: dict[str, Any] = {"lw": 2.6 if thick else 1.5} if x.size > FEW else {"ls": "", "marker": "o", "ms": 6}
+    axes.plot(x, y, color=color, label=label, zorder=3 if thick else 2, **style)
 
 
 def finite(trial: Trial, x_key: str, y_key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -375,6 +404,22 @@ def finite(trial: Trial, x_key: str, y_key: str) -> tuple[np.ndarray, np.ndarray
     x, y = trial.column(x_key), trial.column(y_key)
     keep = np.isfinite(x) & np.isfinite(y)
     return x[keep], y[keep]
+
+
+def finite_at(trial: Trial, x_key: str, y_key: str, other: str) -> np.ndarray:
+    """A third column at the points of a trial's curve.
+
+    Args:
+        trial: With n results.
+        x_key: Column of x.
+        y_key: Column of y.
+        other: The third column.
+
+    Returns:
+        [m], as `finite` has points.
+    """
+    keep = np.isfinite(trial.column(x_key)) & np.isfinite(trial.column(y_key))
+    return trial.column(other)[keep]
 
 
 def _steps_axis(axes: Axes, x_key: str) -> None:

@@ -79,6 +79,7 @@ class Phase:
     planning_ms: float | None = None
     statistics: Statistics | None = None
     video: Path | None = None
+    video_of: dict[str, Any] = field(default_factory=dict)  # episode, seed and episode_return, and of how many episodes
     started: bool = False
     status: str = ""  # running, finished or failed, as the pipeline recorded it
     chosen: str = ""  # the name of the trial whose checkpoint is the phase's
@@ -228,7 +229,7 @@ def _phase(
     for key in ("env_steps", "planning_ms"):
         if measured[key] is None and best is not None:
             measured[key] = best.last(key)
-    video = folder / "videos" / f"{name}.mp4"
+    video, states = folder / "videos" / f"{name}.mp4", _read_json(folder / STATE_FILE)
     return replace(
         draft,
         controller=controller,
@@ -236,7 +237,8 @@ def _phase(
         checkpoint=checkpoint,
         video=video if video.is_file() else None,
         started=phase_folder.is_dir(),
-        status=str(_dict(_read_json(folder / STATE_FILE).get(name)).get("status") or ""),
+        video_of=_dict(states.get(f"video of {name}")),
+        status=str(_dict(states.get(name)).get("status") or ""),
         reached=_read_json(checkpoint / METRICS) if checkpoint else {},
         **measured,
     )

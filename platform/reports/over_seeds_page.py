@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -166,7 +167,8 @@ def _mean_curve(axes: Axes, cell: Cell, axis: str, color: str) -> None:
         if phase.best is not None:
             x, y = figures.finite(phase.best, axis, figures.RETURN)
             if x.size:
-                axes.plot(x, y, color=color, lw=0.8, alpha=0.45, marker="." if x.size < 3 else None)
+                few: dict[str, Any] = {"ls": "", "marker": "o", "ms": 4} if x.size <= figures.FEW else {"lw": 0.8}
+                axes.plot(x, y, color=color, alpha=0.45, **few)
                 lines.append((x, y))
     if not lines:
         return

@@ -16,10 +16,13 @@ from parsecrl.algorithms.reporting import markup
 from parsecrl.algorithms.reporting.cells import NOT_EVALUATED, NOTHING, count, milliseconds
 from parsecrl.algorithms.reporting.figures import PALETTE, Plot, color_of, render
 from parsecrl.platform.evaluation.episodes import RANDOM
+from parsecrl.platform.evaluation.prediction_figures import prediction_plot
+from parsecrl.platform.evaluation.predictions import predict_episode
 from parsecrl.platform.reports import figures
 from parsecrl.platform.reports.iterates import compute_iterates
 from parsecrl.platform.reports.loaded_run import Phase, Run, load_run
 from parsecrl.platform.reports.not_run import what_is_missing
+from parsecrl.platform.reports.opening import opening
 from parsecrl.platform.reports.over_seeds import has_chains
 from parsecrl.platform.reports.over_seeds_page import build_chains_report
 from parsecrl.platform.reports.pages import write_page
@@ -32,6 +35,7 @@ from parsecrl.platform.storage import Location, location_of
 from parsecrl.platform.terminal import duration
 
 LOSS_LIMIT = 12
+PREDICTED_DECISIONS = 100  # of an episode, at most
 LEARNER = "learners/default_policy/"
 BOOKKEEPING = re.compile(r"/|^(num_|total_loss$|module_train|weights_seq)|learning_rate|throughput|diff_num|timers?$")
 CONTENTS = {"missing": "Not run", "spec": "Spec", "machine": "Machine", "commands": "Reproduce"}
@@ -40,6 +44,7 @@ ACTING_CONTENTS = {
     "returns": "Returns",
     "curves": "Learning curves",
     "iterates": "What the planner tries",
+    "predictions": "What the model predicts",
     "planning": "Planning cost",
     "videos": "Videos",
 }
@@ -54,8 +59,8 @@ def build_report(run_dir: str | Location | Run, *, iterates: bool = True) -> Loc
 
     Args:
         run_dir: A run folder, on disk or in an object store, or a run that was loaded.
-        iterates: Also load each phase's checkpoint and plan once with it, to show what the planner tries: seconds a
-            phase.
+        iterates: Also load each phase's checkpoint and play with it, to show what the planner tries and what the model
+            predicts: seconds a phase.
 
     Returns:
         The page, where the run is.
@@ -79,7 +84,8 @@ def build_report(run_dir: str | Location | Run, *, iterates: bool = True) -> Loc
         **CONTENTS,
     }
     if not iterates:
-        contents.pop("iterates", None)
+        for part in ("iterates", "predictions"):
+            contents.pop(part, None)
     acting: dict[str, Any] = {}
     if run.acting:
         acting = {
@@ -90,6 +96,7 @@ def build_report(run_dir: str | Location | Run, *, iterates: bool = True) -> Loc
             "returns": _drawn(figures.boxes(run), folder, "returns") if any(p.statistics for p in run.rows) else "",
             "curves": [(phase, _curves(run, phase, folder)) for phase in run.acting],
             "iterates": _iterates(run, folder, problems) if iterates else [],
+            "predictions": _predictions(run, folder, problems) if iterates else [],
             "planning": (PLANNING_HEADINGS, [_planning(run, phase) for phase in run.acting]),
             "videos": _videos(run, problems),
         }
@@ -98,6 +105,7 @@ def build_report(run_dir: str | Location | Run, *, iterates: bool = True) -> Loc
         "run_page.html",
         title=f"{run.name}: {run.task}",
         run=run,
+        opening=opening(run),
         facts=_facts(run),
         contents=contents,
         warnings=[warning.text for warning in warnings_of(run)],
@@ -216,6 +224,30 @@ def _iterates(run: Run, folder: Path, problems: list[str]) -> list[tuple[Phase, 
     return parts
 
 
+def _predictions(run: Run, folder: Path, problems: list[str]) -> list[tuple[Phase, Markup]]:
+    parts = []
+    for phase in run.acting:
+        if phase.checkpoint is None:
+            continue
+        episode = int(phase.video_of.get("episode", 0))
+        try:
+            found = predict_episode(
+                run.address(phase.checkpoint),
+                None,
+                _seed(run),
+                episode=episode,
+                decisions=PREDICTED_DECISIONS,
+                trust=run.is_own,
+            )
+        except Exception as error:  # a report is never lost to a checkpoint that this machine cannot play
+            problems.append(f"The predictions of phase {phase.name} could not be computed: {_first_line(error)}")
+            continue
+        if found is not None:
+            plot = prediction_plot(found, f"phase {phase.name}")
+            parts.append((phase, _drawn(plot, folder, f"predictions-{_slug(phase.name)}")))
+    return parts
+
+
 def _planning(run: Run, phase: Phase) -> tuple[str, ...]:
     """Cells in the order of PLANNING_HEADINGS."""
     c, horizon = phase.controller, phase.controller.get("horizon")
@@ -239,10 +271,18 @@ def _videos(run: Run, problems: list[str]) -> list[Markup]:
     for phase in run.acting:
         if phase.video is not None:
             try:
-                films.append(markup.video(phase.video, f"{phase.name}: {phase.title}"))
+                films.append(markup.video(phase.video, _film_caption(phase)))
             except OSError as error:
                 problems.append(f"The video of phase {phase.name} could not be read: {_first_line(error)}")
     return films
+
+
+def _film_caption(phase: Phase) -> str:
+    shown, label = phase.video_of, f"{phase.name}: {phase.title}"
+    if not {"episode", "seed", "episode_return", "of"} <= shown.keys():
+        return label
+    which = f", the nearest to the median of {shown['of']}" if shown["of"] > 1 else ""
+    return f"{label}. Episode {shown['episode']}{which}: return {shown['episode_return']:.1f}, seed {shown['seed']}."
 
 
 def _machine(run: Run) -> list[tuple[str, str]]:

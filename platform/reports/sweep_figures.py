@@ -15,7 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from parsecrl.algorithms.reporting.figures import PALETTE, RED, Plot, Theme, shades
+from parsecrl.algorithms.reporting.figures import COSTS, PALETTE, RED, Plot, Theme
 from parsecrl.platform.reports.loaded_run import Phase
 from parsecrl.platform.reports.sweep import SCORE, Sweep, numbers_of, schedules_of
 
@@ -108,7 +108,7 @@ def heat_maps(sweep: Sweep) -> Plot:
     values = np.concatenate([table.to_numpy().ravel() for table in tables])
 
     def draw(figure: Figure, theme: Theme) -> None:
-        cmap, scale = shades(theme).reversed(), Normalize(np.nanmin(values), np.nanmax(values) + 1e-12)
+        cmap, scale = COSTS.reversed(), Normalize(np.nanmin(values), np.nanmax(values) + 1e-12)
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, (down, across), table in zip(grid.flat, pairs, tables, strict=False):
             _heat_map(axes, table, down, across, cmap, scale)
@@ -164,7 +164,7 @@ def parallel_coordinates(sweep: Sweep) -> Plot:
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.add_subplot()
         scores = sweep.rows[SCORE].to_numpy(dtype=float)
-        columns, cmap = [_coordinates(sweep.rows[name]) for name in names], shades(theme).reversed()
+        columns, cmap = [_coordinates(sweep.rows[name]) for name in names], COSTS.reversed()
         scale = Normalize(scores.min(), scores.max() + 1e-12)
         height = np.column_stack([heights for heights, _ in columns])
         order = np.argsort(scores, kind="stable")  # the best on top

@@ -111,7 +111,7 @@ def _show_progress(line: StatusLine, name: str) -> Callable[[int, int], None]:
 
 
 def record_videos(folder: RunFolder, line: StatusLine) -> None:
-    """Record the videos that the spec asks for and that are not there yet, of the first evaluation episode.
+    """Record the videos that the spec asks for and that are not there yet, each of a typical episode.
 
     Args:
         folder: Of the run; open.
@@ -122,12 +122,16 @@ def record_videos(folder: RunFolder, line: StatusLine) -> None:
     """
     if not folder.spec.evaluate.videos:
         return
-    from parsecrl.platform.evaluation.videos import record_video
+    from parsecrl.platform.evaluation.episodes import default_batch_size
+    from parsecrl.platform.evaluation.videos import record_video, typical_episode
 
-    spec = folder.spec
+    spec, table = folder.spec, evaluated_episodes(folder)
+    batch_size = default_batch_size(spec.evaluate.episodes, max(spec.resources.num_env_runners, 1))
     for name in spec.evaluate.phases or []:
         stored, file = checkpoint_of(folder, name), folder.path / "videos" / f"{name}.mp4"
-        if stored is None or (file.exists() and folder.state(f"video of {name}").get("checkpoint") == stored):
+        rows, before = table[table["phase"] == name], folder.state(f"video of {name}")
+        episode = typical_episode(rows) if len(rows) else 0
+        if stored is None or (file.exists() and (before.get("checkpoint"), before.get("episode")) == (stored, episode)):
             continue
         line.show(f"video of {name}")
         trust, patience_s = folder.trusted_code, spec.resources.no_progress_timeout_s
@@ -137,6 +141,8 @@ def record_videos(folder: RunFolder, line: StatusLine) -> None:
                 env_of(spec),
                 spec.seed,
                 file,
+                episode=episode,
+                batch_size=batch_size,
                 max_seconds=VIDEO_SECONDS,
                 trust=trust,
                 patience_s=patience_s,
@@ -144,4 +150,7 @@ def record_videos(folder: RunFolder, line: StatusLine) -> None:
         if made is None:
             line.note("videos: none, because this machine cannot draw (see `parsec doctor`)")
             return
-        folder.record(f"video of {name}", {"checkpoint": stored})
+        known = rows.loc[rows["episode"] == episode, "episode_return"]
+        returned = float(known.iloc[0]) if len(known) else made.episode_return  # the film may be cut short
+        shown = {"episode": episode, "seed": made.seed, "episode_return": returned, "of": len(rows)}
+        folder.record(f"video of {name}", {"checkpoint": stored, **shown})

@@ -16,12 +16,14 @@ import yaml
 from matplotlib.figure import Figure
 
 from parsecrl.algorithms.reporting.cells import score
+from parsecrl.algorithms.reporting.figures import THEMES
 from parsecrl.algorithms.reporting.statistics import interquartile_mean, summarize
 from parsecrl.algorithms.training.user_errors import Failed
 from parsecrl.platform.errors import UserError
-from parsecrl.platform.reports import build_comparison, build_report, format_table, paper_results
+from parsecrl.platform.reports import build_comparison, build_report, figures, format_table, paper_results
 from parsecrl.platform.reports.iterates import compute_iterates, nearest_iterations
 from parsecrl.platform.reports.loaded_run import load_run
+from parsecrl.platform.reports.opening import opening
 from parsecrl.platform.reports.warnings import warnings_of
 from parsecrl.platform.runs.random_policy import CHECKS
 from parsecrl.platform.runs.run_folder import STATE_FILE
@@ -551,3 +553,48 @@ def console_of(page: Path, scratch: Path, width: int) -> list[str]:
     """Load a page in headless Chromium, save scratch/page.png, return the console's lines."""
     done = chromium.load(page.as_uri(), scratch / "page.png", width, 900, "--enable-logging=stderr")
     return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_the_page_opens_with_what_was_done_and_what_came_out(report: Path, run_dir: Path, tmp_path: Path):
+    text = Page(report.read_text()).text
+    assert "This run trained planet (240,000 environment steps, 10 min), embed (4 trials, 20,000 environ" in text
+    medians = {phase: np.median(returns_of(phase)) for phase in ("planet", "random")}
+    assert f"Over 20 episodes the median return of planet reached {medians['planet']:,.4g}" in text
+    assert f", against {medians['random']:,.4g} of the random policy." in text
+    copy = tmp_path / "begun"
+    copy.mkdir()
+    shutil.copy(run_dir / "spec.yaml", copy)
+    assert "No phase of cheetah_tiny has begun. Its agents were not evaluated yet." in opening(load_run(copy))
+
+
+def test_evaluations_are_drawn_beside_the_training_return(run_dir: Path, tmp_path: Path):
+    def drawn(every: int):
+        copy = shutil.copytree(run_dir, tmp_path / f"run{every}", ignore=shutil.ignore_patterns("report", "videos"))
+        file = copy / "planet/trial_00000/result.json"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for i, row in enumerate(rows):
+            here = every and i % every == every - 1
+            row |= {"evaluation_return_mean": 300.0 if here else float("nan"), "evaluation_return_std": 20.0}
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return figures.curves(load_run(copy).phases[0], "cheetah.run")
+
+    with_them, without = drawn(5), drawn(0)
+    assert "Dots: evaluations" in with_them.caption
+    assert "Dots" not in without.caption
+    figure = Figure()
+    with_them.draw(figure, THEMES[0])
+    (bars,) = figure.axes[0].containers
+    assert bars.lines[0].get_ydata().tolist() == [300.0] * 4
+
+
+@pytest.mark.parametrize(("size", "line"), [(1, "None"), (2, "None"), (3, "-")])
+def test_curves_of_one_or_two_results_are_points(run_dir: Path, tmp_path: Path, size: int, line: str):
+    copy = shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("report", "videos"))
+    file = copy / "planet/trial_00000/result.json"
+    file.write_text(
+        "".join(f"{row}\n" for row in file.read_text().splitlines()[1 : 1 + size])
+    )  # the first has no return
+    figure = Figure()
+    figures.curves(load_run(copy).phases[0], "another task").draw(figure, THEMES[0])
+    curve = figure.axes[0].lines[0]
+    assert (curve.get_linestyle(), len(curve.get_xdata())) == (line, size)
