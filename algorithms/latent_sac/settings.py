@@ -50,7 +50,7 @@ class ExplorationSpec(Group):
     weight: NonNegative = Field(1.0, description="of the bonus, in units of the reward")
 
 
-class LatentSACSettings(EvaluatedSettings, StudySettings):
+class LatentSACSettings(EvaluatedSettings, StudySettings):  # type: ignore[misc]  # pydantic's plugin names both alike
     """Soft actor-critic over the latents of a dynamics model that is learned beside it (algorithm 1)."""
 
     world: WorldSpec = Field(default_factory=WorldSpec, description="where the policy acts")

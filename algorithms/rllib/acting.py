@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,23 +67,44 @@ class RLModulePolicy:
         Returns:
             Actions [B, A] in [-1, 1], and the next state.
         """
+        # A module may draw whatever is asked for, as DreamerV3 does its latents.
+        if rng is not None:
+            return self._decide(state, obs, int(rng.integers(2**31)), most_probable=False)
+        return self._decide(state, obs, self._seed_of(state, self.seed), most_probable=True)
+
+    @torch.no_grad()
+    def act_seeded(
+        self, state: dict[str, Tensor], obs: Tensor, seeds: Sequence[int]
+    ) -> tuple[NDArray[Any], dict[str, Tensor]]:
+        """As `Policy.act_seeded`, row by row: what a module draws, it draws for a whole batch."""
+        rows = []
+        for b, seed in enumerate(seeds):
+            own = {name: value[b : b + 1] for name, value in state.items()}
+            rows.append(self._decide(own, obs[b : b + 1], self._seed_of(own, seed), most_probable=True))
+        states = [after for _, after in rows]
+        after = {name: torch.cat([each[name] for each in states]) for name in states[0]}
+        return np.concatenate([action for action, _ in rows]), after
+
+    @staticmethod
+    def _seed_of(state: dict[str, Tensor], seed: int) -> int:
+        return derive_seed(seed, "decision", int(state["decision"][0]))
+
+    def _decide(
+        self, state: dict[str, Tensor], obs: Tensor, drawn: int, most_probable: bool
+    ) -> tuple[NDArray[Any], dict[str, Tensor]]:
         batch: dict[str, Any] = {Columns.OBS: obs}
         own = {name.removeprefix("state."): value for name, value in state.items() if name.startswith("state.")}
         if own:
             first = (state["decision"] == 0).to(obs.dtype)
             batch = {Columns.OBS: obs[:, None], Columns.STATE_IN: {k: v.to(obs.device) for k, v in own.items()}}
             batch["is_first"] = first.to(obs.device)  # DreamerV3's
-        # A module may draw whatever is asked for, as DreamerV3 does its latents.
-        drawn = (
-            rng.integers(2**31) if rng is not None else derive_seed(self.seed, "decision", int(state["decision"][0]))
-        )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(drawn))
+            torch.manual_seed(drawn)
             out = self.module.forward_inference(batch)
             actions = out.get(Columns.ACTIONS)
             if actions is None:
                 distribution = self.module.get_inference_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
-                actions = (distribution if rng is not None else distribution.to_deterministic()).sample()
+                actions = (distribution.to_deterministic() if most_probable else distribution).sample()
         after = {"decision": state["decision"] + 1}
         if own:
             actions = actions.reshape(len(obs), -1)

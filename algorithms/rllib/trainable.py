@@ -25,7 +25,7 @@ from parsecrl.algorithms.registry.algorithm import UNTRAINED
 from parsecrl.algorithms.rllib.acting import RLModulePolicy
 from parsecrl.algorithms.rllib.config import module_of, trial_config
 from parsecrl.algorithms.rllib.episode_counts import AT_BOUNDS, DECISIONS, ENTRIES, HIGH, LOW, RETURNS, STEPS
-from parsecrl.algorithms.training.evaluation import Evaluation, play_anew
+from parsecrl.algorithms.training.evaluation import ROLE, Evaluation, play_anew
 from parsecrl.algorithms.training.rllib_phase import runners_told
 from parsecrl.algorithms.training.rllib_private import algorithm_inside
 from parsecrl.algorithms.training.rllib_settings import RECENT_EPISODES, learner_terms
@@ -115,10 +115,9 @@ class RLlibBaseline(Trainable):
         task.close()
         module = module_of(self.config, seen, action)
         module.load_state_dict(self._weights())
-        sizes = [int(np.prod(space.shape or (0,))) for space in (seen, action)]
-        policy = RLModulePolicy(
-            module, self.config["class"], *sizes, derive_seed(self.config["run_seed"], "evaluation")
-        )
+        obs_size, action_size = (int(np.prod(space.shape or (0,))) for space in (seen, action))
+        seed = derive_seed(self.config["run_seed"], ROLE)
+        policy = RLModulePolicy(module, self.config["class"], obs_size, action_size, seed)
         return play_anew(policy, c.env, c.env_config, seeds, "cpu", c.sample_timeout_s)
 
     def _weights(self) -> dict[str, torch.Tensor]:

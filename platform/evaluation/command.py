@@ -86,9 +86,18 @@ def evaluate_checkpoint(
         f" | {rows['planning_ms'].median():.3g} ms a plan"
     )
     if video is not None:
-        chosen = {"episode": typical_episode(rows), "batch_size": default_batch_size(episodes, 1)}
+        together = default_batch_size(episodes, 1)
         with causes_told(f"video of {folder}"):
-            made = record_video(folder, env, seed, video, trust=trusted, patience_s=PATIENCE_S, **chosen)
+            made = record_video(
+                folder,
+                env,
+                seed,
+                video,
+                episode=typical_episode(rows),
+                batch_size=together,
+                trust=trusted,
+                patience_s=PATIENCE_S,
+            )
         told = "none, because this machine cannot draw (see `parsec doctor`)"
         if made is not None:
             total = f"return {made.episode_return:.1f}, seed {made.seed}"

@@ -146,7 +146,7 @@ def predict_episode(
         actions.append(action[0].numpy())
         return action.numpy()
 
-    task = make_env(**env, **({} if render_mode is None else {"render_mode": render_mode}))
+    task = make_env(**env, render_mode=render_mode)
     seen: list[np.ndarray] = []
     rewards: list[float] = []
     is_whole, own_seed = False, episode_seed(seed, episode)

@@ -52,8 +52,9 @@ def typical_episode(rows: pd.DataFrame) -> int:
     Returns:
         Its number, the lowest of several.
     """
-    returns = rows.set_index("episode")["episode_return"].sort_index()
-    return int((returns - returns.median()).abs().idxmin())
+    ordered = rows.sort_values("episode")
+    returns = ordered["episode_return"].to_numpy(float)
+    return int(ordered["episode"].to_numpy()[np.abs(returns - np.median(returns)).argmin()])
 
 
 def record_video(

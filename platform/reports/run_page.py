@@ -84,8 +84,8 @@ def build_report(run_dir: str | Location | Run, *, iterates: bool = True) -> Loc
         **CONTENTS,
     }
     if not iterates:
-        for part in ("iterates", "predictions"):
-            contents.pop(part, None)
+        for anchor in ("iterates", "predictions"):
+            contents.pop(anchor, None)
     acting: dict[str, Any] = {}
     if run.acting:
         acting = {

@@ -128,6 +128,14 @@ def test_every_modules_policy_travels_and_decides_the_same(name, config):
             actions.append(chosen)
         decided.append(np.stack(actions))
     np.testing.assert_array_equal(*decided)
+    # Environments that have nothing in common but the policy, as a service has them: each as if it were alone.
+    obs, seeds = torch.tensor([[0.1, 0.2, 0.3], [-0.3, 0.2, 0.1]]), (5, 7)
+    together, after = policy.act_seeded(policy.initial_state(2), obs, seeds)
+    for row, seed in enumerate(seeds):
+        alone = RLModulePolicy(policy.module, name, 3, 2, seed)
+        action, state = alone.act(alone.initial_state(1), obs[row : row + 1])
+        np.testing.assert_array_equal(together[row : row + 1], action)
+        assert all(torch.equal(after[key][row : row + 1], state[key]) for key in state)
 
 
 def test_a_class_of_other_code_needs_trust(checkpoint):
