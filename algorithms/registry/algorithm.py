@@ -317,7 +317,7 @@ def _blamed(method: Callable[..., Any], said: str, kinds: tuple[type, ...]) -> C
     def told(*arguments: Any, **options: Any) -> Any:
         try:
             found = method(*arguments, **options)
-        except (ValueError, ImportError):
+        except ValueError:
             raise
         except Exception as error:
             raise ValueError(f"{said} raised {one_line(error)}; correct it") from error
