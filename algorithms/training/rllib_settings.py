@@ -44,6 +44,7 @@ INSTEAD = {  # RLlib's name -> what settings, or the end of their names, say in 
 RECENT_EPISODES = 10  # whose mean return is the score
 FROM_STATE = frozenset({"class", "worker_index"})  # attributes that RLlib adds to configs of its own making
 FROM_DICT = ("model", "optimizer", "replay_buffer_config")  # RLlib hands these to training() when it reads a dict
+TO_EVALUATION = "evaluation_"  # RLlib hands to evaluation() what begins so
 
 
 class SettingsConfig(AlgorithmConfig):
@@ -116,11 +117,12 @@ class SettingsConfig(AlgorithmConfig):
             setattr(self, self.attributes.get(name, name), value)
 
     def update_from_dict(self, config_dict: Any) -> Self:
-        """As RLlib's; what it would hand to training() under names of its own is set as it is."""
-        for name in FROM_DICT:
+        """As RLlib's; what it would hand to a method that does not know it is set as it is."""
+        kept = (*FROM_DICT, *(name for name in self.settings.model_fields if name.startswith(TO_EVALUATION)))
+        for name in kept:
             if name in config_dict:
                 setattr(self, name, config_dict[name])
-        return super().update_from_dict({k: v for k, v in config_dict.items() if k not in FROM_DICT})
+        return super().update_from_dict({k: v for k, v in config_dict.items() if k not in kept})
 
     def validate(self) -> None:
         """Check all settings and the rules between them, and that no attribute is misspelt. Raises ValueError."""

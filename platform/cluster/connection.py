@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from parsecrl.platform.cluster import job_record
 from parsecrl.platform.cluster.job_record import JOB_CONFIG
 from parsecrl.platform.errors import RunFailed, StorageUnreachable, UserError, last_line, text_line
 from parsecrl.platform.shipping import own_code
@@ -87,6 +88,7 @@ def connect(
     dashboard: bool = True,
     log_to_driver: bool = False,
     env_vars: Mapping[str, str] | None = None,
+    job: Mapping[str, str] | None = None,
 ) -> str:
     """Start Ray here, or join a cluster. Code that this process was given by --code goes to a cluster's nodes.
 
@@ -95,6 +97,7 @@ def connect(
         dashboard: Whether a Ray that starts here serves its dashboard.
         log_to_driver: Whether what workers print comes through.
         env_vars: For this process and all workers.
+        job: Name, spec and project of the run, which the dashboard of a Ray that starts here shows as a job.
 
     Returns:
         The dashboard's URL, or "" without one.
@@ -119,6 +122,9 @@ def connect(
         passed_on = {key: os.environ[key] for key in sorted(names) if key in os.environ}
         _check_reachable(address)
         options: dict[str, Any] = {"include_dashboard": dashboard} if address in {None, LOCAL} else {}
+        is_shown = dashboard and address in {None, LOCAL} and job is not None and JOB_CONFIG not in os.environ
+        if is_shown and job is not None:
+            options["job_config"] = ray.job_config.JobConfig(metadata={**job, "job_submission_id": job["name"]})
         try:
             with _wheels(address) as wheels:
                 _init(
@@ -143,6 +149,8 @@ def connect(
             raise UserError(
                 f"no Ray cluster answers at {address!r} ({reason}); start one, or use --address local"
             ) from None
+        if is_shown and job is not None:
+            job_record.begin(job["name"], f"parsec run {job['spec']} --name {job['name']}", job)
     quiet_ray()
     from parsecrl.platform.cluster import ray_private
 

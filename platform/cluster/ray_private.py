@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from typing import Any
 
 import grpc
@@ -83,6 +84,24 @@ def publish_progress(job: str, phase: str, progress: str) -> None:
         return
     info["metadata"] = {**(info.get("metadata") or {}), "phase": phase, "progress": progress}
     info["message"] = f"{phase}: {progress}" if progress else phase
+    _internal_kv_put(key, json.dumps(info), namespace=ray_constants.KV_NAMESPACE_JOB)
+
+
+def write_job(job: str, status: str, **fields: Any) -> None:
+    """Make or change the record of a driver that no supervisor watches; its own job config names it.
+
+    Args:
+        job: Its id.
+        status: RUNNING, SUCCEEDED or FAILED.
+        fields: Others of Ray's JobInfo: `entrypoint` and `metadata` of a new record, `message`.
+    """
+    from ray.dashboard.modules.job.common import JobInfoStorageClient  # slow, and no trial needs it
+
+    key = JobInfoStorageClient.JOB_DATA_KEY.format(job_id=job)
+    stored = _internal_kv_get(key, namespace=ray_constants.KV_NAMESPACE_JOB)
+    now = int(1000 * time.time())
+    info = json.loads(stored) if stored else {"start_time": now, "runtime_env": {}, "message": status.lower()}
+    info |= {**fields, "status": status, **({} if status == "RUNNING" else {"end_time": now})}
     _internal_kv_put(key, json.dumps(info), namespace=ray_constants.KV_NAMESPACE_JOB)
 
 

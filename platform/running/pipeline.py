@@ -65,7 +65,7 @@ def run_spec(
     for warning in warnings_in(checked):
         line.note(f"warning: {warning}")
     url = _connect_if_needed(folder, chains, address, dashboard)
-    with opened(folder, line, *filter(None, [job_record.publisher()])):
+    with job_record.end_told(), opened(folder, line, *filter(None, [job_record.publisher()])):
         line.note(f"{job_record.RUN_BEGINS}{folder.path}")
         if codes := own_code.on_path():
             line.note(f"code: {own_code.described(codes)}")
@@ -137,7 +137,8 @@ def _connect_if_needed(folder: RunFolder, chains: list[Chain], address: str | No
         return ""
     from parsecrl.platform.cluster.connection import connect
 
-    url = connect(address, dashboard=dashboard, env_vars=folder.spec.runtime.env_vars)
+    job = {"project": job_record.PROJECT, "name": folder.path.name, "spec": folder.spec.name}
+    url = connect(address, dashboard=dashboard, env_vars=folder.spec.runtime.env_vars, job=job)
     for spec in one_of_each_variant(folder.spec) if chains else [folder.spec]:
         if chains or not all(folder.is_finished(phase) for phase in spec.phases):
             check_trial_resources(spec)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from parsecrl.platform.cluster.job_record import PROJECT
 from parsecrl.platform.errors import RunFailed, UserError, text_line
 from parsecrl.platform.submission.head import Client, JobDetails
 from parsecrl.platform.terminal import text_table
 
-PROJECT = "parsecrl"
 STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"  # read by the job's supervisor, in the job's own environment
 
 

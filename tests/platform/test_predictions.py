@@ -100,6 +100,7 @@ def test_the_command_writes_a_figure_and_refuses_other_files(tmp_path, capsys):
     settings = {"deterministic_size": 12, "stochastic_size": 4, "hidden_size": 16}
     controller = {"kind": "full", "horizon": H, "num_samples": 12, "num_elites": 4, "num_iterations": 2}
     described = {"algorithm": "planet", "env": PENDULUM, "world_model": settings, "env_steps": 1, "decoder": {}}
+    (tmp_path / "agent").mkdir()
     save_agent(tmp_path / "agent", agent, {**described, "controller": {**controller, "warm_start": True}})
     command = ["evaluate", str(tmp_path / "agent"), "--episodes", "2", "--predictions"]
     assert main([*command, str(tmp_path / "a.png")]) == 0

@@ -436,7 +436,7 @@ def test_report_is_one_self_contained_page(run_dir: Path, report: Path):
 def test_report_saves_its_figures(report: Path):
     import matplotlib.image
 
-    names = {"returns", *(f"{kind}-{p}" for p in PHASES for kind in ("curve", "losses", "iterates"))}
+    names = {"returns", *(f"{kind}-{p}" for p in PHASES for kind in ("curve", "losses", "iterates", "predictions"))}
     files = {f.stem: f for f in (report.parent / "figures").glob("*.png")}
     assert set(files) == names | {f"{name}-dark" for name in names}
     for file in files.values():
