@@ -18,12 +18,14 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path, PurePosixPath
 
+from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.tags import sys_tags
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from parsecrl.platform.errors import UserError, text_line
 from parsecrl.platform.shipping.secrets import line_of_secret, names_secret
@@ -154,13 +156,28 @@ def read(place: str, spec: str | None = None) -> OwnCode:
             raise UserError(f"--code {place}: there is no such folder or wheel; give one that exists")
     except OSError as error:
         raise UserError(f"--code {place} cannot be read ({text_line(error)}); give files that you may read") from None
-    hidden = sorted(module for module in code.modules if module in sys.stdlib_module_names or module == "parsecrl")
-    if hidden and hidden != ["test"]:
-        whose = "parsecrl's own" if hidden[0] == "parsecrl" else "Python's own"
-        raise UserError(f"--code {place} holds a module {hidden[0]}, which would hide {whose}; rename or move it")
+    taken = {**dict.fromkeys(sys.stdlib_module_names - {"test"}, "Python's own"), **_modules_needed()}
+    hidden = sorted(module for module in code.modules if module in taken)
+    if hidden:
+        raise UserError(
+            f"--code {place} holds a module {hidden[0]}, which would hide {taken[hidden[0]]}; rename or move it"
+        )
     for name, data in code.contents.items():
         _check_secret(place, name, data)
     return code
+
+
+@cache
+def _modules_needed() -> dict[str, str]:
+    """Module -> whose it is, of parsecrl and of the packages that it asks for."""
+    asked = [Requirement(line) for line in requires("parsec-rl") or ()]
+    names = {canonicalize_name(one.name) for one in asked if one.marker is None}  # a marker is an extra
+    found = {
+        module: f"that of {owners[0]}"
+        for module, owners in packages_distributions().items()
+        if names & set(map(canonicalize_name, owners))
+    }
+    return {**found, "parsecrl": "parsecrl's own"}
 
 
 def _check_secret(place: str, name: str, data: bytes) -> None:

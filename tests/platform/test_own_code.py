@@ -125,6 +125,8 @@ def test_doctor_plays_a_task_of_the_code(put_on_path, tmp_path, capsys, monkeypa
         ({"setup.py": "", "src/mine/__init__.py": ""}, ["its packages in src", "--code", "src"]),
         ({"random.py": ""}, ["a module random, which would hide Python's own"]),
         ({"parsecrl/__init__.py": ""}, ["a module parsecrl, which would hide parsecrl's own"]),
+        ({"torch/__init__.py": ""}, ["a module torch, which would hide that of torch"]),
+        ({"yaml.py": ""}, ["a module yaml, which would hide that of PyYAML"]),
         (
             {"a.py": f"\nWANDB_API_KEY = '{KEY}'\n"},
             ["line 2 of a.py looks like a secret", "environment of the cluster"],
