@@ -342,10 +342,11 @@ def draw_surfaces(tables: Tables, figure: Figure, theme: Theme) -> None:
             if i == 0:
                 axes.set_title(f"τ = {temperature:g}", fontsize=9)
             if j == 0:
-                axes.set_ylabel(f"state {state + 1}", fontsize=9)
+                axes.set_ylabel(f"state {state + 1}\nlatent 2", fontsize=9)
                 height, place = figure.get_size_inches()[1], axes.get_position()
                 scale, around = Normalize(levels[0], levels[-1]), (place.y0 * height, (1 - place.y1) * height)
                 color_bar(figure, scale, COSTS, "cost", right=0.85, bottom=around[0], top=around[1])
+    figure.supxlabel("latent 1", fontsize=9, y=0.01)
 
 
 def draw_decoders(tables: Tables, figure: Figure, theme: Theme) -> None:

@@ -61,7 +61,7 @@ def prediction_plot(found: Predictions, title: str) -> Plot:
         f"An episode of seed {found.seed}, {total} {found.rewards.sum():.1f}: what came, and what the world model "
         f"predicted 1 and {H} decisions before, along the actions that were then taken. The entries of observations "
         f"are those that vary most. Below: the share of the variance that is predicted, by decisions ahead; 0 is no "
-        f"better than the mean.{said}",
+        f"better than the mean; cut off at -1.{said}",
     )
 
 
