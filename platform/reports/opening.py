@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from parsecrl.platform.evaluation.episodes import RANDOM
 from parsecrl.platform.reports.loaded_run import Phase, Run
+from parsecrl.platform.reports.over_seeds import Chains
 from parsecrl.platform.runs.run_folder import FINISHED
 from parsecrl.platform.terminal import duration
 
@@ -19,6 +22,40 @@ def opening(run: Run) -> str:
         Two sentences.
     """
     return f"{_done(run)} {_outcome(run)}"
+
+
+def opening_over_seeds(found: Chains, summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """As `opening`, of a run with seeds or variants; what came out is the reference's.
+
+    Args:
+        found: Of `load_chains`.
+        summary: Of `summary_of`.
+
+    Returns:
+        Two sentences.
+    """
+    phases = list(dict.fromkeys(phase.name for run in found.runs.values() for phase in run.phases if phase.started))
+    seeds = len({chain.seed for chain in found.chains})
+    over = [_number(seeds, "seed")] + [_number(len(found.variants), "variant")] * found.several
+    begun, total = len(found.runs), len(found.chains)
+    rest = f"; {begun} of {total} chains have begun" if begun < total else ""
+    done = f"This run trained {_listed(phases) or 'nothing yet'} over {_listed(over)}{rest}."
+    reference = {
+        name: variants[found.variants[0]]["median"]
+        for name, variants in summary.items()
+        if found.variants[0] in variants
+    }
+    random = reference.pop(RANDOM, None)
+    if not reference:
+        return f"{done} Its agents were not evaluated yet." if found.cells else f"{done} Its results are below."
+    told = [f"{name} reached {median:,.4g}" for name, median in reference.items()]
+    whose = f" of {found.variants[0]}" if found.several else ""
+    against = f", against {random:,.4g} of the random policy" if random is not None else ""
+    return f"{done} Over all seeds{whose} the median return of {_listed(told)}{against}."
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}" + "s" * (count != 1)
 
 
 def _done(run: Run) -> str:

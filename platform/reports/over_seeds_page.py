@@ -19,6 +19,7 @@ from parsecrl.platform.evaluation.episodes import RANDOM
 from parsecrl.platform.reports import figures
 from parsecrl.platform.reports.loaded_run import Phase
 from parsecrl.platform.reports.local_copy import LocalCopy
+from parsecrl.platform.reports.opening import opening_over_seeds
 from parsecrl.platform.reports.over_seeds import (
     EXPLANATION,
     Cell,
@@ -60,6 +61,7 @@ def build_chains_report(run_dir: str | Location) -> Location:
         out / "index.html",
         "over_seeds.html",
         title=f"{where.name}: {first.task}" if first else where.name,
+        opening=opening_over_seeds(found, summary_of(found)),
         facts=[
             f"{len(found.runs)} of {len(found.chains)} chains begun",
             f"seeds {', '.join(map(str, seeds))}",

@@ -23,7 +23,8 @@ from parsecrl.platform.errors import UserError
 from parsecrl.platform.reports import build_comparison, build_report, figures, format_table, paper_results
 from parsecrl.platform.reports.iterates import compute_iterates, nearest_iterations
 from parsecrl.platform.reports.loaded_run import load_run
-from parsecrl.platform.reports.opening import opening
+from parsecrl.platform.reports.opening import opening, opening_over_seeds
+from parsecrl.platform.reports.over_seeds import ChainRecord, Chains, summary_of
 from parsecrl.platform.reports.warnings import warnings_of
 from parsecrl.platform.runs.random_policy import CHECKS
 from parsecrl.platform.runs.run_folder import STATE_FILE
@@ -565,6 +566,20 @@ def test_the_page_opens_with_what_was_done_and_what_came_out(report: Path, run_d
     copy.mkdir()
     shutil.copy(run_dir / "spec.yaml", copy)
     assert "No phase of cheetah_tiny has begun. Its agents were not evaluated yet." in opening(load_run(copy))
+
+
+def test_a_page_over_seeds_opens_likewise(run_dir: Path):
+    chains = [
+        ChainRecord(f"{variant}-seed{seed}", variant, seed, {}) for variant in ("spec", "wide") for seed in (0, 1)
+    ]
+    found = Chains(chains, {chain.name: load_run(run_dir) for chain in chains[:3]})
+    text = opening_over_seeds(found, summary_of(found))
+    medians = {phase: np.median([*returns_of(phase), *returns_of(phase)]) for phase in ("planet", "random")}
+    assert text.startswith(
+        "This run trained planet, embed and finetune over 2 seeds and 2 variants; 3 of 4 chains have begun. Over all "
+        f"seeds of spec the median return of planet reached {medians['planet']:,.4g}, embed reached"
+    )
+    assert text.endswith(f"against {medians['random']:,.4g} of the random policy.")
 
 
 def test_evaluations_are_drawn_beside_the_training_return(run_dir: Path, tmp_path: Path):
