@@ -1,16 +1,19 @@
 """A run of unified is killed with its updates under way; the same command brings it to its report."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from parsecrl.platform.evaluation.loading import load_agent
+from parsecrl.platform.reports.loaded_run import load_run
 from tests.platform.tiny import DRIVER
 
 SPEC = """
@@ -30,6 +33,8 @@ phases:
     batch_size: 4
     batch_length: 10
     decoder_beliefs: 4
+    evaluation_every: 4000
+    evaluation_episodes: 1
     stop: {env_steps: 15000}
     checkpoint_every: 1
 evaluate: {episodes: 2, videos: false}
@@ -53,6 +58,10 @@ def results(run):
     return [json.loads(line) for line in files[0].read_text().splitlines()] if files else []
 
 
+def is_evaluated(row):
+    return math.isfinite(row["evaluation_return_mean"])
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1500)
@@ -60,7 +69,8 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     (tmp_path / "tiny.yaml").write_text(SPEC)
     run = tmp_path / "runs/tiny"
     driver, deadline = start(tmp_path), time.monotonic() + 600
-    while not (any(run.glob("unified/*/checkpoint_*/metrics.json")) and any(r["num_updates"] for r in results(run))):
+    # After the first evaluation, with a checkpoint behind it.
+    while not (any(run.glob("unified/*/checkpoint_*/metrics.json")) and any(map(is_evaluated, results(run)[:-1]))):
         assert driver.poll() is None, driver.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -79,5 +89,12 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     assert {"model_loss", "critic_loss", "decoder_loss", "policy_loss"} <= found[-1]["losses"].keys()
     assert len(pd.read_csv(run / "evaluation.csv").query("phase == 'unified'")) == 2
     assert (run / "report/index.html").is_file()
+    # Evaluations came where they would have come, none twice, and the best of them chose the checkpoint.
+    kept = load_run(run).phases[0].best.rows
+    evaluated = kept[np.isfinite(kept["evaluation_return_mean"])]
+    assert (evaluated["env_steps"] // 4000).tolist() == [1, 2, 3]
+    chosen = json.loads((run / "state.json").read_text())["unified"]["checkpoint_metrics"]
+    assert chosen["score"] == chosen["evaluation_return_mean"] == evaluated["evaluation_return_mean"].max()
+    assert chosen["evaluated_updates"] == chosen["num_updates"]
     agent = load_agent(str(run / "unified"))
     assert agent.initial_state()
