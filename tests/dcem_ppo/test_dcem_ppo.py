@@ -12,8 +12,10 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from parsecrl.algorithms.checkpoints.agent import load_agent
+from parsecrl.algorithms.controllers.acting import PlanningPolicy
 from parsecrl.algorithms.dcem_ppo.dcem_ppo import DCEMPPO, collect_episodes
 from parsecrl.algorithms.dcem_ppo.dcem_ppo_rl_module import NOISE_INDEX, H
+from parsecrl.algorithms.training.evaluation import play_anew
 from parsecrl.algorithms.training.owed import raise_errors
 from parsecrl.algorithms.training.seeding import derive_seed
 
@@ -227,3 +229,21 @@ def test_no_samples_are_an_error(ray_runtime, make_config, write_agent, tmp_path
     with pytest.raises(TimeoutError, match="PPO step 1 gathered no episode"):
         algorithm.train()
     algorithm.stop()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("runners", [0, 2])
+def test_its_agent_is_evaluated_without_exploration(ray_runtime, make_config, runners):
+    config = make_config(LONG, runners=runners, evaluation_every=20, evaluation_episodes=3)
+    algorithm = config.build_algo()
+    try:
+        found = algorithm.train()
+        policy = PlanningPolicy(algorithm.current_agent(), derive_seed(0, "evaluation"))
+        env, arguments = algorithm.config.env, algorithm.config.env_config
+        again = play_anew(policy, env, arguments, algorithm.evaluation.seeds, "cpu", 60.0)
+        assert found["score"] == found["evaluation_return_mean"] == pytest.approx(np.mean(again), rel=1e-5)
+        assert found["evaluated_updates"] == found["num_updates"] > 0
+        assert {"predicted_reward", "achieved_reward"} <= found.keys()
+        assert found["achieved_reward"] == pytest.approx(found["episode_return_mean"] / 5, rel=0.3)
+    finally:
+        algorithm.stop()

@@ -1,6 +1,7 @@
 """Baselines beside each other in one run: RLlib's SAC and PPO, and the planner in the true simulator."""
 
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -25,6 +26,8 @@ phases:
     model: {fcnet_hiddens: [8]}
     search: {config.tau: {grid: [0.01, 0.02]}}
     decisions_per_iteration: 20
+    evaluation_every: 400
+    evaluation_episodes: 2
     stop: {env_steps: 600}
     checkpoint_every: 1
   - name: ppo
@@ -63,6 +66,9 @@ def test_baselines_train_are_continued_and_reported(ray_runtime, tmp_path):
     result = json.loads((folder / "sac/trial_00000_tau=0.01/result.json").read_text().splitlines()[-1])
     assert result["num_updates"] > 0
     assert any(name.endswith("loss") for name in result["metrics"]["loss"])
+    evaluated = [row for row in lines(folder, "trial_00000_tau=0.01") if math.isfinite(row["evaluation_return_mean"])]
+    assert [row["env_steps"] // 400 for row in evaluated] == [1]
+    assert result["score"] == evaluated[0]["evaluation_return_mean"] >= 0.0
     assert "ended" in status_text(folder)
     assert (folder / "report" / "index.html").is_file()
     agent = load_agent(folder / "sac")
@@ -79,6 +85,8 @@ def test_baselines_train_are_continued_and_reported(ray_runtime, tmp_path):
         assert steps[number] - steps[number - 1] == steps[1] - steps[0]
         assert found[number]["replay_decisions"] == steps[number] // 10
         assert found[number]["num_updates"] > found[number - 1]["num_updates"]
+        evaluated = [row["env_steps"] // 400 for row in found if math.isfinite(row["evaluation_return_mean"])]
+        assert evaluated == [1, 2]  # neither again nor too early
     stored = RunFolder(folder, spec).state("sac")["checkpoint"]
     assert read_description(folder / stored)["env_steps"] >= 600
 
