@@ -29,9 +29,10 @@ run: install
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# Whole runs that are killed and go on, and clusters of several nodes: a quarter of an hour.
+# Whole runs that are killed and go on, and clusters of several nodes. They share nothing: who is done takes what the
+# other has not begun.
 test-slow: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 # tests/test_rooms.py is the import contract, and tests/docs/test_prose.py the rule for prose. mypy does not see setuptools' package mapping: show it the folders under
 # their import names.
