@@ -20,7 +20,7 @@ from parsecrl.algorithms.controllers.planning import EmbeddedController, FullSpa
 from parsecrl.algorithms.controllers.score import Objective, Score, predicted_cost
 from parsecrl.algorithms.controllers.trajectory_searches import ICEMController, MPPIController
 from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights, ReplaySequence, WorldModel
-from parsecrl.algorithms.registry.user_functions import call_with_options, one_line, own_function
+from parsecrl.algorithms.registry.user_functions import RAISED, call_with_options, one_line, own_function
 
 B, N, T = 2, 3, 4  # of what is tried
 FINE_TUNED = ("reward", "transition", "decoder")  # the parts that PPO knows
@@ -184,7 +184,7 @@ class _Trial:
     def call(self, what: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:
             return function(*arguments, **options)
-        except Exception as error:  # of the user's own code
+        except RAISED as error:
             raise self.error(f"failed in a trial with a batch of {B}: {what} raised {one_line(error)}") from error
 
     def check(self, what: str, value: Any, wanted: str, shape: tuple[int, ...]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from parsecrl.algorithms.registry.settings import Settings
-from parsecrl.algorithms.registry.user_functions import is_own, one_line
+from parsecrl.algorithms.registry.user_functions import RAISED, is_own, one_line
 from parsecrl.algorithms.registry.workload import Stage, Workplace
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ def _blamed(method: Callable[..., Any], said: str, kinds: tuple[type, ...]) -> C
             found = method(*arguments, **options)
         except ValueError:
             raise
-        except Exception as error:
+        except RAISED as error:
             raise ValueError(f"{said} raised {one_line(error)}; correct it") from error
         if not isinstance(found, kinds):
             wanted = " or ".join(kind.__name__.replace("NoneType", "None") for kind in kinds)

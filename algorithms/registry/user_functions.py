@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
+RAISED = (Exception, SystemExit)  # by code of users' own, which may call sys.exit
+
 
 def names_code(value: Any) -> bool:
     """Whether a spec's value is module:name, and not one of the project's own names.
@@ -50,7 +52,7 @@ def load_named(name: str) -> Any:
         found = import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (Exception, SystemExit) as error:
+    except RAISED as error:
         raise ImportError(one_line(error)) from error
     return found
 
@@ -136,7 +138,7 @@ def call_with_options(
         raise ValueError(f"{where}.{required[0]} is missing, without which {name} cannot be made; set it")
     try:
         return function(*arguments, **options)
-    except Exception as error:  # of the user's own code
+    except RAISED as error:
         raise ValueError(f"{key} {name!r} cannot be made: {one_line(error)}; correct it or its options") from error
 
 

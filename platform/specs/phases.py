@@ -12,6 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from parsecrl.algorithms.registry.algorithm import TIME_KEY, TIME_S, TRAIN_KEYS, Algorithm, StopCondition
 from parsecrl.algorithms.registry.lookup import RegistryError, algorithm_named
 from parsecrl.algorithms.registry.settings import Count, Group, Positive
+from parsecrl.algorithms.registry.user_functions import is_own, one_line
 from parsecrl.platform.specs.groups import Domain, Stop, in_order
 from parsecrl.platform.specs.pretrained import is_pretrained, pretrained_keys
 
@@ -239,7 +240,12 @@ def parse_phase(data: Any) -> Any:
         model = phase_model(name)
     except RegistryError as error:
         raise _at("algorithm", str(error), name) from None
-    return model.model_validate(data)
+    try:
+        return model.model_validate(data)
+    except Exception as error:
+        if isinstance(error, ValidationError) or is_own(type(model.entry).__module__):
+            raise
+        raise _at("algorithm", f"the settings of {name} raised {one_line(error)}; correct them", name) from error
 
 
 def inherited(phase: dict[str, Any], earlier: list[Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from parsecrl.platform.specs import load_spec, phases
 
 GOOD = '''
 from typing import Any, ClassVar
-from pydantic import Field
+from pydantic import Field, model_validator
 from ray.tune import Trainable
 from parsecrl.algorithms.registry.algorithm import Algorithm, StopCondition
 from parsecrl.algorithms.registry.settings import Count, Positive, Settings, StudySettings
@@ -123,6 +123,12 @@ class RaisesInCheck(Counter):
 
 RAISES_IN_CHECK = RaisesInCheck()
 
+class LeavesInWorld(Counter):
+    def world(self, phase):
+        raise SystemExit("no display")
+
+LEAVES_IN_WORLD = LeavesInWorld()
+
 class OddWorld(Counter):
     def world(self, phase):
         return 3
@@ -139,6 +145,18 @@ class TakesTime(Counter):
     stop_conditions: ClassVar = {"time_s": StopCondition("hours", "hours")}
 
 TAKES_TIME = TakesTime()
+
+class FaultyRule(StudySettings):
+    stride: Count = 1
+
+    @model_validator(mode="after")
+    def _rule(self):
+        raise KeyError("stride")
+
+class HasFaultyRule(Counter):
+    settings = FaultyRule
+
+HAS_FAULTY_RULE = HasFaultyRule()
 
 class TakesTuneName(Counter):
     tune_name = "Planet"
@@ -235,6 +253,8 @@ def test_a_package_of_ones_own_brings_an_algorithm(install, tmp_path: Path, algo
             ["phases.count: world() of counters:OddWorld must return OwnWorld or None, got 3; docs/plugins.md"],
         ),
         ("counter = counters:ODD_CONFIG", "counter", ["make_config() of counter must return RLlib's config or a dict"]),
+        ("counter = counters:LEAVES_IN_WORLD", "counter", ["LeavesInWorld raised SystemExit: no display; correct it"]),
+        ("counter = counters:HAS_FAULTY_RULE", "counter", ["the settings of counter raised KeyError: 'stride'"]),
         ("counter = counters:TAKES_TIME", "counter", ["has a stop condition 'time_s'", "rename it"]),
         ("counter = counters:TAKES_TUNE_NAME", "counter", ["has the tune_name 'Planet'", "rename it"]),
         ("", "leaves:X", ["module:NAME 'leaves:X' cannot be imported (SystemExit: not on this machine)"]),
