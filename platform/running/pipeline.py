@@ -56,6 +56,8 @@ def run_spec(
         RunFailed: A phase cannot go on.
         Interrupted: The run was asked to stop; the same call continues it.
     """
+    if not isinstance(spec, Spec):
+        raise UserError(f"run_spec takes what load_spec returns, got {spec!r}; give load_spec({spec!r})")
     check_loggers(spec.loggers)
     chains = chains_of(spec) if has_chains(spec) else []
     folder = RunFolder.choose(spec, storage, name, fresh, trust, new_code)  # says where its own code is missing

@@ -16,7 +16,7 @@ from typing import Any
 
 from parsecrl.algorithms.registry.algorithm import EVALUATED_UPDATES, EVALUATION
 from parsecrl.algorithms.reporting.diagnostics import RANDOM_EPISODES, RANDOM_MEAN, RANDOM_STD
-from parsecrl.platform.errors import StorageUnreachable
+from parsecrl.platform.errors import StorageUnreachable, UserError
 from parsecrl.platform.storage import Location, RemotePath, in_parallel, read_json, remove_tree, write_atomically
 
 METRICS = "metrics.json"
@@ -105,7 +105,7 @@ def _stored(file: Location) -> Stored | None:
         found = Stored(folder, folder.parent.name, number_of(folder), metrics, file.stat().st_mtime)
     except StorageUnreachable:  # not the same as a checkpoint that is not there
         raise
-    except (OSError, ValueError):
+    except (OSError, ValueError, UserError):
         return None
     if key is not None:
         if len(_known) > 10_000:

@@ -159,9 +159,12 @@ def read_json(file: Location) -> dict[str, Any]:
         Its contents; an empty dict where there is no file.
 
     Raises:
-        ValueError: It is no JSON.
+        UserError: It is no JSON.
     """
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({text_line(error)}); bring back a whole copy of it") from None
 
 
 def remove_tree(folder: Location) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from parsecrl.platform.cli import main
 from parsecrl.platform.errors import UserError
+from parsecrl.platform.running.pipeline import run_spec
 from parsecrl.platform.runs import inner_paths, trust
 from parsecrl.platform.runs.run_folder import RUNNING, RunFolder
 from parsecrl.platform.specs import load_spec
@@ -68,6 +69,20 @@ def test_a_run_of_another_layout_is_refused_by_every_command_that_reads_runs(beg
         assert words in said, command
         assert said.count("\n") == 1
     assert [path.name for path in begun.iterdir()] == [SPEC]
+
+
+def test_a_damaged_state_is_said_in_a_sentence(begun, capsys):
+    (begun / SPEC / "state.json").write_text('{"planet": {"sta')
+    for command in (["run", SPEC, "--storage", str(begun)], ["status", str(begun / SPEC)]):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "state.json is damaged (Unterminated string" in said
+        assert said.count("\n") == 1
+
+
+def test_a_spec_is_told_from_its_name(tmp_path):
+    with pytest.raises(UserError, match=r"takes what load_spec returns, got 'cheetah_run_quick'; give load_spec\("):
+        run_spec(SPEC, tmp_path)
 
 
 @pytest.mark.parametrize("moved", [Path("/b/run"), RemotePath("s3://bucket/a/run")])
