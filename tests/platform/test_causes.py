@@ -2,18 +2,18 @@
 
 import os
 import re
-import subprocess
-import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from parsecrl.platform.runs.stored_checkpoints import stored_checkpoints
+from tests.platform.commands import Commands
 from tests.platform.tiny import PLANET
 
 # A world that fails where a process's title says that it works for what FAULT names, until it is mended.
 WORLDS = '''
-import os, re
+import re
 from pathlib import Path
 import gymnasium as gym
 from ray._raylet import getproctitle
@@ -26,7 +26,7 @@ class LicenceError(Exception):
         super().__init__(f"{text} ({code})")
 
 def look(when):
-    kind, moment, where = os.environ["FAULT"].split()
+    kind, moment, where = "FAULT".split()
     if moment == when and re.search(where, getproctitle()) and not Path(__file__).with_name("mended").exists():
         with Path(__file__).with_name("tries").open("a") as file:
             file.write("x")
@@ -55,8 +55,8 @@ class FaultyChain(Chain):
             raise LicenceError(7, "no licence\\nask your dealer")
         return found
 
-gym.register("Faulty-v0", entry_point="my_worlds:Faulty")
-gym.register("FaultyChain-v0", entry_point="my_worlds:FaultyChain")
+gym.register("Faulty-v0", entry_point=Faulty)
+gym.register("FaultyChain-v0", entry_point=FaultyChain)
 '''
 ACTING = (
     """
@@ -104,34 +104,32 @@ phases:
 """
 EMBEDDED = ACTING.replace("kind: full", "kind: embedded, latent_size: 2")
 EVALUATED = "evaluate: {episodes: 2, random: false, videos: false}\n"
-# The command twice in one Ray; in between the user mends the world.
-TWICE = """
-import logging, pathlib, sys
-import ray
-from parsecrl.platform.cluster.connection import quiet_ray
-quiet_ray()
-ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-         object_store_memory=256 * 1024**2)
-from parsecrl.platform.cli import main
-print("code", main(["run", "tiny.yaml"]), file=sys.stderr, flush=True)
-pathlib.Path("mended").touch()
-print("code", main(["run", "tiny.yaml"]), file=sys.stderr, flush=True)
-"""
 
 
-def run_twice(folder, spec, fault):
-    (folder / "my_worlds.py").write_text(WORLDS)
-    (folder / "tiny.yaml").write_text(spec)
-    root = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{folder}{os.pathsep}{root}", "FAULT": fault}
-    done = subprocess.run(
-        [sys.executable, "-c", TWICE], cwd=folder, capture_output=True, text=True, env=environment, timeout=1200
-    )
-    assert "Traceback" not in done.stderr, done.stderr[-5000:]
-    said = re.findall(r"^parsec: (.*)$", done.stderr, re.MULTILINE)
-    assert re.findall(r"^code (\d)$", done.stderr, re.MULTILINE) == ["1", "0"], done.stderr[-5000:]
-    assert len(said) == 1, said
-    return said[0]
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    """A folder with a package for each case, and a process that runs commands of `parsec` on them all."""
+    home = tmp_path_factory.mktemp("cases")
+    commands = Commands(PYTHONPATH=f"{home}{os.pathsep}{Path(__file__).parents[2]}")
+    yield home, commands
+    commands.end()
+
+
+def run_twice(cases, spec, fault):
+    """The command twice; in between the user mends the world. The case's folder, and what was said."""
+    home, commands = cases
+    folder = home / f"case_{len(list(home.iterdir()))}"
+    folder.mkdir()
+    (folder / "my_worlds.py").write_text(WORLDS.replace("FAULT", fault))
+    (folder / "tiny.yaml").write_text(spec.replace("my_worlds", f"{folder.name}.my_worlds"))
+    first = commands.parsec(folder, "run", "tiny.yaml")
+    (folder / "mended").touch()
+    second = commands.parsec(folder, "run", "tiny.yaml")
+    told = first.err + second.err
+    assert "Traceback" not in told, told[-5000:]
+    assert (first.code, second.code) == (1, 0), told[-5000:]
+    (said,) = re.findall(r"^parsec: (.*)$", told, re.MULTILINE)
+    return folder, said
 
 
 def line_of(text, nth=0):
@@ -157,15 +155,16 @@ CASES = {
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("case", list(CASES))
-def test_what_an_environment_raises_ends_the_trial_and_is_continued_when_mended(tmp_path, case):
+def test_what_an_environment_raises_ends_the_trial_and_is_continued_when_mended(cases, case):
     spec, fault, phase, nth = CASES[case]
     if "EnvRunner" in fault:
         spec = spec.replace("num_env_runners: 0", "num_env_runners: 1")
-    said = run_twice(tmp_path, spec + EVALUATED * ("Faulty-v0" in spec), fault)
-    run = tmp_path / "runs" / "tiny"
+    folder, said = run_twice(cases, spec + EVALUATED * ("Faulty-v0" in spec), fault)
+    run = folder / "runs" / "tiny"
     (trial,) = run.glob(f"{phase}/trial_*")  # the one that failed went on
-    place = f"{tmp_path}/my_worlds.py:{line_of('raise LicenceError', nth)}"
-    made = "ValueError: environment 'my_worlds:Faulty-v0' cannot be made: " * (case == "a runner's constructor")
+    place = f"{folder}/my_worlds.py:{line_of('raise LicenceError', nth)}"
+    env = f"{folder.name}.my_worlds:Faulty-v0"
+    made = f"ValueError: environment '{env}' cannot be made: " * (case == "a runner's constructor")
     assert said.startswith(f"phase {phase} stopped: {made}LicenceError: no licence ({place})"), said
     assert said.count(place) == 1
     assert f"the traceback is in {trial}/error.txt" in said
@@ -173,9 +172,9 @@ def test_what_an_environment_raises_ends_the_trial_and_is_continued_when_mended(
     text = (trial / "error.txt").read_text()
     assert text.count("Failure # ") == 1
     assert "ask your dealer" in text
-    assert f'File "{tmp_path}/my_worlds.py", line {line_of("raise LicenceError", nth)}' in text
+    assert f'File "{folder}/my_worlds.py", line {line_of("raise LicenceError", nth)}' in text
     if "init" not in fault:
-        assert (tmp_path / "tries").read_text() == "x"
+        assert (folder / "tries").read_text() == "x"
     assert stored_checkpoints(run / phase)
 
 
@@ -183,27 +182,27 @@ def test_what_an_environment_raises_ends_the_trial_and_is_continued_when_mended(
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", ["nan_observation", "nan_reward"])
 @pytest.mark.parametrize("runners", [0, 1])
-def test_what_is_not_finite_is_blamed_on_the_world(tmp_path, kind, runners):
+def test_what_is_not_finite_is_blamed_on_the_world(cases, kind, runners):
     spec = ACTING.replace("num_env_runners: 0", f"num_env_runners: {runners}") + EVALUATED
-    said = run_twice(tmp_path, spec, f"{kind} step {'EnvRunner' if runners else 'planet'}")
+    folder, said = run_twice(cases, spec, f"{kind} step {'EnvRunner' if runners else 'planet'}")
     assert "my_worlds:Faulty-v0" in said
     assert "step 7" in said
     assert "nan" in said.lower()
     assert "last checkpoint is good" not in said
     assert "learning_rate" not in said
-    assert (tmp_path / "tries").read_text() == "x"
+    assert (folder / "tries").read_text() == "x"
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
-def test_what_fails_in_evaluation_says_the_same_and_keeps_what_was_done(tmp_path):
+def test_what_fails_in_evaluation_says_the_same_and_keeps_what_was_done(cases):
     spec = ACTING.replace("num_env_runners: 0", "num_env_runners: 1") + EVALUATED
-    said = run_twice(tmp_path, spec, "raises step evaluation")
-    run = tmp_path / "runs" / "tiny"
+    folder, said = run_twice(cases, spec, "raises step evaluation")
+    run = folder / "runs" / "tiny"
     (trial,) = run.glob("planet/trial_*")
-    place = f"{tmp_path}/my_worlds.py:{line_of('raise LicenceError', 1)}"
+    place = f"{folder}/my_worlds.py:{line_of('raise LicenceError', 1)}"
     assert said.startswith(f"evaluation of planet stopped: LicenceError: no licence ({place})"), said
     assert f"the traceback is in {trial}/evaluation_error.txt" in said
     assert "ask your dealer" in (trial / "evaluation_error.txt").read_text()
-    assert (tmp_path / "tries").read_text() == "x"
+    assert (folder / "tries").read_text() == "x"
     assert len(pd.read_csv(run / "evaluation.csv")) == 2
