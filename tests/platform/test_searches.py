@@ -309,7 +309,7 @@ KILLED = {
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", KILLED)
-def test_a_search_whose_driver_is_killed_twice_loses_nothing_and_runs_nothing_twice(tmp_path, name):
+def test_a_search_whose_driver_is_killed_loses_nothing_and_runs_nothing_twice(tmp_path, name):
     diary = tmp_path / "diary"
     diary.touch()
     phase = {"name": "study", "algorithm": TOY, "search": RATE, "stop": {"env_steps": 120}, "checkpoint_every": 1}
@@ -324,7 +324,8 @@ def test_a_search_whose_driver_is_killed_twice_loses_nothing_and_runs_nothing_tw
             start_new_session=True, env={**os.environ, **environment},
         )  # fmt: skip
 
-    for lines in (15, 30):
+    # A second kill finds the state of a driver that was restored: one search, and one scheduler with a state.
+    for lines in (15, 30) if name in ("optuna", "pbt") else (20,):
         driver = start()
         while len(diary.read_text().splitlines()) < lines:
             assert driver.poll() is None, driver.stdout.read()
