@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -117,7 +117,9 @@ def control(world: World, **options: Any):
 
 def samples(space: spaces.Space, seed: int, count: int = 4) -> list[Any]:
     space.seed(seed)
-    return [space.sample() for _ in range(count)]
+    drawn = [space.sample() for _ in range(count)]
+    assume(all(map(space.contains, drawn)))  # Gymnasium draws 125 from Box(126, 126, (), int8)
+    return drawn
 
 
 @quick

@@ -228,6 +228,7 @@ def test_what_a_world_raises_ends_the_trial_with_its_cause(ray_runtime, name, ru
         "env": {"id": f"tests.envs.case_worlds:{world}-v0"},
         "resources": {"num_env_runners": runners, "num_cpus_per_env_runner": 0.5, "num_cpus_for_main_process": 0.5},
         "run_seed": 0,
+        "evaluation_episodes": 5,
     }
     with pytest.raises(Failed, match=words):
         train(config)

@@ -10,7 +10,7 @@ from parsecrl.algorithms.checkpoints.agent import save_agent
 from parsecrl.algorithms.controllers import PlanningAgent
 from parsecrl.algorithms.dcem_ppo.dcem_ppo import DCEMPPOConfig
 from parsecrl.algorithms.dcem_ppo.settings import DCEMPPOSettings
-from parsecrl.algorithms.open_loop.collector import Collector, Task
+from parsecrl.algorithms.offline_data.picture_collector import Collector, Task
 from parsecrl.algorithms.training.user_errors import Failed, causes_kept
 from parsecrl.platform.running.trainables import trainable_of
 from tests.planet.small import EMBEDDED, SMALL_MODEL
@@ -25,7 +25,7 @@ PICTURES = "tests.envs.faulty_worlds:Pictures-v0"
 MODEL = {"kind": "parsimonious", "latent_size": 4, "code_size": 3, "hidden_size": 8}
 SAC = {"model": MODEL, "policy": {"hidden_size": 8, "num_layers": 1}, "batch_size": 8}
 BUDGET = {"horizon": 3, "num_samples": 8, "num_elites": 2, "num_iterations": 1, "gradient_steps": 2}
-SEARCH = {"horizon": 2, "num_samples": 2, "num_elites": 1, "num_iterations": 1, "initial_std": 0.5}
+SEARCH = {"horizon": 2, "num_samples": 2, "num_elites": 1, "num_iterations": 1, "init_std": 0.5}
 AT_STEP = r"^EnvironmentFault: environment '.*Faulty-v0' at step 3 of an episode: "
 WORDS = {
     "raises": r"^RuntimeError: simulator lost its licence \(.*faulty_worlds\.py:\d+\)$",
@@ -59,7 +59,14 @@ def dcem_ppo(task: Callable[[str], dict[str, Any]], folder: Any) -> Any:
 
 def rllib(task: Callable[[str], dict[str, Any]], folder: Any) -> Any:
     sizes = {"train_batch_size_per_learner": 60, "minibatch_size": 30, "num_epochs": 1}
-    return {"class": "PPO", "config": sizes, "env": task(POINT), "resources": {}, "run_seed": 0}
+    return {
+        "class": "PPO",
+        "config": sizes,
+        "env": task(POINT),
+        "resources": {},
+        "run_seed": 0,
+        "evaluation_episodes": 5,
+    }
 
 
 def simulator_planner(task: Callable[[str], dict[str, Any]], folder: Any) -> Any:
