@@ -88,7 +88,7 @@ def test_baselines_train_are_continued_and_reported(ray_runtime, tmp_path):
         evaluated = [row["env_steps"] // 400 for row in found if math.isfinite(row["evaluation_return_mean"])]
         assert evaluated == [1, 2]  # neither again nor too early
     stored = RunFolder(folder, spec).state("sac")["checkpoint"]
-    assert read_description(folder / stored)["env_steps"] >= 600
+    assert read_description(folder / stored)["env_steps"] in (400, 800)
 
 
 def lines(folder, trial):
