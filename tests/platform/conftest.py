@@ -245,3 +245,18 @@ def site(tmp_path_factory):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
     return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A finished run of three phases, small."""
+    from tests.platform.finished_run import write_run
+
+    return write_run(tmp_path_factory.mktemp("storage") / "cheetah_tiny")
+
+
+@pytest.fixture(scope="module")
+def report(run_dir):
+    from parsecrl.platform.reports import build_report
+
+    return build_report(run_dir)
