@@ -38,7 +38,7 @@ def imports(root: Path) -> dict[str, set[str]]:
     return {
         name: {m for word in _words(file) if (m := _module(word, known)) not in {None, name}}
         for name, file in known.items()
-    }  # type: ignore[misc]
+    }
 
 
 def _words(file: Path) -> Iterator[str]:

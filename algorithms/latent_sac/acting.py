@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.models.squashed_gaussian import squashed_mean, squashed_sample
 
 
-class _LatentPolicy:
+class _LatentPolicy(ABC):
     """Actions from latents; the state is the action before, which nothing depends on.
 
     Args:
@@ -25,12 +26,13 @@ class _LatentPolicy:
     def __init__(self, model: LatentDynamics, network: nn.Module):
         self.model, self.network = model.eval(), network.eval()
 
+    @abstractmethod
     def _no_action(self, batch_size: int) -> Tensor:
-        raise NotImplementedError
+        """What stands for the action before the first."""
 
+    @abstractmethod
     def _choose(self, output: Tensor, rng: np.random.Generator | None) -> Tensor:
         """Actions by the network's output [B, ...]."""
-        raise NotImplementedError
 
     def initial_state(self, batch_size: int) -> dict[str, Tensor]:
         """The state before the first observations: no action yet, which is 0."""

@@ -142,5 +142,5 @@ def _own_tune_names() -> set[str]:
 
 
 def _said(point: EntryPoint) -> str:
-    package = f" of the package {point.dist.name}" if getattr(point, "dist", None) else ""  # type: ignore[union-attr]
+    package = f" of the package {point.dist.name}" if point.dist else ""
     return f"{point.name} = {point.value}{package}"

@@ -60,7 +60,7 @@ def restore_tuner(
     tuner = tune.Tuner.restore(path, _resume_config=how, **options)
     restored = tuner._local_tuner.get_run_config()  # type: ignore[union-attr]  # Ray client mode has none
     restored.stop, restored.callbacks = stop, callbacks
-    configured = tuner._local_tuner._tune_config  # type: ignore[union-attr]
+    configured = tuner._local_tuner._tune_config  # type: ignore[union-attr]  # as above
     configured.search_alg, configured.scheduler = search, scheduler
     return tuner
 
@@ -89,11 +89,11 @@ def stored_by(store: Callable[[str, str, Any], None]) -> Iterator[None]:
     def command(syncer: Any, local_path: str, uri: str, exclude: Any = None) -> tuple[Any, dict[str, Any]]:
         return store, {"source": local_path, "path": uri, "filesystem": syncer.storage_filesystem}
 
-    _FilesystemSyncer._sync_up_command = command  # type: ignore[method-assign]
+    _FilesystemSyncer._sync_up_command = command  # type: ignore[method-assign]  # Tune makes its syncer itself
     try:
         yield
     finally:
-        _FilesystemSyncer._sync_up_command = before  # type: ignore[method-assign]
+        _FilesystemSyncer._sync_up_command = before  # type: ignore[method-assign]  # likewise
 
 
 def keep_searched(trial: Trial, searched: Iterable[str]) -> None:
@@ -128,11 +128,11 @@ def failures_judged(is_lasting: Callable[[Trial, Exception | None], bool]) -> It
         if is_lasting(trial, error):
             trial.run_metadata.num_failures = max(trial.run_metadata.num_failures, trial.max_failures + 1)
 
-    Trial.handle_error = judged  # type: ignore[method-assign, assignment]
+    Trial.handle_error = judged  # type: ignore[method-assign, assignment]  # Tune makes its trials itself
     try:
         yield
     finally:
-        Trial.handle_error = counted  # type: ignore[method-assign]
+        Trial.handle_error = counted  # type: ignore[method-assign]  # likewise
 
 
 def updated_state(state: str, space: dict[str, Any], searched: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from parsecrl.platform.cluster.connection import quiet_ray
 from parsecrl.platform.errors import UserError, text_line
 from parsecrl.platform.submission.tokens import read_token
 
-quiet_ray()
+quiet_ray()  # before Ray is imported, which sets loggers up; the modules beside this one take Ray's names from here
 
 import requests  # noqa: E402
 from ray.exceptions import AuthenticationError  # noqa: E402

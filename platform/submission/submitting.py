@@ -174,7 +174,7 @@ def resources_of_nodes(client: Client) -> list[dict[str, float]] | None:
         # A head by itself reports here and names each node's type after it; Kubernetes' autoscaler does neither.
         while (status := _autoscaler_status(client)) is None and time.monotonic() < deadline:
             time.sleep(0.5)
-        kinds = status["autoscalerReport"].get("nodeTypeMapping") or {}  # type: ignore[index]
+        kinds = (status or {})["autoscalerReport"].get("nodeTypeMapping") or {}  # KeyError: nobody reported
         if any(kind != f"node_{node}" for node, kind in kinds.items()):
             return None
         return [node["resources_total"] for node in alive]

@@ -65,8 +65,10 @@ def main() -> None:
         order = list(enumerate(workers))
         for plans in (False, True):
             for index, worker in order if number % 2 else order[::-1]:
-                worker.stdin.write(f"{options.seconds} {plans}\n")  # type: ignore[union-attr]
-                for line in worker.stderr:  # type: ignore[union-attr]
+                assert worker.stdin is not None  # both are pipes
+                assert worker.stderr is not None
+                worker.stdin.write(f"{options.seconds} {plans}\n")
+                for line in worker.stderr:
                     if line.startswith("["):  # the others are warnings
                         found.setdefault((index, plans), []).append(json.loads(line))
                         break
@@ -76,8 +78,7 @@ def main() -> None:
         cells = [f"{rate:,.0f} ({each[0]:,.0f} to {each[-1]:,.0f})" for rate, each in zip(rates, spread, strict=True)]
         print(f"| {python} | {' | '.join(cells)} |", flush=True)
     for worker in workers:
-        worker.stdin.close()  # type: ignore[union-attr]
-        worker.wait()
+        worker.communicate()
 
 
 if __name__ == "__main__":
