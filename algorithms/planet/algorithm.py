@@ -118,18 +118,26 @@ class PlanetAlgorithm(Algorithm):
                 phase.check_holds_plan(agent.controller.horizon)
 
     def task_warnings(self, phase: Any, task: PlayedTask) -> list[str]:
-        """A sentence for each own model that cannot predict ends, where the task's episodes terminate."""
+        """A sentence for each model that cannot predict ends, where the task's episodes terminate."""
+        if not task.terminates:
+            return []
         models = {settings["world_model"].get("kind", "") for settings in agents_of_own_code(phase)}
         blind = [
             name
             for name in sorted(filter(names_code, models))
             if not hasattr(own_function(name, "world_model.kind", ()), "terminates")
         ]
-        return [
+        told = [
             f"world_model.kind {name!r} has no attribute `terminates`, and episodes of this task terminate: its plans "
             f"cannot tell an end from a step; weigh rewards as parsecrl.algorithms.models.WorldModel.predict says"
-            for name in blind * task.terminates
+            for name in blind
         ]
+        if 0 in values_of(phase, "loss.continuation_weight"):
+            told.append(
+                "loss.continuation_weight is 0, and episodes of this task terminate: plans cannot tell an end from a "
+                "step; leave the key out"
+            )
+        return told
 
 
 def agents_of_own_code(phase: Any) -> list[dict[str, Any]]:

@@ -110,6 +110,8 @@ class PlanetRLModule(TorchRLModule):
             *(batch[name] for name in (Columns.OBS, Columns.ACTIONS, Columns.REWARDS)),
             *(batch[name].bool() for name in ("is_first", "is_terminated")),
         )
+        if self.loss_weights.continuation_weight == 0:
+            sequence = sequence._replace(terminated=torch.zeros_like(sequence.terminated))
         loss, terms, _ = self.losses(batch, sequence)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # Several learners wait for each other's gradient of every parameter, also of what a batch did not ask.

@@ -209,7 +209,7 @@ class LossSpec(Group):
     overshooting_steps: Count = Field(1, description="longest prediction that the divergence is taken of; 1: the next")
     overshooting_weight: NonNegative = Field(1.0, description="weight of the longer predictions' divergence")
     continuation_weight: NonNegative = Field(
-        1.0, description="weight of the cross-entropy of termination, where episodes terminate"
+        1.0, description="weight of the cross-entropy of termination, where episodes terminate; 0: none is learned of"
     )
 
 

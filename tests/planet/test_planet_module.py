@@ -121,6 +121,17 @@ def test_a_termination_reaches_the_model_and_its_loss():
     assert not all(torch.equal(a, b) for a, b in zip(head, weights_of(model.continuation_net), strict=True))
 
 
+def test_without_its_weight_nothing_is_learned_of_terminations():
+    batch = small_batch()
+    batch["is_terminated"][0, 5] = True
+    seen, blind = small_module(), small_module(loss={"continuation_weight": 0.0})
+    never = small_module()._forward_train(small_batch())["loss"]
+    assert not torch.equal(seen._forward_train(batch)["loss"], never)
+    assert torch.equal(blind._forward_train(batch)["loss"], never)
+    assert seen.agent.model.terminates
+    assert not blind.agent.model.terminates
+
+
 def test_several_learners_need_not_use_every_part_in_every_batch(tmp_path):
     """As RLlib wraps the module of each of them; the head of termination has nothing to do here."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)

@@ -242,6 +242,14 @@ def test_a_world_model_that_knows_no_end_is_warned_of_where_episodes_terminate(t
     assert all("world_model.kind 'own_models:Blind' has no attribute `terminates`" in text for text in told)
 
 
+@pytest.mark.parametrize(("id", "count"), [("Cliff", 1), ("Point", 0)])
+def test_a_loss_without_terminations_is_warned_of_where_episodes_terminate(tmp_path, id, count):
+    (phase,) = spec_of(tmp_path, PLANET.replace("stop:", "loss: {continuation_weight: 0}, stop:"), id).phases
+    found = inspect_task(lambda: make_env(f"{HERE}{id}-v0"), id, [0, 1])
+    told = phase.entry.task_warnings(phase, PlayedTask(id, found.num_terminated > 0, found.obs_rms))
+    assert [text.split(",")[0] for text in told] == ["loss.continuation_weight is 0"] * count
+
+
 @pytest.mark.parametrize(
     ("algorithm", "unit", "count"),
     [(kind, unit, unit != 1.0) for kind in ("sac", "plan", "rllib") for unit in (1e-4, 1.0, 1e4)]
