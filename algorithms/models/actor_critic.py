@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from parsecrl.algorithms.models.beliefs import Belief
 from parsecrl.algorithms.models.layers import mlp
 
+SATURATED = 2.0  # of what a tanh is taken of: tanh(2) = 0.96
+SATURATION_WEIGHT = 1e-2  # of the squared excess over it; the returns beside it are of the size 1
+
 
 class ActorCritic(nn.Module):
     """Critic, its slow copy, and actor; each has two layers of `hidden_size` ELU units.
@@ -77,8 +80,12 @@ class ActorCritic(nn.Module):
         Returns:
             [..., A] in [-1, 1].
         """
-        mean = self.actor(torch.cat(belief, -1)).tanh()
-        return mean if eps is None else (mean + self.std * eps).clamp(-1.0, 1.0)
+        mean = self.preactivation(belief).tanh()
+        return mean if eps is None else clamp_straight_through(mean + self.std * eps)
+
+    def preactivation(self, belief: Belief) -> Tensor:
+        """What the actor takes the tanh of [..., A], for beliefs [...]."""
+        return self.actor(torch.cat(belief, -1))
 
     @torch.no_grad()
     def move_slow_critic(self, rate: float) -> None:
@@ -101,6 +108,11 @@ class ActorCritic(nn.Module):
         B, P = eps.shape[:2]
         rows = Belief(*(part.repeat_interleave(P, 0) for part in belief))
         return imagine(model, self, rows, eps.flatten(0, 1).transpose(0, 1)).action.transpose(0, 1).unflatten(0, (B, P))
+
+
+def clamp_straight_through(action: Tensor) -> Tensor:
+    """Actions [...] in [-1, 1]; noise that leads out of the bounds does not end the gradient."""
+    return action.clamp(-1.0, 1.0).detach() + (action - action.detach())
 
 
 class Imagined(NamedTuple):
@@ -175,6 +187,9 @@ def actor_critic_loss(
     the squared error to them. Both weigh a step by the probability that it is reached. The returns end in the slow
     critic's values. The gradient reaches actor and critic; hold the model's parameters still.
 
+    An actor at its bounds everywhere would have no gradient, and would stay there. So its loss counts large arguments
+    of the tanh (Andrychowicz et al. 2017, "Hindsight Experience Replay", appendix A).
+
     Args:
         model: An `ImaginationModel`.
         actor_critic: What learns.
@@ -196,6 +211,8 @@ def actor_critic_loss(
     weights = (goes_on * survival_weights(continuation)).detach()
     before = torch.cat([imagined.belief.h[:-1], imagined.belief.s[:-1]], -1).detach()
     error = actor_critic.critic(before).squeeze(-1) - returns.detach()
-    critic_loss, actor_loss = (weights * error.square()).mean(), -(weights * returns).mean()
+    excess = (actor_critic.preactivation(start).abs() - SATURATED).clamp(min=0.0).square().mean(-1)
+    critic_loss = (weights * error.square()).mean()
+    actor_loss = SATURATION_WEIGHT * (goes_on * excess).mean() - (weights * returns).mean()
     terms = {"critic_loss": critic_loss, "actor_loss": actor_loss, "imagined_value": (returns * unit).mean()}
     return critic_loss + actor_loss, {name: term.detach() for name, term in terms.items()}

@@ -208,3 +208,18 @@ def test_critic_and_actor_find_the_riccati_solution():
         value = actor_critic.value(states(x), 1.0)
     torch.testing.assert_close(action, gain * x, atol=0.08, rtol=0)  # of 0.75 at most
     torch.testing.assert_close(value, -P * x.square(), atol=0.02, rtol=0)
+
+
+@pytest.mark.learn
+@pytest.mark.parametrize("bias", [-20.0, 20.0])
+def test_an_actor_at_its_bounds_comes_back(bias):
+    """There the tanh has no gradient left in float32."""
+    actor_critic = make(std=0.2)
+    with torch.no_grad():
+        actor_critic.actor[-1].bias.fill_(bias)
+        x = torch.linspace(-0.5, 0.5, 11)
+        assert actor_critic.act(states(x)).abs().min() == 1
+    learn(LinearQuadratic(), actor_critic, list(actor_critic.parameters()), 1200)
+    with torch.no_grad():
+        action = actor_critic.act(states(x)).squeeze(-1)
+    torch.testing.assert_close(action, LinearQuadratic().solution(0.9)[1] * x, atol=0.15, rtol=0)  # of 0.75 at most
