@@ -209,6 +209,9 @@ def _parser() -> argparse.ArgumentParser:
     capacity.add_argument("--gpu-flops", type=_amount, help="FLOP/s that plans reach on a GPU, from `make bench` there")
     capacity.add_argument("--calibrate", action="store_true", help="measure a core of this machine for half a second")
 
+    docs = command("docs", _docs, "list the pages of the documentation, or print one")
+    docs.add_argument("page", metavar="PAGE", nargs="?", help="such as plugins")
+
     doctor = command("doctor", _doctor, "versions, GPU, rendering, Ray, free disk; or a task", own)
     doctor.add_argument("--env", metavar="ID", help="play this task at random instead, and say what is made of it")
     doctor.add_argument("--kwargs", metavar="JSON", default="{}", help="of the task's constructor, as env.kwargs")
@@ -394,6 +397,13 @@ def _capacity(options: argparse.Namespace) -> int:
 
     spec = load_spec(options.spec, options.overrides)
     print(capacity_table(spec, options.cpus, options.gpus, options.gpu_flops, options.calibrate))
+    return 0
+
+
+def _docs(options: argparse.Namespace) -> int:
+    from parsecrl.platform.specs.documentation import contents, page
+
+    print(contents() if options.page is None else page(options.page))
     return 0
 
 

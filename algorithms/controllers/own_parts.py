@@ -24,7 +24,7 @@ from parsecrl.algorithms.registry.user_functions import RAISED, call_with_option
 
 B, N, T = 2, 3, 4  # of what is tried
 FINE_TUNED = ("reward", "transition", "decoder")  # the parts that PPO knows
-REMEDY = "correct it; docs/plugins.md has the protocol"
+REMEDY = "correct it; `parsec docs plugins` has the protocol"
 OVER_ACTIONS = {"full": FullSpaceController, "icem": ICEMController, "mppi": MPPIController}
 
 

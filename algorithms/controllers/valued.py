@@ -40,7 +40,7 @@ def make_actor_critic(
     if lacking:
         raise ValueError(
             f"value needs a world model with {', '.join(parts(ImaginationModel))}, got {type(model).__name__} without "
-            f"{', '.join(lacking)}; add them (docs/plugins.md), or set value: none"
+            f"{', '.join(lacking)}; add them (parsec docs plugins), or set value: none"
         )
     if controller.score.objective is not None:
         raise ValueError(

@@ -84,7 +84,14 @@ class ActorCritic(nn.Module):
         return mean if eps is None else clamp_straight_through(mean + self.std * eps)
 
     def preactivation(self, belief: Belief) -> Tensor:
-        """What the actor takes the tanh of [..., A], for beliefs [...]."""
+        """What the actor takes the tanh of.
+
+        Args:
+            belief: [...].
+
+        Returns:
+            [..., A], any real numbers.
+        """
         return self.actor(torch.cat(belief, -1))
 
     @torch.no_grad()
@@ -111,7 +118,14 @@ class ActorCritic(nn.Module):
 
 
 def clamp_straight_through(action: Tensor) -> Tensor:
-    """Actions [...] in [-1, 1]; noise that leads out of the bounds does not end the gradient."""
+    """Clamp to [-1, 1] with the gradient of no clamp: noise that leads out of the bounds does not end the gradient.
+
+    Args:
+        action: [...], any real numbers.
+
+    Returns:
+        [...] in [-1, 1].
+    """
     return action.clamp(-1.0, 1.0).detach() + (action - action.detach())
 
 

@@ -323,7 +323,7 @@ def _blamed(method: Callable[..., Any], said: str, kinds: tuple[type, ...]) -> C
             raise ValueError(f"{said} raised {one_line(error)}; correct it") from error
         if not isinstance(found, kinds):
             wanted = " or ".join(kind.__name__.replace("NoneType", "None") for kind in kinds)
-            raise ValueError(f"{said} must return {wanted}, got {found!r}; docs/plugins.md has the protocol")
+            raise ValueError(f"{said} must return {wanted}, got {found!r}; `parsec docs plugins` has the protocol")
         return found
 
     return told

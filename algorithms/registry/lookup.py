@@ -92,7 +92,7 @@ def _loaded(point: EntryPoint, said: str) -> Algorithm:
         ) from error
     lacks = _lacks(found)
     if lacks:
-        raise RegistryError(f"{said} {lacks}; docs/plugins.md has the protocol")
+        raise RegistryError(f"{said} {lacks}; `parsec docs plugins` has the protocol")
     own = point.name if point.name == point.value else None  # what module:NAME names goes by that
     if own is None and found.name != point.name:
         raise RegistryError(f"{said} must have the name of its algorithm, {found.name!r}; rename one of them")

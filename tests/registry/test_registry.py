@@ -250,7 +250,7 @@ def test_a_package_of_ones_own_brings_an_algorithm(install, tmp_path: Path, algo
         (
             "counter = counters:ODD_WORLD",
             "counter",
-            ["phases.count: world() of counters:OddWorld must return OwnWorld or None, got 3; docs/plugins.md"],
+            ["phases.count: world() of counters:OddWorld must return OwnWorld or None, got 3; `parsec docs"],
         ),
         ("counter = counters:ODD_CONFIG", "counter", ["make_config() of counter must return RLlib's config or a dict"]),
         ("counter = counters:LEAVES_IN_WORLD", "counter", ["LeavesInWorld raised SystemExit: no display; correct it"]),
