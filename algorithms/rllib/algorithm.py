@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.registry.algorithm import CONTROL, ENV_STEPS, NUM_UPDATES, Algorithm, PlayedTask
+from parsecrl.algorithms.registry.searched import values_of
 from parsecrl.algorithms.registry.settings import Settings
 from parsecrl.algorithms.registry.units import units_warnings
 from parsecrl.algorithms.rllib.settings import RLlibSettings
@@ -47,6 +48,13 @@ class RLlibAlgorithm(Algorithm):
 
         # Any task with bounded actions does: RLlib's own checks look at no environment here.
         trial_config(phase.plain(), {"id": "Pendulum-v1"}, {}, 0)
+
+    def check_task(self, phase: Any, obs_size: int, action_size: int, earlier: Mapping[str, Any]) -> None:
+        """Make the policy of each class for the task's spaces: not all of RLlib's know continuous actions."""
+        from parsecrl.algorithms.rllib.config import check_spaces
+
+        for name in values_of(phase, "class"):
+            check_spaces({**phase.plain(), "class": name}, obs_size, action_size)
 
     def task_warnings(self, phase: Any, task: PlayedTask) -> list[str]:
         """A sentence where the unit of the observations does not suit."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
+import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.impala import IMPALA
@@ -16,7 +17,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from parsecrl.algorithms.registry.messages import nearest
 from parsecrl.algorithms.registry.settings import BadSetting, blamed_on
-from parsecrl.algorithms.registry.user_functions import names_code, own_function
+from parsecrl.algorithms.registry.user_functions import RAISED, names_code, one_line, own_function
 from parsecrl.algorithms.rllib.episode_counts import EpisodeCounts
 from parsecrl.algorithms.rllib.runner import BaselineEnvRunner
 from parsecrl.algorithms.training.rllib_phase import ENVIRONMENT, env_arguments, place
@@ -125,6 +126,28 @@ def module_of(settings: Mapping[str, Any], observation: gymnasium.Space, action:
     config = baseline_config(settings).framework("torch")
     module = config.get_rl_module_spec(spaces={"default_policy": (observation, action)}, inference_only=True).build()
     return module.eval()
+
+
+def check_spaces(settings: Mapping[str, Any], obs_size: int, action_size: int) -> None:
+    """Make a policy for a task, and forget it.
+
+    Args:
+        settings: As `baseline_config` takes them.
+        obs_size: Numbers of an observation.
+        action_size: Numbers of an action, which is continuous.
+
+    Raises:
+        BadSetting: The algorithm has no policy for such a task.
+    """
+    spaces = gymnasium.spaces.Box(-np.inf, np.inf, (obs_size,)), gymnasium.spaces.Box(-1, 1, (action_size,))
+    name = settings["class"]
+    try:
+        module_of(settings, *spaces)
+    except RAISED as error:
+        why = one_line(error.__context__ or error)  # where RLlib raises anew its sentence is of something else
+        raise BadSetting(
+            "class", f"{name!r} makes no policy for {action_size} continuous actions ({why}); take another, such as SAC"
+        ) from error
 
 
 def _training_keys(config: type[AlgorithmConfig]) -> list[str]:

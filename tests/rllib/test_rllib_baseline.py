@@ -1,5 +1,6 @@
 """RLlib's own algorithms as phases: what is refused, and a policy that is read without pickles."""
 
+import contextlib
 import json
 import pickle
 
@@ -20,7 +21,7 @@ from parsecrl.algorithms.training.user_errors import Failed
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.episodes import evaluate
 from parsecrl.platform.evaluation.loading import load_agent
-from parsecrl.platform.running.preflight import check_worlds
+from parsecrl.platform.running.preflight import check_agents, check_worlds
 from parsecrl.platform.running.trainables import trainable_of
 from parsecrl.platform.specs import dump, load_spec, parse_spec
 
@@ -55,6 +56,20 @@ def test_a_spec_is_printed_and_read_back(tmp_path):
 def test_mistakes_are_named_before_anything_runs(keys, message):
     with pytest.raises(UserError, match=message):
         check_worlds(spec_with(**keys))
+
+
+@pytest.mark.parametrize(
+    ("keys", "fits"),
+    [
+        *(({"class": name}, True) for name in ("SAC", "PPO", "APPO", "IMPALA", "DreamerV3")),
+        ({"class": "DQN"}, False),
+        ({"search": {"class": {"grid": ["PPO", "DQN"]}}}, False),
+    ],
+)
+def test_a_class_without_continuous_actions_is_refused(keys, fits):
+    refused = pytest.raises(UserError, match=r"phases\.base\.class: 'DQN' makes no policy for 1 continuous actions")
+    with contextlib.nullcontext() if fits else refused:
+        check_agents(spec_with(**keys), 3, 1)
 
 
 def test_settings_reach_rllib():
