@@ -31,9 +31,9 @@ UNTRAINED = (
     "untrained"  # result key: why there was no update yet; a trial that reaches its phase's end with it has failed
 )
 
-# Result keys of evaluations while a phase trains: the mean return, NaN where there was none, and `num_updates` at the
-# last one, -1 before the first.
-EVALUATION, EVALUATED_UPDATES = "evaluation_return_mean", "evaluated_updates"
+# Result keys of evaluations while a phase trains: the mean return, NaN where there was none; and of the last one
+# `num_updates`, -1 before the first, and the mean return, NaN before the first.
+EVALUATION, EVALUATED_UPDATES, EVALUATED_RETURN = "evaluation_return_mean", "evaluated_updates", "evaluated_return"
 
 ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # as the built-in map, in order
 

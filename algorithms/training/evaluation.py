@@ -16,7 +16,7 @@ import numpy as np
 
 from parsecrl.algorithms.controllers.acting import ControlPolicy, PlanningPolicy
 from parsecrl.algorithms.controllers.lockstep import episode_returns
-from parsecrl.algorithms.registry.algorithm import EVALUATED_UPDATES, EVALUATION
+from parsecrl.algorithms.registry.algorithm import EVALUATED_RETURN, EVALUATED_UPDATES, EVALUATION
 from parsecrl.algorithms.training.owed import gather_owed
 from parsecrl.algorithms.training.seeding import derive_seed
 from parsecrl.algorithms.training.user_errors import Failure
@@ -53,7 +53,7 @@ class Evaluation:
 
         Returns:
             For the trial's result: `score`, and with `every` mean and standard deviation of the returns, wall time in
-            seconds, and the updates at the last evaluation. NaN where there was none.
+            seconds. NaN where there was none. Of the last evaluation also the updates before it, and the mean again.
         """
         if self.every is None:
             return {"score": training_return}
@@ -64,8 +64,9 @@ class Evaluation:
             spread = float(returns.std(ddof=1)) if returns.size > 1 else float("nan")
             self._counted, self._updates, self._mean = counted, updates, float(returns.mean())
             found = dict(zip(found, (self._mean, spread, time.perf_counter() - began), strict=True))
+        last = float("nan") if self._mean is None else self._mean
         score = training_return if self._mean is None else self._mean
-        return {**found, EVALUATED_UPDATES: self._updates, "score": score}
+        return {**found, EVALUATED_UPDATES: self._updates, EVALUATED_RETURN: last, "score": score}
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from parsecrl.algorithms.registry.algorithm import EVALUATED_RETURN
 from parsecrl.algorithms.training.measurements import PlanTime
 
 PREFIX = "parsecrl_"
@@ -68,6 +69,13 @@ METRICS = (
         "reward",
         "Mean return of the last 10 episodes that ended. Absent before the first.",
         "episode_return_mean",
+    ),
+    Metric(
+        "evaluation_return",
+        "gauge",
+        "reward",
+        "Mean return of the last evaluation while training, with `evaluation_every`. Absent before the first.",
+        EVALUATED_RETURN,
     ),
     Metric(
         "planning_seconds",

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULT = {
     "env_steps": 400,
     "episode_return_mean": float("nan"),
+    "evaluated_return": 12.5,
     "trajectories": 1600,
     "replay_decisions": 100,
     "measured": {
@@ -36,6 +37,7 @@ def test_results_are_named_as_the_table_says():
     found = table.as_results(RESULT)
     assert found == {
         "env_steps": 400,
+        "evaluation_return": 12.5,
         "planning_seconds": {"mean": 0.02, "p50": 0.02, "p95": 0.03},
         "trajectories": 1600,
         "time_share": {"main": {"learning": 0.25, "waiting": 0.75}, "runner": {"planning": 1.0}},

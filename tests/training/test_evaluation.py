@@ -8,7 +8,7 @@ import torch
 
 from parsecrl.algorithms.controllers.acting import PlanningPolicy
 from parsecrl.algorithms.latent_sac.latent_sac import LatentSAC
-from parsecrl.algorithms.registry.algorithm import EVALUATED_UPDATES, EVALUATION
+from parsecrl.algorithms.registry.algorithm import EVALUATED_RETURN, EVALUATED_UPDATES, EVALUATION
 from parsecrl.algorithms.training.evaluation import Evaluation, play_anew
 from parsecrl.algorithms.training.seeding import derive_seed
 from parsecrl.platform.errors import UserError
@@ -23,12 +23,12 @@ def test_an_evaluation_is_due_each_time_a_multiple_is_passed_and_never_before_an
 
     def results(counted, updates):
         found = evaluation.results(counted, updates, -5.0, lambda seeds: played.append(seeds) or [1.0, 2.0, 6.0])
-        return found["score"], found[EVALUATION], found[EVALUATED_UPDATES]
+        return found["score"], found[EVALUATION], found[EVALUATED_RETURN], found[EVALUATED_UPDATES]
 
-    assert results(120, 0) == pytest.approx((-5.0, math.nan, -1), nan_ok=True)
-    assert results(150, 4) == (3.0, 3.0, 4)  # 100 was passed, and not evaluated
-    assert results(199, 5) == pytest.approx((3.0, math.nan, 4), nan_ok=True)
-    assert results(450, 9) == (3.0, 3.0, 9)
+    assert results(120, 0) == pytest.approx((-5.0, math.nan, math.nan, -1), nan_ok=True)
+    assert results(150, 4) == (3.0, 3.0, 3.0, 4)  # 100 was passed, and not evaluated
+    assert results(199, 5) == pytest.approx((3.0, math.nan, 3.0, 4), nan_ok=True)
+    assert results(450, 9) == (3.0, 3.0, 3.0, 9)
     assert len(played) == 2
     assert played[0] == played[1] == evaluation.seeds
 
