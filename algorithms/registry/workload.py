@@ -75,6 +75,7 @@ class Stage(NamedTuple):
     replay_bytes: float  # at the trial's end
     flight_bytes: float  # in the object store
     gpus: float
+    evaluation_s: float = 0.0  # evaluations while training, a fragment's share of them; training waits
 
 
 class Workplace(NamedTuple):

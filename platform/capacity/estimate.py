@@ -43,8 +43,9 @@ class Load(NamedTuple):
 
     @property
     def trial_hours(self) -> float:
-        """Hours of one trial, its start among them."""
-        return (self.stage.overhead_s + self.stage.fragments / self.fragments_per_s) / 3600
+        """Hours of one trial, its start and its evaluations among them."""
+        fragment_s = 1 / self.fragments_per_s + self.stage.evaluation_s
+        return (self.stage.overhead_s + self.stage.fragments * fragment_s) / 3600
 
     @property
     def hours(self) -> float:
@@ -138,13 +139,18 @@ def stage_of(spec: Spec, phase: Any, sizes: Sizes, constants: Constants) -> Stag
         UserError: Of these settings it is not known, or a GPU's speed is not.
     """
     try:
-        return phase.entry.stage(phase, _workplace(spec, sizes, constants), {p.name: p for p in spec.phases})
+        stage = phase.entry.stage(phase, _workplace(spec, sizes, constants), {p.name: p for p in spec.phases})
     except ValueError as error:
         raise UserError(str(error)) from None
+    every = getattr(phase, "evaluation_every", None)
+    if stage is None or every is None:
+        return stage
+    seconds = phase.evaluation_episodes * _episode_s(spec, phase, sizes, constants)
+    return stage._replace(evaluation_s=stage.fragment_steps / every * seconds)
 
 
 def evaluation_s(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> float:
-    """How long a phase's evaluation takes, in as many workers as a trial has runners.
+    """How long a phase's evaluation at the end takes.
 
     Args:
         spec: Of the phase.
@@ -155,9 +161,14 @@ def evaluation_s(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> float:
     Returns:
         Seconds.
     """
+    return spec.evaluate.episodes * _episode_s(spec, phase, sizes, c)
+
+
+def _episode_s(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> float:
+    """An evaluated episode's seconds, where as many workers play as a trial has runners."""
     work = _workplace(spec, sizes, c)
     decision_s = phase.entry.decision_s(phase, work, EVALUATION_BATCH, {p.name: p for p in spec.phases})
-    return spec.evaluate.episodes * sizes.episode_decisions * decision_s / max(spec.resources.num_env_runners, 1)
+    return sizes.episode_decisions * decision_s / max(spec.resources.num_env_runners, 1)
 
 
 def _workplace(spec: Spec, sizes: Sizes, constants: Constants) -> Workplace:
@@ -179,8 +190,8 @@ def within_time(stage: Stage, phase: Any, constants: Constants) -> Stage:
     seconds = phase.stop.conditions.get("time_s", math.inf)
     if math.isinf(seconds):
         return stage
-    possible = max(0.0, seconds - stage.overhead_s) * load(stage, constants).fragments_per_s
-    return stage._replace(fragments=min(stage.fragments, possible))
+    fragment_s = 1 / load(stage, constants).fragments_per_s + stage.evaluation_s
+    return stage._replace(fragments=min(stage.fragments, max(0.0, seconds - stage.overhead_s) / fragment_s))
 
 
 def estimate_phases(spec: Spec, constants: Constants, cpus: float, gpus: float, sizes: Sizes) -> list[Load]:

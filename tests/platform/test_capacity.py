@@ -15,7 +15,7 @@ from parsecrl.algorithms.models import RSSM, ActionDecoder, Belief, LossWeights,
 from parsecrl.algorithms.planet.workload import plan_flop, update_flop
 from parsecrl.algorithms.registry.workload import Constants, Sizes, Stage
 from parsecrl.platform import cli
-from parsecrl.platform.capacity.estimate import estimate_phases, load, matrix_rate, scaled, stage_of
+from parsecrl.platform.capacity.estimate import estimate_phases, evaluation_s, load, matrix_rate, scaled, stage_of
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs import load_spec
 from tests.platform.capacity_simulation import Clock, Cores, Server, simulate
@@ -236,6 +236,16 @@ def test_a_stop_after_some_time_is_kept():
     spec = load_spec("cheetah_run", ["phases.planet.stop.time_s=3600"])
     assert estimate_phases(spec, CONSTANTS, 3, 0, CHEETAH)[0].trial_hours == pytest.approx(1.0)
     assert math.isfinite(estimate_phases(load_spec("cheetah_run"), CONSTANTS, 3, 0, CHEETAH)[0].hours)
+
+
+def test_evaluations_while_training_are_counted():
+    keys = ["phases.planet.evaluation_every=100000", "phases.planet.evaluation_episodes=5", "evaluate.episodes=100"]
+    without, spec = load_spec("cheetah_run"), load_spec("cheetah_run", keys)
+    assert spec.phases[0].stop.conditions["env_steps"] == 2_000_000  # 20 evaluations: 100 episodes, as at the end
+    hours, more = (estimate_phases(s, CONSTANTS, 3, 0, CHEETAH)[0].trial_hours for s in (without, spec))
+    assert more - hours == pytest.approx(evaluation_s(spec, spec.phases[0], CHEETAH, CONSTANTS) / 3600, rel=0.01)
+    stopped = load_spec("cheetah_run", [*keys, "phases.planet.stop.time_s=3600"])
+    assert estimate_phases(stopped, CONSTANTS, 3, 0, CHEETAH)[0].trial_hours == pytest.approx(1.0)
 
 
 def test_the_command(capsys):
