@@ -224,7 +224,7 @@ class ValueSpec(Group):
         description="plans of the actor's among the candidates of a search over actions; of an embedded one, whose "
         "latents cannot hold them, 1 or more lets the actor act where its plan is predicted to cost less",
     )
-    learning_rate: Positive = Field(3.0e-4, description="of critic and actor")
+    learning_rate: Positive = Field(1.0e-3, description="of critic and actor")
     imagined_beliefs: Count = Field(200, description="replayed beliefs of an update that imagination begins at")
     imagined_steps: Count = Field(8, description="decisions that the actor takes from there")
     return_lambda: Fraction = Field(0.95, description="of the returns: 0 trusts the critic, 1 the imagined rewards")
