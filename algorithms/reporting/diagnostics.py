@@ -73,6 +73,7 @@ class Returns(NamedTuple):
 Series = Mapping[str, np.ndarray]
 REMEDIES = {
     "worse_than_random": "look at its rewards with parsec doctor --env, plan further ahead, or train longer",
+    "no_better_than_random": "train longer, plan further ahead, or see whether random actions reach any reward",
     "falling": "the best checkpoint is kept; lower the learning rate, or make fewer updates a step (train_ratio)",
     "no_reward": "random actions may never reach a reward: begin nearer to it, or reward progress towards it",
     "unexplained_reward": "raise loss.reward_weight or world_model.hidden_size; observe what rewards depend on",
@@ -152,6 +153,23 @@ def compared(own: Returns, random: Returns, what: str = "its returns") -> Findin
         return None
     text = f"{what} are worse than the random policy's ({own.mean:,.4g} against {random.mean:,.4g})"
     return _finding("worse_than_random", "worse than random", text)
+
+
+def evaluated(own: Returns, random: Returns) -> Finding | None:
+    """Judge evaluated episodes by the random policy's: worse, or at most a standard error of the difference above.
+
+    Args:
+        own: The agent's returns.
+        random: The random policy's, in the same task.
+
+    Returns:
+        The finding, or None.
+    """
+    worse = compared(own, random, "evaluated returns")
+    if worse is not None or own.mean > random.mean + math.hypot(own.error, random.error):
+        return worse
+    text = f"evaluated returns are no better than the random policy's ({own.mean:,.4g} against {random.mean:,.4g})"
+    return _finding("no_better_than_random", "no better than random", text)
 
 
 def falling(series: Series, random: Returns | None) -> Finding | None:

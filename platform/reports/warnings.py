@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from parsecrl.algorithms.reporting.diagnostics import Finding, Returns, compared, diagnose, series_of
+from parsecrl.algorithms.reporting.diagnostics import Finding, Returns, diagnose, evaluated, series_of
 from parsecrl.platform.reports.loaded_run import Phase, Run
 from parsecrl.platform.runs.random_policy import CHECKS, random_policy
 from parsecrl.platform.runs.run_folder import STATE_FILE
@@ -43,11 +43,11 @@ def warnings_of(run: Run) -> list[RunWarning]:
 def _findings(run: Run, phase: Phase, states: dict[str, Any]) -> list[Finding]:
     random = random_policy(states, phase.name, [acting.name for acting in run.acting], run.random.returns)
     found = diagnose(series_of(phase.best.column), random) if phase.best is not None else []
-    evaluated, base = Returns.of(phase.returns), Returns.of(run.random.returns) or random
-    if evaluated is None or base is None:
+    own, base = Returns.of(phase.returns), Returns.of(run.random.returns) or random
+    if own is None or base is None:
         return found
-    worse = compared(evaluated, base, "evaluated returns")
-    return ([worse] if worse else []) + [finding for finding in found if finding.rule != "worse_than_random"]
+    beside = evaluated(own, base)
+    return ([beside] if beside else []) + [finding for finding in found if finding.rule != "worse_than_random"]
 
 
 def _states(run: Run) -> dict[str, Any]:

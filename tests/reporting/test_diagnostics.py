@@ -18,6 +18,7 @@ from parsecrl.algorithms.reporting.diagnostics import (
     actions_at_bounds,
     compared,
     diagnose,
+    evaluated,
     falling,
     no_reward,
     overrated_plans,
@@ -70,6 +71,22 @@ def test_the_random_policy_itself_is_seldom_worse_than_itself():
         random = Returns.of(rng.normal(-118, 20, 8))
         tripped += worse_than_random(returns(rng.normal(-118, 20, 30)), random) is not None
     assert tripped <= 15
+
+
+@pytest.mark.parametrize(
+    ("own", "rule"),
+    [
+        (Returns(0.9, 2.8, 10), "no_better_than_random"),
+        (Returns(1.9, 2.8, 10), "no_better_than_random"),
+        (Returns(4.0, 2.8, 10), None),
+        (Returns(-9.0, 2.8, 10), "worse_than_random"),
+        (Returns(1.0, 0.0, 10), "no_better_than_random"),
+    ],
+)
+def test_evaluated_returns_beside_the_random_policys(own, rule):
+    found = evaluated(own, Returns(1.0, 3.2, 10))
+    assert (found and found.rule) == rule
+    assert found is None or f"({own.mean:g} against 1)" in found.text
 
 
 def test_evaluated_episodes_are_compared():
