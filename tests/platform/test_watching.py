@@ -37,6 +37,8 @@ phases:
     + PLANET
     + """    search: {train_ratio: {grid: [0.002]}}
     decisions_per_iteration: 3000  # ten seconds or so: longer than Ray keeps a gauge that is not set again
+    evaluation_every: 10000  # simulator steps: an evaluation at each result after the first update
+    evaluation_episodes: 1
     stop: {env_steps: 100000000}
 """
 )
