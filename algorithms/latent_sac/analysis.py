@@ -19,8 +19,9 @@ OWN_COLUMNS = ("world.id", "model.kind", "seed")  # searched values that have a 
 def analyse(checkpoint: Any) -> Tables:
     """The tables of one trial, each with env, model and seed as its first columns.
 
-    scores: episode, score. predictions: episodes (after which it was measured), unvisited (share of transitions),
-    transformations, first, step, relative, hits, walks. maps: MAP_COLUMNS, by episodes. latents, edges,
+    scores: episode, score. evaluations, with `evaluation_every`: episode (how many were played before it), score (its
+    mean return), number (from 1). predictions: episodes (after which it was measured), unvisited (share of
+    transitions), transformations, first, step, relative, hits, walks. maps: MAP_COLUMNS, by episodes. latents, edges,
     transformations: of the trained model.
 
     Args:
@@ -35,6 +36,9 @@ def analyse(checkpoint: Any) -> Tables:
     model, record, description = load_trial(checkpoint)
     scores = description["scores"]
     tables = {"scores": pd.DataFrame({"episode": np.arange(1, len(scores) + 1), "score": scores})}
+    if "evaluations" in description:
+        evaluations = pd.DataFrame(description["evaluations"], columns=["episode", "score"])
+        tables["evaluations"] = evaluations.assign(number=np.arange(1, len(evaluations) + 1))
     if record is not None:
         tables |= model_tables(model, record.world, record.visited)
         columns = ["episodes", "unvisited", "transformations", "first", "step", "relative", "hits", "walks"]

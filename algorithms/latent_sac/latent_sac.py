@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ from parsecrl.algorithms.latent_study.worlds import (
     world_of,
 )
 from parsecrl.algorithms.models import LatentDynamics
-from parsecrl.algorithms.registry.algorithm import UNTRAINED
+from parsecrl.algorithms.registry.algorithm import EVALUATION, UNTRAINED
 from parsecrl.algorithms.registry.settings import StudySettings
 from parsecrl.algorithms.training.evaluation import Evaluation
 from parsecrl.algorithms.training.experience import Experience
@@ -214,6 +215,7 @@ class LatentSAC(Algorithm):
         self.experience = Experience()
         self.counts = {"env_steps": 0, "updates": 0, "model_updates": 0, "requests": 0}
         self.scores: list[float] = []  # the return of every episode
+        self.evaluations: list[tuple[int, float]] = []  # episodes before it, mean return
         self.evaluation = Evaluation(
             self.config.evaluation_every, self.config.evaluation_episodes, self.config.trial_seed
         )
@@ -367,6 +369,8 @@ class LatentSAC(Algorithm):
         results |= self.evaluation.results(
             results["env_steps"], results["num_updates"], results["episode_return_mean"], self._returns_of
         )
+        if math.isfinite(found := results.get(EVALUATION, math.nan)):
+            self.evaluations.append((len(self.scores), found))
         results["losses"] = terms
         results |= {name: terms[name] for name in ("entropy", "alpha") if name in terms}
         results["episode_ms"] = 1e3 * (time.perf_counter() - began) / self.config.episodes_per_step
@@ -380,7 +384,7 @@ class LatentSAC(Algorithm):
         state = super().get_state(components, not_components=not_components, **kwargs)
         if components is None:
             state[ROLE] = {"counts": self.counts.copy(), "scores": self.scores.copy()}
-            state[ROLE]["evaluation"] = self.evaluation.state()
+            state[ROLE] |= {"evaluation": self.evaluation.state(), "evaluations": self.evaluations.copy()}
             if self.record:
                 state[ROLE]["record"] = self.record.state()
         return state
@@ -391,6 +395,7 @@ class LatentSAC(Algorithm):
         if ROLE in state:
             self.counts, self.scores = (state[ROLE][name].copy() for name in ("counts", "scores"))
             self.evaluation.set_state(state[ROLE]["evaluation"])
+            self.evaluations = state[ROLE]["evaluations"].copy()
             if self.record:
                 self.record.set_state(state[ROLE]["record"])
 
@@ -411,6 +416,8 @@ class LatentSAC(Algorithm):
             "env_steps": self.counts["env_steps"],
             "scores": self.scores,
         }
+        if c.evaluation_every is not None:
+            description["evaluations"] = self.evaluations
         save_trial(saved, description, self.weights(), self.record)
         return saved
 

@@ -8,18 +8,24 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from parsecrl.algorithms.latent_study import map_report
 from parsecrl.algorithms.latent_study import report_parts as shared
-from parsecrl.algorithms.latent_study.report_parts import envs
+from parsecrl.algorithms.latent_study.report_parts import envs, models, of
 from parsecrl.algorithms.reporting import markup
-from parsecrl.algorithms.reporting.figures import Plot, render_all
+from parsecrl.algorithms.reporting.figures import Plot, Theme, mean_intervals, render_all
 from parsecrl.algorithms.reporting.study_report import ResultTable, StudyReport, Tables
 
 FINDING = (
     "The paper prints curves, not numbers. Its finding: the parsimonious model has the best total "
     "score in all three environments (section 4.3, figure 3)."
+)
+EVALUATIONS_CAPTION = (
+    " Dots: evaluations without exploration, the same episodes each time; means over seeds, bars: 95 % intervals."
 )
 
 
@@ -72,10 +78,11 @@ def plots(tables: Tables) -> dict[str, Plot]:
     """
     made = {
         "curves": Plot(
-            partial(shared.draw_curves, tables["scores"]),
+            partial(draw_curves, tables),
             shared.panels_size(len(envs(tables["scores"]))),
             "Learning curves by environment and model",
-            "Return of training episodes; lines: means over seeds, bands: 95 % intervals. After the paper's figure 3.",
+            "Return of training episodes; lines: means over seeds, bands: 95 % intervals. After the paper's figure 3."
+            + EVALUATIONS_CAPTION * ("evaluations" in tables),
             wide=True,
         )
     }
@@ -105,6 +112,35 @@ def plots(tables: Tables) -> dict[str, Plot]:
             wide=True,
         )
     return made
+
+
+def draw_curves(tables: Tables, figure: Figure, theme: Theme) -> None:
+    """Training scores over episodes, and the evaluations while training where there are any.
+
+    Args:
+        tables: Of `analyse`; scores and evaluations are read.
+        figure: Drawn into.
+        theme: Colours of the page.
+    """
+    scores = tables["scores"]
+    shared.draw_curves(scores, figure, theme)
+    if len(evaluations := tables.get("evaluations", pd.DataFrame())):
+        for axes, env in zip(figure.axes, envs(scores), strict=True):
+            here = evaluations[evaluations["env"] == env]
+            for model in models(here):
+                _draw_evaluations(axes, of(here, env, model), shared.model_color(model, scores))
+        figure.axes[0].plot([], [], "o:", color=theme.ink, ms=5, lw=0.9, label="evaluations")
+    shared.legend(figure)
+
+
+def _draw_evaluations(axes: Axes, part: pd.DataFrame, color: str) -> None:
+    """Those of one model in one environment: the first of each seed, the second, and so on."""
+    _, found = mean_intervals(part["score"], part["number"])
+    x, mean = part.groupby("number")["episode"].mean().to_numpy(), found[:, 0]
+    least, most = axes.get_ylim()
+    axes.errorbar(x, mean, np.nan_to_num(mean - found[:, 1]), color=color, fmt="o:", ms=5, lw=0.9, capsize=2, zorder=4)
+    margin = 0.04 * (most - least)
+    axes.set_ylim(min(least, mean.min() - margin), max(most, mean.max() + margin))
 
 
 def measured_moments(tables: Tables) -> dict[str, tuple[int, float]]:

@@ -210,7 +210,7 @@ def _probability(own: pd.Series, theirs: pd.Series) -> str:
 def draw_curves(scores: pd.DataFrame, figure: Figure, theme: Theme) -> None:
     """Score over episodes, a panel an environment (Saanum and Schulz 2022, figures 3 and 4).
 
-    Lines are means over seeds, bands 95 % intervals.
+    Lines are means over seeds, bands 95 % intervals. The legend is yet to be drawn.
 
     Args:
         scores: Columns env, model, seed, episode, score.
@@ -230,7 +230,6 @@ def draw_curves(scores: pd.DataFrame, figure: Figure, theme: Theme) -> None:
         axes.set_xlabel("episode")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     figure.axes[0].set_ylabel("return of an episode")
-    legend(figure)
 
 
 def curve(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from parsecrl.algorithms.latent_sac.analysis import analyse, analyse_all
 from parsecrl.algorithms.latent_sac.checkpoint import load_trial
 from parsecrl.algorithms.latent_sac.latent_sac import LatentSAC
+from parsecrl.algorithms.latent_sac.report import plots
 from parsecrl.algorithms.registry.algorithm import UNTRAINED
+from parsecrl.algorithms.reporting.figures import THEMES
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_runtime")]
 
@@ -163,6 +166,36 @@ def test_the_analysis_of_checkpoints(make: Make, tmp_path: Path):
     (tmp_path / "parsimonious" / "latent_sac.safetensors").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"latent_sac\.safetensors is missing or damaged"):
         load_trial(folders[0])
+
+
+def test_evaluations_are_analysed_drawn_and_kept_over_a_checkpoint(make: Make, tmp_path: Path):
+    evaluated = {"evaluation_every": 50, "evaluation_episodes": 2}  # an episode is 30 steps, a result 60
+    algorithm = make(**evaluated)
+    results = [algorithm.train() for _ in range(2)]
+    saved = algorithm.save_to_path(str(tmp_path / "evaluated"))
+    tables = analyse_all([saved], [{"seed": 4}])
+    rows = tables["evaluations"]
+    assert rows[["env", "model", "seed"]].drop_duplicates().values.tolist() == [
+        ["parsecrl/Gridworld-v0", "parsimonious", 4]
+    ]
+    assert rows["number"].tolist() == [1, 2]
+    assert rows["episode"].tolist() == [2, 4]
+    assert rows["score"].tolist() == [r["evaluation_return_mean"] for r in results]
+    resumed = make(**evaluated)
+    resumed.restore_from_path(saved)
+    assert resumed.evaluations == algorithm.evaluations
+
+    plot, figure = plots(tables)["curves"], Figure()
+    plot.draw(figure, THEMES[0])
+    drawn = [line for line in figure.axes[0].lines if line.get_marker() == "o" and len(line.get_xdata())]
+    assert [line.get_xydata().tolist() for line in drawn] == [rows[["episode", "score"]].values.tolist()]
+    low, high = figure.axes[0].get_ylim()
+    assert low < rows["score"].min() <= rows["score"].max() < high
+    assert [text.get_text() for text in figure.legends[0].texts] == ["parsimonious", "evaluations"]
+    assert "Dots: evaluations" in plot.caption
+
+    assert "evaluations" not in analyse(make().save_to_path(str(tmp_path / "plain")))
+    assert "evaluations" not in plots({"scores": tables["scores"]})["curves"].caption
 
 
 @pytest.mark.learn
