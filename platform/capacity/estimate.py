@@ -146,7 +146,8 @@ def stage_of(spec: Spec, phase: Any, sizes: Sizes, constants: Constants) -> Stag
     if stage is None or every is None:
         return stage
     seconds = phase.evaluation_episodes * _episode_s(spec, phase, sizes, constants)
-    return stage._replace(evaluation_s=stage.fragment_steps / every * seconds)
+    share = min(stage.fragment_steps / every, 1 / stage.per_iteration)  # at most one at each result
+    return stage._replace(evaluation_s=share * seconds)
 
 
 def evaluation_s(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> float:

@@ -244,6 +244,17 @@ def test_evaluations_while_training_are_counted():
     assert spec.phases[0].stop.conditions["env_steps"] == 2_000_000  # 20 evaluations: 100 episodes, as at the end
     hours, more = (estimate_phases(s, CONSTANTS, 3, 0, CHEETAH)[0].trial_hours for s in (without, spec))
     assert more - hours == pytest.approx(evaluation_s(spec, spec.phases[0], CHEETAH, CONSTANTS) / 3600, rel=0.01)
+    # Where it is due more often than there are results, each result has one.
+    stage, *often = (
+        stage_of(s, s.phases[0], CHEETAH, CONSTANTS)
+        for s in (spec, *(load_spec("cheetah_run", [*keys, f"phases.planet.evaluation_every={n}"]) for n in (1, 100)))
+    )
+    assert stage.fragment_steps * stage.per_iteration > 100
+    assert (
+        often[0].evaluation_s
+        == often[1].evaluation_s
+        == pytest.approx(100_000 / (stage.fragment_steps * stage.per_iteration) * stage.evaluation_s)
+    )
     stopped = load_spec("cheetah_run", [*keys, "phases.planet.stop.time_s=3600"])
     assert estimate_phases(stopped, CONSTANTS, 3, 0, CHEETAH)[0].trial_hours == pytest.approx(1.0)
 
