@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
@@ -142,12 +144,24 @@ def check_spaces(settings: Mapping[str, Any], obs_size: int, action_size: int) -
     spaces = gymnasium.spaces.Box(-np.inf, np.inf, (obs_size,)), gymnasium.spaces.Box(-1, 1, (action_size,))
     name = settings["class"]
     try:
-        module_of(settings, *spaces)
+        with _without_warnings():
+            module_of(settings, *spaces)
     except RAISED as error:
         why = one_line(error.__context__ or error)  # where RLlib raises anew its sentence is of something else
         raise BadSetting(
             "class", f"{name!r} makes no policy for {action_size} continuous actions ({why}); take another, such as SAC"
         ) from error
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Where a module cannot be made RLlib tries an interface of old, and warns of that in three lines."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _training_keys(config: type[AlgorithmConfig]) -> list[str]:

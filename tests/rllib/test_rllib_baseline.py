@@ -3,12 +3,15 @@
 import contextlib
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 from ray import cloudpickle
+from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
@@ -61,8 +64,7 @@ def test_mistakes_are_named_before_anything_runs(keys, message):
 @pytest.mark.parametrize(
     ("keys", "fits"),
     [
-        *(({"class": name}, True) for name in ("SAC", "PPO", "APPO", "IMPALA", "DreamerV3")),
-        ({"class": "DQN"}, False),
+        *(({"class": name}, name != "DQN") for name, load in ALGORITHMS.items() if not hasattr(load, "func")),
         ({"search": {"class": {"grid": ["PPO", "DQN"]}}}, False),
     ],
 )
@@ -70,6 +72,20 @@ def test_a_class_without_continuous_actions_is_refused(keys, fits):
     refused = pytest.raises(UserError, match=r"phases\.base\.class: 'DQN' makes no policy for 1 continuous actions")
     with contextlib.nullcontext() if fits else refused:
         check_agents(spec_with(**keys), 3, 1)
+
+
+@pytest.mark.parametrize("command", ["specs", "run"])
+def test_the_command_refuses_it_in_one_sentence_and_writes_nothing(command, tmp_path):
+    """In a process of its own: RLlib warns once a process."""
+    (tmp_path / "spec.yaml").write_text(dump(spec_with(**{"class": "DQN"})))
+    done = subprocess.run(
+        [sys.executable, "-m", "parsecrl", command, "spec.yaml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    said = done.stderr.splitlines()
+    assert said[-1].startswith("parsec: phases.base.class: 'DQN' makes no policy for 1 continuous actions")
+    assert "rl_module.py" not in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["spec.yaml"]
 
 
 def test_settings_reach_rllib():
