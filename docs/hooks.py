@@ -21,14 +21,11 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from parsecrl.platform.specs import documentation
+
 ROOT = Path(__file__).parents[1]
 # Pages that live elsewhere in the repository, by their place in the site.
-ELSEWHERE = {
-    "algorithms.md": "algorithms/README.md",
-    "changelog.md": "CHANGELOG.md",
-    "contributing.md": "CONTRIBUTING.md",
-    "report_a_weakness.md": "SECURITY.md",
-}
+ELSEWHERE = {f"{name}.md": source for name, source in documentation.ELSEWHERE.items()}
 LANGUAGES = {".py": "python", ".yaml": "yaml"}
 # Pages of the API: what a package exports, so that a new name has its place.
 API = {

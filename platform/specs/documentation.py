@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 
 from parsecrl.algorithms.registry.user_functions import nearest
 from parsecrl.platform.errors import UserError
 
+# Pages that lie beside the folder docs: name -> file. The site has the same.
+ELSEWHERE = {
+    "algorithms": "algorithms/README.md",
+    "changelog": "CHANGELOG.md",
+    "contributing": "CONTRIBUTING.md",
+    "report_a_weakness": "SECURITY.md",
+}
+
 
 def pages() -> dict[str, Path]:
-    """Name -> file of each page: its path in the folder docs, without the ending."""
-    root = Path(str(files("parsecrl"))) / "docs"
-    return {file.relative_to(root).with_suffix("").as_posix(): file for file in sorted(root.rglob("*.md"))}
+    """Name -> file of each page: its path in the folder docs, without the ending. Tutorials are scripts."""
+    root = Path(str(files("parsecrl")))
+    docs = root / "docs"
+    found = [*docs.rglob("*.md"), *(docs / "tutorials").glob("*.py")]
+    named = {file.relative_to(docs).with_suffix("").as_posix(): file for file in found}
+    return dict(sorted((named | {name: root / file for name, file in ELSEWHERE.items()}).items()))
 
 
 def page(name: str) -> str:
@@ -41,5 +53,5 @@ def contents() -> str:
 
 
 def _title(file: Path) -> str:
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return next((line.removeprefix("# ") for line in lines if line.startswith("# ")), "")
+    found = re.search(r"^(?:# )?# (?!%%|#)(.+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else ""

@@ -26,8 +26,13 @@ def test_an_installation_holds_every_file_and_no_other(tmp_path):
         for file in [*files, *(ROOT / name for name in ROOT_FILES)]
         if "__pycache__" not in file.parts and (file.suffix != ".md" or "pretrained" in file.parts)
     }
-    docs = {f"parsecrl/{file.relative_to(ROOT).as_posix()}" for file in (ROOT / "docs").rglob("*.md")}
-    assert built == own | docs
+    docs = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs" / "tutorials").rglob("*"), *ROOT.glob("*.md")]
+    docs += [ROOT / name for name in ("CITATION.cff", "algorithms/README.md", "docs/images/cartpole.gif")]
+    assert built == own | {
+        f"parsecrl/{file.relative_to(ROOT).as_posix()}"
+        for file in docs
+        if file.is_file() and "__pycache__" not in file.parts
+    }
 
 
 def test_a_job_brings_along_what_is_installed_and_its_entry_points(tmp_path):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from parsecrl.platform.specs import bundled_specs
+from parsecrl.platform.specs import bundled_specs, load_spec
+from tests.docs.site import HOOKS
 from tests.platform.test_packaging import ROOT
 
 
@@ -60,6 +61,48 @@ def test_specs_and_documentation_are_in_it(command, installed):
     named = set(re.findall(r"parsec docs ([a-z_/]+)", sources))
     assert "plugins" in named
     assert named <= set(pages)
+
+
+def test_every_bundled_spec_is_read_and_printed(command):
+    code = (
+        "import yaml\n"
+        "from parsecrl.platform.specs import bundled_specs, dump, load_spec\n"
+        "for name in bundled_specs():\n"
+        "    print(yaml.safe_load(dump(load_spec(name)))['name'])"
+    )
+    printed = command("python", "-c", code).split()
+    assert printed == [load_spec(name).name for name in bundled_specs()]
+
+
+def test_links_lead_to_files_that_it_holds(command, installed):
+    """Those of its description, and those from page to page; pages also link to what is made for the site alone."""
+    (package,) = installed.parent.glob("lib/python*/site-packages/parsecrl")
+    description = command(
+        "python", "-c", "import importlib.metadata as m; print(m.metadata('parsec-rl').get_payload())"
+    )
+    assert "Where to read on" in description
+    paths = list(linked(description))
+    assert len(paths) > 10
+    assert [path for path in paths if not (package / path).exists()] == []
+    pages = {line.split()[0] for line in command("parsec", "docs").splitlines()}
+    of_the_site = {f"reference/{name}" for name in ("command_line", "envs", *HOOKS.API)}
+    found = set()
+    for file in (package / "docs").rglob("*.md"):
+        for path in linked(file.read_text()):
+            target = Path(os.path.normpath(file.parent / path))
+            if target.suffix == ".md" and target.is_relative_to(package / "docs"):
+                found.add(target.relative_to(package / "docs").with_suffix("").as_posix())
+            elif target.suffix in {".md", ".cff"}:
+                assert target.is_file(), f"{file}: {path}"
+    assert len(found) > 30
+    assert found <= pages | of_the_site
+
+
+def linked(text):
+    """The paths that a page links to."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    paths = (found.group(3).partition("#")[0] for found in HOOKS.LINK.finditer(text))
+    return (path for path in paths if path and not re.match("[a-z]+:", path))
 
 
 @pytest.mark.slow
