@@ -5,8 +5,10 @@ Nothing is started here. What was built and run, and what only these tests have 
 
 import re
 import shlex
+import shutil
 import subprocess
 import sysconfig
+from functools import partial
 from pathlib import Path
 
 import kubernetes_validate
@@ -15,6 +17,7 @@ import yaml
 
 from parsecrl.platform.cli import _parser
 from parsecrl.platform.specs import load_spec
+from tests.platform.test_packaging import built_files
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -115,14 +118,15 @@ def test_the_image_has_the_versions_of_constraints_txt():
     assert "RAY_AUTH_MODE=token" in instructions
 
 
-def test_the_image_is_made_of_the_package_alone():
+def test_the_image_is_made_of_the_package_alone_and_of_all_of_it(tmp_path):
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "*"
     allowed = {line[1:].rstrip("/") for line in lines if line.startswith("!")}
     assert allowed == {
         "pyproject.toml",
         "constraints.txt",
-        "README.md",
+        "*.md",
+        "CITATION.cff",
         "LICENSE",
         "setup.py",
         "__init__.py",
@@ -132,7 +136,17 @@ def test_the_image_is_made_of_the_package_alone():
         "envs",
         "platform",
         "tune_specs",
+        "pretrained",
+        "docs",
     }
+    sources, built = tmp_path / "sources", tmp_path / "built"
+    for folder in (sources, built):
+        folder.mkdir()
+    for file in (file for name in allowed for file in ROOT.glob(name)):
+        copy = partial(shutil.copytree, ignore=shutil.ignore_patterns("__pycache__")) if file.is_dir() else shutil.copy
+        copy(file, sources / file.name)
+    (tmp_path / "whole").mkdir()
+    assert built_files(sources, built) == built_files(ROOT, tmp_path / "whole")
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")

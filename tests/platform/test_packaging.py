@@ -13,13 +13,18 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("algorithms", "envs", "platform", "tune_specs", "pretrained")
 
 
-def test_an_installation_holds_every_file_and_no_other(tmp_path):
+def built_files(sources, folder):
+    """The names of the files that an installation of these sources has."""
     # Its metadata too, or those beside the sources, which other tests read, would be written anew.
-    command = [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", str(tmp_path)]
-    command += ["build", "--build-base", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (library,) = tmp_path.glob("lib*")
-    built = {file.relative_to(library).as_posix() for file in library.rglob("*") if file.is_file()}
+    command = [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", str(folder)]
+    command += ["build", "--build-base", str(folder)]
+    subprocess.run(command, cwd=sources, check=True, capture_output=True)
+    (library,) = folder.glob("lib*")
+    return {file.relative_to(library).as_posix() for file in library.rglob("*") if file.is_file()}
+
+
+def test_an_installation_holds_every_file_and_no_other(tmp_path):
+    built = built_files(ROOT, tmp_path)
     files = [file for room in ROOMS for file in (ROOT / room).rglob("*") if file.is_file()]
     own = {
         f"parsecrl/{file.relative_to(ROOT).as_posix()}"
