@@ -75,9 +75,11 @@ def test_baselines_train_are_continued_and_reported(ray_runtime, tmp_path):
     action, _ = agent.act(agent.observation_space.sample(), agent.initial_state())
     assert agent.action_space.contains(action)
 
-    # Prolonged, the trials go on from their checkpoints: counters, replay, returns.
+    # Moved and prolonged, the trials go on from their checkpoints: counters, replay, returns.
+    (tmp_path / "moved").mkdir()
+    folder = folder.rename(tmp_path / "moved" / "baselines")
     before = {trial: len(lines(folder, trial)) for trial in ("trial_00000_tau=0.01", "trial_00001_tau=0.02")}
-    run_spec(load_spec(tmp_path / "baselines.yaml", ["phases.sac.stop.env_steps=1000"]), tmp_path / "runs")
+    run_spec(load_spec(tmp_path / "baselines.yaml", ["phases.sac.stop.env_steps=1000"]), tmp_path / "moved")
     for trial, number in before.items():
         found = lines(folder, trial)
         steps = [row["env_steps"] for row in found]
