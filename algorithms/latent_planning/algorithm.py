@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
@@ -17,7 +18,7 @@ class LatentPlanningAlgorithm(Algorithm):
     settings = LatentPlanningSettings
     plays = GOALS
     stop_conditions: ClassVar = {"tasks": StopCondition("tasks", "tasks", "tasks played; without any, num_tasks")}
-    checked = frozenset({"world", "model", "slice_length"})
+    checked = frozenset({"world", "model", "slice_length", "offline_data"})
 
     def trainable(self) -> Any:
         """The plain trainable, imported now."""
@@ -40,8 +41,32 @@ class LatentPlanningAlgorithm(Algorithm):
         try:
             check_model(phase.model.plain(), env)
             check_slices(env, phase.slices, "slice_length")
+            if phase.offline_data is not None:
+                from parsecrl.algorithms.latent_planning.experiment import cells_of
+                from parsecrl.algorithms.latent_study.worlds import space_sizes, world_of
+                from parsecrl.algorithms.offline_data.reading import check_world, read_dataset
+
+                dataset = read_dataset(phase.offline_data)
+                check_world(phase.offline_data, dataset, phase.world.plain(), *space_sizes(env))
+                for episode in dataset.episodes:
+                    cells_of(episode.obs, world_of(env))
         finally:
             env.close()
+
+    def make_config(
+        self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any], seed: int, start_from: str | None
+    ) -> dict[str, Any]:
+        """The settings and the seed; trials run in folders of their own, so that a dataset's path is absolute."""
+        made = super().make_config(phase, env, resources, seed, start_from)
+        if (path := made.get("offline_data")) is not None:
+            made["offline_data"] = str(Path(path).expanduser().absolute())
+        return made
+
+    def gathered(self, folder: Any) -> Any:
+        """All tasks that were played, or the dataset that was learned from."""
+        from parsecrl.algorithms.latent_planning.checkpoint import read_dataset_of
+
+        return read_dataset_of(folder)
 
     def world(self, phase: Any) -> OwnWorld:
         """The world of the phase's `world`."""

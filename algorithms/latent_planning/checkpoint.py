@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from parsecrl.algorithms.checkpoints.study import StudyCheckpoint, check_seed, fill_optimizer, optimizer_tensors
-from parsecrl.algorithms.latent_planning.experiment import PlanningExperiment, Task
+from parsecrl.algorithms.latent_planning.experience import Experience
+from parsecrl.algorithms.latent_planning.experiment import PlanningExperiment, Task, layout_seed, task_seed
+from parsecrl.algorithms.latent_planning.settings import LatentPlanningSettings
+from parsecrl.algorithms.offline_data.episodes import Dataset
 
-FILES = StudyCheckpoint("planning", "a planning experiment")
+FILES = StudyCheckpoint("planning", "a planning experiment", format=2)
 
 
 def save_experiment(folder: str | Path, experiment: PlanningExperiment) -> None:
@@ -29,6 +32,7 @@ def save_experiment(folder: str | Path, experiment: PlanningExperiment) -> None:
         "algorithm": "latent_planning",
         "config": experiment.settings.plain(),
         "seed": experiment.seed,
+        "num_actions": experiment.controller.num_actions,
         "tasks": [asdict(task) for task in experiment.tasks],
     }
     FILES.write_groups(folder, description, tensors)
@@ -51,6 +55,29 @@ def load_experiment(folder: Any, experiment: PlanningExperiment) -> None:
     experiment.tasks = [Task(**task) for task in description["tasks"]]
     if experiment.optimizer is not None:
         fill_optimizer(experiment.optimizer, groups.get("optimizer", {}))
+
+
+def read_dataset_of(folder: Any) -> Dataset:
+    """What the experiment of a checkpoint has seen.
+
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        Episodes with the seeds of their resets, and the world.
+
+    Raises:
+        ValueError: A file is missing or damaged.
+    """
+    description, groups = FILES.read_description(folder), FILES.read_groups(folder)
+    settings, seed = LatentPlanningSettings.from_config(description["config"]), description["seed"]
+    experience = Experience(0)
+    experience.load(groups["experience"])
+    episodes = experience.episodes()
+    if settings.offline_data is None:  # else they are others', whose seeds are not kept
+        episodes = [episode._replace(seed=task_seed(seed, 1 + number)) for number, episode in enumerate(episodes)]
+    world = {"layout_seed": layout_seed(seed), **settings.world.plain()}
+    return Dataset(episodes, {"world": world, "num_actions": description["num_actions"]})
 
 
 def read_experiment(folder: Any) -> tuple[PlanningExperiment, dict[str, Any]]:

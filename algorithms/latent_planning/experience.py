@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from parsecrl.algorithms.models import TransitionSequence
+from parsecrl.algorithms.offline_data.episodes import OfflineEpisode
+
+COLUMNS = ("obs", "action", "state", "reward", "terminated")
 
 
 class Experience:
@@ -22,18 +25,36 @@ class Experience:
         self.obs = torch.empty(0, obs_size)  # [M, O]
         self.action = torch.empty(0, dtype=torch.int64)  # [M]
         self.state = torch.empty(0, dtype=torch.int64)  # [M] the world's number of where one was, -1 if it tells none
+        self.reward = torch.empty(0)  # [M] reward[i] came with obs[i + 1], 0 in an episode's last row
+        self.terminated = torch.empty(0, dtype=torch.bool)  # [M] whether the world ended the episode there
 
-    def add(self, obs: Tensor, action: Tensor, state: Tensor) -> None:
+    def add(self, obs: Tensor, action: Tensor, state: Tensor, reward: Tensor, terminated: bool) -> None:
         """Append an episode.
 
         Args:
             obs: [T + 1, O], environment units.
             action: [T] int64.
             state: [T + 1] int64, the world's numbers of where one was.
+            reward: [T].
+            terminated: Whether the world ended it; a time limit does not.
         """
         self.obs = torch.cat([self.obs, obs])
         self.action = torch.cat([self.action, action, torch.tensor([-1])])
         self.state = torch.cat([self.state, state])
+        self.reward = torch.cat([self.reward, reward, torch.zeros(1)])
+        ended = torch.zeros(len(obs), dtype=torch.bool)
+        ended[-1] = terminated
+        self.terminated = torch.cat([self.terminated, ended])
+
+    def episodes(self) -> list[OfflineEpisode]:
+        """All episodes as a dataset holds them, without seeds."""
+        found, begin = [], 0
+        for end in torch.where(self.action < 0)[0].tolist():  # an episode's last row
+            terminated = bool(self.terminated[end])
+            parts = self.obs[begin : end + 1], self.action[begin:end], self.reward[begin:end]
+            found.append(OfflineEpisode(*(part.numpy() for part in parts), terminated, not terminated))
+            begin = end + 1
+        return found
 
     @property
     def num_transitions(self) -> int:
@@ -77,7 +98,7 @@ class Experience:
 
     def tensors(self) -> dict[str, Tensor]:
         """All columns by name, for a checkpoint."""
-        return {"obs": self.obs, "action": self.action, "state": self.state}
+        return {name: getattr(self, name) for name in COLUMNS}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take the columns of a checkpoint in place of what is here.
@@ -85,4 +106,5 @@ class Experience:
         Args:
             tensors: What `tensors` returned.
         """
-        self.obs, self.action, self.state = tensors["obs"], tensors["action"], tensors["state"]
+        for name in COLUMNS:
+            setattr(self, name, tensors[name])

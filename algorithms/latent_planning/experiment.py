@@ -23,8 +23,9 @@ from parsecrl.algorithms.latent_study.map_measures import map_measures
 from parsecrl.algorithms.latent_study.model_factory import make_model
 from parsecrl.algorithms.latent_study.tables import map_row
 from parsecrl.algorithms.latent_study.units import warn_of_units
-from parsecrl.algorithms.latent_study.worlds import check_slices, make_vector_world, space_sizes, world_of
+from parsecrl.algorithms.latent_study.worlds import World, check_slices, make_vector_world, space_sizes, world_of
 from parsecrl.algorithms.models import TransitionSequence
+from parsecrl.algorithms.offline_data.episodes import Dataset, DatasetError
 from parsecrl.algorithms.training.episodes import play_episode
 from parsecrl.algorithms.training.measurements import PlanTime
 from parsecrl.algorithms.training.seeding import derive_seed
@@ -64,6 +65,31 @@ def epsilon_of(number: int, num_tasks: int, exponent: float) -> float:
     return max(0.0, 1.0 - ((number - 1) / num_tasks) ** exponent)
 
 
+def layout_seed(seed: int) -> int:
+    """Of the cells' vectors in a trial's world, where the world's group states none.
+
+    Args:
+        seed: Of the trial.
+
+    Returns:
+        The seed.
+    """
+    return derive_seed(seed, "layout")
+
+
+def task_seed(seed: int, number: int) -> int:
+    """Of the reset of a task.
+
+    Args:
+        seed: Of the trial.
+        number: Of the task, from 1.
+
+    Returns:
+        The seed.
+    """
+    return derive_seed(seed, "task", number)
+
+
 def make_world(group: Mapping[str, Any], seed: int) -> gymnasium.Env:
     """The environment of a phase's group `world`.
 
@@ -83,12 +109,36 @@ def make_world(group: Mapping[str, Any], seed: int) -> gymnasium.Env:
     options = dict(group)
     if options["id"].startswith("parsecrl/"):
         options = {"start": None, "goal": None, **options}
-    env = make_vector_world(options, derive_seed(seed, "layout"))
+    env = make_vector_world(options, layout_seed(seed))
     if "goal_observation" not in env.reset(seed=seed)[1]:
         raise ValueError(
             f"the info of reset must hold goal_observation, got none from {options['id']!r}; choose another world.id"
         )
     return env
+
+
+def cells_of(obs: np.ndarray, world: World | None) -> Tensor:
+    """Where observations were seen.
+
+    Args:
+        obs: [T, O] float32.
+        world: A grid world; None of others.
+
+    Returns:
+        Numbers of cells [T] int64, -1 of a world that is no grid.
+
+    Raises:
+        DatasetError: The grid world never shows one of them.
+    """
+    if world is None:
+        return torch.full((len(obs),), -1)
+    cells = {seen.tobytes(): cell for cell, seen in enumerate(np.ascontiguousarray(world.observations, np.float32))}
+    try:
+        return torch.tensor([cells[seen.tobytes()] for seen in np.ascontiguousarray(obs, np.float32)])
+    except KeyError:
+        raise DatasetError(
+            "offline_data holds an observation that the world never shows; set world.layout_seed to that of the dataset"
+        ) from None
 
 
 class PlanningExperiment:
@@ -130,12 +180,15 @@ class PlanningExperiment:
         self.plans: list[PlanTime] = []  # of the last task that was played here
 
     def run_task(self) -> Task:
-        """Play the next task, then refit."""
-        task = self.play(len(self.tasks) + 1)
-        self.tasks.append(task)
+        """Play the next task, then refit; of a dataset first refit, since playing adds nothing to it."""
+        number, offline = len(self.tasks) + 1, self.settings.offline_data is not None
+        task = None if offline else self.play(number)
         started = time.perf_counter()
-        task.losses = self.refit(task.number)
-        task.refit_seconds = time.perf_counter() - started
+        losses = self.refit(number)
+        seconds = time.perf_counter() - started
+        task = task or self.play(number)
+        task.losses, task.refit_seconds = losses, seconds
+        self.tasks.append(task)
         if self.world is not None and self.model.trains:
             task.map = map_row(map_measures(self.model, self.world))
         return task
@@ -150,7 +203,9 @@ class PlanningExperiment:
         Returns:
             What was scored and planned; its losses, map and refit_seconds are left empty.
         """
-        task = Task(number, epsilon_of(number, self.settings.num_tasks, self.settings.epsilon_exponent))
+        explores = self.settings.offline_data is None
+        epsilon = epsilon_of(number, self.settings.num_tasks, self.settings.epsilon_exponent) if explores else 0.0
+        task = Task(number, epsilon)
         self.plans = []
         draws = np.random.default_rng(derive_seed(self.seed, "exploration", number))
         generator = torch.Generator(self.device).manual_seed(derive_seed(self.seed, "plans", number))
@@ -167,16 +222,31 @@ class PlanningExperiment:
             known["action"] = action if is_random else self._plan(task, known["state"], known["goal"], generator)
             return known["action"]
 
-        played = play_episode(self.env, derive_seed(self.seed, "task", number), act)
+        played = play_episode(self.env, task_seed(self.seed, number), act)
         states = [info.get("state", -1) for info in played.infos]
         task.start_state, task.goal_state = states[0], played.infos[0].get("goal_state", -1)
         task.distance = self._distance(task.start_state, task.goal_state)
         task.score = sum(played.rewards)
         if number == 1:
             warn_of_units(np.stack(played.observations), self.settings.world.id)
-        rows = torch.from_numpy(np.stack(played.observations)).to(torch.float32)
-        self.experience.add(rows, torch.tensor(played.actions), torch.tensor(states))
+        if explores:
+            rows = torch.from_numpy(np.stack(played.observations)).to(torch.float32)
+            rewards = torch.tensor(played.rewards, dtype=torch.float32)
+            self.experience.add(rows, torch.tensor(played.actions), torch.tensor(states), rewards, played.terminated)
         return task
+
+    def take(self, dataset: Dataset) -> None:
+        """Have seen a dataset.
+
+        Args:
+            dataset: Of this world, as `check_world` finds it.
+
+        Raises:
+            DatasetError: The world never shows one of its observations.
+        """
+        for episode in dataset.episodes:
+            obs, action, reward = (torch.from_numpy(part) for part in (episode.obs, episode.action, episode.reward))
+            self.experience.add(obs, action, cells_of(episode.obs, self.world), reward, episode.terminated)
 
     def _plan(self, task: Task, state: Tensor, goal: Tensor, generator: torch.Generator) -> int:
         started = time.perf_counter()

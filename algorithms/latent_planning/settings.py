@@ -33,6 +33,11 @@ class LatentPlanningSettings(StudySettings):
     budgets: dict[str, PlanningBudget] = Field(
         default_factory=lambda: {"paper": PlanningBudget()}, description="plans and refits by name"
     )
+    offline_data: str | None = Field(
+        None,
+        description="dataset to learn from, of Minari or Parquet in RLlib's columns: a task begins with a refit, is "
+        "planned without random actions, and adds nothing",
+    )
     deduplicate: bool = Field(True, description="evaluate equal prefixes of candidates once")
     batch_size: Count = Field(150, description="transitions of a gradient step")
     slice_length: Count | None = Field(

@@ -10,6 +10,7 @@ from ray.tune import Trainable
 
 from parsecrl.algorithms.latent_planning.checkpoint import load_experiment, save_experiment
 from parsecrl.algorithms.latent_planning.experiment import PlanningExperiment
+from parsecrl.algorithms.offline_data.reading import read_dataset
 from parsecrl.algorithms.registry.algorithm import UNTRAINED
 from parsecrl.algorithms.training.measurements import PlanTime, summary
 from parsecrl.algorithms.training.process_tuning import make_process_quick
@@ -35,6 +36,8 @@ class LatentPlanning(Trainable):
         seed = derive_seed(config.get("run_seed", 0), "latent_planning", config.get("seed", 0))
         device = "cuda" if config.get("num_gpus_per_trial", 0) else "cpu"
         self.experiment = PlanningExperiment(config, seed, device)
+        if (path := self.experiment.settings.offline_data) is not None:
+            self.experiment.take(read_dataset(path))
 
     def step(self) -> dict[str, Any]:
         """One task, played and refitted after."""
@@ -72,10 +75,11 @@ class LatentPlanning(Trainable):
 
     def phase_results(self) -> dict[str, Any]:
         """What was counted since the first task."""
-        budget, seen = self.experiment.settings.chosen_budget, self.experiment.experience.num_transitions
+        settings, seen = self.experiment.settings, self.experiment.experience.num_transitions
+        budget = settings.chosen_budget
         num_plans = sum(task.num_plans for task in self.experiment.tasks)
         return {
-            "env_steps": seen,
+            "env_steps": seen if settings.offline_data is None else 0,
             "replay_decisions": seen,
             "trajectories": num_plans * budget.num_samples * budget.num_iterations,
         }

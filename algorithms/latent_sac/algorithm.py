@@ -62,6 +62,12 @@ class LatentSACAlgorithm(Algorithm):
 
         return load_policy(folder)
 
+    def gathered(self, folder: Any) -> Any:
+        """The replay, and the world."""
+        from parsecrl.algorithms.latent_sac.checkpoint import read_dataset_of
+
+        return read_dataset_of(folder)
+
     def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> Any:
         """The tables of all trials' checkpoints."""
         from parsecrl.algorithms.latent_sac.analysis import analyse_all

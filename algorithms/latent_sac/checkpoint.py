@@ -14,17 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parsecrl.algorithms.checkpoints.files import Folder
+from parsecrl.algorithms.checkpoints.files import Folder, local_file
 from parsecrl.algorithms.checkpoints.pair import CheckpointPair
 from parsecrl.algorithms.latent_sac.acting import DiscretePolicy, SquashedGaussianPolicy
+from parsecrl.algorithms.latent_sac.replay import TransitionReplay
 from parsecrl.algorithms.latent_study.model_factory import make_model
 from parsecrl.algorithms.latent_study.record import GridRecord
 from parsecrl.algorithms.latent_study.worlds import make_vector_world, space_sizes, world_of
 from parsecrl.algorithms.models import LatentDynamics
 from parsecrl.algorithms.models.latent_dynamics import feedforward
+from parsecrl.algorithms.offline_data.episodes import Dataset
 from parsecrl.algorithms.registry.user_functions import one_line
 
 FILES = CheckpointPair("latent_sac", "latent_sac", format=3)
+REPLAY_FILE = "replay.npz"
 KEPT = ("model.", "policy.", "slow_encoder.")  # what acts and what predicts; the rest is in RLlib's checkpoint
 
 
@@ -100,6 +103,35 @@ def load_policy(folder: Folder) -> tuple[DiscretePolicy | SquashedGaussianPolicy
         network.load_state_dict({k.removeprefix("policy."): v for k, v in tensors.items() if k.startswith("policy.")})
     policy = SquashedGaussianPolicy(model, network, num_actions) if continuous else DiscretePolicy(model, network)
     return policy, description
+
+
+def read_dataset_of(folder: Folder) -> Dataset:
+    """What a trial has seen.
+
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        The episodes of its replay, and the world.
+
+    Raises:
+        ValueError: As `load_trial` does, or there is no replay.
+    """
+    description = FILES.read_description(folder)
+    with _whole(folder):
+        spaces = description["spaces"]
+        about = {"world": {"layout_seed": description["layout_seed"], **description["world"]}}
+        action = spaces["action"]
+        if action.get("kind") != "Box":
+            about["num_actions"] = action["n"]
+        replay = TransitionReplay(
+            1, spaces["observation"]["shape"][0], None if "num_actions" in about else math.prod(action["shape"])
+        )
+    with local_file(folder, REPLAY_FILE) as file:
+        if not file.is_file():
+            raise ValueError(f"{folder} holds no {REPLAY_FILE}; give a checkpoint of a run")
+        replay.load(file)
+    return Dataset(replay.episodes(), about)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from parsecrl.algorithms.checkpoints.files import check_local
 from parsecrl.algorithms.controllers.acting import describe_space
-from parsecrl.algorithms.latent_sac.checkpoint import save_trial
+from parsecrl.algorithms.latent_sac.checkpoint import REPLAY_FILE, save_trial
 from parsecrl.algorithms.latent_sac.latent_sac_learner import LatentSACLearner
 from parsecrl.algorithms.latent_sac.latent_sac_rl_module import VISITS, LatentSACRLModule, check_bonus, latent_model
 from parsecrl.algorithms.latent_sac.policy_losses import UPDATE
@@ -51,7 +51,6 @@ from parsecrl.algorithms.training.rllib_settings import RECENT_EPISODES, Setting
 from parsecrl.algorithms.training.seeding import derive_seed
 
 ROLE = "latent_sac"
-REPLAY_FILE = "replay.npz"
 LOSSES = ("actor_loss", "critic_loss", "dynamics_loss")
 
 

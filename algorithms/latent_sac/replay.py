@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from parsecrl.algorithms.offline_data.episodes import OfflineEpisode
+
 DTYPES = {
     "obs": np.int32,  # row of the table
     "next_obs": np.int32,
@@ -123,6 +125,17 @@ class TransitionReplay:
         i = starts[rng.integers(len(starts), size=count)][:, None] + np.arange(length)  # [count, length]
         rows = np.concatenate([self._columns["obs"][i], self._columns["next_obs"][i[:, -1:]]], 1)
         return self._table[rows], self._columns["action"][i]
+
+    def episodes(self) -> list[OfflineEpisode]:
+        """All episodes as a dataset holds them, without seeds; the oldest may lack its beginning."""
+        c, found, begin = self._columns, [], 0
+        for end in np.flatnonzero(c["left"] == 0) + 1:
+            rows = np.concatenate([c["obs"][begin:end], c["next_obs"][end - 1 : end]])
+            terminated = bool(c["terminated"][end - 1])
+            action, reward = c["action"][begin:end], c["reward"][begin:end]
+            found.append(OfflineEpisode(self._table[rows], action, reward, terminated, not terminated))
+            begin = end
+        return found
 
     def save(self, file: Path) -> None:
         """Write everything; the file appears whole or not at all.

@@ -22,7 +22,7 @@ class OfflineEpisode(NamedTuple):
     """T decisions; action[t] was taken after obs[t], brought reward[t] and led to obs[t + 1]."""
 
     obs: NDArray[np.float32]  # [T + 1, O] environment units
-    action: NDArray[np.float32]  # [T, A] in [-1, 1]
+    action: NDArray[Any]  # [T, A] float32 in [-1, 1], or [T] int64 from 0 of a discrete task
     reward: NDArray[np.float32]  # [T] environment units, summed over the action repeat
     terminated: bool  # by the task; else cut, by a limit or by who stored the episode
     truncated: bool  # by a limit of its steps
@@ -33,7 +33,7 @@ class Dataset(NamedTuple):
     """Episodes, and what their dataset says of itself."""
 
     episodes: list[OfflineEpisode]
-    about: dict[str, Any]  # under the key `SETTINGS`: env {id, action_repeat, ...}; empty of foreign datasets
+    about: dict[str, Any]  # under the key `SETTINGS`: env {id, action_repeat, ...}, or world; empty of foreign datasets
 
     @property
     def num_decisions(self) -> int:
@@ -42,7 +42,7 @@ class Dataset(NamedTuple):
 
 
 def checked_episode(episode: OfflineEpisode, where: str) -> OfflineEpisode:
-    """See that an episode's arrays fit together, are finite, and its actions lie in [-1, 1].
+    """See that an episode's arrays fit together, are finite, and its actions lie in [-1, 1] or count from 0.
 
     Args:
         episode: As it was read.
@@ -55,8 +55,9 @@ def checked_episode(episode: OfflineEpisode, where: str) -> OfflineEpisode:
         DatasetError: It cannot be learned from.
     """
     T = len(episode.reward)
+    axes = 1 if episode.action.dtype.kind == "i" else 2
     shapes = [episode.obs.ndim, episode.action.ndim, len(episode.obs), len(episode.action)]
-    if T < 1 or shapes != [2, 2, T + 1, T]:
+    if T < 1 or shapes != [2, axes, T + 1, T]:
         raise DatasetError(
             f"{where} must have T + 1 observations, T actions and T rewards, T at least 1, got {len(episode.obs)}, "
             f"{len(episode.action)} and {T}; remove the episode"
@@ -64,7 +65,9 @@ def checked_episode(episode: OfflineEpisode, where: str) -> OfflineEpisode:
     for name, value in (("observations", episode.obs), ("actions", episode.action), ("rewards", episode.reward)):
         if not np.isfinite(value).all():
             raise DatasetError(f"{where} has {name} that are not finite in float32; remove the episode")
-    if np.abs(episode.action).max(initial=0.0) > 1.0:
+    if axes == 1 and episode.action.min(initial=0) < 0:
+        raise DatasetError(f"{where} has an action below 0; number discrete actions from 0")
+    if axes == 2 and np.abs(episode.action).max(initial=0.0) > 1.0:
         raise DatasetError(
             f"{where} has an action outside [-1, 1]; give a dataset whose action space states its bounds, or scale the "
             f"actions"
@@ -97,8 +100,8 @@ def vectors_of(space: spaces.Space, values: Any, count: int) -> NDArray[np.float
     raise DatasetError(f"observations must be of Box, Discrete, MultiBinary, or a Dict or Tuple of these, got {space}")
 
 
-def unit_actions(space: spaces.Space, values: Any, count: int) -> NDArray[np.float32]:
-    """Actions of a bounded Box, brought to [-1, 1].
+def taken_actions(space: spaces.Space, values: Any, count: int) -> NDArray[Any]:
+    """Actions of a Discrete space, numbered from 0, or of a bounded Box, brought to [-1, 1].
 
     Args:
         space: Of the actions.
@@ -106,13 +109,15 @@ def unit_actions(space: spaces.Space, values: Any, count: int) -> NDArray[np.flo
         count: How many.
 
     Returns:
-        [count, A].
+        [count] int64, or [count, A] float32.
 
     Raises:
-        DatasetError: The space is no bounded Box.
+        DatasetError: The space is neither.
     """
+    if isinstance(space, spaces.Discrete):
+        return np.asarray(values, np.int64).reshape(count) - int(space.start)
     if not isinstance(space, spaces.Box) or not space.is_bounded():
-        raise DatasetError(f"actions must be of a bounded Box, got {space}; give a dataset of a continuous task")
+        raise DatasetError(f"actions must be of a bounded Box or Discrete, got {space}; give another dataset")
     taken = np.asarray(values, np.float64).reshape(count, -1)
     low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
     if (low == -1).all() and (high == 1).all():  # to the bit

@@ -17,7 +17,7 @@ from parsecrl.algorithms.offline_data.episodes import (
     DatasetError,
     OfflineEpisode,
     checked_episode,
-    unit_actions,
+    taken_actions,
     vectors_of,
 )
 
@@ -34,13 +34,13 @@ def minari() -> Any:
 
 
 def write_minari(folder: Path, name: str, episodes: Sequence[OfflineEpisode], about: Mapping[str, Any]) -> None:
-    """Write a dataset that `minari.MinariDataset(folder)` opens: vectors, actions in [-1, 1], one file an episode.
+    """Write a dataset that `minari.MinariDataset(folder)` opens: observations as vectors, one file an episode.
 
     Args:
         folder: New or empty.
         name: Of the dataset, such as parsecrl/cheetah-v0.
         episodes: One or more, of the same sizes.
-        about: What the dataset says of itself, for JSON.
+        about: What the dataset says of itself, for JSON; `num_actions` where they are discrete.
 
     Raises:
         DatasetError: Minari is not installed.
@@ -49,12 +49,13 @@ def write_minari(folder: Path, name: str, episodes: Sequence[OfflineEpisode], ab
     from minari.data_collector.episode_buffer import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
-    obs_size, action_size = episodes[0].obs.shape[1], episodes[0].action.shape[1]
+    obs_size, actions = episodes[0].obs.shape[1], episodes[0].action
+    bounded = spaces.Box(-1.0, 1.0, actions.shape[1:], np.float32)
     folder.mkdir(parents=True, exist_ok=True)
     storage = MinariStorage.new(
-        folder,
+        folder.absolute(),  # Minari joins a relative path to itself
         spaces.Box(-np.inf, np.inf, (obs_size,), np.float32),
-        spaces.Box(-1.0, 1.0, (action_size,), np.float32),
+        spaces.Discrete(about["num_actions"]) if actions.ndim == 1 else bounded,
         data_format="arrow",
     )
     description = {"dataset_id": name, "minari_version": version, "algorithm_name": str(about.get("algorithm"))}
@@ -84,7 +85,7 @@ def read_minari(folder: Path) -> Dataset:
         folder: With metadata.json, as Minari lays it: `data` of a dataset that `minari download` fetched.
 
     Returns:
-        The episodes as vectors, with actions in [-1, 1].
+        The episodes as vectors, with actions in [-1, 1] or from 0.
 
     Raises:
         DatasetError: Minari is not installed, the dataset is damaged, or of a task without vectors.
@@ -110,7 +111,7 @@ def _read(folder: Path, dataset: Any, number: int) -> OfflineEpisode:
         (more,) = dataset.storage.get_episode_metadata([number])
         T = len(found["rewards"])
         obs = vectors_of(dataset.observation_space, found["observations"], T + 1)
-        action = unit_actions(dataset.action_space, found["actions"], T)
+        action = taken_actions(dataset.action_space, found["actions"], T)
         terminated, truncated = (bool(T) and bool(found[name][-1]) for name in ("terminations", "truncations"))
         seed = more.get("seed")
         seed = None if seed is None else int(seed)

@@ -38,7 +38,7 @@ def write_parquet(file: Path, episodes: Sequence[OfflineEpisode], about: Mapping
         "eps_id": pa.array(np.repeat([f"{number:06d}" for number in range(len(episodes))], lengths)),
         "t": pa.array(np.concatenate([np.arange(T) for T in lengths])),
         "obs": _rows([episode.obs[:-1] for episode in episodes]),
-        "actions": _rows([episode.action for episode in episodes]),
+        "actions": _rows([episode.action for episode in episodes]),  # numbers where they are discrete
         "rewards": pa.array(np.concatenate([episode.reward for episode in episodes])),
         "new_obs": _rows([episode.obs[1:] for episode in episodes]),
         "terminateds": pa.array(np.concatenate([end & e.terminated for end, e in zip(ends, episodes, strict=True)])),
@@ -55,8 +55,10 @@ def write_parquet(file: Path, episodes: Sequence[OfflineEpisode], about: Mapping
         partial.unlink(missing_ok=True)
 
 
-def _rows(parts: list[np.ndarray]) -> pa.FixedSizeListArray:
+def _rows(parts: list[np.ndarray]) -> pa.Array:
     values = np.concatenate(parts)
+    if values.ndim == 1:
+        return pa.array(values)
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 
@@ -67,7 +69,8 @@ def read_parquet(path: Path) -> Dataset:
         path: Of either.
 
     Returns:
-        The episodes; actions are taken as they are, in [-1, 1], as RLlib has them with normalised actions.
+        The episodes; actions are taken as they are, in [-1, 1], as RLlib has them with normalised actions, or whole
+        numbers of discrete ones.
 
     Raises:
         DatasetError: A file is damaged, or has other columns.
@@ -83,7 +86,10 @@ def read_parquet(path: Path) -> Dataset:
         about = json.loads((table.schema.metadata or {}).get(SETTINGS.encode(), b"{}"))
         ids = np.asarray(table["eps_id"].to_pylist(), dtype=str)
         order = np.asarray(table["t"].to_pylist()) if "t" in table.column_names else np.arange(len(ids))
-        obs, new_obs, action = (_matrix(table[name]) for name in ("obs", "new_obs", "actions"))
+        obs, new_obs = (_matrix(table[name]) for name in ("obs", "new_obs"))
+        action = _matrix(table["actions"])
+        if pa.types.is_integer(table["actions"].type):
+            action = np.asarray(table["actions"].to_pylist(), np.int64)
         reward, terminated, truncated = (
             np.asarray(table[name].to_pylist()) for name in ("rewards", "terminateds", "truncateds")
         )

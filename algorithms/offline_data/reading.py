@@ -8,9 +8,11 @@ from typing import Any
 
 from parsecrl.algorithms.offline_data.episodes import Dataset, DatasetError
 
+EPISODES = ("start", "goal", "episode_steps", "max_episode_steps")  # of a world: its episodes, not its transitions
+
 
 def read_dataset(path: str | Path) -> Dataset:
-    """Read a dataset of control episodes.
+    """Read a dataset of episodes.
 
     Args:
         path: A folder of Minari's, or a file or folder of Parquet in RLlib's columns.
@@ -48,6 +50,11 @@ def check_sizes(path: Any, dataset: Dataset, obs_size: int, action_size: int) ->
         DatasetError: An episode has others.
     """
     for episode in dataset.episodes:
+        if episode.action.ndim == 1:
+            raise DatasetError(
+                f"offline_data {path} holds discrete actions, the task has continuous ones; give a dataset of the task "
+                f"in env.id"
+            )
         got = episode.obs.shape[1], episode.action.shape[1]
         if got != (obs_size, action_size):
             raise DatasetError(
@@ -75,3 +82,36 @@ def check_task(path: Any, dataset: Dataset, env: Mapping[str, Any]) -> None:
         raise DatasetError(
             f"offline_data {path} is of env {found}, the phase's task is {own}; give a dataset of the same task"
         )
+
+
+def check_world(path: Any, dataset: Dataset, world: Mapping[str, Any], obs_size: int, num_actions: int) -> None:
+    """See that a dataset is of a world with discrete actions, as far as it says.
+
+    Args:
+        path: Of the dataset, for the message.
+        dataset: As it was read.
+        world: The group that the phase states.
+        obs_size: O of the world.
+        num_actions: Of the world.
+
+    Raises:
+        DatasetError: It is of another world, or its episodes are of other sizes.
+    """
+    own, found = _layout(world), _layout(dataset.about.get("world"))
+    differing = [key for key in found if found[key] != own.get(key)] if found else []
+    if differing:
+        wanted = ", ".join(f"world.{key}: {found[key]}" for key in differing)
+        raise DatasetError(f"offline_data {path} is of another world than the phase's; set {wanted}")
+    for episode in dataset.episodes:
+        if episode.action.ndim != 1 or episode.obs.shape[1] != obs_size or episode.action.max() >= num_actions:
+            discrete = episode.action.ndim == 1
+            actions = f"discrete actions up to {episode.action.max()}" if discrete else "continuous actions"
+            raise DatasetError(
+                f"offline_data {path} holds {episode.obs.shape[1]} observations and {actions}, the world has "
+                f"{obs_size} and discrete ones up to {num_actions - 1}; give a dataset of the world in world.id"
+            )
+
+
+def _layout(world: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a world's transitions and observations depend on."""
+    return {key: value for key, value in (world or {}).items() if key not in EPISODES}

@@ -44,10 +44,12 @@ class PlanetAlgorithm(Algorithm):
         return PlanetConfig.from_phase(phase, env, resources, seed, start_from)
 
     def gathered(self, folder: Any) -> Any:
-        """The episodes of the replay."""
+        """The replay, and the task of agent.json."""
+        from parsecrl.algorithms.checkpoints.agent import read_description
+        from parsecrl.algorithms.offline_data.episodes import Dataset
         from parsecrl.algorithms.planet.replay import dataset_episodes
 
-        return dataset_episodes(folder)
+        return Dataset(dataset_episodes(folder), {"env": read_description(folder).get("env")})
 
     def processes(self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any]) -> list[dict[str, float]]:
         """As with the default settings: the phase's own may be valid only once it has a checkpoint to start from."""

@@ -226,14 +226,14 @@ class Algorithm:
         """
         raise NotImplementedError
 
-    def gathered(self, folder: Any) -> Sequence[Any]:
-        """The episodes of a checkpoint's replay, for `parsec export`.
+    def gathered(self, folder: Any) -> Any:
+        """What a trial has seen until a checkpoint, for `parsec export`.
 
         Args:
             folder: A path, or a folder elsewhere (`algorithms.checkpoints.files`).
 
         Returns:
-            A list of `OfflineEpisode` (`algorithms.offline_data.episodes`).
+            A `Dataset` (`algorithms.offline_data.episodes`); `about` says of which task.
 
         Raises:
             ValueError: There is no replay.
@@ -306,7 +306,7 @@ RETURNS: Mapping[str, tuple[type, ...]] = {
     **{"trainable": (type,), "make_config": (object,), "processes": (list,), "default_stop": (dict, _NOTHING)},
     **{"inherit": (dict,), "world": (OwnWorld, _NOTHING), "task_warnings": (list,), "resolve": (Settings,)},
     **{"episodes": (Episodes, _NOTHING), "load_policy": (tuple,), "report": (object,)},
-    **{"gathered": (list,), "stage": (Stage, _NOTHING), "decision_s": (float,)},
+    **{"gathered": (tuple,), "stage": (Stage, _NOTHING), "decision_s": (float,)},
 }
 
 

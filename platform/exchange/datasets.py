@@ -65,17 +65,16 @@ def export(
             minari()
         except DatasetError as error:
             raise UserError(str(error)) from None
-    checkpoint, found = _episodes(folder, episodes, seed, trust)
-    description = read_description(checkpoint)
-    kept = ("algorithm", "env", "controller", "env_steps")
-    about = {key: description.get(key) for key in kept} | {
+    found, about = _dataset(folder, episodes, seed, trust)
+    about |= {
         "content": "replay" if episodes is None else f"episodes of the agent, seed {seed}",
         "version": version("parsec-rl"),
     }
     if target.suffix == PARQUET:
         write_parquet(target, found, about)
     else:
-        task = str((description.get("env") or {}).get("id") or "task").rpartition("/")[2].rpartition("-v")[0] or "task"
+        task = about.get("env") or about.get("world") or {}
+        task = str(task.get("id") or "task").rpartition("/")[2].rpartition("-v")[0] or "task"
         write_minari(target, f"parsecrl/{task}-v0", found, about)
     decisions = sum(len(episode.reward) for episode in found)
     return f"{target}: {len(found)} episodes, {decisions:,} decisions"
@@ -92,29 +91,51 @@ def _phase(run: Location, asked: str | None) -> str:
     return asked or begun[-1]
 
 
-def _episodes(
+def _dataset(
     folder: Location, episodes: int | None, seed: int, trust: bool
-) -> tuple[Location, Sequence[OfflineEpisode]]:
+) -> tuple[Sequence[OfflineEpisode], dict[str, Any]]:
+    """Episodes, and what they are of."""
     if episodes is not None:
         from parsecrl.platform.evaluation.recording import record_episodes
 
         checkpoint = find_checkpoint(folder)
-        trusted = trust or made_here(checkpoint)
-        return checkpoint, record_episodes(checkpoint, None, episodes, seed, PATIENCE_S, trusted)
+        recorded = record_episodes(checkpoint, None, episodes, seed, PATIENCE_S, trust or made_here(checkpoint))
+        return recorded, _about(checkpoint)
     checkpoint = folder
     if not (folder / DESCRIPTION).is_file():
         best = best_checkpoint(folder)
         if best is None:
             raise UserError(f"{folder} holds no checkpoint; give a run folder, its phase, or a checkpoint")
         checkpoint = stored_checkpoints(folder, best.trial)[-1].path  # whose replay has all
-    wrote = str(description_of(checkpoint, trust or made_here(checkpoint)).get("algorithm"))
+    wrote = _algorithm_of(folder, checkpoint, trust)
+    instead = "; give --episodes N to play the agent instead" if algorithm_named(wrote).acts else ""
     try:
-        found = algorithm_named(wrote).gathered(checkpoint)
+        found, about = algorithm_named(wrote).gathered(checkpoint)
     except ValueError as error:
-        raise UserError(f"{str(error).partition(';')[0]}; give --episodes N to play the agent instead") from None
+        raise UserError(f"{str(error).partition(';')[0]}{instead}") from None
     if not found:
-        raise UserError(f"the replay of {checkpoint} is empty; give --episodes N to play the agent instead")
-    return checkpoint, found
+        raise UserError(f"the replay of {checkpoint} is empty{instead}")
+    return found, {**(_about(checkpoint) if (checkpoint / DESCRIPTION).is_file() else {"algorithm": wrote}), **about}
+
+
+def _about(checkpoint: Location) -> dict[str, Any]:
+    description = read_description(checkpoint)
+    return {key: description.get(key) for key in ("algorithm", "env", "controller", "env_steps")}
+
+
+def _algorithm_of(folder: Location, checkpoint: Location, trust: bool) -> str:
+    """The algorithm of a checkpoint: its own word, or that of the run's spec on a phase without agents."""
+    if not (checkpoint / DESCRIPTION).is_file() and (stated := _keys_of(folder).get("algorithm")) in registered():
+        return str(stated)  # module:NAME of a run that may be a stranger's is not imported
+    return str(description_of(checkpoint, trust or made_here(checkpoint)).get("algorithm"))
+
+
+def _keys_of(phase: Location) -> dict[str, Any]:
+    """What the run's spec says of the phase in a folder."""
+    if not (phase.parent / "spec.yaml").is_file():
+        return {}
+    spec: Any = yaml.safe_load((phase.parent / "spec.yaml").read_text(encoding="utf-8"))
+    return next(found for found in spec["phases"] if found["name"] == phase.name)
 
 
 def _export_program(folder: Location, target: Path, trust: bool) -> str:
@@ -132,8 +153,7 @@ def _pixel_data(phase: Location) -> Path | None:
     """The folder of the episodes of pictures that the trials of a phase are trained on."""
     if not isinstance(phase, Path):
         return None
-    spec: Any = yaml.safe_load((phase.parent / "spec.yaml").read_text(encoding="utf-8"))
-    keys = next(found for found in spec["phases"] if found["name"] == phase.name)
+    keys = _keys_of(phase)
     if keys.get("algorithm") not in registered():  # module:NAME of a run that may be a stranger's is not imported
         return None
     stated = parse_phase(keys)

@@ -83,7 +83,10 @@ def test_true_dynamics_with_the_papers_search_take_shortest_paths():
 def test_slices_are_drawn_from_all_transitions_and_cross_no_episode():
     experience = Experience(1)
     for states in ((0, 1, 2, 3), (10, 11, 12), (20, 21)):
-        experience.add(*episode(*states))
+        experience.add(*episode(*states), torch.ones(len(states) - 1), states[0] == 20)
+    assert [(len(e.reward), e.terminated, e.truncated) for e in experience.episodes()] == [
+        *((3, False, True), (2, False, True), (1, True, False))
+    ]
     assert experience.num_transitions == 6
     assert experience.starts(1).tolist() == [0, 1, 2, 4, 5, 7]
     assert experience.starts(2).tolist() == [0, 1, 4]

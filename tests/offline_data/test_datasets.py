@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from parsecrl.algorithms.offline_data import parquet_files
-from parsecrl.algorithms.offline_data.episodes import DatasetError, OfflineEpisode, unit_actions, vectors_of
+from parsecrl.algorithms.offline_data.episodes import DatasetError, OfflineEpisode, taken_actions, vectors_of
 from parsecrl.algorithms.offline_data.minari_files import write_minari
 from parsecrl.algorithms.offline_data.parquet_files import write_parquet
 from parsecrl.algorithms.offline_data.reading import check_sizes, check_task, read_dataset
@@ -149,10 +149,10 @@ def test_spaces_flatten_as_gymnasium_has_them():
         vectors_of(spaces.Text(3), ["abc"], 1)
 
 
-@pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.Box(-np.inf, np.inf, (1,))])
+@pytest.mark.parametrize("space", [spaces.MultiDiscrete([3]), spaces.Box(-np.inf, np.inf, (1,))])
 def test_actions_without_bounds_are_refused(space):
     with pytest.raises(DatasetError, match="must be of a bounded Box"):
-        unit_actions(space, [0], 1)
+        taken_actions(space, [0], 1)
 
 
 def damage(change):

@@ -188,6 +188,8 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
         assert shown["ray/tune/metrics/time_share/main/planning"] == pytest.approx(
             metrics["time_share"]["main"]["planning"]
         )
+    assert main(["export", str(run), "--to", str(tmp_path / "tasks.parquet")]) == 0
+    assert f"{tmp_path / 'tasks.parquet'}: 6 episodes, 150 decisions" in capsys.readouterr().out
     page = (run / "report" / "index.html").read_text()
     for title in ("Results of planning", "Distinct transformations", "What planning costs"):
         assert title in page

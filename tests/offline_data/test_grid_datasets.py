@@ -1,0 +1,162 @@
+"""Grid worlds in datasets: what trials saw comes out, comes back, and is learned from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from parsecrl.algorithms.latent_planning.algorithm import LATENT_PLANNING
+from parsecrl.algorithms.latent_sac.algorithm import LATENT_SAC
+from parsecrl.algorithms.latent_sac.latent_sac import LatentSAC
+from parsecrl.algorithms.offline_data.episodes import Dataset, DatasetError, checked_episode
+from parsecrl.algorithms.offline_data.minari_files import write_minari
+from parsecrl.algorithms.offline_data.parquet_files import write_parquet
+from parsecrl.algorithms.offline_data.reading import check_sizes, read_dataset
+from parsecrl.platform.errors import UserError
+from parsecrl.platform.running.preflight import check_worlds
+from parsecrl.platform.specs import parse_spec
+from tests.latent_planning.test_planning_experiment import make, settings
+from tests.latent_sac import small as latent
+
+WORLD = {"id": "parsecrl/Gridworld-v0", "observation_size": 6, "episode_steps": 12}
+
+
+def write(kind, place, dataset):
+    if kind == "minari":
+        pytest.importorskip("minari")
+        write_minari(place / "data", "parsecrl/grid-v0", dataset.episodes, dataset.about)
+        return place / "data"
+    write_parquet(place / "data.parquet", dataset.episodes, dataset.about)
+    return place / "data.parquet"
+
+
+def assert_same(read, written):
+    assert len(read) == len(written) > 0
+    for one, other in zip(read, written, strict=True):
+        for own, again in zip(one[:3], other[:3], strict=True):
+            assert own.dtype == again.dtype
+            assert np.array_equal(own, again)
+        assert one[3:] == other[3:]
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """What a planning trial saw in three tasks."""
+    folder, trial = tmp_path_factory.mktemp("planned"), make()
+    scores = [trial.step()["task_score"] for _ in range(3)]
+    trial.save_checkpoint(str(folder))
+    dataset = LATENT_PLANNING.gathered(folder)
+    assert [float(episode.reward.sum()) for episode in dataset.episodes] == scores
+    return dataset
+
+
+@pytest.mark.parametrize("kind", ["minari", "parquet"])
+def test_what_was_planned_comes_back_and_is_exported_again(tmp_path, planned, kind):
+    file = write(kind, tmp_path, planned)
+    read = read_dataset(file)
+    assert_same(read.episodes, planned.episodes)
+    assert read.about == planned.about
+    offline = make(offline_data=str(file), world={"layout_seed": planned.about["world"]["layout_seed"]})
+    offline.step()
+    (tmp_path / "checkpoint").mkdir()
+    offline.save_checkpoint(str(tmp_path / "checkpoint"))
+    again = LATENT_PLANNING.gathered(tmp_path / "checkpoint")
+    assert_same(again.episodes, [episode._replace(seed=None) for episode in planned.episodes])
+    assert again.about == planned.about
+
+
+def test_minari_knows_the_actions(tmp_path, planned, monkeypatch):
+    minari = pytest.importorskip("minari")
+    monkeypatch.chdir(tmp_path)
+    dataset = minari.MinariDataset(write("minari", Path(), planned).absolute())
+    assert dataset.action_space.n == 5
+    assert [episode.id for episode in dataset.iterate_episodes()] == [0, 1, 2]
+    resets = planned.episodes[0].seed
+    trial = make()
+    first, _ = trial.experiment.env.reset(seed=resets)
+    assert np.array_equal(first, planned.episodes[0].obs[0])
+
+
+def test_a_trial_of_a_dataset_learns_first_and_gathers_nothing(tmp_path, planned):
+    file = write("parquet", tmp_path, planned)
+    trial = make(offline_data=str(file), world={"layout_seed": planned.about["world"]["layout_seed"]})
+    before = [parameter.clone() for parameter in trial.experiment.model.parameters()]
+    seen = trial.experiment.experience.num_transitions
+    assert seen == planned.num_decisions
+    assert (trial.experiment.experience.state >= 0).all()
+    first = trial.step()
+    assert first["epsilon"] == 0.0
+    assert first["planning_ms"] > 0  # each action is planned
+    assert first["env_steps"] == 0
+    assert np.isfinite(first["loss"])
+    assert not all(torch.equal(a, b) for a, b in zip(before, trial.experiment.model.parameters(), strict=True))
+    trial.step()
+    assert trial.experiment.experience.num_transitions == seen
+
+
+@pytest.mark.ray
+def test_a_policys_replay_comes_out(ray_runtime, tmp_path):
+    algorithm = LatentSAC(latent.config(episodes_per_step=2))
+    try:
+        algorithm.train()
+        scores, count = algorithm.scores, len(algorithm.replay)
+        folder = algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    finally:
+        algorithm.stop()
+    dataset = LATENT_SAC.gathered(folder)
+    assert dataset.num_decisions == count
+    assert [float(episode.reward.sum()) for episode in dataset.episodes] == pytest.approx(scores)
+    assert dataset.about["num_actions"] == 5
+    assert_same(read_dataset(write("parquet", tmp_path, dataset)).episodes, dataset.episodes)
+
+
+def spec_of(file, **world):
+    phase = {**settings(), "name": "plan", "algorithm": "latent_planning", "offline_data": str(file)}
+    phase["world"] = {**WORLD, **world}
+    return parse_spec({"name": "offline", "phases": [phase]}, "a test")
+
+
+def test_data_of_another_world_are_refused_before_the_run(tmp_path, planned):
+    file, layout = write("parquet", tmp_path, planned), planned.about["world"]["layout_seed"]
+    check_worlds(spec_of(file, layout_seed=layout))
+    check_worlds(spec_of(file, layout_seed=layout, start=[0, 0], goal=[2, 2], episode_steps=5))
+    for world in ({}, {"layout_seed": layout + 1}, {"layout_seed": layout, "id": "parsecrl/Torus-v0"}):
+        with pytest.raises(UserError, match=r"is of another world than the phase's; set world\."):
+            check_worlds(spec_of(file, **world))
+    foreign = write("parquet", tmp_path, planned._replace(about={}))
+    check_worlds(spec_of(foreign, layout_seed=layout))
+    with pytest.raises(UserError, match=r"an observation that the world never shows; set world\.layout_seed"):
+        check_worlds(spec_of(foreign, layout_seed=layout + 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: e._replace(action=e.action + 5), "and discrete actions up to 9, the world has"),
+        (lambda e: e._replace(action=np.zeros((len(e.action), 2), np.float32)), "observations and continuous actions"),
+        (lambda e: e._replace(obs=e.obs[:, :4]), "holds 4 observations"),
+    ],
+)
+def test_data_that_do_not_suit_are_named(tmp_path, planned, change, message):
+    file = write("parquet", tmp_path, Dataset([change(episode) for episode in planned.episodes], planned.about))
+    with pytest.raises(UserError, match=message):
+        check_worlds(spec_of(file, layout_seed=planned.about["world"]["layout_seed"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: e._replace(action=e.action - 5), "has an action below 0"),
+        (lambda e: e._replace(reward=e.reward * np.nan), "rewards that are not finite"),
+        (lambda e: e._replace(action=e.action[:-1]), r"must have T \+ 1 observations, T actions"),
+    ],
+)
+def test_an_episode_that_cannot_be_is_named(planned, change, message):
+    with pytest.raises(DatasetError, match=message):
+        checked_episode(change(planned.episodes[0]), "an episode")
+
+
+def test_a_task_with_continuous_actions_refuses_numbers(planned):
+    with pytest.raises(DatasetError, match="holds discrete actions, the task has continuous ones"):
+        check_sizes("a file", planned, 6, 1)
