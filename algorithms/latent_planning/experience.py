@@ -51,8 +51,9 @@ class Experience:
         found, begin = [], 0
         for end in torch.where(self.action < 0)[0].tolist():  # an episode's last row
             terminated = bool(self.terminated[end])
-            parts = self.obs[begin : end + 1], self.action[begin:end], self.reward[begin:end]
-            found.append(OfflineEpisode(*(part.numpy() for part in parts), terminated, not terminated))
+            obs, action, reward = self.obs[begin : end + 1], self.action[begin:end], self.reward[begin:end]
+            arrays = obs.numpy(), action.numpy(), reward.numpy()
+            found.append(OfflineEpisode(*arrays, terminated, not terminated))
             begin = end + 1
         return found
 

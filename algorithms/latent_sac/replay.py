@@ -129,7 +129,7 @@ class TransitionReplay:
     def episodes(self) -> list[OfflineEpisode]:
         """All episodes as a dataset holds them, without seeds; the oldest may lack its beginning."""
         c, found, begin = self._columns, [], 0
-        for end in np.flatnonzero(c["left"] == 0) + 1:
+        for end in (np.flatnonzero(c["left"] == 0) + 1).tolist():
             rows = np.concatenate([c["obs"][begin:end], c["next_obs"][end - 1 : end]])
             terminated = bool(c["terminated"][end - 1])
             action, reward = c["action"][begin:end], c["reward"][begin:end]
