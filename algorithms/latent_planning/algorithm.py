@@ -44,10 +44,11 @@ class LatentPlanningAlgorithm(Algorithm):
             if phase.offline_data is not None:
                 from parsecrl.algorithms.latent_planning.experiment import cells_of
                 from parsecrl.algorithms.latent_study.worlds import space_sizes, world_of
-                from parsecrl.algorithms.offline_data.reading import check_world, read_dataset
+                from parsecrl.algorithms.offline_data.reading import check_lengths, check_world, read_dataset
 
                 dataset = read_dataset(phase.offline_data)
                 check_world(phase.offline_data, dataset, phase.world.plain(), *space_sizes(env))
+                check_lengths(phase.offline_data, dataset, phase.slices)
                 for episode in dataset.episodes:
                     cells_of(episode.obs, world_of(env))
         finally:

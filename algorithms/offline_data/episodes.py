@@ -75,6 +75,25 @@ def checked_episode(episode: OfflineEpisode, where: str) -> OfflineEpisode:
     return episode
 
 
+def checked_about(about: Any, where: Any) -> dict[str, Any]:
+    """See that what a dataset says of itself can be read.
+
+    Args:
+        about: Under the key `SETTINGS`.
+        where: The dataset, for the message.
+
+    Returns:
+        The same.
+
+    Raises:
+        DatasetError: It, its env or its world is no table.
+    """
+    groups = [about.get(key) or {} for key in ("env", "world")] if isinstance(about, dict) else [about]
+    if not all(isinstance(group, dict) for group in groups):
+        raise DatasetError(f"{where} must have tables under {SETTINGS} in its metadata, got {about!r}; export it again")
+    return about
+
+
 def vectors_of(space: spaces.Space, values: Any, count: int) -> NDArray[np.float32]:
     """Observations as vectors, in the order of `gymnasium.spaces.flatten`.
 

@@ -16,6 +16,7 @@ from parsecrl.algorithms.offline_data.episodes import (
     Dataset,
     DatasetError,
     OfflineEpisode,
+    checked_about,
     checked_episode,
     taken_actions,
     vectors_of,
@@ -101,7 +102,7 @@ def read_minari(folder: Path) -> Dataset:
     episodes = [_read(folder, dataset, int(number)) for number in dataset.episode_indices]
     if not episodes:
         raise DatasetError(f"{folder} holds no episode; give another dataset")
-    return Dataset(episodes, about if isinstance(about, dict) else {})
+    return Dataset(episodes, checked_about(about, folder))
 
 
 def _read(folder: Path, dataset: Any, number: int) -> OfflineEpisode:

@@ -18,7 +18,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from parsecrl.algorithms.offline_data.episodes import SETTINGS, Dataset, DatasetError, OfflineEpisode, checked_episode
+from parsecrl.algorithms.offline_data.episodes import (
+    SETTINGS,
+    Dataset,
+    DatasetError,
+    OfflineEpisode,
+    checked_about,
+    checked_episode,
+)
 
 NEEDED = ("eps_id", "obs", "actions", "rewards", "new_obs", "terminateds", "truncateds")
 
@@ -83,7 +90,7 @@ def read_parquet(path: Path) -> Dataset:
                 f"{path} must have the columns {', '.join(NEEDED)} of RLlib's offline data, got none of "
                 f"{', '.join(missing)}; have RLlib write columns (output_write_episodes=False)"
             )
-        about = json.loads((table.schema.metadata or {}).get(SETTINGS.encode(), b"{}"))
+        about = checked_about(json.loads((table.schema.metadata or {}).get(SETTINGS.encode(), b"{}")), path)
         ids = np.asarray(table["eps_id"].to_pylist(), dtype=str)
         order = np.asarray(table["t"].to_pylist()) if "t" in table.column_names else np.arange(len(ids))
         obs, new_obs = (_matrix(table[name]) for name in ("obs", "new_obs"))
@@ -105,12 +112,14 @@ def read_parquet(path: Path) -> Dataset:
         rows = np.flatnonzero(ids == ids[start])
         rows = rows[np.argsort(order[rows], kind="stable")]
         where = f"episode {ids[start]} of {path}"
-        if (obs[rows[1:]] != new_obs[rows[:-1]]).any():
-            raise DatasetError(f"{where} has a gap: obs of a row is not new_obs of the row before; remove the episode")
         last = rows[-1]
         own = np.concatenate([obs[rows], new_obs[last:][:1]]), action[rows], reward[rows].astype(np.float32)
         episode = OfflineEpisode(*own, bool(terminated[last]), bool(truncated[last]), seeds[start])
         episodes.append(checked_episode(episode, where))
+        if (obs[rows[1:]] != new_obs[rows[:-1]]).any():
+            raise DatasetError(f"{where} has a gap: obs of a row is not new_obs of the row before; remove the episode")
+        if "t" in table.column_names and (np.diff(order[rows]) != 1).any():  # where nothing moved, t alone tells
+            raise DatasetError(f"{where} has a gap: t does not count its rows one by one; remove the episode")
     if not episodes:
         raise DatasetError(f"{path} holds no episode; give another dataset")
     return Dataset(episodes, about)

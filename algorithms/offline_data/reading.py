@@ -112,6 +112,25 @@ def check_world(path: Any, dataset: Dataset, world: Mapping[str, Any], obs_size:
             )
 
 
+def check_lengths(path: Any, dataset: Dataset, length: int) -> None:
+    """See that an episode of a dataset can hold a training slice.
+
+    Args:
+        path: Of the dataset, for the message.
+        dataset: As it was read.
+        length: Decisions of a slice.
+
+    Raises:
+        DatasetError: None is that long.
+    """
+    longest = max(len(episode.reward) for episode in dataset.episodes)
+    if longest < length:
+        raise DatasetError(
+            f"offline_data {path} must have an episode of {length} decisions, as many as a slice, the longest has "
+            f"{longest}; set slice_length lower, or give longer episodes"
+        )
+
+
 def _layout(world: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a world's transitions and observations depend on."""
     return {key: value for key, value in (world or {}).items() if key not in EPISODES}

@@ -216,6 +216,40 @@ def test_a_gap_in_an_episode_is_named(tmp_path):
         read_dataset(file)
 
 
+@pytest.mark.parametrize("rows", [[0, 1, 3, 4], [0, 1, 2, 2, 3, 4]])
+def test_a_gap_where_nothing_moved_is_named(tmp_path, rows):
+    import pyarrow.parquet as pq
+
+    (episode,) = episodes([5])
+    file = write("parquet", tmp_path, [episode._replace(obs=np.ones_like(episode.obs))])
+    assert read_dataset(file).num_decisions == 5
+    pq.write_table(pq.read_table(file).take(rows), file)
+    with pytest.raises(DatasetError, match="has a gap: t does not count its rows one by one"):
+        read_dataset(file)
+
+
+def test_an_observation_that_is_no_number_is_not_called_a_gap(tmp_path):
+    good = episodes()
+    good[1].obs[1] = np.nan
+    with pytest.raises(DatasetError, match=r"episode 000001 of .* has observations that are not finite"):
+        read_dataset(write("parquet", tmp_path, good))
+
+
+@pytest.mark.parametrize("kind", ["minari", "parquet"])
+@pytest.mark.parametrize("about", [[1], {"world": "maze"}, {"env": [1]}])
+def test_damaged_metadata_are_named(tmp_path, kind, about):
+    import pyarrow.parquet as pq
+
+    path = write(kind, tmp_path)
+    if kind == "minari":
+        file = path / "metadata.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "parsecrl": about}))
+    else:
+        pq.write_table(pq.read_table(path).replace_schema_metadata({"parsecrl": json.dumps(about)}), path)
+    with pytest.raises(DatasetError, match=rf"{path} must have tables under parsecrl in its metadata"):
+        read_dataset(path)
+
+
 def test_another_task_is_refused(tmp_path):
     file = write("parquet", tmp_path)
     dataset = read_dataset(file)

@@ -111,8 +111,9 @@ def test_a_policys_replay_comes_out(ray_runtime, tmp_path):
     assert_same(read_dataset(write("parquet", tmp_path, dataset)).episodes, dataset.episodes)
 
 
-def spec_of(file, **world):
-    phase = {**settings(), "name": "plan", "algorithm": "latent_planning", "offline_data": str(file)}
+def spec_of(file, slice_length=None, **world):
+    phase = {**settings(slice_length=slice_length), "name": "plan", "algorithm": "latent_planning"}
+    phase["offline_data"] = str(file)
     phase["world"] = {**WORLD, **world}
     return parse_spec({"name": "offline", "phases": [phase]}, "a test")
 
@@ -142,6 +143,14 @@ def test_data_that_do_not_suit_are_named(tmp_path, planned, change, message):
     file = write("parquet", tmp_path, Dataset([change(episode) for episode in planned.episodes], planned.about))
     with pytest.raises(UserError, match=message):
         check_worlds(spec_of(file, layout_seed=planned.about["world"]["layout_seed"]))
+
+
+def test_data_without_a_slice_are_refused_before_the_run(tmp_path, planned):
+    short = [e._replace(obs=e.obs[:3], action=e.action[:2], reward=e.reward[:2]) for e in planned.episodes]
+    file, layout = write("parquet", tmp_path, planned._replace(episodes=short)), planned.about["world"]["layout_seed"]
+    check_worlds(spec_of(file, 2, layout_seed=layout))
+    with pytest.raises(UserError, match=r"must have an episode of 3 decisions, as many as a slice, the longest has 2"):
+        check_worlds(spec_of(file, 3, layout_seed=layout))
 
 
 @pytest.mark.parametrize(
