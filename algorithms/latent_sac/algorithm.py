@@ -68,6 +68,12 @@ class LatentSACAlgorithm(Algorithm):
 
         return read_dataset_of(folder)
 
+    def played(self, folder: Any, seeds: Sequence[int], trust: bool) -> Any:
+        """Episodes of the policy, and the world."""
+        from parsecrl.algorithms.latent_sac.playing import play_trial
+
+        return play_trial(folder, seeds, trust)
+
     def analyse(self, trials: Sequence[Any], parallel_map: ParallelMap) -> Any:
         """The tables of all trials' checkpoints."""
         from parsecrl.algorithms.latent_sac.analysis import analyse_all

@@ -118,20 +118,35 @@ def read_dataset_of(folder: Folder) -> Dataset:
         ValueError: As `load_trial` does, or there is no replay.
     """
     description = FILES.read_description(folder)
+    about = told_of_world(folder, description)
     with _whole(folder):
         spaces = description["spaces"]
-        about = {"world": {"layout_seed": description["layout_seed"], **description["world"]}}
-        action = spaces["action"]
-        if action.get("kind") != "Box":
-            about["num_actions"] = action["n"]
-        replay = TransitionReplay(
-            1, spaces["observation"]["shape"][0], None if "num_actions" in about else math.prod(action["shape"])
-        )
+        action_size = None if "num_actions" in about else math.prod(spaces["action"]["shape"])
+        replay = TransitionReplay(1, spaces["observation"]["shape"][0], action_size)
     with local_file(folder, REPLAY_FILE) as file:
         if not file.is_file():
             raise ValueError(f"{folder} holds no {REPLAY_FILE}; give a checkpoint of a run")
         replay.load(file)
     return Dataset(replay.episodes(), about)
+
+
+def told_of_world(folder: Folder, description: dict[str, Any]) -> dict[str, Any]:
+    """What a dataset of a trial says of itself.
+
+    Args:
+        folder: Of the checkpoint, for the message.
+        description: Of the trial.
+
+    Returns:
+        The world, and the number of actions where they are discrete.
+
+    Raises:
+        ValueError: The description is damaged.
+    """
+    with _whole(folder):
+        action = description["spaces"]["action"]
+        about = {"world": {"layout_seed": description["layout_seed"], **description["world"]}}
+        return about if action.get("kind") == "Box" else {**about, "num_actions": action["n"]}
 
 
 @contextmanager

@@ -240,6 +240,22 @@ class Algorithm:
         """
         raise ValueError(f"checkpoints of {self.name} hold no replay")
 
+    def played(self, folder: Any, seeds: Sequence[int], trust: bool) -> Any:
+        """Episodes of a checkpoint's agent in a world of the trial's own, for `parsec export --episodes`.
+
+        Args:
+            folder: A path, or a folder elsewhere (`algorithms.checkpoints.files`).
+            seeds: Of the resets.
+            trust: Whether code that the checkpoint names may run.
+
+        Returns:
+            A `Dataset`, as of `gathered`.
+
+        Raises:
+            ValueError: There is no such agent.
+        """
+        raise ValueError(f"checkpoints of {self.name} hold no agent that plays; leave --episodes out")
+
     def stage(self, phase: Any, work: Workplace, earlier: Mapping[str, Any]) -> Stage | None:
         """What a trial asks of a cluster, for `parsec capacity`.
 
@@ -306,7 +322,7 @@ RETURNS: Mapping[str, tuple[type, ...]] = {
     **{"trainable": (type,), "make_config": (object,), "processes": (list,), "default_stop": (dict, _NOTHING)},
     **{"inherit": (dict,), "world": (OwnWorld, _NOTHING), "task_warnings": (list,), "resolve": (Settings,)},
     **{"episodes": (Episodes, _NOTHING), "load_policy": (tuple,), "report": (object,)},
-    **{"gathered": (tuple,), "stage": (Stage, _NOTHING), "decision_s": (float,)},
+    **{"gathered": (tuple,), "played": (tuple,), "stage": (Stage, _NOTHING), "decision_s": (float,)},
 }
 
 

@@ -31,8 +31,7 @@ def load_policy(folder: Location, seed: int, trust: bool | Collection[str]) -> t
     Raises:
         ValueError: There is no agent of this version, it is damaged, or it names code that is not trusted.
     """
-    own = [entry for entry in _readers() if entry.agent_file != DESCRIPTION]
-    reader = next((entry for entry in own if (folder / entry.agent_file).is_file()), None)
+    reader = reader_of(folder)
     if reader is None:
         wrote = read_description(folder).get("algorithm")  # which says what is missing
         reader = next((entry for entry in _readers() if entry.name == wrote), None)
@@ -40,6 +39,19 @@ def load_policy(folder: Location, seed: int, trust: bool | Collection[str]) -> t
         return reader.load_policy(folder, seed, trust)
     agent, description = load_agent(folder, trust)
     return PlanningPolicy(agent, seed), description
+
+
+def reader_of(folder: Location) -> Algorithm | None:
+    """The algorithm whose own file tells of the agent of a checkpoint.
+
+    Args:
+        folder: Any.
+
+    Returns:
+        None where there is no such file.
+    """
+    own = [entry for entry in _readers() if entry.agent_file != DESCRIPTION]
+    return next((entry for entry in own if (folder / entry.agent_file).is_file()), None)
 
 
 def _readers() -> list[Algorithm]:

@@ -47,8 +47,7 @@ def record_episodes(
         UserError: As `evaluate`.
         RunFailed: The patience ends.
     """
-    if episodes < 1:
-        raise UserError(f"--episodes must be at least 1, got {episodes}")
+    resets = reset_seeds(episodes, seed)
     agent, env = resolve(controller, env, trust)
     check_sizes(agent, env, controller)
     size = default_batch_size(episodes, 1)
@@ -61,12 +60,30 @@ def record_episodes(
                 action_size = int(np.prod(envs[0].action_space.shape or ()))
                 policy = Policy(agent, action_size, seed, size, "cpu")
                 policy.start(numbers, envs)
-                seeds = {row: episode_seed(seed, number) for row, number in enumerate(numbers)}
+                seeds = {row: resets[number] for row, number in enumerate(numbers)}
                 recorded += _record(policy, envs, seeds, patience_s)
             finally:
                 for task in envs.values():
                     task.close()
     return recorded
+
+
+def reset_seeds(episodes: int, seed: int) -> list[int]:
+    """Seeds of the resets of the first episodes of `evaluate`.
+
+    Args:
+        episodes: How many, at least 1.
+        seed: As `evaluate` takes it.
+
+    Returns:
+        One for each episode.
+
+    Raises:
+        UserError: There is none.
+    """
+    if episodes < 1:
+        raise UserError(f"--episodes must be at least 1, got {episodes}")
+    return [episode_seed(seed, number) for number in range(episodes)]
 
 
 def _record(policy: Policy, envs: Any, seeds: dict[int, int], patience_s: float | None) -> list[OfflineEpisode]:

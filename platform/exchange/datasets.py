@@ -18,6 +18,7 @@ from parsecrl.algorithms.registry.lookup import algorithm_named, registered
 from parsecrl.platform.errors import UserError
 from parsecrl.platform.evaluation.command import PATIENCE_S, description_of, find_checkpoint, made_here
 from parsecrl.platform.evaluation.loading import load_agent
+from parsecrl.platform.evaluation.policies import reader_of
 from parsecrl.platform.runs.run_folder import STATE_FILE
 from parsecrl.platform.runs.stored_checkpoints import best_checkpoint, stored_checkpoints
 from parsecrl.platform.runs.trust import check_layout
@@ -96,13 +97,20 @@ def _dataset(
 ) -> tuple[Sequence[OfflineEpisode], dict[str, Any]]:
     """Episodes, and what they are of."""
     if episodes is not None:
-        from parsecrl.platform.evaluation.recording import record_episodes
+        from parsecrl.platform.evaluation.recording import record_episodes, reset_seeds
 
-        checkpoint = find_checkpoint(folder)
-        recorded = record_episodes(checkpoint, None, episodes, seed, PATIENCE_S, trust or made_here(checkpoint))
-        return recorded, _about(checkpoint)
+        checkpoint = folder if reader_of(folder) else find_checkpoint(folder)
+        trusted = trust or made_here(checkpoint)
+        if (checkpoint / DESCRIPTION).is_file():
+            return record_episodes(checkpoint, None, episodes, seed, PATIENCE_S, trusted), _about(checkpoint)
+        wrote = _algorithm_of(folder, checkpoint, trust)
+        try:
+            found, about = algorithm_named(wrote).played(checkpoint, reset_seeds(episodes, seed), trusted)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        return found, {"algorithm": wrote, **about}
     checkpoint = folder
-    if not (folder / DESCRIPTION).is_file():
+    if not ((folder / DESCRIPTION).is_file() or reader_of(folder)):
         best = best_checkpoint(folder)
         if best is None:
             raise UserError(f"{folder} holds no checkpoint; give a run folder, its phase, or a checkpoint")
@@ -125,6 +133,8 @@ def _about(checkpoint: Location) -> dict[str, Any]:
 
 def _algorithm_of(folder: Location, checkpoint: Location, trust: bool) -> str:
     """The algorithm of a checkpoint: its own word, or that of the run's spec on a phase without agents."""
+    if (reader := reader_of(checkpoint)) is not None:
+        return reader.name
     if not (checkpoint / DESCRIPTION).is_file() and (stated := _keys_of(folder).get("algorithm")) in registered():
         return str(stated)  # module:NAME of a run that may be a stranger's is not imported
     return str(description_of(checkpoint, trust or made_here(checkpoint)).get("algorithm"))

@@ -1,5 +1,7 @@
 """Grid worlds in datasets: what trials saw comes out, comes back, and is learned from."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,15 @@ import torch
 from parsecrl.algorithms.latent_planning.algorithm import LATENT_PLANNING
 from parsecrl.algorithms.latent_sac.algorithm import LATENT_SAC
 from parsecrl.algorithms.latent_sac.latent_sac import LatentSAC
+from parsecrl.algorithms.latent_study.worlds import make_vector_world
 from parsecrl.algorithms.offline_data.episodes import Dataset, DatasetError, checked_episode
 from parsecrl.algorithms.offline_data.minari_files import write_minari
 from parsecrl.algorithms.offline_data.parquet_files import write_parquet
 from parsecrl.algorithms.offline_data.reading import check_sizes, read_dataset
 from parsecrl.platform.errors import UserError
+from parsecrl.platform.evaluation.loading import load_agent
+from parsecrl.platform.evaluation.lockstep import episode_seed
+from parsecrl.platform.exchange.datasets import export
 from parsecrl.platform.running.preflight import check_worlds
 from parsecrl.platform.specs import parse_spec
 from tests.latent_planning.test_planning_experiment import make, settings
@@ -95,20 +101,63 @@ def test_a_trial_of_a_dataset_learns_first_and_gathers_nothing(tmp_path, planned
     assert trial.experiment.experience.num_transitions == seen
 
 
-@pytest.mark.ray
-def test_a_policys_replay_comes_out(ray_runtime, tmp_path):
+@pytest.fixture(scope="module")
+def policy(ray_runtime, tmp_path_factory):
+    """The checkpoint of a policy, the returns of its episodes and their decisions."""
     algorithm = LatentSAC(latent.config(episodes_per_step=2))
     try:
         algorithm.train()
-        scores, count = algorithm.scores, len(algorithm.replay)
-        folder = algorithm.save_to_path(str(tmp_path / "checkpoint"))
+        folder = algorithm.save_to_path(str(tmp_path_factory.mktemp("policy") / "checkpoint"))
+        return Path(folder), algorithm.scores, len(algorithm.replay)
     finally:
         algorithm.stop()
+
+
+@pytest.mark.ray
+def test_a_policys_replay_comes_out(policy, tmp_path):
+    folder, scores, count = policy
     dataset = LATENT_SAC.gathered(folder)
     assert dataset.num_decisions == count
     assert [float(episode.reward.sum()) for episode in dataset.episodes] == pytest.approx(scores)
     assert dataset.about["num_actions"] == 5
-    assert_same(read_dataset(write("parquet", tmp_path, dataset)).episodes, dataset.episodes)
+    export(str(folder), str(tmp_path / "replay.parquet"))
+    assert_same(read_dataset(tmp_path / "replay.parquet").episodes, dataset.episodes)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("name", ["played", "played.parquet"])
+def test_a_policys_episodes_are_played_again_from_their_seeds(policy, tmp_path, name):
+    if name == "played":
+        pytest.importorskip("minari")
+    folder, _, _ = policy
+    export(str(folder), str(tmp_path / name), episodes=2, seed=7)
+    dataset = read_dataset(tmp_path / name)
+    assert dataset.about["algorithm"] == "latent_sac"
+    assert dataset.about["world"] == LATENT_SAC.gathered(folder).about["world"]
+    assert [episode.seed for episode in dataset.episodes] == [episode_seed(7, number) for number in range(2)]
+    agent, world = load_agent(folder), dataset.about["world"]
+    for episode in dataset.episodes:
+        env, state = make_vector_world(world, world["layout_seed"]), agent.initial_state()
+        assert np.array_equal(env.reset(seed=episode.seed)[0], episode.obs[0])
+        for t, taken in enumerate(episode.action):
+            assert agent.act(episode.obs[t], state)[0] == taken
+            obs, reward, terminated, truncated, _ = env.step(taken)
+            assert np.array_equal(obs, episode.obs[t + 1])
+            assert reward == episode.reward[t]
+        assert (terminated, truncated) == (episode.terminated, episode.truncated)
+
+
+@pytest.mark.ray
+def test_a_world_of_a_strangers_code_is_not_made(policy, tmp_path):
+    folder = shutil.copytree(policy[0], tmp_path / "checkpoint")
+    file = folder / "latent_sac.json"
+    description = json.loads(file.read_text())
+    file.write_text(json.dumps({**description, "world": {**description["world"], "id": "strangers:Maze-v0"}}))
+    with pytest.raises(UserError, match="strangers:Maze-v0, whose code would run on this machine; give --trust"):
+        export(str(folder), str(tmp_path / "played.parquet"), episodes=1)
+    with pytest.raises(UserError, match="--episodes must be at least 1, got 0"):
+        export(str(folder), str(tmp_path / "played.parquet"), episodes=0)
+    assert not (tmp_path / "played.parquet").exists()
 
 
 def spec_of(file, slice_length=None, **world):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from parsecrl.algorithms.latent_planning import report
+from parsecrl.algorithms.offline_data.reading import read_dataset
 from parsecrl.algorithms.reporting.figures import render_all
 from parsecrl.platform.cli import main
 from parsecrl.platform.runs.tables import read_tables
@@ -164,6 +165,23 @@ def test_a_start_on_a_wall_is_refused(capsys: pytest.CaptureFixture[str]):
     assert "start must not be on a wall, got (0, 5)" in capsys.readouterr().err
 
 
+def learns_from_what_was_exported(run: Path, tmp_path: Path) -> None:
+    """A run on tasks.parquet, whose own export has the same arrays."""
+    data = read_dataset(tmp_path / "tasks.parquet")
+    keys = {
+        **{"offline_data": tmp_path / "tasks.parquet", "world.layout_seed": data.about["world"]["layout_seed"]},
+        **{"num_tasks": 1, "search": "{model.kind: {grid: [parsimonious]}}"},
+    }
+    changes = [part for key, value in keys.items() for part in ("--set", f"phases.planning.{key}={value}")]
+    assert main(["run", QUICK, "--storage", str(tmp_path), "--name", "offline", *changes]) == 0
+    (metrics,) = last_metrics(tmp_path / "offline", "planning")
+    assert (metrics["env_steps"], metrics["replay_decisions"]) == (0, data.num_decisions)
+    assert main(["export", str(tmp_path / "offline"), "--to", str(tmp_path / "again.parquet")]) == 0
+    for one, other in zip(data.episodes, read_dataset(tmp_path / "again.parquet").episodes, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
+    assert main(["export", str(run), "--to", str(tmp_path / "no.parquet"), "--episodes", "1"]) == 2
+
+
 @pytest.mark.ray
 def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: None, capsys: pytest.CaptureFixture[str]):
     assert main(["run", QUICK, "--storage", str(tmp_path)]) == 0
@@ -190,6 +208,7 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
         )
     assert main(["export", str(run), "--to", str(tmp_path / "tasks.parquet")]) == 0
     assert f"{tmp_path / 'tasks.parquet'}: 6 episodes, 150 decisions" in capsys.readouterr().out
+    learns_from_what_was_exported(run, tmp_path)
     page = (run / "report" / "index.html").read_text()
     for title in ("Results of planning", "Distinct transformations", "What planning costs"):
         assert title in page
