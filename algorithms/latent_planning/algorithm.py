@@ -57,11 +57,8 @@ class LatentPlanningAlgorithm(Algorithm):
     def make_config(
         self, phase: Any, env: dict[str, Any] | None, resources: Mapping[str, Any], seed: int, start_from: str | None
     ) -> dict[str, Any]:
-        """The settings and the seed; trials run in folders of their own, so that a dataset's path is absolute."""
-        made = super().make_config(phase, env, resources, seed, start_from)
-        if (path := made.get("offline_data")) is not None:
-            made["offline_data"] = str(Path(path).expanduser().absolute())
-        return made
+        """The settings, the seed, and the folder of relative paths: trials run in folders of their own."""
+        return {**super().make_config(phase, env, resources, seed, start_from), "data_folder": str(Path.cwd())}
 
     def gathered(self, folder: Any) -> Any:
         """All tasks that were played, or the dataset that was learned from."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Trainable
@@ -20,7 +21,7 @@ from parsecrl.algorithms.training.seeding import derive_seed
 class LatentPlanning(Trainable):
     """One model on one series of tasks.
 
-    config: `LatentPlanningSettings`, and run_seed, which is mixed with seed.
+    config: `LatentPlanningSettings`; run_seed, which is mixed with seed; data_folder, of a relative offline_data.
 
     Results: tasks; task_score; score, the mean over the tasks so far; epsilon; loss, the mean over the refit;
     planning_ms, a plan; refit_s; evaluations_saved, the share of what plans asked for that was not evaluated again.
@@ -35,9 +36,11 @@ class LatentPlanning(Trainable):
         make_process_quick()  # a gradient step allocates and frees 40 MB
         seed = derive_seed(config.get("run_seed", 0), "latent_planning", config.get("seed", 0))
         device = "cuda" if config.get("num_gpus_per_trial", 0) else "cpu"
-        self.experiment = PlanningExperiment(config, seed, device)
+        folder = Path(config.get("data_folder", ""))
+        own = {key: value for key, value in config.items() if key != "data_folder"}
+        self.experiment = PlanningExperiment(own, seed, device)
         if (path := self.experiment.settings.offline_data) is not None:
-            self.experiment.take(read_dataset(path))
+            self.experiment.take(read_dataset(folder / Path(path).expanduser()))
 
     def step(self) -> dict[str, Any]:
         """One task, played and refitted after."""

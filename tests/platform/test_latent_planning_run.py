@@ -166,11 +166,11 @@ def test_a_start_on_a_wall_is_refused(capsys: pytest.CaptureFixture[str]):
 
 
 def learns_from_what_was_exported(run: Path, tmp_path: Path) -> None:
-    """A run on tasks.parquet, whose own export has the same arrays."""
+    """A run that searches a relative path of tasks.parquet, whose own export has the same arrays."""
     data = read_dataset(tmp_path / "tasks.parquet")
     keys = {
-        **{"offline_data": tmp_path / "tasks.parquet", "world.layout_seed": data.about["world"]["layout_seed"]},
-        **{"num_tasks": 1, "search": "{model.kind: {grid: [parsimonious]}}"},
+        **{"offline_data": "tasks.parquet", "world.layout_seed": data.about["world"]["layout_seed"]},
+        **{"num_tasks": 1, "search": "{offline_data: {grid: [tasks.parquet]}}"},
     }
     changes = [part for key, value in keys.items() for part in ("--set", f"phases.planning.{key}={value}")]
     assert main(["run", QUICK, "--storage", str(tmp_path), "--name", "offline", *changes]) == 0
@@ -183,7 +183,9 @@ def learns_from_what_was_exported(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: None, capsys: pytest.CaptureFixture[str]):
+def test_the_quick_spec_through_the_command_line(
+    tmp_path: Path, ray_runtime: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     assert main(["run", QUICK, "--storage", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "true dynamics" in printed
@@ -208,6 +210,7 @@ def test_the_quick_spec_through_the_command_line(tmp_path: Path, ray_runtime: No
         )
     assert main(["export", str(run), "--to", str(tmp_path / "tasks.parquet")]) == 0
     assert f"{tmp_path / 'tasks.parquet'}: 6 episodes, 150 decisions" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
     learns_from_what_was_exported(run, tmp_path)
     page = (run / "report" / "index.html").read_text()
     for title in ("Results of planning", "Distinct transformations", "What planning costs"):
