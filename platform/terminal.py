@@ -13,7 +13,7 @@ SECONDS_BETWEEN_LINES = 30.0  # where lines cannot be rewritten
 
 
 class StatusLine:
-    """A line on a terminal that is rewritten in place; elsewhere a new line every half minute.
+    """A line on a terminal that is rewritten in place; elsewhere a new line every half minute, and where work begins.
 
     Args:
         stream: Written to; None: standard error.
@@ -22,7 +22,7 @@ class StatusLine:
     def __init__(self, stream: TextIO | None = None):
         self.stream = stream or sys.stderr
         self.rewrites = self.stream.isatty()
-        self._last, self._printed = "", -math.inf
+        self._last, self._printed, self._told = "", -math.inf, ""
         self.publishers: list[Callable[[str], object]] = []  # also told what the line says
 
     def show(self, text: str, *, final: bool = False) -> None:
@@ -32,9 +32,9 @@ class StatusLine:
         if self.rewrites:
             width = shutil.get_terminal_size().columns - 1
             self._write("\r\x1b[K" + text[:width] + ("\n" if final else ""))
-        elif final or time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
+        elif final or begins(text, self._told) or time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
             self._write(text + "\n")
-            self._printed = time.monotonic()
+            self._printed, self._told = time.monotonic(), text
         self._last = "" if final else text
 
     def note(self, text: str) -> None:
@@ -47,6 +47,19 @@ class StatusLine:
             self.stream.flush()
         except OSError:  # the terminal is gone; the run goes on
             pass
+
+
+def begins(text: str, before: str) -> bool:
+    """Whether a line tells of other work than the one before.
+
+    Args:
+        text: "phase: how far it is".
+        before: Likewise, or empty.
+
+    Returns:
+        True where the words before the colon differ.
+    """
+    return text.partition(":")[0] != before.partition(":")[0]
 
 
 def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int | None = None, rule: str = "") -> str:

@@ -165,6 +165,22 @@ def evaluation_s(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> float:
     return spec.evaluate.episodes * _episode_s(spec, phase, sizes, c)
 
 
+def evaluations_s(spec: Spec, loads: list[Load], sizes: Sizes, c: Constants) -> float:
+    """How long all evaluations at the end take.
+
+    Args:
+        spec: Of the phases.
+        loads: Of those whose work is known; others are left out.
+        sizes: Of the environment.
+        c: Times and sizes that were measured.
+
+    Returns:
+        Seconds.
+    """
+    known = {x.stage.name for x in loads} & set(spec.evaluate.phases or ())
+    return sum(evaluation_s(spec, phase, sizes, c) for phase in spec.phases if phase.name in known)
+
+
 def _episode_s(spec: Spec, phase: Any, sizes: Sizes, c: Constants) -> float:
     """An evaluated episode's seconds, where as many workers play as a trial has runners."""
     work = _workplace(spec, sizes, c)
@@ -320,9 +336,7 @@ def capacity_table(
         here = f"this machine's core, at {constants.matrix_flops / 1e9:.0f} GFLOP/s"
         basis = f"times of plans and updates are scaled to {here}; all other times are of {reference}"
     loads = estimate_phases(spec, constants, cpus, gpus, sizes)
-    known = {x.stage.name for x in loads} & set(spec.evaluate.phases or ())
-    evaluated = [phase for phase in spec.phases if phase.name in known]
-    hours = sum(evaluation_s(spec, phase, sizes, constants) for phase in evaluated) / 3600
+    hours = evaluations_s(spec, loads, sizes, constants) / 3600
     return f"{describe(loads, constants)}\n\nevaluation of all phases: {hours:.3g} hours\n{basis}"
 
 

@@ -146,6 +146,7 @@ class PhaseProgress(tune.Callback):
         self.unplanned: dict[str, tuple[float, float]] = {}  # trial -> fraction and time before it planned or learned
         self.record: Throttled | None = None  # trials.json
         self.reason_of: Callable[[str], str | None] | None = None  # why a trial failed
+        self.rest: Callable[[float], float] | None = None  # seconds behind the phase, by those of a whole trial
         self.random: Returns | None = None  # the random policy's returns, where the results do not tell them
         self.histories: dict[str, ResultHistory] = {}
         self.told: set[str] = set()  # rules whose findings were told
@@ -153,7 +154,7 @@ class PhaseProgress(tune.Callback):
         self.awaited: set[str] | None = None  # trials that write a checkpoint before the run stops
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
-        none = dict.fromkeys(("line", "check_lock", "awaited", "record", "reason_of"))
+        none = dict.fromkeys(("line", "check_lock", "awaited", "record", "reason_of", "rest"))
         names = ("results", "recent", "checkpointed", "histories", "unplanned")
         empty: dict[str, Any] = {name: {} for name in names}
         return {**self.__dict__, **none, **empty, "told": set()}
@@ -286,9 +287,15 @@ class PhaseProgress(tune.Callback):
             ended = self.ended_before + sum(bool(r.get("done")) for r in latest)
             parts.append(f"{ended} of {self.total_trials} trials ended")
         if running and (left := self.seconds_left(running)) is not None:
-            parts.append(f"{duration(left)} left")
+            parts.append(f"{duration(left)} left{self._of_run(left)}")
         parts += [f"warning: {finding.label}" for finding in self._findings(leader)]
         return f"{self.phase}: " + " | ".join(parts) + self._where()
+
+    def _of_run(self, left: float) -> str:
+        """Said after the phase's time left: that of the run, where more than the phase is left of it."""
+        trials_s = [1.0 / pace for pace in map(self._pace, self.results) if pace > 0.0]
+        after = self.rest(sum(trials_s) / len(trials_s)) if self.rest and trials_s else 0.0
+        return f", {duration(left + after)} of the run" if after > 0.0 else ""
 
     def _findings(self, trial_id: str) -> list[Finding]:
         """What is wrong with a trial so far; each rule's finding is told in full when it comes up first."""
@@ -304,22 +311,27 @@ class PhaseProgress(tune.Callback):
         """At the pace of each trial's last results since it plans or learns; trials yet to start take as long."""
         left, whole = [], []
         for trial_id, result in self.results.items():
-            done = fraction_done(self.conditions, self.known, result)
-            moments = self.recent[trial_id]
-            if not moments:
-                continue
-            pace = (moments[-1][1] - moments[0][1]) / max(moments[-1][0] - moments[0][0], 1e-9)
-            if pace <= 0.0:
-                done_before, seconds_before = self.unplanned.get(trial_id, (0.0, 0.0))
-                seconds = finite(result.get("time_total_s"), 0.0) - seconds_before
-                pace = (done - done_before) / max(seconds, 1e-9)
-            if pace > 0.0 and done > 0.0:
+            if (pace := self._pace(trial_id)) > 0.0:
+                done = fraction_done(self.conditions, self.known, result)
                 left.append(0.0 if result.get("done") else max(0.0, 1.0 - done) / pace)
                 whole.append(1.0 / pace)
         if not left:
             return None
         waiting = max(0, self.total_trials - self.ended_before - len(left)) * sum(whole) / len(whole)
         return (sum(left) + waiting) / max(1, running)
+
+    def _pace(self, trial_id: str) -> float:
+        """The fraction of the goal that a trial reaches in a second; 0 before it plans or learns."""
+        moments = self.recent[trial_id]
+        if not moments:
+            return 0.0
+        pace = (moments[-1][1] - moments[0][1]) / max(moments[-1][0] - moments[0][0], 1e-9)
+        if pace <= 0.0:
+            result = self.results[trial_id]
+            done_before, seconds_before = self.unplanned.get(trial_id, (0.0, 0.0))
+            seconds = finite(result.get("time_total_s"), 0.0) - seconds_before
+            pace = (fraction_done(self.conditions, self.known, result) - done_before) / max(seconds, 1e-9)
+        return max(pace, 0.0)
 
     def _where(self) -> str:
         return f" | dashboard {self.dashboard}" if self.dashboard else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
@@ -20,6 +21,7 @@ from parsecrl.platform.running.schedulers import SchedulerState, scheduler_of
 from parsecrl.platform.running.search_space import param_space
 from parsecrl.platform.running.searches import search_of
 from parsecrl.platform.running.summary import random_policy_of
+from parsecrl.platform.running.time_left import rest_of_run
 from parsecrl.platform.running.trainables import trainable_of
 from parsecrl.platform.runs import inner_paths, stored_checkpoints
 from parsecrl.platform.runs.results import ERROR_FILE, FAILURE
@@ -93,6 +95,8 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
         origin = folder.state(earlier)["checkpoint"] if earlier else None
     progress.line, progress.check_lock, rules.line = line, folder.check_lock, line
     progress.reason_of = rules.reason_of
+    cluster = ray.cluster_resources()
+    progress.rest = rest_of_run(folder.spec, phase, cluster.get("CPU", 0.0), cluster.get("GPU", 0.0))
     progress.random = random_policy_of(folder, phase)
     progress.protected = _begun_from(folder)
     progress.settings_change = phase.search_alg == "pbt"

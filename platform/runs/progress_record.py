@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from parsecrl.platform.errors import StorageUnreachable
 from parsecrl.platform.storage import Location, RemotePath, read_json, write_atomically
+from parsecrl.platform.terminal import begins
 
 PROGRESS_FILE, TRIALS_FILE = "progress.json", "trials.json"
 SECONDS_ON_DISK, SECONDS_IN_STORE = 5.0, 30.0
@@ -72,8 +73,8 @@ class RunProgress:
 
     def tell(self, text: str) -> None:
         """What the status line says now."""
-        self._text = text
-        self._file.write(lambda: {"status": RUNNING, "text": text})
+        self._text, before = text, self._text
+        self._file.write(lambda: {"status": RUNNING, "text": text}, now=begins(text, before))
 
     def end(self, error: BaseException | None = None) -> None:
         """The process of the run ends, because of an error where there is one."""

@@ -4,6 +4,7 @@ import io
 import pickle
 
 import numpy as np
+import pytest
 from ray.train import Checkpoint
 from ray.train._internal.session import _TrainingResult
 from ray.train._internal.storage import StorageContext
@@ -120,3 +121,37 @@ def test_every_stop_condition_of_a_spec_ends_a_trial_and_is_shown():
         progress = PhaseProgress(phase, "/nowhere", {key: 10}, known[phase])
         progress.results["a"] = {result_key: 9}
         assert "9 of 10 " in progress.describe(running=0)
+
+
+def test_the_run_takes_what_its_other_phases_take_at_this_pace(monkeypatch):
+    from parsecrl.algorithms.registry.workload import Constants
+    from parsecrl.platform.capacity.estimate import estimate_phases, evaluations_s, sizes_of
+    from parsecrl.platform.running import time_left
+
+    monkeypatch.setattr(time_left, "matrix_rate", lambda seconds: Constants().matrix_flops)  # of the reference machine
+    spec, study = load_spec("cheetah_run_quick"), load_spec("parsimony_sac_quick")
+    sizes = sizes_of(spec)
+    loads = estimate_phases(spec, Constants(), 2.0, 0.0, sizes)
+    planet, embed, finetune = (3600 * load.hours for load in loads)
+    evaluations = evaluations_s(spec, loads, sizes, Constants())
+    rest = time_left.rest_of_run(spec, spec.phases[0], 2.0, 0.0)
+    assert rest(planet) == pytest.approx(embed + finetune + evaluations)
+    assert rest(2 * planet) == pytest.approx(2 * rest(planet))
+    assert time_left.rest_of_run(spec, spec.phases[2], 2.0, 0.0)(finetune) == pytest.approx(evaluations)
+    assert time_left.rest_of_run(study, study.phases[0], 2.0, 0.0) is None
+
+    progress = PhaseProgress("planet", "/nowhere", {"env_steps": 100}, STOPS)
+    progress.results["a"] = {"env_steps": 25, "time_total_s": 60.0}
+    progress.recent["a"] = [(0.0, 0.25)]
+    progress.rest = lambda seconds: 2 * seconds
+    assert "3 min left, 11 min of the run" in progress.describe(running=1)
+
+
+def test_a_log_has_the_line_that_work_begins_with():
+    from parsecrl.platform.terminal import StatusLine
+
+    stream = io.StringIO()
+    line = StatusLine(stream)
+    for text in ("planet: starting", "planet: 10 of 20", "embed: starting", "embed: 1 of 3", "report"):
+        line.show(text)
+    assert stream.getvalue().splitlines() == ["planet: starting", "embed: starting", "report"]
