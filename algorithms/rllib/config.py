@@ -109,7 +109,7 @@ def trial_config(settings: Mapping[str, Any], env: Mapping[str, Any], resources:
     if config.env_runner_cls is None:  # RLlib's SingleAgentEnvRunner
         config.env_runners(env_runner_cls=BaselineEnvRunner)
     config.debugging(seed=seed, log_sys_usage=False, log_level="ERROR")
-    with blamed_on("config"):
+    with blamed_on("config"), _without_warnings():
         config.validate()
     return config
 
@@ -155,7 +155,7 @@ def check_spaces(settings: Mapping[str, Any], obs_size: int, action_size: int) -
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Where a module cannot be made RLlib tries an interface of old, and warns of that in three lines."""
+    """RLlib warns in three lines of its interface's age, and of an older one that it tries for a module."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

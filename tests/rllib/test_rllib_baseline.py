@@ -263,3 +263,12 @@ def test_what_a_world_raises_ends_the_trial_with_its_cause(ray_runtime, name, ru
     }
     with pytest.raises(Failed, match=words):
         train(config)
+
+
+def test_nothing_of_rllibs_is_said_beside_a_spec():
+    said = subprocess.run(
+        [sys.executable, "-m", "parsecrl", "specs", "cheetah_run_compare_quick"], capture_output=True, text=True
+    )
+    assert said.returncode == 0
+    assert "class: SAC" in said.stdout
+    assert not [line for line in said.stderr.splitlines() if "API stack" in line]
