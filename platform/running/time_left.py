@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from parsecrl.algorithms.registry.workload import Constants
 from parsecrl.platform.capacity.estimate import estimate_phases, evaluations_s, matrix_rate, scaled, sizes_of
-from parsecrl.platform.errors import UserError
 from parsecrl.platform.specs import Phase, Spec
+
+logger = logging.getLogger(__name__)
 
 MEASURING_S = 0.2  # of matrix products: plans cost more or less of a phase on another processor
 
@@ -34,7 +36,8 @@ def rest_of_run(spec: Spec, phase: Phase, cpus: float, gpus: float) -> Callable[
             return None
         rest_s = 3600 * sum(of_phase[part.name].hours for part in behind)
         rest_s += evaluations_s(spec, loads, sizes, constants)
-    except (UserError, TypeError, ValueError):  # no environment, or one whose spaces no plan is for
+        trial_s = 3600 * of_phase[phase.name].trial_hours
+    except Exception:  # an estimate is no reason for a run to fail
+        logger.debug("no estimate of the run's time", exc_info=True)
         return None
-    trial_s = 3600 * of_phase[phase.name].trial_hours
-    return lambda seconds: rest_s * seconds / trial_s
+    return (lambda seconds: rest_s * seconds / trial_s) if trial_s > 0.0 else None
