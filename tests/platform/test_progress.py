@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -74,9 +75,10 @@ def test_the_status_line_warns_of_a_run_that_is_worse_than_random(tmp_path):
             result = {"env_steps": 1000 * number, "num_updates": number, "training_iteration": number, "score": score}
             progress.on_trial_result(0, trials, trial, {**result, "episode_return_mean": score, "config": {}})
     assert progress.describe(running=2).count("warning: worse than random") == 1
-    told = "planet: warning: training returns are worse than the random policy's (-3,138 against -118); look at"
+    # At which result the line is shown next depends on how busy the machine is.
+    told = r"planet: warning: training returns are worse than the random policy's \(-3,13\d against -118\); look at"
     assert stream.getvalue().count("planet: warning: ") == 1
-    assert told in stream.getvalue()
+    assert re.search(told, stream.getvalue())
     assert pickle.loads(pickle.dumps(progress)).random == progress.random  # as Tune does it
 
 
