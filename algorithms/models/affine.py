@@ -50,15 +50,6 @@ class Affine(NamedTuple):
             return Affine(first.linear if self.linear is None else self.linear, offset)
         return Affine(self.linear @ first.linear, offset)
 
-    def inverse_rotation(self) -> Affine:
-        """Invert a transformation whose `linear` is a rotation: its inverse is its transpose.
-
-        Returns:
-            The transformation that undoes this one.
-        """
-        undo = Affine(None if self.linear is None else self.linear.mT, None)
-        return undo if self.offset is None else Affine(undo.linear, undo.apply(-self.offset))
-
     def select(self, index: Tensor) -> Affine:
         """Pick transformations along the first axis.
 

@@ -44,11 +44,6 @@ class GoalCost:
         self.num_evaluated = 0  # transitions that the model evaluated
         self.num_transformations = 0  # transformations decoded; 0 for a model without codes
 
-    @property
-    def num_saved(self) -> int:
-        """Transitions that plans asked for and the model did not evaluate."""
-        return self.num_asked - self.num_evaluated
-
     @torch.no_grad()
     def __call__(self, actions: Tensor) -> Tensor:
         """Rate plans.

@@ -47,11 +47,6 @@ class EpisodeDataset:
         """S."""
         return self.episodes[0].images.shape[1]
 
-    @property
-    def num_images(self) -> int:
-        """Usable images of all episodes."""
-        return sum(map(usable_images, self.episodes))
-
     def stack(self, length: int) -> ImageSequence:
         """The first images of every episode: for held-out ones, the test sequences.
 

@@ -69,11 +69,6 @@ def algorithm_named(name: str) -> Algorithm:
     return _loaded(EntryPoint(name, name, ENTRY_POINTS), f"module:NAME {name!r}")
 
 
-def algorithms() -> dict[str, Algorithm]:
-    """Every registered algorithm by its name. Raises RegistryError as `algorithm_named` does."""
-    return {name: algorithm_named(name) for name in registered()}
-
-
 def usable() -> list[Algorithm]:
     """Every registered algorithm that can be imported, parsecrl's own first."""
     found = []

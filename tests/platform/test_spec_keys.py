@@ -2,7 +2,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from parsecrl.algorithms.registry.lookup import algorithms
+from parsecrl.algorithms.registry.lookup import algorithm_named
 from parsecrl.platform.cli import main
 from parsecrl.platform.specs import keys
 
@@ -24,7 +24,7 @@ def test_keys_are_those_of_the_settings(capsys):
     assert main(["specs", "--keys", "dcem_ppo"]) == 0
     printed = capsys.readouterr().out
     lines = {line.split()[0]: line for line in printed.splitlines() if line}
-    assert {*algorithms()["dcem_ppo"].settings.model_fields, "stop.ppo_steps", "std.value"} <= lines.keys()
+    assert {*algorithm_named("dcem_ppo").settings.model_fields, "stop.ppo_steps", "std.value"} <= lines.keys()
     assert "0 or more and 1 or less" in lines["gae_lambda"]
     assert "list of one of reward, transition, decoder" in lines["fine_tune"]
     assert "required" in lines["start_from"]
