@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import copy
 import json
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
 from ray import cloudpickle, tune
-from ray.train._internal.storage import _FilesystemSyncer, get_fs_and_path
+from ray.train._internal.storage import StorageContext, _FilesystemSyncer, get_fs_and_path
 from ray.tune.experiment import Trial
 from ray.tune.impl.placeholder import create_resolvers_map, inject_placeholders
 from ray.tune.utils.serialization import TuneFunctionEncoder
@@ -94,6 +95,29 @@ def stored_by(store: Callable[[str, str, Any], None]) -> Iterator[None]:
         yield
     finally:
         _FilesystemSyncer._sync_up_command = before  # type: ignore[method-assign]  # likewise
+
+
+@contextmanager
+def staged_apart() -> Iterator[None]:
+    """Within it, each experiment of Tune's stages its files in a folder of its own.
+
+    Tune names that folder by the second and the experiment. Two chains of a run, or two jobs on a cluster, can begin in
+    the same second: each would store the other's trials too, and one state in place of the other.
+
+    Yields:
+        Nothing.
+    """
+    before = StorageContext.__init__
+
+    def made(storage: Any, *arguments: Any, **options: Any) -> None:
+        before(storage, *arguments, **options)
+        storage._timestamp += f"-{secrets.token_hex(8)}"
+
+    StorageContext.__init__ = made  # type: ignore[method-assign]  # Tune makes its contexts itself
+    try:
+        yield
+    finally:
+        StorageContext.__init__ = before  # type: ignore[method-assign]  # likewise
 
 
 def keep_searched(trial: Trial, searched: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from parsecrl.algorithms.training.user_errors import sentence_of
-from parsecrl.platform.cluster.tune_private import restore_tuner, stored_by
+from parsecrl.platform.cluster.tune_private import restore_tuner, staged_apart, stored_by
 from parsecrl.platform.errors import RunFailed, UserError
 from parsecrl.platform.running import interruption, tune_state
 from parsecrl.platform.running.configs import env_of, phase_config
@@ -104,7 +104,7 @@ def run_phase(folder: RunFolder, phase: Phase, dashboard: str, line: StatusLine)
     if origin is not None:
         state["start_from"] = origin
     folder.record(phase.name, state)
-    with interruption.awaiting_checkpoints(), rules.judged(), stored_by(tune_state.Store()):
+    with interruption.awaiting_checkpoints(), rules.judged(), stored_by(tune_state.Store()), staged_apart():
         results = tuner.fit()
     return _conclude(folder, phase, results, rules)
 

@@ -358,3 +358,18 @@ def test_a_search_whose_driver_is_killed_loses_nothing_and_runs_nothing_twice(tm
 
 
 quiet_ray()
+
+
+@pytest.mark.ray
+def test_two_runs_that_begin_in_one_second_store_their_own_trials_alone(tmp_path, ray_runtime, monkeypatch):
+    """Tune names its driver's folder by the second and the experiment, which chains and jobs of a cluster can share."""
+    from parsecrl.platform.running.pipeline import run_spec
+
+    monkeypatch.setattr("ray.tune.utils.date_str", lambda: "2026-12-01_14-56-20")
+    for name in ("first", "second"):
+        run = run_spec(spec_of(stop={"env_steps": 10}), tmp_path, name)
+        (folder,) = (path for path in (run / "study").iterdir() if path.is_dir())
+        assert folder.name.startswith("trial_00000")
+        assert len(list((run / "study").glob("experiment_state-*.json"))) == 1
+    rates = [json.loads(file.read_text())["inner"]["rate"] for file in tmp_path.glob("*/study/*/params.json")]
+    assert len(rates) == 2
