@@ -332,7 +332,7 @@ def test_keys_of_a_plugged_algorithm_are_printed(install, capsys):
 def test_every_algorithm_is_registered_by_its_own_folder():
     rooms = {name: entry.value.split(".")[2] for name, entry in registry.registered().items()}
     assert rooms == {name: name for name in rooms}
-    assert {entry.name for entry in registry.usable() if entry.acts} == {
+    assert {name for name in rooms if registry.algorithm_named(name).acts} == {
         *("planet", "dcem_ppo", "rllib", "simulator_planner", "unified")
     }
 
@@ -341,9 +341,9 @@ def test_settings_need_neither_ray_nor_torch():
     code = (
         "import sys\n"
         "sys.modules['ray'] = sys.modules['torch'] = sys.modules['numpy'] = None\n"
-        "from parsecrl.algorithms.registry.lookup import usable\n"
+        "from parsecrl.algorithms.registry.lookup import algorithm_named, registered\n"
         "from parsecrl.platform.specs import bundled_specs, load_spec\n"
-        "for entry in usable(): entry.settings.defaults()\n"
+        "for name in registered(): algorithm_named(name).settings.defaults()\n"
         "for name in bundled_specs(): load_spec(name)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
