@@ -80,6 +80,9 @@ def repair(folder: Location) -> bool:
         for file in folder.glob(pattern):
             if not _is_whole(file):
                 file.unlink()
+    if isinstance(folder, Path):  # what a driver was writing when it was killed; a store has whole objects alone
+        for file in folder.rglob(".*.tmp"):
+            file.unlink()
     return is_stored(folder)
 
 

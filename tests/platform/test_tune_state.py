@@ -18,6 +18,12 @@ def test_half_a_state_of_tunes_does_not_count(tmp_path):
     state.write_text('{"trial_data": []}')
     assert tune_state.repair(tmp_path)
 
+    written = tmp_path / "trial_00000" / ".result.json.4711.tmp"
+    written.parent.mkdir()
+    written.write_text("{")
+    assert tune_state.repair(tmp_path)
+    assert not written.exists()
+
     later = tmp_path / "experiment_state-2026-01-02_00-00-00.json"
     later.write_text("")
     assert tune_state.repair(tmp_path)
